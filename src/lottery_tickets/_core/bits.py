@@ -1,0 +1,30 @@
+"""Boolean tensors as packed bits: the weight at flat position i is bit i % 8 of byte i // 8, padding bits are zero."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def pack_bits(kept: Tensor) -> Tensor:
+    """Returns a 1-D uint8 CPU tensor of ceil(n / 8) bytes holding a boolean tensor of n elements in C order."""
+    flat = kept.detach().to(device="cpu", dtype=torch.bool).contiguous().view(-1).numpy()
+    return torch.from_numpy(np.packbits(flat, bitorder="little"))
+
+
+def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
+    """Returns the boolean CPU tensor of the given shape that `pack_bits` packed."""
+    size = torch.Size(shape)
+    flat = np.unpackbits(bits.numpy(), count=size.numel(), bitorder="little")
+    return torch.from_numpy(flat).view(torch.bool).view(size)
+
+
+def count_bits(bits: Tensor) -> int:
+    """Returns how many bits are set."""
+    return int(np.bitwise_count(bits.numpy()).sum(dtype=np.int64))
+
+
+def num_bytes(num_weights: int) -> int:
+    """Returns the bytes that pack so many weights."""
+    return (num_weights + 7) // 8
