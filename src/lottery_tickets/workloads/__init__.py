@@ -1,0 +1,38 @@
+"""Something to prune: data sets, models and the papers' recipes."""
+
+from lottery_tickets.workloads.data import ImageData, load_digits_data, load_fashion_mnist, load_mnist_format
+from lottery_tickets.workloads.idx import read_idx
+from lottery_tickets.workloads.models import (
+    MODEL_NAMES,
+    Conv2,
+    Conv4,
+    Conv6,
+    LeNet300100,
+    ResNet20,
+    build_model,
+    initialise_,
+)
+from lottery_tickets.workloads.recipes import Recipe, digits_recipe, paper_recipe
+from lottery_tickets.workloads.registry import DATA_NAMES, Workload, load_workload
+
+__all__ = [
+    "DATA_NAMES",
+    "MODEL_NAMES",
+    "Conv2",
+    "Conv4",
+    "Conv6",
+    "ImageData",
+    "LeNet300100",
+    "Recipe",
+    "ResNet20",
+    "Workload",
+    "build_model",
+    "digits_recipe",
+    "initialise_",
+    "load_digits_data",
+    "load_fashion_mnist",
+    "load_mnist_format",
+    "load_workload",
+    "paper_recipe",
+    "read_idx",
+]

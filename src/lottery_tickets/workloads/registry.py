@@ -1,0 +1,86 @@
+"""A workload by name: a data set, a model that fits it and the recipe to train and prune it by."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lottery_tickets.workloads.data import ImageData, load_digits_data, load_fashion_mnist, load_mnist_format
+from lottery_tickets.workloads.models import MODEL_NAMES, build_model
+from lottery_tickets.workloads.recipes import Recipe, digits_recipe, paper_recipe
+
+DATA_NAMES = ("digits", "fashion-mnist", "mnist-format")
+"""The data sets `load_workload` knows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """Something to prune.
+
+    Attributes:
+        name: The data and the model, such as "digits/lenet-300-100".
+        data: Images in three splits.
+        model_name: One of `MODEL_NAMES`.
+        recipe: How to train and prune.
+    """
+
+    name: str
+    data: ImageData
+    model_name: str
+    recipe: Recipe
+
+    def build_model(self, generator: torch.Generator) -> nn.Module:
+        """Returns a freshly initialised model that fits the data; the same generator state gives the same bits.
+
+        Args:
+            generator: A CPU generator, from which all weights are drawn.
+
+        Raises:
+            ValueError: The images are too small for the model, or the generator is not on the CPU.
+        """
+        return build_model(
+            self.model_name,
+            input_shape=self.data.input_shape,
+            num_classes=self.data.num_classes,
+            generator=generator,
+        )
+
+
+def load_workload(data: str, model: str, *, folder: str | Path | None = None) -> Workload:
+    """Returns the workload of a data set and a model, with the paper's recipe (shortened for the digits).
+
+    Args:
+        data: One of `DATA_NAMES`.
+        model: One of `MODEL_NAMES`.
+        folder: Where the IDX files of "mnist-format" (required) or "fashion-mnist" (by default the place of the Debian
+            package) are.
+
+    Raises:
+        ValueError: A name is unknown, or a folder is missing or given where none is read.
+        FileNotFoundError: The folder lacks a file; the message says which, and how to get it.
+        ModuleNotFoundError: The digits need scikit-learn, which is not installed.
+
+    >>> workload = load_workload("digits", "lenet-300-100")
+    >>> workload.name, workload.data.input_shape, workload.recipe.batch_size
+    ('digits/lenet-300-100', (1, 8, 8), 60)
+    """
+    if data not in DATA_NAMES:
+        raise ValueError(f"data must be one of {', '.join(DATA_NAMES)}, got {data!r}; choose one of these")
+    if model not in MODEL_NAMES:
+        raise ValueError(f"model must be one of {', '.join(MODEL_NAMES)}, got {model!r}; choose one of these")
+    recipe = digits_recipe(model) if data == "digits" else paper_recipe(model)
+    return Workload(name=f"{data}/{model}", data=_load_data(data, folder), model_name=model, recipe=recipe)
+
+
+def _load_data(name: str, folder: str | Path | None) -> ImageData:
+    """Returns the data set of a known name."""
+    if name == "digits":
+        if folder is not None:
+            raise ValueError(f"digits come with scikit-learn, so folder must be None, got {folder}; leave it out")
+        return load_digits_data()
+    if name == "fashion-mnist":
+        return load_fashion_mnist(folder)
+    if folder is None:
+        raise ValueError("mnist-format needs a folder that holds the four IDX files, got None; give folder=")
+    return load_mnist_format(folder)
