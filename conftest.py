@@ -34,7 +34,7 @@ def _seed_torch(request: pytest.FixtureRequest) -> Iterator[None]:
     """Seeds torch as pytest-randomly seeds random and numpy, and puts its global state back."""
     import torch  # noqa: PLC0415 - after the import hook, and not at all for `pytest --help`
 
-    seed = request.config.getoption("randomly_seed")
+    seed = request.config.getoption("randomly_seed", default=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed if isinstance(seed, int) else 0)
         yield
