@@ -224,15 +224,16 @@ def _image_data(name: str, splits: Mapping[str, _Split], *, white: int) -> Image
                 f"{part} labels of {name} must be below {num_classes}, the classes seen in training, got "
                 f"{split.targets.max()}; are the files of one data set?"
             )
+    if np.ptp(splits["train"].images) == 0:
+        raise ValueError(
+            f"training images of {name} must not all be one grey, got pixels of {splits['train'].images.flat[0]} only; "
+            "check the files"
+        )
     # Counting the 256 byte values makes both moments exact, whatever the machine's order of summation.
     counts = np.bincount(splits["train"].images.ravel(), minlength=256)
     values = np.arange(256) / white
     mean = float((counts * values).sum() / counts.sum())
     std = float(np.sqrt((counts * (values - mean) ** 2).sum() / counts.sum()))
-    if std == 0:
-        raise ValueError(
-            f"training images of {name} must not all be one grey, got pixels of {mean * white:g} only; check the files"
-        )
     normalised = ((values - mean) / std).astype(np.float32)
     inputs = {part: torch.from_numpy(normalised[split.images]).unsqueeze(1) for part, split in splits.items()}
     targets = {part: torch.from_numpy(split.targets.astype(np.int64)) for part, split in splits.items()}

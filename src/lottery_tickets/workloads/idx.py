@@ -1,7 +1,8 @@
 """The IDX file format of MNIST and its kin: a magic number, the sizes of the dimensions, then bytes in C order.
 
 The layout (Y. LeCun, C. Cortes, C. Burges, *The MNIST database*): two zero bytes, one byte naming the element type (8
-is an unsigned byte), one byte with the number of dimensions, one big-endian 32-bit size for each dimension, the elements.
+is an unsigned byte), one byte with the number of dimensions, one big-endian 32-bit size for each dimension, the
+elements.
 """
 
 import gzip

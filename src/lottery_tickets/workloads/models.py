@@ -96,6 +96,9 @@ class Conv4(_ConvStack):
 class Conv6(_ConvStack):
     """Conv-6: as Conv-4 with 256, 256, pool after its convolutions (1803.03635, figure 2).
 
+    For 32 x 32 x 3 it has 2,261,184 weights, 1.1M of them in convolutions. The paper's total, 1.7M, is not the sum of
+    the layers it lists; its other totals are.
+
     Args:
         input_shape: The channels, height and width of one image, such as (3, 32, 32).
         num_classes: The number of outputs.
@@ -208,8 +211,8 @@ def initialise_(model: nn.Module, generator: torch.Generator) -> nn.Module:
 
     Weights are drawn from the Gaussian of Glorot & Bengio 2010, variance 2 / (fan_in + fan_out), as in 1803.03635
     (figure 2). The convolutions of `ResNet20` are drawn from the Gaussian of He et al. 2015 (arXiv 1502.01852),
-    variance 2 / fan_in, as in that network's own paper (1512.03385, section 4.2); 1803.03635 has Glorot there too. Biases are
-    zero; batch norm has weight 1, bias 0 and forgets its running statistics.
+    variance 2 / fan_in, as in that network's own paper (1512.03385, section 4.2); 1803.03635 has Glorot there too.
+    Biases are zero; batch norm has weight 1, bias 0 and forgets its running statistics.
 
     Numbers are drawn on the CPU in float32, in the order of `model.modules()`, so device and dtype do not change them.
 

@@ -128,8 +128,9 @@ def paper_recipe(model_name: str) -> Recipe:
     """Returns the recipe of Frankle & Carbin 2019 (1803.03635, figure 2) for a model.
 
     Two things to know about ResNet-20. The paper trains it on randomly flipped and shifted images, which is not done
-    here. And at this learning rate, the usual one, the paper finds no tickets by rewinding to step 0: it lowers the rate to
-    0.01, or warms up to 0.03 over 20,000 steps (section 5). Rewinding to a later step (1903.01611) is the other way.
+    here. And at this learning rate, the usual one, the paper finds no tickets by rewinding to step 0: it lowers the
+    rate to 0.01, or warms up to 0.03 over 20,000 steps (section 5). Rewinding to a later step (1903.01611) is the other
+    way.
 
     Args:
         model_name: One of `MODEL_NAMES`.

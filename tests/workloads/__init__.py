@@ -1,0 +1,1 @@
+"""Tests of `lottery_tickets.workloads`."""
