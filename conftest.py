@@ -1,14 +1,19 @@
 """What every test shares: fenced examples of the documentation, types and shapes checked at run time, seeds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
+from beartype import beartype
+from beartype.roar import BeartypeDecorHintPep3119Exception
 from jaxtyping import install_import_hook
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from sybil import Document, Example, Region, Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
 
 SOURCE = Path(__file__).parent / "src"
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def _mechanisms() -> list[str]:
@@ -18,9 +23,17 @@ def _mechanisms() -> list[str]:
     return [name for name in names if ".kernels" not in name and not name.endswith("__init__")]
 
 
+def check_calls(function: Decorated) -> Decorated:
+    """Returns the function with its calls checked; an annotation that only mypy can check leaves it as it is."""
+    try:
+        return beartype(function)
+    except BeartypeDecorHintPep3119Exception:  # a Protocol that is not runtime_checkable
+        return function
+
+
 # Arguments are checked once, at the public edge, with errors for people; below it, in the tests, each call is checked
 # against its annotation. The hook must be in place before the package is imported.
-install_import_hook(_mechanisms(), "beartype.beartype")
+install_import_hook(_mechanisms(), f"{__name__}.check_calls")
 
 
 @pytest.fixture
@@ -40,8 +53,20 @@ def _seed_torch(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+def parse_page(document: Document) -> Iterator[Region]:
+    """Yields one example for a page: its fences share names, so they are neither shuffled nor spread over workers."""
+    fences = list(PythonCodeBlockParser()(document))
+    if fences:
+        yield Region(fences[0].start, fences[-1].end, parsed=fences, evaluator=evaluate_page)
+
+
+def evaluate_page(page: Example) -> None:
+    """Runs the fences of a page from top to bottom."""
+    for fence in page.parsed:
+        line = page.document.text.count("\n", 0, fence.start) + 1
+        Example(page.document, line, 1, fence, page.namespace).evaluate()
+
+
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser(), SkipParser()],
-    patterns=["README.md", "docs/**/*.md", "docs/*.md"],
-    fixtures=["in_empty_folder"],
+    parsers=[parse_page], patterns=["README.md", "docs/*.md", "docs/*/*.md"], fixtures=["in_empty_folder"]
 ).pytest()
