@@ -91,7 +91,7 @@ def find_threshold(magnitudes: Magnitudes, num_kept: int, kernels: Kernels) -> T
         return _count_pass(magnitudes, kernels, bracket)
 
     if num_kept in {0, magnitudes.num_eligible}:
-        _count_pass(magnitudes, kernels, Bracket(magnitudes.infinity, magnitudes.infinity))
+        _count_pass(magnitudes, kernels, _nothing(magnitudes))
         return Threshold(magnitudes.infinity if num_kept == 0 else -1, num_kept, 0)
     return find_kth_largest(
         count,
@@ -101,6 +101,16 @@ def find_threshold(magnitudes: Magnitudes, num_kept: int, kernels: Kernels) -> T
         num_bins=kernels.NUM_BINS,
         guess=_guess_bracket(magnitudes, num_kept),
     )
+
+
+def check_finite(magnitudes: Magnitudes) -> None:
+    """Raises the error of `select_largest` when a score is NaN or infinite."""
+    _count_pass(magnitudes, _kernels_for(magnitudes, None), _nothing(magnitudes))
+
+
+def _nothing(magnitudes: Magnitudes) -> Bracket:
+    """Returns a bracket that holds no finite magnitude, for a pass that only looks at the largest one."""
+    return Bracket(magnitudes.infinity, magnitudes.infinity)
 
 
 def _kernels_for(magnitudes: Magnitudes, backend: Backend | None) -> Kernels:

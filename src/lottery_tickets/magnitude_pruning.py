@@ -1,0 +1,192 @@
+"""Magnitudes to masks: what has a small magnitude is removed, exactly as many weights as asked for."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from lottery_tickets._core.bits import count_bits, unpack_bits
+from lottery_tickets._core.parameters import Choices, PrunableWeight, find_prunable_weights
+from lottery_tickets._core.scopes import check_sparsity, find_collapsed, select_in_scope
+from lottery_tickets.masks import Mask, as_mask
+
+logger = logging.getLogger(__name__)
+
+
+class MagnitudeTicket(TypedDict):
+    """What `compute_layerwise_magnitude_ticket` returns; thresholds are None where a layer keeps nothing."""
+
+    mask: Mask
+    actual_sparsity: float
+    layer_sparsities: dict[str, float]
+    thresholds: dict[str, float | None]
+    collapsed_layers: list[str]
+
+
+def create_magnitude_mask(
+    model: nn.Module | Mapping[str, Tensor],
+    sparsity: float | None,
+    *,
+    scope: str = "global",
+    within: Mapping[str, Tensor] | None = None,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+) -> Mask:
+    """Returns the mask that keeps the weights of largest magnitude and removes exactly round(sparsity * n) of n.
+
+    Magnitudes are compared exactly, whatever their dtype; of equal ones those at earlier positions are kept (first
+    parameter first, then C order). So the mask is the same on every machine. The model is left as it is. Extra memory:
+    the mask, one bit a weight, and a few megabytes (`row`, N:M: two bytes a weight of one layer; `lamp`: 16 bytes a
+    weight).
+
+    Args:
+        model: A model, or a mapping of weights by name, such as a state dict.
+        sparsity: The share of all weights that is removed, from 0 to 1; also where `within` has removed some before.
+            None only for N:M, whose share is 1 - N/M.
+        scope: What is compared with what: "global" (all weights), "layer" (the same share of each layer), "row" (of
+            each output), "erk" and "lamp" (each layer its own share), or "N:M" such as "2:4" (N kept of each M
+            neighbours along the inputs).
+        within: An earlier mask. Only its survivors are ranked, and the result is a subset of it.
+        include: Replaces the default choice of weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
+
+    Returns:
+        A `Mask` over the chosen weights, with method, sparsity, scope and versions as provenance.
+
+    Raises:
+        TypeError: When the model or the sparsity is of another type.
+        ValueError: When the sparsity is out of range or cannot be reached within the earlier mask, the scope is
+            unknown, N:M does not divide a layer's inputs, a weight is NaN or infinite, a pattern matches nothing, or
+            `within` is of another model.
+
+    Warns:
+        UserWarning: When a layer loses all its weights, so that nothing passes it (layer collapse).
+
+    References:
+        Han et al., arXiv:1506.02626 (magnitudes); Evci et al., arXiv:1911.11134 (ERK); Lee et al., arXiv:2010.07611
+        (LAMP); Sun et al., arXiv:2306.11695 (rows).
+
+    Example:
+        >>> model = torch.nn.Linear(4, 1, bias=False)
+        >>> model.load_state_dict({"weight": torch.tensor([[0.1, -3.0, 2.0, 0.2]])})
+        <All keys matched successfully>
+        >>> create_magnitude_mask(model, 0.5)["weight"].tolist()
+        [[False, True, True, False]]
+    """
+    share = check_sparsity(sparsity, scope)
+    weights = find_prunable_weights(model, include=include, exclude=exclude)
+    bits = select_in_scope(
+        {name: weight.tensor for name, weight in weights.items()},
+        share,
+        scope=scope,
+        output_dims={name: weight.output_dims for name, weight in weights.items()},
+        within=None if within is None else _bits_for(weights, as_mask(within)),
+    )
+    shapes = {name: weight.tensor.shape for name, weight in weights.items()}
+    mask = Mask(bits, shapes, {"method": "magnitude", "sparsity": share, "scope": scope, **_versions()})
+    _warn_of_collapse(find_collapsed(bits, shapes), share)
+    num_weights = sum(shape.numel() for shape in shapes.values())
+    logger.info(
+        "magnitude mask, scope %s: %d of %d weights removed, in %d parameters: %s",
+        scope,
+        num_weights - mask.num_kept,
+        num_weights,
+        len(weights),
+        ", ".join(weights),
+    )
+    return mask
+
+
+def compute_layerwise_magnitude_ticket(
+    model: nn.Module | Mapping[str, Tensor],
+    target_sparsity: float = 0.9,
+    use_global_ranking: bool = True,  # noqa: FBT001, FBT002 - the contract's signature
+    *,
+    within: Mapping[str, Tensor] | None = None,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+) -> MagnitudeTicket:
+    """Returns a magnitude mask with each layer's sparsity and threshold.
+
+    Args:
+        model: A model, or a mapping of weights by name.
+        target_sparsity: The share of all weights that is removed, from 0 to 1.
+        use_global_ranking: Whether all weights are compared with each other; if not, the same share of each layer goes.
+        within: An earlier mask; only its survivors are ranked.
+        include: Replaces the default choice of weights.
+        exclude: Removes from the choice.
+
+    Returns:
+        `mask`, the `Mask`; `actual_sparsity`, its sparsity; `layer_sparsities` by parameter name; `thresholds`, by name
+        the least magnitude that the layer keeps, None where it keeps nothing; `collapsed_layers`, the names of those.
+
+    Raises:
+        TypeError: As `create_magnitude_mask`.
+        ValueError: As `create_magnitude_mask`.
+
+    Warns:
+        UserWarning: When a layer loses all its weights.
+
+    Example:
+        >>> weights = {"a.weight": torch.tensor([[1.0, 2.0]]), "b.weight": torch.tensor([[3.0, 4.0]])}
+        >>> ticket = compute_layerwise_magnitude_ticket(weights, 0.5, use_global_ranking=False)
+        >>> ticket["layer_sparsities"], ticket["thresholds"]
+        ({'a.weight': 0.5, 'b.weight': 0.5}, {'a.weight': 2.0, 'b.weight': 4.0})
+    """
+    scope = "global" if use_global_ranking else "layer"
+    mask = create_magnitude_mask(model, target_sparsity, scope=scope, within=within, include=include, exclude=exclude)
+    weights = find_prunable_weights(model, include=include, exclude=exclude)
+    return {
+        "mask": mask,
+        "actual_sparsity": mask.sparsity,
+        "layer_sparsities": {name: _sparsity(bits, mask.shapes[name]) for name, bits in mask.bits.items()},
+        "thresholds": {name: _least_kept(weight.tensor, mask.bits[name]) for name, weight in weights.items()},
+        "collapsed_layers": find_collapsed(mask.bits, mask.shapes),
+    }
+
+
+def _bits_for(weights: Mapping[str, PrunableWeight], mask: Mask) -> dict[str, Tensor]:
+    """Returns the packed bits of a mask for these weights, which it must cover."""
+    for name, weight in weights.items():
+        if name not in mask.shapes:
+            raise ValueError(
+                f"`within` must cover every weight, but {name!r} is missing; was it made for another model?"
+            )
+        if mask.shapes[name] != weight.tensor.shape:
+            raise ValueError(
+                f"mask for {name!r} has shape {tuple(mask.shapes[name])}, but the parameter has shape "
+                f"{tuple(weight.tensor.shape)}; was it made for another model?"
+            )
+    if unknown := sorted(mask.shapes.keys() - weights.keys()):
+        raise ValueError(f"`within` must hold masks of the weights only, got {unknown}; was it made for another model?")
+    return {name: mask.bits[name] for name in weights}
+
+
+def _warn_of_collapse(collapsed: list[str], sparsity: float) -> None:
+    if collapsed and sparsity < 1:
+        names = ", ".join(collapsed)
+        message = (
+            f"layer collapse: nothing is kept of {names}; ask for less sparsity, or scope 'layer', 'erk' or 'lamp'"
+        )
+        warnings.warn(message, stacklevel=3)
+
+
+def _sparsity(bits: Tensor, shape: torch.Size) -> float:
+    return 1 - count_bits(bits) / shape.numel() if shape.numel() else 0.0
+
+
+def _least_kept(weight: Tensor, bits: Tensor) -> float | None:
+    kept = weight.detach().cpu()[unpack_bits(bits, weight.shape)]
+    return float(kept.to(torch.float64).abs().min()) if kept.numel() else None
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = version("lottery-tickets")
+    except PackageNotFoundError:
+        own = "unknown"
+    return {"lottery_tickets": own, "torch": str(torch.__version__)}
