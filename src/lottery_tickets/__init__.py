@@ -1,0 +1,31 @@
+"""Find, prove and use winning lottery tickets: sparse subnetworks that train as well as the dense network."""
+
+from lottery_tickets.controls import create_random_mask, reinitialise_, shuffle_mask
+from lottery_tickets.holding import apply_mask, compute_sparsity, hold_mask, masked, remove_mask
+from lottery_tickets.imp_wrapper import compute_iterative_magnitude_pruning
+from lottery_tickets.magnitude_pruning import compute_layerwise_magnitude_ticket, create_magnitude_mask
+from lottery_tickets.masks import Mask, as_mask
+from lottery_tickets.schedules import PruningSchedule
+from lottery_tickets.storage import load_results, save_results
+from lottery_tickets.utils import compute_histogram_quantile, ensure_deterministic_pruning
+
+__all__ = [
+    "Mask",
+    "PruningSchedule",
+    "apply_mask",
+    "as_mask",
+    "compute_histogram_quantile",
+    "compute_iterative_magnitude_pruning",
+    "compute_layerwise_magnitude_ticket",
+    "compute_sparsity",
+    "create_magnitude_mask",
+    "create_random_mask",
+    "ensure_deterministic_pruning",
+    "hold_mask",
+    "load_results",
+    "masked",
+    "reinitialise_",
+    "remove_mask",
+    "save_results",
+    "shuffle_mask",
+]

@@ -14,10 +14,13 @@ def pack_bits(kept: Tensor) -> Tensor:
 
 
 def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
-    """Returns the boolean CPU tensor of the given shape that `pack_bits` packed."""
+    """Returns the boolean tensor of the given shape that `pack_bits` packed, on the device of `bits`."""
     size = torch.Size(shape)
-    flat = np.unpackbits(bits.numpy(), count=size.numel(), bitorder="little")
-    return torch.from_numpy(flat).view(torch.bool).view(size)
+    if bits.device.type == "cpu":
+        flat = np.unpackbits(bits.numpy(), count=size.numel(), bitorder="little")
+        return torch.from_numpy(flat).view(torch.bool).view(size)
+    lanes = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    return ((bits[:, None] >> lanes) & 1).view(-1)[: size.numel()].bool().view(size)
 
 
 def count_bits(bits: Tensor) -> int:

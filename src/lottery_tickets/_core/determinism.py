@@ -1,0 +1,50 @@
+"""Seeds: one number names an experiment, and each use of chance in it gets a generator of its own."""
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+
+def derive_seed(seed: int, *uses: str | int) -> int:
+    """Returns the seed of one use of chance, a function of the experiment's seed and the use's name.
+
+    Different uses get unrelated seeds, so drawing more for one never shifts another.
+
+    Args:
+        seed: The experiment's seed.
+        uses: The path to the use, such as `"replicate", 0, "initialisation"`.
+
+    Returns:
+        A seed in [0, 2^63).
+    """
+    text = "/".join(str(part) for part in (seed, *uses))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def make_generator(seed: int, *uses: str | int) -> torch.Generator:
+    """Returns a CPU generator seeded by `derive_seed`."""
+    return torch.Generator().manual_seed(derive_seed(seed, *uses))
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within the block the global generators of torch, numpy and Python are seeded; afterwards they are as before."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - callers' code may use it
+    with torch.random.fork_rng():
+        seed_everything(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the global generators of torch (all devices), numpy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)

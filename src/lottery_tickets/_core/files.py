@@ -1,0 +1,107 @@
+"""Files that appear whole: written aside, flushed to the disk, then renamed; and their hashes."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+MEGABYTE = 1 << 20
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Has `write` fill a temporary file beside `path` and renames it: a reader sees the old file or the new, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(descriptor)
+    aside = Path(name)
+    try:
+        write(aside)
+        flush_to_disk(aside)
+        aside.replace(path)
+        flush_to_disk(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Makes a file's bytes, or a folder's entries, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hash_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes strict JSON (NaN and Infinity are a ValueError), whole."""
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8") and None)
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is anything until its reader has checked it
+    """Returns the value in a JSON file; a file that is missing, cut short or not JSON is a ValueError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        message = (
+            f"{path} must be a whole JSON file, but reading it gave: {error}; restore it or delete it and run again"
+        )
+        raise ValueError(message) from error
+
+
+def _refuse_constant(name: str) -> None:
+    message = f"{name} is not allowed"
+    raise ValueError(message)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file, whole; tensors that share memory are stored apart."""
+    apart: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        stored = tensor.detach().contiguous()
+        storage = stored.untyped_storage().data_ptr()
+        apart[name] = stored.clone() if storage in storages else stored
+        storages.add(storage)
+    write_whole(path, lambda aside: safetensors.torch.save_file(apart, aside, dict(metadata)))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the tensors and the metadata of a safetensors file; one that is no such file is a ValueError that names it."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - not a dict
+    except (OSError, safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        message = f"{path} must be a whole safetensors file, but reading it gave: {error}; was it cut short or altered?"
+        raise ValueError(message) from error
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Holds an advisory lock for the life of the block; the system frees it when the process dies, however it dies."""
+    import fcntl  # noqa: PLC0415 - not on Windows, where runs are not supported
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            message = (
+                f"{path.parent} must be used by one process at a time, but another holds it; wait for it or stop it"
+            )
+            raise ValueError(message) from error
+        yield

@@ -1,0 +1,68 @@
+"""From a batch to a loss, for the three ways in which a model can be driven."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+LossFunction = Callable[[nn.Module, Any], Tensor]
+
+
+def compute_loss(model: nn.Module, batch: Any, loss_fn: LossFunction | None = None) -> Tensor:  # noqa: ANN401 - see below
+    """Returns the mean loss of one batch, a scalar tensor with its graph.
+
+    Args:
+        model: The model.
+        batch: A dict (`model(**batch)` has a `.loss`; `labels` default to `input_ids`), or a pair `(inputs, targets)` of
+            logits' inputs and class indices, or anything when `loss_fn` is given.
+        loss_fn: Called as `loss_fn(model, batch)`; returns the scalar mean loss.
+
+    Raises:
+        TypeError: When the batch is none of the three.
+        ValueError: When the model gives no loss or the loss is no scalar.
+    """
+    if loss_fn is not None:
+        loss = loss_fn(model, batch)
+    elif isinstance(batch, Mapping):
+        inputs = dict(batch)
+        if "labels" not in inputs and "input_ids" in inputs:
+            inputs["labels"] = inputs["input_ids"]
+        loss = getattr(model(**inputs), "loss", None)
+    elif isinstance(batch, tuple | list) and len(batch) == 2:  # noqa: PLR2004 - a pair
+        loss = nn.functional.cross_entropy(_logits_of(model(batch[0])), _class_indices(batch[1]))
+    else:
+        raise TypeError(_three_ways(f"got a batch of type {type(batch).__name__}"))
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(_three_ways(f"the loss is {got}, not one number"))
+    return loss
+
+
+def compute_logits(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor] | None:  # noqa: ANN401 - any batch
+    """Returns logits and class indices of a pair, or None for a batch whose accuracy has no meaning here."""
+    if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor):  # noqa: PLR2004 - a pair
+        return _logits_of(model(batch[0])), batch[1]
+    return None
+
+
+def _logits_of(output: Any) -> Tensor:  # noqa: ANN401 - a tensor, or a Hugging Face output
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            _three_ways(f"the model returned {type(output).__name__}, which is neither logits nor has .logits")
+        )
+    return logits
+
+
+def _class_indices(targets: Any) -> Tensor:  # noqa: ANN401 - checked here
+    if not isinstance(targets, Tensor) or targets.is_floating_point():
+        got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
+        raise TypeError(_three_ways(f"the targets of a pair are {got}, not class indices"))
+    return targets
+
+
+def _three_ways(problem: str) -> str:
+    return (
+        "a batch must be a dict for model(**batch) with a .loss, or a pair (inputs, class indices), or anything when you pass "
+        f"loss_fn(model, batch) -> scalar mean loss; {problem}"
+    )

@@ -1,0 +1,22 @@
+"""The state of a model: a copy of its tensors by name, the hash of them, and their way back."""
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def copy_state(model: nn.Module) -> dict[str, Tensor]:
+    """Returns parameters and buffers by name, on the CPU, sharing no memory with the model."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def hash_state(state: Mapping[str, Tensor]) -> str:
+    """Returns the SHA-256 of names, dtypes, shapes and bits, in hexadecimal; the order of the names does not matter."""
+    hashed = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hashed.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return hashed.hexdigest()

@@ -1,0 +1,109 @@
+"""Somebody else's model and trainer as the subject of an experiment."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, final
+
+from torch import nn
+
+from lottery_tickets._core.determinism import seeded
+from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.states import copy_state, hash_state
+from lottery_tickets._core.training import evaluate_batches
+from lottery_tickets.controls import reinitialise_
+
+
+class TrainerFunction(Protocol):
+    """Trains a model for some epochs, in place or by returning another model."""
+
+    def __call__(self, model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> nn.Module | None:
+        """Trains."""
+
+
+@final
+class CallerSubject:
+    """A model whose present weights are theta_0 of the first replicate; a step is an epoch.
+
+    One model object serves all trainings, so that a large one is held in memory once; the rest lies in the run folder.
+
+    Args:
+        model: Trained in place.
+        dataloader: Handed to the trainer.
+        trainer_fn: Called as `trainer_fn(model, dataloader, epochs=n)`.
+        num_epochs: Epochs of a full training.
+        own_seed: The initialisation seed that means "the weights the model came with".
+        evaluation_dataloader: What results are measured on; the training data when None.
+        loss_fn: See `compute_loss`.
+        initialise_fn: Draws fresh weights in place from the global generators; by default each module's
+            `reset_parameters`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataloader: Iterable[Any],
+        trainer_fn: TrainerFunction,
+        *,
+        num_epochs: int,
+        own_seed: int,
+        evaluation_dataloader: Iterable[Any] | None,
+        loss_fn: LossFunction | None,
+        initialise_fn: Callable[[nn.Module], object] | None,
+    ) -> None:
+        self.model, self.dataloader, self.trainer_fn, self.num_epochs = model, dataloader, trainer_fn, num_epochs
+        self.own_seed, self.own_state = own_seed, copy_state(model)
+        self.evaluation_dataloader, self.loss_fn, self.initialise_fn = evaluation_dataloader, loss_fn, initialise_fn
+
+    def describe(self) -> Mapping[str, Any]:
+        """Returns the hash of the starting weights, and the names of model and trainer."""
+        trainer = getattr(self.trainer_fn, "__qualname__", type(self.trainer_fn).__qualname__)
+        return {
+            "model": type(self.model).__qualname__,
+            "initial_sha256": hash_state(self.own_state),
+            "trainer": trainer,
+            "num_epochs": self.num_epochs,
+        }
+
+    def build(self, seed: int) -> nn.Module:
+        """Returns the model with its own weights, or with fresh ones when the seed is not its own."""
+        self.model.load_state_dict(self.own_state)
+        self.model.zero_grad(set_to_none=True)
+        if seed != self.own_seed and self.initialise_fn is None:
+            reinitialise_(self.model, seed)
+        elif seed != self.own_seed and self.initialise_fn is not None:
+            with seeded(seed):
+                self.initialise_fn(self.model)
+        return self.model
+
+    def train(
+        self, model: nn.Module, *, first_step: int, seed: int, rewind_step: int, keep_rewind_point: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Calls the trainer under seeded global generators, in two stretches when theta_k lies between.
+
+        Returns:
+            `end`: the loss and, for classifiers, the accuracy on the evaluation data ("test_") or training data ("train_").
+        """
+        with seeded(seed):
+            if first_step < rewind_step:
+                self._train_epochs(model, rewind_step - first_step)
+                keep_rewind_point()
+                first_step = rewind_step
+            self._train_epochs(model, self.num_epochs - first_step)
+            data, split = (self.evaluation_dataloader, "test") if self.evaluation_dataloader is not None else (self.dataloader, "train")
+            loss, accuracy = evaluate_batches(model, data, self.loss_fn)
+        model.zero_grad(set_to_none=True)
+        figures = {"step": self.num_epochs, f"{split}_loss": loss}
+        return {"end": figures if accuracy is None else {**figures, f"{split}_accuracy": accuracy}}
+
+    def _train_epochs(self, model: nn.Module, num_epochs: int) -> None:
+        returned = self.trainer_fn(model, self.dataloader, epochs=num_epochs)
+        if isinstance(returned, nn.Module) and returned is not model:
+            pruned_before = {name: parameter.detach() == 0 for name, parameter in model.named_parameters()}
+            state = copy_state(returned)
+            model.load_state_dict(state)
+            revived = [n for n, p in model.named_parameters() if bool((pruned_before[n] & (p.detach() == 0) & (state[n] != 0)).any())]
+            if revived:
+                message = (
+                    f"trainer_fn must return the model it is given or a copy.deepcopy of it, which keeps the mask, but the model it "
+                    f"returned has non-zero weights at pruned places of {revived}"
+                )
+                raise ValueError(message)

@@ -1,0 +1,134 @@
+"""Running an experiment: compute the trainings that are missing from its folder, then collect the results."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from lottery_tickets._core.files import exclusive_lock, read_json, write_json
+from lottery_tickets._core.parameters import find_prunable_weights
+from lottery_tickets._core.states import copy_state, hash_state
+from lottery_tickets.experiments import records, steps
+from lottery_tickets.experiments.plan import ExperimentPlan, Training
+from lottery_tickets.experiments.results import RESULTS, collect_results
+from lottery_tickets.experiments.subjects import Subject
+from lottery_tickets.holding import hold_mask, remove_mask
+
+PLAN: Final = "plan.json"
+LOCK: Final = ".lock"
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def open_run(run: Path, plan: ExperimentPlan) -> Iterator[None]:
+    """Holds a run folder for this process, begun or continued with the same plan and versions.
+
+    Raises:
+        ValueError: When the folder belongs to another experiment, holds foreign files, or is in use.
+    """
+    with exclusive_lock(run / LOCK):
+        said = {"plan": plan.to_dict(), "versions": records.list_versions()}
+        path = run / PLAN
+        if path.exists():
+            _compare_plans(path, said)
+        elif any(entry.name != LOCK and not entry.name.endswith(".part") for entry in run.iterdir()):
+            message = f"{run} must be empty or a run folder, but it holds other files; name a new folder"
+            raise ValueError(message)
+        else:
+            write_json(path, {**said, "plan_sha256": records.hash_json(said)})
+        records.remove_leftovers(run)
+        yield
+
+
+def run_replicate(
+    run: Path, plan: ExperimentPlan, subject: Subject, replicate: int, after_training: Callable[[], None] = lambda: None
+) -> None:
+    """Computes the missing trainings of one replicate."""
+    for training in plan.list_trainings(replicate):
+        if not records.is_finished(run, training):
+            run_training(run, plan, subject, training)
+        after_training()
+
+
+def finish_run(run: Path, plan: ExperimentPlan) -> dict[str, Any]:
+    """Collects the results of a run whose trainings are all there, writes them and returns them."""
+    results = collect_results(run, plan)
+    write_json(run / RESULTS, results)
+    return results
+
+
+def run_training(run: Path, plan: ExperimentPlan, subject: Subject, training: Training) -> nn.Module:
+    """Computes one training from the files of those before it and writes its folder; returns the trained model."""
+    seeds = training.derive_seeds(plan)
+    model = subject.build(seeds["initialisation"])
+    weights = {name: weight.tensor for name, weight in find_prunable_weights(model).items()}
+    mask = steps.find_mask(run, training, plan, weights)
+    start = steps.find_start(run, training, plan, mask)
+    if start is not None:
+        model.load_state_dict(start)
+    hold_mask(model, mask)
+    start_hash = hash_state(copy_state(model))
+    kept: dict[str, dict[str, Tensor]] = {}
+    keep_rewind_point = partial(_keep, kept, model)
+    if training == training.dense and plan.rewind_step == 0:
+        keep_rewind_point()
+    history = subject.train(
+        model,
+        first_step=training.first_step(plan),
+        seed=seeds["data_order"],
+        rewind_step=plan.rewind_step,
+        keep_rewind_point=keep_rewind_point if training == training.dense and plan.rewind_step else lambda: None,
+    )
+    facts = {
+        "plan_sha256": records.hash_json(plan.to_dict()),
+        "versions": records.list_versions(),
+        "seeds": seeds,
+        "num_weights": mask.num_weights,
+        "num_kept": mask.num_kept,
+        "start_sha256": start_hash,
+        "history": history,
+    }
+    records.save_training(run, training, mask, {records.WEIGHTS: copy_state(model), **kept}, facts)
+    remove_mask(model)
+    logger.info("%s: density %.4f, %s", training.path, mask.density, history.get("end", history))
+    return model
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch computes on one thread: the number of threads decides the last bits of a sum."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _keep(kept: dict[str, dict[str, Tensor]], model: nn.Module) -> None:
+    kept[records.REWIND] = copy_state(model)
+
+
+def _compare_plans(path: Path, said: dict[str, Any]) -> None:
+    stored = read_json(path)
+    found = {name: stored.get(name) for name in said} if isinstance(stored, dict) else {}
+    differences = sorted(_find_differences(found, records.to_json_values(said)))
+    if differences:
+        message = (
+            f"{path.parent} must be continued with the settings and versions it was begun with, but these differ: "
+            f"{'; '.join(differences)}; use the same ones or name a new folder"
+        )
+        raise ValueError(message)
+
+
+def _find_differences(found: Any, asked: Any, where: str = "") -> list[str]:  # noqa: ANN401 - JSON values
+    if isinstance(found, dict) and isinstance(asked, dict):
+        names = found.keys() | asked.keys()
+        return [d for n in names for d in _find_differences(found.get(n), asked.get(n), f"{where}.{n}".lstrip("."))]
+    return [] if found == asked else [f"{where} is {found!r} there and {asked!r} here"]

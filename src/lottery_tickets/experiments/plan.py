@@ -1,0 +1,140 @@
+"""What an experiment consists of: its settings and the list of trainings that follows from them, without running any."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal, Self, final
+
+from lottery_tickets._core.determinism import derive_seed
+from lottery_tickets.schedules import PruningSchedule
+
+Branch = Literal["ticket", "reinitialised", "shuffled", "random"]
+CONTROLS: Final[tuple[Branch, ...]] = ("reinitialised", "shuffled", "random")
+FRESH: Final = frozenset({"reinitialised", "random"})  # branches that start from a fresh initialisation
+
+
+@final
+@dataclass(frozen=True)
+class ExperimentPlan:
+    """The settings of an iterative-magnitude-pruning experiment; JSON-able, and all that a run folder is compared by.
+
+    Attributes:
+        subject: What is trained and how, as its `Subject` describes it.
+        schedule: Shares removed a round.
+        num_levels: Rounds of pruning after the dense training, level 0.
+        num_steps: Steps (or epochs, with a caller's trainer) of a full training.
+        rewind_step: k of theta_k; 0 rewinds to the initial weights.
+        rewinding: "weights" sets survivors back to theta_k (Frankle & Carbin 1803.03635, 1903.01611); "learning_rate" keeps
+            the trained weights and sets only the schedule back (Renda et al. 2003.02389).
+        control_levels: Levels at which the controls are trained too.
+        num_replicates: Independent repetitions.
+        seed: Names the experiment; every use of chance derives its own seed from it.
+        data_order: "same" shows each level of a replicate the batches in the same order, "fresh" in another.
+    """
+
+    subject: Mapping[str, Any]
+    schedule: PruningSchedule
+    num_levels: int
+    num_steps: int
+    rewind_step: int = 0
+    rewinding: Literal["weights", "learning_rate"] = "weights"
+    control_levels: tuple[int, ...] = ()
+    num_replicates: int = 1
+    seed: int = 0
+    data_order: Literal["same", "fresh"] = "same"
+    controls: tuple[Branch, ...] = field(default=CONTROLS)
+
+    def __post_init__(self) -> None:
+        _check(self.num_levels >= 0, "num_levels", "at least 0", self.num_levels)
+        _check(self.num_steps >= 1, "num_steps", "at least 1", self.num_steps)
+        _check(0 <= self.rewind_step < self.num_steps, "rewind_step", f"in [0, {self.num_steps})", self.rewind_step)
+        _check(self.rewinding in ("weights", "learning_rate"), "rewinding", "'weights' or 'learning_rate'", self.rewinding)
+        _check(self.data_order in ("same", "fresh"), "data_order", "'same' or 'fresh'", self.data_order)
+        _check(self.num_replicates >= 1, "num_replicates", "at least 1", self.num_replicates)
+        _check(set(self.controls) <= set(CONTROLS), "controls", f"among {list(CONTROLS)}", list(self.controls))
+        levels = range(1, self.num_levels + 1)
+        _check(set(self.control_levels) <= set(levels), "control_levels", f"in {levels}", list(self.control_levels))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the plan as JSON-able values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Returns the plan that `to_dict` described, also after a trip through JSON.
+
+        Raises:
+            ValueError: When the values do not describe a plan.
+        """
+        try:
+            schedule = dict(values["schedule"])
+            schedule["prune_rates"] = tuple((str(pattern), float(rate)) for pattern, rate in schedule["prune_rates"])
+            tuples = {name: tuple(values[name]) for name in ("control_levels", "controls")}
+            return cls(**{**values, **tuples, "schedule": PruningSchedule(**schedule)})
+        except (KeyError, TypeError, AttributeError) as error:
+            message = f"the plan of an experiment must have the fields of ExperimentPlan, but: {error}; was the file altered?"
+            raise ValueError(message) from error
+
+    def list_trainings(self, replicate: int) -> list["Training"]:
+        """Returns the trainings of one replicate, each after those it starts from."""
+        trainings = []
+        for level in range(self.num_levels + 1):
+            trainings.append(Training(replicate, level, "ticket"))
+            if level in self.control_levels:
+                trainings += [Training(replicate, level, control) for control in self.controls]
+        return trainings
+
+    def list_all_trainings(self) -> list["Training"]:
+        """Returns the trainings of all replicates."""
+        return [training for replicate in range(self.num_replicates) for training in self.list_trainings(replicate)]
+
+
+@final
+@dataclass(frozen=True)
+class Training:
+    """One training of an experiment: which replicate, how many rounds of pruning, the ticket or which control."""
+
+    replicate: int
+    level: int
+    branch: Branch
+
+    @property
+    def path(self) -> str:
+        """Its folder within the run folder."""
+        return f"replicate-{self.replicate}/level-{self.level:02d}-{self.branch}"
+
+    def derive_seeds(self, plan: ExperimentPlan) -> dict[str, int]:
+        """Returns the seeds of its initialisation, its data order and its mask, each of its own."""
+        replicate = ("replicate", self.replicate)
+        own = (*replicate, "level", self.level, self.branch)
+        order = replicate if plan.data_order == "same" else own
+        start = own if self.branch in FRESH else replicate
+        return {
+            "initialisation": derive_seed(plan.seed, *start, "initialisation"),
+            "data_order": derive_seed(plan.seed, *order, "data order"),
+            "mask": derive_seed(plan.seed, *own, "mask"),
+        }
+
+    @property
+    def ticket(self) -> "Training":
+        """The ticket of its level, whose mask a control takes or scrambles."""
+        return Training(self.replicate, self.level, "ticket")
+
+    @property
+    def dense(self) -> "Training":
+        """The dense training of its replicate, which keeps theta_k."""
+        return Training(self.replicate, 0, "ticket")
+
+    @property
+    def parent(self) -> "Training":
+        """The ticket one level up, whose trained weights are pruned."""
+        return Training(self.replicate, self.level - 1, "ticket")
+
+    def first_step(self, plan: ExperimentPlan) -> int:
+        """Returns the steps its starting weights have already been trained for."""
+        return 0 if self.level == 0 or self.branch in FRESH else plan.rewind_step
+
+
+def _check(holds: bool, name: str, allowed: str, got: object) -> None:  # noqa: FBT001 - reads as a sentence at its call
+    if not holds:
+        message = f"{name} must be {allowed}, but got {got!r}"
+        raise ValueError(message)

@@ -1,0 +1,35 @@
+"""What an experiment is about: something that can be built afresh and trained."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from torch import nn
+
+
+class Subject(Protocol):
+    """A model with its way of training; an experiment needs no more of it."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Returns what decides its results, as JSON-able values: a run folder begun with other values is not continued."""
+        ...
+
+    def build(self, seed: int) -> nn.Module:
+        """Returns a model freshly initialised from a seed."""
+        ...
+
+    def train(
+        self, model: nn.Module, *, first_step: int, seed: int, rewind_step: int, keep_rewind_point: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Trains the model in place to the end and returns its history.
+
+        Args:
+            model: Holds its mask already.
+            first_step: Steps the model has already been trained for.
+            seed: Decides the order of the data.
+            rewind_step: After this many steps, `keep_rewind_point()` is called, if the training passes that point.
+            keep_rewind_point: Stores theta_k.
+
+        Returns:
+            JSON-able figures; `history["accuracy"]` or `history["loss"]` are what tickets are compared by.
+        """
+        ...

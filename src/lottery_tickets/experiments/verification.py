@@ -1,0 +1,174 @@
+"""Re-checking a run from its files alone: nothing is trained and nothing is believed that can be computed again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from lottery_tickets._core.bits import count_bits
+from lottery_tickets._core.files import hash_file, read_json
+from lottery_tickets._core.states import hash_state
+from lottery_tickets.experiments import records, steps
+from lottery_tickets.experiments.engine import PLAN
+from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
+from lottery_tickets.experiments.results import RESULTS, collect_results
+from lottery_tickets.masks import Mask
+
+
+@final
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked.
+
+    Attributes:
+        name: What must hold.
+        where: The training, or the file.
+        problem: What was found instead; empty when it holds.
+    """
+
+    name: str
+    where: str
+    problem: str = ""
+
+
+def verify_run(run: str | Path) -> list[Check]:
+    """Returns every check of a run folder, those that fail with the problem found.
+
+    Checked are: the plan and its hash; that every training is there; the hashes of all its files; that its versions and plan
+    are the run's; that its seeds follow from the plan; that masks are nested, keep exactly the planned counts, and are those
+    that pruning the stored weights gives again; that the weights a ticket started from are the stored theta_k (or, with
+    learning-rate rewinding, the stored trained weights) under its mask; that pruned weights are zero in every checkpoint;
+    that controls have their ticket's layer counts; and that the results are those the records give.
+
+    Args:
+        run: The run folder.
+
+    Raises:
+        ValueError: When the folder has no plan that can be read, so that nothing can be checked against it.
+    """
+    folder = Path(run)
+    plan = _read_plan(folder)
+    checks = [
+        check
+        for training in plan.list_all_trainings()
+        for check in _Verification(folder, plan, training).run_checks()
+    ]
+    return [*checks, _check("the results are those the records give", RESULTS, partial(_compare_results, folder, plan))]
+
+
+def _read_plan(run: Path) -> ExperimentPlan:
+    stored = read_json(run / PLAN)
+    content = {name: value for name, value in stored.items() if name != "plan_sha256"} if isinstance(stored, dict) else {}
+    if not content or stored["plan_sha256"] != records.hash_json(content):
+        message = f"{run / PLAN} must match the hash it carries, but does not; it was altered after the run began"
+        raise ValueError(message)
+    return ExperimentPlan.from_dict(content["plan"])
+
+
+def _check(name: str, where: str, find_problem: Callable[[], str]) -> Check:
+    """Runs one check; a file that cannot be read is a problem like any other."""
+    try:
+        return Check(name, where, find_problem())
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
+        return Check(name, where, str(error))
+
+
+def _compare_results(run: Path, plan: ExperimentPlan) -> str:
+    found, expected = read_json(run / RESULTS), collect_results(run, plan)
+    differing = sorted(name for name in expected if name != "versions" and found.get(name) != expected[name])
+    return f"{differing} differ from what the records say" if differing else ""
+
+
+@final
+class _Verification:
+    """The checks of one training."""
+
+    def __init__(self, run: Path, plan: ExperimentPlan, training: Training) -> None:
+        self.run, self.plan, self.training = run, plan, training
+        self.folder = run / training.path
+
+    def run_checks(self) -> list[Check]:
+        files = _check("its files are whole and unaltered", self.training.path, self.find_altered_files)
+        if files.problem:
+            return [files]
+        checks: dict[str, Callable[[], str]] = {
+            "its plan, versions and seeds are the run's": self.find_foreign_settings,
+            "its mask keeps the planned counts": self.find_wrong_counts,
+            "its mask follows from the trainings before it": self.find_wrong_mask,
+            "it started from the stored weights": self.find_wrong_start,
+            "its pruned weights are zero": self.find_nonzero_weights,
+        }
+        return [files, *(_check(name, self.training.path, find) for name, find in checks.items())]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return records.load_record(self.run, self.training)
+
+    @property
+    def mask(self) -> Mask:
+        return records.load_mask(self.run, self.training)
+
+    def find_altered_files(self) -> str:
+        if not self.folder.is_dir():
+            return "the training is missing; run the same command again to compute it"
+        expected = self.record["files"]
+        found = {path.name: hash_file(path) for path in self.folder.iterdir() if path.name != records.RECORD}
+        wanted = {records.MASK, records.WEIGHTS} | ({records.REWIND} if self.training == self.training.dense else set())
+        if set(expected) != wanted:
+            return f"the record lists {sorted(expected)}, not {sorted(wanted)}"
+        differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        return f"{differing} do not match the hashes in the record" if differing else ""
+
+    def find_foreign_settings(self) -> str:
+        record, stored = self.record, read_json(self.run / PLAN)
+        if record["plan_sha256"] != records.hash_json(self.plan.to_dict()):
+            return "it was made under another plan"
+        if record["versions"] != stored["versions"]:
+            return f"it was made with {record['versions']}, the run was begun with {stored['versions']}"
+        if record["seeds"] != self.training.derive_seeds(self.plan):
+            return "its seeds do not follow from the plan"
+        return ""
+
+    def find_wrong_counts(self) -> str:
+        mask = self.mask
+        sizes = {name: shape.numel() for name, shape in mask.shapes.items()}
+        for group, num_kept in self.plan.schedule.count_kept(sizes, self.training.level).items():
+            found = sum(count_bits(mask.bits[name]) for name in group.names)
+            if found != num_kept:
+                return f"{', '.join(group.names)} keep {found} weights, planned are {num_kept}"
+        counts = (self.record["num_kept"], self.record["num_weights"])
+        return "" if counts == (mask.num_kept, mask.num_weights) else "the record states other counts than its mask has"
+
+    def find_wrong_mask(self) -> str:
+        mask = self.mask
+        if mask != steps.find_mask(self.run, self.training, self.plan, mask):
+            return "pruning or shuffling the stored files again gives another mask"
+        if self.training.branch == "ticket":
+            nested = self.training.level == 0 or mask.is_subset(records.load_mask(self.run, self.training.parent))
+            return "" if nested else "it keeps weights that were pruned the level before"
+        ticket = records.load_mask(self.run, self.training.ticket)
+        return "" if mask.layer_sparsity() == ticket.layer_sparsity() else "its layers are not as sparse as its ticket's"
+
+    def find_wrong_start(self) -> str:
+        mask, start_hash = self.mask, self.record["start_sha256"]
+        if self.training == self.training.dense and self.plan.rewind_step > 0:
+            return ""  # theta_0 is not stored then, theta_k is
+        if self.training == self.training.dense:
+            start: dict[str, Tensor] | None = records.load_state(self.folder / records.REWIND)
+        elif self.training.branch in FRESH:
+            dense_hash = records.load_record(self.run, self.training.dense)["start_sha256"]
+            return "it started from the dense network's weights" if start_hash == dense_hash else ""
+        else:
+            start = steps.find_start(self.run, self.training, self.plan, mask)
+        return "" if start is not None and hash_state(start) == start_hash else "the weights it started from are others"
+
+    def find_nonzero_weights(self) -> str:
+        mask, state = self.mask, records.load_state(self.folder / records.WEIGHTS)
+        for name in mask:
+            returned = int((state[name][~mask[name]] != 0).sum())
+            if returned:
+                return f"{returned} pruned weights of {name!r} are not zero"
+        return ""

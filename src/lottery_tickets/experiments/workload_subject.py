@@ -1,0 +1,131 @@
+"""A workload as the subject of an experiment: our own trainer, evaluation on a validation split, early stop found afterwards."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, final
+
+import torch
+from torch import nn
+
+from lottery_tickets._core.batches import TensorBatches
+from lottery_tickets._core.training import evaluate_tensors, train_steps
+from lottery_tickets.workloads import ImageData, Recipe, Workload, load_workload
+
+OPTIMIZERS: Final[Mapping[str, type[torch.optim.Optimizer]]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+
+@final
+@dataclass(frozen=True)
+class WorkloadSubject:
+    """A workload that an experiment trains on one device."""
+
+    workload: Workload
+    device: str = "cpu"
+
+    def describe(self) -> Mapping[str, Any]:
+        """Returns the workload's name, recipe and the fingerprint of its data."""
+        return {
+            "workload": self.workload.name,
+            "recipe": self.workload.recipe.to_dict(),
+            "data_sha256": self.workload.data.fingerprint,
+            "device": self.device,
+        }
+
+    def build(self, seed: int) -> nn.Module:
+        """Returns the workload's model, freshly initialised."""
+        return self.workload.build_model(torch.Generator().manual_seed(seed)).to(self.device)
+
+    def train(
+        self, model: nn.Module, *, first_step: int, seed: int, rewind_step: int, keep_rewind_point: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Trains by the recipe; see `Subject.train`.
+
+        Returns:
+            `curve` (steps, validation loss and accuracy at each evaluation), `early_stop` (the evaluation of least validation
+            loss: its step, validation and test figures) and `end` (the same after the last step).
+        """
+        recipe, data = self.workload.recipe, self.workload.data
+        inputs, targets = data.train_inputs.to(self.device), data.train_targets.to(self.device)
+        watch = _Watch(model, data, self.device, recipe.evaluation_interval, recipe.num_steps)
+
+        def after_step(step: int) -> None:
+            if step == rewind_step:
+                keep_rewind_point()
+            watch.after_step(step)
+
+        train_steps(
+            model,
+            TensorBatches(inputs, targets, recipe.batch_size, seed).from_step(first_step),
+            _make_optimizer(model, recipe),
+            first_step=first_step,
+            num_steps=recipe.num_steps,
+            lr_factor=lambda step: find_lr_factor(recipe, step),
+            after_step=after_step,
+        )
+        return watch.history()
+
+
+def find_lr_factor(recipe: Recipe, step: int) -> float:
+    """Returns what the base learning rate is multiplied with at a 0-based step: linear warm-up, then drops at milestones."""
+    warmup = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
+    passed = sum(step >= round(milestone * recipe.num_steps) for milestone in recipe.lr_milestones)
+    return float(warmup * recipe.lr_decay**passed)
+
+
+def _make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    return OPTIMIZERS[recipe.optimizer](model.parameters(), **recipe.optimizer_arguments, fused=True)
+
+
+class _Watch:
+    """Evaluates on the validation split as training goes, and on the test split where an early stop may turn out to be."""
+
+    def __init__(self, model: nn.Module, data: ImageData, device: str, interval: int, num_steps: int) -> None:
+        self.model = model
+        self.validation = data.validation_inputs.to(device), data.validation_targets.to(device)
+        self.test = data.test_inputs.to(device), data.test_targets.to(device)
+        self.interval, self.num_steps = interval, num_steps
+        self.curve: dict[str, list[float]] = {"step": [], "validation_loss": [], "validation_accuracy": []}
+        self.early_stop: dict[str, float] = {}
+        self.end: dict[str, float] = {}
+
+    def after_step(self, step: int) -> None:
+        if step % self.interval and step != self.num_steps:
+            return
+        loss, accuracy = evaluate_tensors(self.model, *self.validation)
+        for name, value in (("step", step), ("validation_loss", loss), ("validation_accuracy", accuracy)):
+            self.curve[name].append(value)
+        is_least = not self.early_stop or loss < self.early_stop["validation_loss"]
+        if is_least or step == self.num_steps:
+            test_loss, test_accuracy = evaluate_tensors(self.model, *self.test)
+            figures = {"step": step, "validation_loss": loss, "validation_accuracy": accuracy}
+            self.end = {**figures, "test_loss": test_loss, "test_accuracy": test_accuracy}
+            self.early_stop = self.end if is_least else self.early_stop
+
+    def history(self) -> dict[str, Any]:
+        return {"curve": self.curve, "early_stop": self.early_stop, "end": self.end}
+
+
+@final
+@dataclass(frozen=True)
+class WorkloadSource:
+    """Where a `WorkloadSubject` comes from: names instead of data, so that it travels cheaply to a worker process.
+
+    Attributes:
+        data: As in `load_workload`.
+        model: As in `load_workload`.
+        folder: As in `load_workload`.
+        recipe: Replaces the workload's own.
+        device: Where to train.
+    """
+
+    data: str
+    model: str
+    folder: Path | None = None
+    recipe: Recipe | None = None
+    device: str = "cpu"
+
+    def __call__(self) -> WorkloadSubject:
+        """Returns the subject, its data loaded."""
+        workload = load_workload(self.data, self.model, folder=self.folder)
+        return WorkloadSubject(replace(workload, recipe=self.recipe or workload.recipe), self.device)

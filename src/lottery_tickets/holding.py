@@ -1,0 +1,317 @@
+"""Putting a mask on a model: for one look (`masked`), once (`apply_mask`), or for good while it trains (`hold_mask`).
+
+The model is never wrapped: parameters keep their names, their identity and their storage.
+"""
+
+import contextlib
+import logging
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.overrides import TorchFunctionMode
+
+from lottery_tickets._core.bits import unpack_bits
+from lottery_tickets._core.parameters import find_prunable_weights
+from lottery_tickets._core.zeroing import zero_pruned_
+from lottery_tickets.masks import Mask, as_mask
+
+logger = logging.getLogger(__name__)
+
+
+def apply_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
+    """Zeroes the pruned weights of a model once, in place; returns nothing.
+
+    Args:
+        model: The model to change.
+        mask: By parameter name, True where a weight is kept.
+
+    Raises:
+        ValueError: When the mask does not fit the model.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> apply_mask(model, {"weight": torch.tensor([[True, False]])})
+        >>> model.weight[0, 1].item()
+        0.0
+    """
+    checked = as_mask(mask)
+    for name, parameter in find_masked_parameters(model, checked).items():
+        zero_pruned_(parameter, checked.bits[name].to(parameter.device))
+
+
+def compute_sparsity(model_or_mask: nn.Module | Mapping[str, Tensor]) -> float:
+    """Returns the fraction of prunable weights that are zero in a model, or that a mask removes, in [0, 1].
+
+    Args:
+        model_or_mask: A model, whose default prunable weights are counted, or a mask.
+
+    Example:
+        >>> compute_sparsity({"weight": torch.tensor([[True, False]])})
+        0.5
+    """
+    if not isinstance(model_or_mask, nn.Module):
+        return as_mask(model_or_mask).sparsity
+    weights = [weight.tensor for weight in find_prunable_weights(model_or_mask).values()]
+    total = sum(weight.numel() for weight in weights)
+    return sum(weight.numel() - int(weight.detach().count_nonzero()) for weight in weights) / total if total else 0.0
+
+
+@contextlib.contextmanager
+def masked(model: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    """Within the block, `model` computes as if its pruned weights were zero; afterwards it is bit for bit as before.
+
+    Nothing in the model is written. Each torch function that is handed a masked parameter gets a masked copy instead,
+    which lives as long as the function needs it, so without gradients the extra memory is at most the largest layer.
+    Gradients flow, and are zero at pruned weights. A compiled model runs uncompiled inside the block.
+
+    Args:
+        model: Any model, on any device.
+        mask: By parameter name, True where a weight is kept.
+
+    Yields:
+        The same model.
+
+    Raises:
+        ValueError: When the mask does not fit the model.
+        RuntimeError: When something inside the block changes a masked parameter in place; train with `hold_mask`.
+
+    Example:
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> with masked(model, {"weight": torch.tensor([[False, False]])}):
+        ...     model(torch.ones(1, 2)).item()
+        0.0
+    """
+    checked = as_mask(mask)
+    parameters = find_masked_parameters(model, checked)
+    reads = _MaskedReads({id(parameter): (name, checked) for name, parameter in parameters.items()})
+    with torch.compiler.set_stance("force_eager"), reads:  # compiled code would read the parameters unseen
+        yield model
+
+
+def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
+    """Prunes a model and keeps it pruned while anyone trains it; returns nothing.
+
+    From now on the pruned weights are zero after every step of every `torch.optim` style optimizer, in any training loop,
+    and so are their gradients after every backward pass and their optimizer state after every step. A deepcopy or a pickle
+    of the model is held too; `state_dict` has the usual names, and weights loaded by `load_state_dict` are pruned at once.
+    A mask held before is let go. `remove_mask` ends it.
+
+    An optimizer that steps copies of the parameters (fp32 "master weights" kept outside the model) is not seen.
+
+    Args:
+        model: Any model, compiled or not, before or after its optimizer is made.
+        mask: By parameter name, True where a weight is kept.
+
+    Raises:
+        ValueError: When the mask does not fit the model.
+        TypeError: When a parameter is sharded over devices (DTensor).
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> hold_mask(model, {"weight": torch.tensor([[True, False]])})
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> model(torch.ones(3, 2)).sum().backward()
+        >>> optimizer.step()
+        >>> model.weight[0, 1].item(), model.weight.grad[0, 1].item()
+        (0.0, 0.0)
+    """
+    checked = as_mask(mask)
+    module = _uncompiled(model)
+    parameters = find_masked_parameters(model, checked)
+    remove_mask(model)
+    module.register_load_state_dict_post_hook(_Holder(checked, parameters))
+    logger.info("holding a mask of sparsity %.4f on %d parameters", checked.sparsity, len(parameters))
+
+
+def remove_mask(model: nn.Module) -> None:
+    """Stops holding a mask; the weights stay as they are, and may move again. Without a held mask nothing happens."""
+    hooks = _uncompiled(model)._load_state_dict_post_hooks
+    for key, hook in list(hooks.items()):
+        if isinstance(hook, _Holder):
+            hook.let_go()
+            del hooks[key]
+
+
+def find_masked_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:
+    """Returns the parameters a mask speaks of, by its names.
+
+    Raises:
+        ValueError: When a name or a shape does not fit the model.
+        TypeError: When a parameter is sharded.
+    """
+    parameters = dict(_uncompiled(model).named_parameters(remove_duplicate=False))
+    found = {}
+    for name, shape in mask.shapes.items():
+        parameter = parameters.get(name.removeprefix("_orig_mod."))
+        if parameter is None:
+            message = f"mask names {name!r}, but the model has no such parameter; was it made for another model?"
+            raise ValueError(message)
+        if parameter.shape != shape:
+            message = (
+                f"mask for {name!r} has shape {tuple(shape)}, but the parameter has shape {tuple(parameter.shape)}; "
+                "was it made for another model?"
+            )
+            raise ValueError(message)
+        if type(parameter.data) is not Tensor:
+            message = f"{name!r} must be a plain tensor, but is a {type(parameter.data).__name__}; gather the model first"
+            raise TypeError(message)
+        found[name] = parameter
+    return found
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """Returns the module inside the wrapper that torch.compile makes, or the module itself."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, nn.Module) else model
+
+
+@final
+class _Holder:
+    """The hooks that keep one mask on one model.
+
+    It hangs in the model's load_state_dict hooks: there it sees new weights come in, and there a deepcopy or a pickle of the
+    model copies it along (`__reduce__`) and so gets hooks of its own.
+    """
+
+    def __init__(self, mask: Mask, parameters: dict[str, nn.Parameter]) -> None:
+        self.mask = mask
+        self.parameters: dict[str, nn.Parameter] = {}
+        self.by_id: dict[int, tuple[str, Tensor]] = {}
+        self.gradient_hooks: list[Any] = []
+        self.attach(parameters)
+        # The optimizer hook is torch's own and global, so it must not keep the model alive.
+        step_hook = register_optimizer_step_post_hook(partial(_after_step, weakref.ref(self)))
+        self.let_go_of_steps = weakref.finalize(self, step_hook.remove)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Holder, (self.mask, self.parameters)
+
+    def __call__(self, model: nn.Module, _incompatible_keys: object) -> None:
+        """After load_state_dict, which may have put other values in place or other parameters (`assign=True`)."""
+        self.attach(find_masked_parameters(model, self.mask))
+
+    def attach(self, parameters: dict[str, nn.Parameter]) -> None:
+        for name, parameter in parameters.items():
+            if parameter is not self.parameters.get(name) and parameter.requires_grad:
+                hook = partial(_zero_gradient, weakref.ref(self))
+                self.gradient_hooks.append(parameter.register_post_accumulate_grad_hook(hook))
+        self.parameters = parameters
+        # The kernels read bits eight bytes at a time: a fresh copy is aligned, a slice of a loaded file need not be.
+        self.by_id = {id(p): (name, self.mask.bits[name].to(p.device, copy=True)) for name, p in parameters.items()}
+        for parameter in parameters.values():
+            self.zero(parameter, parameter)
+            if parameter.grad is not None:
+                self.zero(parameter, parameter.grad)
+
+    def zero(self, parameter: Tensor, tensor: Tensor) -> None:
+        """Zeroes the pruned places of `tensor`, which has the shape of `parameter`."""
+        name, bits = self.by_id[id(parameter)]
+        if bits.device != tensor.device:  # the model moved
+            bits = bits.to(tensor.device)
+            self.by_id[id(parameter)] = (name, bits)
+        zero_pruned_(tensor, bits)
+
+    def let_go(self) -> None:
+        self.let_go_of_steps()
+        for hook in self.gradient_hooks:
+            hook.remove()
+
+
+def _zero_gradient(holder: "weakref.ref[_Holder]", parameter: Tensor) -> None:
+    alive = holder()
+    if alive is not None and parameter.grad is not None and id(parameter) in alive.by_id:
+        alive.zero(parameter, parameter.grad)
+
+
+def _after_step(holder: "weakref.ref[_Holder]", optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Zeroes weights, gradients that no backward pass made, and the optimizer state."""
+    alive = holder()
+    if alive is None:
+        return
+    offset = 0
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) in alive.by_id:
+                alive.zero(parameter, parameter)
+                if parameter.grad is not None:
+                    alive.zero(parameter, parameter.grad)
+                for tensor in _state_of(optimizer, parameter, offset):
+                    alive.zero(parameter, tensor)
+            offset += parameter.numel()
+
+
+def _state_of(optimizer: torch.optim.Optimizer, parameter: Tensor, offset: int) -> Iterator[Tensor]:
+    """Yields the state tensors that have one element a weight of `parameter`."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        yield from _flat_state_of(optimizer, parameter, offset)
+    else:
+        yield from (t for t in optimizer.state.get(parameter, {}).values() if _is_like(t, parameter))
+
+
+def _is_like(value: object, parameter: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.shape == parameter.shape and value.dim() > 0
+
+
+def _flat_state_of(optimizer: torch.optim.LBFGS, parameter: Tensor, offset: int) -> Iterator[Tensor]:
+    """L-BFGS keeps vectors over all parameters end to end, under the first parameter; the weight's stretch of each."""
+    parameters = optimizer.param_groups[0]["params"]
+    total = sum(p.numel() for p in parameters)
+    for value in optimizer.state.get(parameters[0], {}).values():
+        for vector in value if isinstance(value, list) else [value]:
+            if isinstance(vector, Tensor) and vector.dim() == 1 and vector.numel() == total:
+                yield vector[offset : offset + parameter.numel()].view(parameter.shape)
+
+
+@final
+class _MaskedReads(TorchFunctionMode):
+    """Hands every torch function a masked copy in place of a masked parameter."""
+
+    # Asking a parameter about itself reads none of its values.
+    METADATA = frozenset(
+        {"size", "dim", "numel", "stride", "is_floating_point", "is_complex", "data_ptr", "element_size", "get_device"}
+        | {"is_contiguous", "__len__", "__hash__", "untyped_storage", "nelement", "ndimension", "storage_offset"}
+    )
+    VIEWS = frozenset({"data", "T", "mT", "H", "mH"})  # attributes that do read values
+
+    def __init__(self, masked_parameters: dict[int, tuple[str, Mask]]) -> None:
+        super().__init__()
+        self.masked_parameters = masked_parameters
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - whatever func returns
+        kwargs = kwargs or {}
+        if not self._reads_values(func):
+            return func(*args, **kwargs)
+        copies: dict[int, Tensor] = {}
+        new_args, new_kwargs = self._replace(args, copies), self._replace(kwargs, copies)
+        name = func.__name__
+        if copies and (name == "__set__" or (name.endswith("_") and not name.endswith("__")) or kwargs.get("out") is not None):
+            changed = [self.masked_parameters[i][0] for i in copies]
+            message = f"masked() is for measuring: nothing may change {changed} inside it, but {name} would; use hold_mask"
+            raise RuntimeError(message)
+        return func(*new_args, **new_kwargs)
+
+    def _reads_values(self, func: Callable[..., Any]) -> bool:
+        if func.__name__ == "__get__":
+            return getattr(getattr(func, "__self__", None), "__name__", "") in self.VIEWS
+        return func.__name__ not in self.METADATA
+
+    def _replace(self, value: Any, copies: dict[int, Tensor]) -> Any:  # noqa: ANN401 - any argument
+        if isinstance(value, nn.Parameter) and id(value) in self.masked_parameters:
+            if id(value) not in copies:
+                name, mask = self.masked_parameters[id(value)]
+                pruned = ~unpack_bits(mask.bits[name].to(value.device), value.shape)
+                copies[id(value)] = value.masked_fill(pruned, 0)
+            return copies[id(value)]
+        if isinstance(value, tuple | list):
+            replaced = [self._replace(item, copies) for item in value]
+            return type(value)(replaced) if type(value) in (tuple, list) else type(value)(*replaced)
+        if isinstance(value, dict):
+            return {key: self._replace(item, copies) for key, item in value.items()}
+        return value

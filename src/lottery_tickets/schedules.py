@@ -1,0 +1,122 @@
+"""How many weights survive each round of iterative pruning, exactly."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final, Literal, final
+
+MAX_LEVELS: Final = 1000
+Scope = Literal["global", "layer"]
+
+
+@final
+@dataclass(frozen=True)
+class LayerGroup:
+    """Layers whose weights are ranked together and lose the same share of survivors in every round.
+
+    Attributes:
+        names: Parameter names.
+        prune_rate: Share of the survivors removed a round, in [0, 1).
+    """
+
+    names: tuple[str, ...]
+    prune_rate: float
+
+
+@final
+@dataclass(frozen=True)
+class PruningSchedule:
+    """Shares of survivors removed each round, by layer; the counts that follow are whole numbers and exact.
+
+    Attributes:
+        prune_rates: Pairs of a glob pattern for parameter names and the share of survivors removed a round, in [0, 1). The
+            first pattern that matches a name decides.
+        scope: "global" ranks all layers of one rate together, "layer" ranks each layer by itself.
+        target_sparsity: When given, the last level removes exactly round(target_sparsity * n) weights, by pruning less in its
+            round than the rates say.
+
+    Raises:
+        ValueError: When a rate, the scope or the target is out of range.
+    """
+
+    prune_rates: tuple[tuple[str, float], ...] = (("*", 0.2),)
+    scope: Scope = "global"
+    target_sparsity: float | None = None
+
+    def __post_init__(self) -> None:
+        for pattern, rate in self.prune_rates:
+            if not 0 <= rate < 1:
+                message = f"the prune rate of {pattern!r} must lie in [0, 1), but got {rate}; 0.2 is usual"
+                raise ValueError(message)
+        if self.scope not in ("global", "layer"):
+            message = f"the scope of a schedule must be 'global' or 'layer', but got {self.scope!r}"
+            raise ValueError(message)
+        if self.target_sparsity is not None and not 0 <= self.target_sparsity < 1:
+            message = f"target_sparsity is the fraction removed and must lie in [0, 1), but got {self.target_sparsity}"
+            raise ValueError(message)
+
+    def find_groups(self, names: Sequence[str]) -> list[LayerGroup]:
+        """Returns the layers that are ranked together, in order of their first layer.
+
+        Raises:
+            ValueError: When a layer matches no pattern.
+        """
+        rates = {name: self._find_rate(name) for name in names}
+        if self.scope == "layer":
+            return [LayerGroup((name,), rate) for name, rate in rates.items()]
+        return [LayerGroup(tuple(n for n in names if rates[n] == rate), rate) for rate in dict.fromkeys(rates.values())]
+
+    def count_kept(self, sizes: Mapping[str, int], level: int) -> dict[LayerGroup, int]:
+        """Returns how many weights of each group survive `level` rounds; level 0 is dense.
+
+        Args:
+            sizes: Number of weights of each layer.
+            level: How many rounds.
+        """
+        kept = {group: sum(sizes[name] for name in group.names) for group in self.find_groups(list(sizes))}
+        goal = self._find_goal(sizes)
+        for _ in range(level):
+            before = kept
+            kept = {group: count - round(group.prune_rate * count) for group, count in before.items()}
+            if goal is not None and sum(kept.values()) < goal:
+                return _give_back(before, kept, goal)
+        return kept
+
+    def find_last_level(self, sizes: Mapping[str, int]) -> int:
+        """Returns the level at which `target_sparsity` is reached.
+
+        Raises:
+            ValueError: When no target is given or the rates never reach it.
+        """
+        goal = self._find_goal(sizes)
+        if goal is None:
+            message = "a schedule must have a target_sparsity to have a last level; pass one or the number of levels"
+            raise ValueError(message)
+        for level in range(MAX_LEVELS):
+            if sum(self.count_kept(sizes, level).values()) <= goal:
+                return level
+        message = f"the prune rates {self.prune_rates} never reach sparsity {self.target_sparsity}; raise a rate"
+        raise ValueError(message)
+
+    def _find_rate(self, name: str) -> float:
+        for pattern, rate in self.prune_rates:
+            if fnmatchcase(name, pattern):
+                return rate
+        message = f"every layer must match a pattern of prune_rates, but {name!r} matches none; end them with ('*', rate)"
+        raise ValueError(message)
+
+    def _find_goal(self, sizes: Mapping[str, int]) -> int | None:
+        total = sum(sizes.values())
+        return None if self.target_sparsity is None else total - round(self.target_sparsity * total)
+
+
+def _give_back(before: Mapping[LayerGroup, int], after: Mapping[LayerGroup, int], goal: int) -> dict[LayerGroup, int]:
+    """Lets each group keep back the same share of what the round would have removed, so that `goal` are kept in all."""
+    removed = {group: before[group] - after[group] for group in before}
+    to_remove, total_removed = sum(before.values()) - goal, sum(removed.values())
+    shares = {group: count * to_remove // total_removed for group, count in removed.items()}
+    remainders = {group: count * to_remove % total_removed for group, count in removed.items()}
+    left = to_remove - sum(shares.values())
+    for group in sorted(remainders, key=lambda g: -remainders[g])[:left]:
+        shares[group] += 1
+    return {group: before[group] - shares[group] for group in before}

@@ -1,0 +1,107 @@
+"""Results on disk: strict JSON, tensors as summaries, masks beside it as safetensors."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from lottery_tickets._core.files import read_json, write_json
+from lottery_tickets.masks import Mask
+
+QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+NUM_BINS: Final = 50
+MASK_KEY: Final = "mask_file"
+
+
+def save_results(results: Mapping[str, Any], path: str | Path) -> None:
+    """Writes results as JSON, whole; masks go beside it, one file each.
+
+    A tensor becomes its shape, dtype, mean, standard deviation, quantiles and a histogram: enough to draw it, not to get it back.
+    A `Mask` becomes the name of its file, and `load_results` gives it back.
+
+    Args:
+        results: Values that JSON knows, tensors, masks, and mappings and sequences of them.
+        path: Where to; an existing file is replaced.
+
+    Raises:
+        ValueError: When a number is NaN or infinite; the message says where.
+        TypeError: When a value is of a type that cannot be written.
+    """
+    target = Path(path)
+    masks: dict[str, Mask] = {}
+    content = _to_json(results, "", target.stem, masks)
+    for name, mask in masks.items():
+        mask.save(target.parent / name)
+    write_json(target, content)
+
+
+def load_results(path: str | Path) -> dict[str, Any]:
+    """Returns the results that `save_results` wrote, with their masks.
+
+    Raises:
+        ValueError: When the file is missing, cut short, or not a JSON object, or when a mask file does not fit.
+    """
+    source = Path(path)
+    content = read_json(source)
+    if not isinstance(content, dict):
+        raise ValueError(f"{source} must hold a JSON object, but holds a {type(content).__name__}; was it made by save_results?")
+    loaded: dict[str, Any] = _from_json(content, source.parent)
+    return loaded
+
+
+def _to_json(value: Any, where: str, stem: str, masks: dict[str, Mask]) -> Any:  # noqa: ANN401 - any result
+    if isinstance(value, Mask):
+        name = f"{stem}{where.replace('/', '.')}.mask.safetensors"
+        masks[name] = value
+        return {MASK_KEY: name, "sparsity": value.sparsity}
+    if isinstance(value, Mapping):
+        return {str(key): _to_json(item, f"{where}/{key}", stem, masks) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(item, f"{where}/{i}", stem, masks) for i, item in enumerate(value)]
+    if isinstance(value, Tensor):
+        return _to_json(summarise_tensor(value), where, stem, masks)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"results must hold finite numbers, but {where or 'the value'} is {value}; leave it out or say None")
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"results must hold JSON values, tensors and masks, but {where} is a {type(value).__name__}")
+
+
+def _from_json(value: Any, folder: Path) -> Any:  # noqa: ANN401 - any result
+    if isinstance(value, dict) and MASK_KEY in value:
+        name = value[MASK_KEY]
+        if not isinstance(name, str) or Path(name).name != name:  # a foreign file must not send us elsewhere
+            raise ValueError(f"{MASK_KEY} must be the name of a file beside the results, but is {name!r}")
+        return Mask.load(folder / name)
+    if isinstance(value, dict):
+        return {key: _from_json(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_from_json(item, folder) for item in value]
+    return value
+
+
+def summarise_tensor(tensor: Tensor) -> dict[str, Any]:
+    """Returns a tensor's shape, dtype and, when it has elements, mean, standard deviation, quantiles and histogram.
+
+    Raises:
+        ValueError: When it holds NaN or infinity.
+    """
+    summary: dict[str, Any] = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+    if tensor.numel() == 0:
+        return summary
+    values = tensor.detach().cpu().double().flatten().sort().values
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"a tensor in results must be finite, but one of shape {tuple(tensor.shape)} holds NaN or infinity")
+    positions = [round(q * (len(values) - 1)) for q in QUANTILES]
+    counts, edges = torch.histogram(values, bins=NUM_BINS)
+    return summary | {
+        "mean": float(values.mean()),
+        "std": float(values.std(correction=0)),
+        "quantiles": {str(q): float(values[i]) for q, i in zip(QUANTILES, positions, strict=True)},
+        "histogram": {"edges": edges.tolist(), "counts": [int(count) for count in counts]},
+    }

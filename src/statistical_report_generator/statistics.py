@@ -1,0 +1,124 @@
+"""Means with intervals over replicates, and differences paired by replicate."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from scipy import stats
+
+CONFIDENCE: Final = 0.95
+Row = Mapping[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class Interval:
+    """A mean over replicates with its confidence interval.
+
+    Attributes:
+        mean: The mean.
+        low: Lower end; None with a single replicate, which has no interval.
+        high: Upper end; None with a single replicate.
+        num_replicates: How many values.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    num_replicates: int
+
+
+def compute_t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Returns the mean of independent values with its Student t interval.
+
+    Args:
+        values: One value a replicate, at least one.
+        confidence: Coverage in (0, 1), two-sided.
+
+    Raises:
+        ValueError: When there is no value.
+
+    Example:
+        >>> compute_t_interval([1.0, 2.0, 3.0])
+        Interval(mean=2.0, low=-0.484..., high=4.484..., num_replicates=3)
+    """
+    if not values:
+        raise ValueError("an interval must be made of at least one value, but got none; are the trainings finished?")
+    mean, num = statistics.fmean(values), len(values)
+    if num == 1:
+        return Interval(mean, None, None, 1)
+    half_width = float(stats.t.ppf((1 + confidence) / 2, num - 1)) * statistics.stdev(values) / math.sqrt(num)
+    return Interval(mean, mean - half_width, mean + half_width, num)
+
+
+@final
+@dataclass(frozen=True)
+class BranchSummary:
+    """The replicates of one level and branch, summed up.
+
+    Attributes:
+        level: Rounds of pruning.
+        branch: "ticket" or a control.
+        density: Fraction of the weights kept.
+        value: The metric, an interval over replicates.
+        minus_dense: The metric minus the dense network's of the same replicate.
+        minus_ticket: The metric minus the ticket's of the same level and replicate.
+        step: The step at which the metric was taken.
+    """
+
+    level: int
+    branch: str
+    density: float
+    value: Interval
+    minus_dense: Interval
+    minus_ticket: Interval
+    step: Interval
+
+
+def summarise_experiment(
+    results: Mapping[str, Any], *, metric: str = "test_accuracy", moment: str = "early_stop"
+) -> list[BranchSummary]:
+    """Returns one summary for each level and branch of an experiment, densest first, tickets before their controls.
+
+    Args:
+        results: What an experiment wrote to `results.json`.
+        metric: A figure of the history.
+        moment: "early_stop", the evaluation of least validation loss, or "end".
+
+    Raises:
+        ValueError: When the results are a simulation, or lack the metric.
+    """
+    if results.get("simulated"):
+        raise ValueError("a simulation trains no ticket, so it has nothing to summarise; run the experiment with training")
+    values = _collect(results, moment, metric)
+    step_numbers = _collect(results, moment, "step")
+    densities = {(row["level"], row["branch"]): row["density"] for row in results["trainings"]}
+    return [
+        BranchSummary(
+            level=level,
+            branch=branch,
+            density=density,
+            value=compute_t_interval(list(values[level, branch].values())),
+            minus_dense=_compute_difference(values[level, branch], values[0, "ticket"]),
+            minus_ticket=_compute_difference(values[level, branch], values[level, "ticket"]),
+            step=compute_t_interval(list(step_numbers[level, branch].values())),
+        )
+        for (level, branch), density in densities.items()
+    ]
+
+
+def _collect(results: Mapping[str, Any], moment: str, metric: str) -> dict[tuple[int, str], dict[int, float]]:
+    """Returns the figure by level and branch, then by replicate."""
+    found: dict[tuple[int, str], dict[int, float]] = {}
+    for row in results["trainings"]:
+        figures = row["history"].get(moment, {})
+        if metric not in figures:
+            raise ValueError(f"the results must have {metric!r} at {moment!r}, but have {sorted(figures)}; choose one of these")
+        found.setdefault((row["level"], row["branch"]), {})[row["replicate"]] = figures[metric]
+    return found
+
+
+def _compute_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Interval:
+    return compute_t_interval([value - reference[replicate] for replicate, value in values.items()])

@@ -1,0 +1,49 @@
+"""The command line `lottery-tickets`.
+
+Exit codes: 0 done; 1 a check failed (`verify`); 2 wrong arguments or input; 130 interrupted.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import tyro
+
+from unified_model_analysis.commands.demo import Demo
+from unified_model_analysis.commands.imp import Imp
+from unified_model_analysis.commands.mask import MaskCommand
+from unified_model_analysis.commands.verify import Verify
+
+WRONG_INPUT: Final = 2
+INTERRUPTED: Final = 130
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Imp, tyro.conf.subcommand("imp")]
+    | Annotated[MaskCommand, tyro.conf.subcommand("mask")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code of one command.
+
+    Args:
+        arguments: The words after the program's name; those of the process when None.
+    """
+    command = tyro.cli(
+        Command,  # type: ignore[arg-type] # a union of dataclasses is what tyro calls subcommands
+        prog="lottery-tickets",
+        description="Find, prove and use winning lottery tickets: sparse subnetworks that train as well as the dense network.",
+        args=arguments,
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return command.run()
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        print(f"lottery-tickets: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        print("lottery-tickets: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return INTERRUPTED

@@ -1,0 +1,92 @@
+"""`lottery-tickets imp`: iterative magnitude pruning of a workload, with controls, in a run folder."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from unified_model_analysis.commands.report import check_report_extra, report_experiment
+
+
+@dataclass(frozen=True)
+class Imp:
+    """Find lottery tickets by iterative magnitude pruning: train, prune, rewind, repeat, with controls on equal budget.
+
+    The experiment is a folder. Stopped at any moment, the same command goes on where it stopped and ends with the same bits.
+    `lottery-tickets verify RUN` re-checks it. Recipes (optimizer, learning rate, batch size, prune rates) are those of
+    Frankle & Carbin 2019, arXiv 1803.03635.
+
+    Attributes:
+        run_folder: Where the experiment lives; begun when it does not exist.
+        data: Data set. "digits" comes with scikit-learn, "fashion-mnist" with the Debian package dataset-fashion-mnist.
+        model: Network.
+        folder: Folder of the four IDX files, for "mnist-format", or for Fashion-MNIST at another place.
+        levels: Rounds of pruning after the dense training; each removes the recipe's share of the survivors.
+        controls: Rounds at which the controls are trained too (reinitialised, shuffled mask, random mask).
+        replicates: Independent repetitions; intervals need at least 3.
+        steps: Training steps of each training; the recipe's own when not given.
+        evaluate_every: Steps from one evaluation to the next; the recipe's own when not given.
+        learning_rate: The recipe's own when not given.
+        rewind_step: k: survivors are set back to their weights after k steps of the dense training.
+        rewinding: Set back weights, or only the learning-rate schedule.
+        data_order: Whether each level sees the batches in the same order.
+        moment: When accuracy is taken: at the least validation loss, or after the last step.
+        seed: Names the experiment.
+        workers: Processes that share the replicates; all cores when not given. Does not change the results.
+        device: Where to train.
+    """
+
+    run_folder: Annotated[Path, tyro.conf.Positional]
+    data: Literal["digits", "fashion-mnist", "mnist-format"] = "digits"
+    model: Literal["lenet-300-100", "conv-2", "conv-4", "conv-6", "resnet-20"] = "lenet-300-100"
+    folder: Path | None = None
+    levels: int = 15
+    controls: tuple[int, ...] = (15,)
+    replicates: int = 3
+    steps: int | None = None
+    evaluate_every: int | None = None
+    learning_rate: float | None = None
+    rewind_step: int = 0
+    rewinding: Literal["weights", "learning_rate"] = "weights"
+    data_order: Literal["same", "fresh"] = "same"
+    moment: Literal["early_stop", "end"] = "early_stop"
+    seed: int = 0
+    workers: int | None = None
+    device: str = "cpu"
+
+    def run(self) -> int:
+        """Runs or continues the experiment, prints its table and findings; returns the exit code."""
+        check_report_extra()
+        from lottery_tickets.experiments.plan import ExperimentPlan
+        from lottery_tickets.experiments.run import run_experiment
+        from lottery_tickets.experiments.workload_subject import WorkloadSource
+        from lottery_tickets.schedules import PruningSchedule
+
+        source = WorkloadSource(self.data, self.model, self.folder, device=self.device)
+        subject = source()
+        recipe = self._change_recipe(subject.workload.recipe)
+        subject = replace(subject, workload=replace(subject.workload, recipe=recipe))
+        plan = ExperimentPlan(
+            subject=subject.describe(),
+            schedule=PruningSchedule(tuple(recipe.prune_rates.items()), recipe.scope),
+            num_levels=self.levels,
+            num_steps=recipe.num_steps,
+            rewind_step=self.rewind_step,
+            rewinding=self.rewinding,
+            control_levels=tuple(sorted(set(self.controls))),
+            num_replicates=self.replicates,
+            seed=self.seed,
+            data_order=self.data_order,
+        )
+        workers = self.workers or os.cpu_count() or 1
+        run_experiment(self.run_folder, plan, replace(source, recipe=recipe), num_workers=workers, progress=True)
+        report_experiment(self.run_folder, title=subject.workload.name, moment=self.moment)
+        return 0
+
+    def _change_recipe(self, recipe):
+        changes = {"num_steps": self.steps, "evaluation_interval": self.evaluate_every}
+        if self.learning_rate is not None:
+            changes["optimizer_arguments"] = {**recipe.optimizer_arguments, "lr": self.learning_rate}
+        return replace(recipe, **{name: value for name, value in changes.items() if value is not None})
