@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypedDict
 
@@ -184,6 +185,7 @@ def _least_kept(weight: Tensor, bits: Tensor) -> float | None:
     return float(kept.to(torch.float64).abs().min()) if kept.numel() else None
 
 
+@cache
 def _versions() -> dict[str, str]:
     try:
         own = version("lottery-tickets")

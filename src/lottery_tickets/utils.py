@@ -27,9 +27,10 @@ INTEGERS: Final = {
 def ensure_deterministic_pruning(seed: int = 42) -> None:
     """Makes what follows in this process the same on every run on this machine; returns nothing.
 
-    Seeds the global generators of torch (all devices), numpy and Python, has torch refuse operations without a deterministic
-    form, and fixes the workspace of cuBLAS, which must be set before CUDA is first used. Our own functions take their seeds as
-    arguments and need none of this; it is for training loops, data loaders and models around them.
+    Seeds the global generators of torch (all devices), numpy and Python, has torch refuse operations without a
+    deterministic form, and fixes the workspace of cuBLAS, which must be set before CUDA is first used. Our own
+    functions take their seeds as arguments and need none of this; it is for training loops, data loaders and models
+    around them.
 
     Args:
         seed: Of all generators, in [0, 2^63).
@@ -57,8 +58,8 @@ def compute_histogram_quantile(tensor: Tensor, q: float, bins: int = 1000) -> fl
     """Returns the q-quantile of a tensor's values: the exact order statistic, as `numpy.quantile(method="lower")`.
 
     A histogram of the values' bit patterns is refined, one pass over the tensor a time, until a bin is one value. So
-    the answer does not depend on `bins`, an outlier does no harm, and any size and dtype will do (`torch.quantile` fails
-    above 2^24 elements and on bfloat16). Memory: `bins` counters and a chunk of 262,144 values.
+    the answer does not depend on `bins`, an outlier does no harm, and any size and dtype will do (`torch.quantile`
+    fails above 2^24 elements and on bfloat16). Memory: `bins` counters and a chunk of 262,144 values.
 
     Args:
         tensor: Any shape, strides and device; float (8, 16, 32 or 64 bits), integer or boolean; without NaN.

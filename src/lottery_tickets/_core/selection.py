@@ -7,20 +7,21 @@ from typing import Final, Literal, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lottery_tickets._core.bits import num_bytes
-from lottery_tickets._core.kernels import reference
+from lottery_tickets._core.kernels import reference, small
 from lottery_tickets._core.patterns import Chunk, Magnitudes, map_chunks
-from lottery_tickets._core.thresholds import Bracket, Threshold, find_kth_largest
+from lottery_tickets._core.thresholds import Bracket, Counters, Threshold, find_kth_largest
 
-SMALLEST_FOR_CPU_KERNEL: Final = 1 << 20  # elements; below it, torch is as fast and numba need not be imported
+SMALLEST_FOR_CPU_KERNEL: Final = (
+    1 << 20
+)  # elements; below it, numpy takes a few milliseconds and numba need not be imported
 SMALLEST_TO_SAMPLE: Final = 1 << 21  # elements; below it, a sample costs more than the pass it saves
 NUM_SAMPLED: Final = 3 << 16
 STANDARD_DEVIATIONS: Final = 3  # half the width of the guessed bracket, in the sample's rank; misses in 3 of 1,000
 
-Backend = Literal["reference", "cpu"]
+Backend = Literal["reference", "small", "cpu"]
 
 
 class Kernels(Protocol):
@@ -28,7 +29,7 @@ class Kernels(Protocol):
 
     NUM_BINS: int
 
-    def count_patterns(self, words: Tensor, within: Tensor | None, bracket: Bracket, bins: Tensor) -> tuple[int, int]:
+    def count_patterns(self, words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters) -> tuple[int, int]:
         """Counts by bit pattern."""
 
     def pack_above(self, words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:
@@ -59,7 +60,8 @@ def select_largest(
         num_kept: How many elements are kept, from 0 to the number of eligible ones.
         within: For each tensor the packed bits of its eligible elements; None: all are.
         names: What the tensors are called in error messages.
-        backend: Which kernels count and pack; None: numba for large CPU tensors, else torch. The bits are the same.
+        backend: Which kernels count and pack; None: numba for large and numpy for small CPU tensors, torch for
+            other devices. The bits are the same.
 
     Returns:
         For each tensor of n elements, 1-D uint8 on the CPU, ceil(n / 8) bytes.
@@ -87,7 +89,7 @@ def find_threshold(magnitudes: Magnitudes, num_kept: int, kernels: Kernels) -> T
     When none or all are kept, the threshold is infinity's pattern or -1, which no finite magnitude equals.
     """
 
-    def count(bracket: Bracket) -> tuple[int, NDArray[np.signedinteger]]:
+    def count(bracket: Bracket) -> tuple[int, Counters]:
         return _count_pass(magnitudes, kernels, bracket)
 
     if num_kept in {0, magnitudes.num_eligible}:
@@ -114,12 +116,15 @@ def _nothing(magnitudes: Magnitudes) -> Bracket:
 
 
 def _kernels_for(magnitudes: Magnitudes, backend: Backend | None) -> Kernels:
-    on_cpu = all(tensor.device.type == "cpu" for tensor in magnitudes.tensors)
-    if backend == "cpu" or (backend is None and on_cpu and magnitudes.num_elements >= SMALLEST_FOR_CPU_KERNEL):
+    if backend is None:
+        on_cpu = all(tensor.device.type == "cpu" for tensor in magnitudes.tensors)
+        is_large = magnitudes.num_elements >= SMALLEST_FOR_CPU_KERNEL
+        backend = "reference" if not on_cpu else "cpu" if is_large else "small"
+    if backend == "cpu":
         from lottery_tickets._core.kernels import cpu  # noqa: PLC0415 - numba takes half a second
 
         return cpu
-    return reference
+    return small if backend == "small" else reference
 
 
 def _guess_bracket(magnitudes: Magnitudes, num_kept: int) -> tuple[int, int] | None:
@@ -136,25 +141,27 @@ def _guess_bracket(magnitudes: Magnitudes, num_kept: int) -> tuple[int, int] | N
     return min(lo, greatest), min(hi, greatest)
 
 
-def _count_pass(magnitudes: Magnitudes, kernels: Kernels, bracket: Bracket) -> tuple[int, NDArray[np.signedinteger]]:
+def _count_pass(magnitudes: Magnitudes, kernels: Kernels, bracket: Bracket) -> tuple[int, Counters]:
     num_workers = kernels.num_workers()
-    free: SimpleQueue[Tensor] = SimpleQueue()
-    dtype = torch.int32 if magnitudes.num_elements < torch.iinfo(torch.int32).max else torch.int64
-    histograms = [torch.zeros(bracket.num_bins, dtype=dtype) for _ in range(num_workers)]
+    free: SimpleQueue[Counters] = SimpleQueue()
+    dtype: type[np.signedinteger] = np.int32 if magnitudes.num_elements < np.iinfo(np.int32).max else np.int64
+    histograms: list[Counters] = [np.zeros(bracket.num_bins, dtype) for _ in range(num_workers)]
     for histogram in histograms:
         free.put(histogram)
 
     def count(chunk: Chunk) -> int:
         bins = free.get()
-        above, largest = kernels.count_patterns(magnitudes.words(chunk), magnitudes.eligible(chunk), bracket, bins)
-        free.put(bins)
+        try:
+            above, largest = kernels.count_patterns(magnitudes.words(chunk), magnitudes.eligible(chunk), bracket, bins)
+        finally:
+            free.put(bins)
         if largest >= magnitudes.infinity:
             name = magnitudes.names[chunk.index]
             raise ValueError(f"{name!r} must be finite to be ranked, but holds NaN or infinity; find where it diverged")
         return above
 
     num_above = sum(map_chunks(count, magnitudes.chunks(), num_workers))
-    return num_above, sum((histogram.numpy() for histogram in histograms[1:]), start=histograms[0].numpy())
+    return num_above, sum(histograms[1:], start=histograms[0])
 
 
 def _pack(magnitudes: Magnitudes, kernels: Kernels, threshold: Threshold, num_kept: int) -> list[Tensor]:

@@ -21,8 +21,9 @@ class Bracket(NamedTuple):
         return ((self.hi - self.lo) >> self.shift) + 1
 
 
+Counters = NDArray[np.signedinteger]
 # Returns how many values exceed the bracket, and how many lie in each of its bins.
-Count = Callable[[Bracket], tuple[int, NDArray[np.signedinteger]]]
+Count = Callable[[Bracket], tuple[int, Counters]]
 
 
 @dataclass(frozen=True)

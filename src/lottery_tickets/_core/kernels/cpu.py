@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lottery_tickets._core.thresholds import Bracket
+from lottery_tickets._core.thresholds import Bracket, Counters
 
 BLOCK = 1024
 NUM_BINS = 1 << 18  # of 4 bytes: the counters of one thread fit the second-level cache
@@ -20,12 +20,12 @@ BIT_OF_PRODUCT = np.argsort([((int(DE_BRUIJN) << bit) & (2**64 - 1)) >> 58 for b
 ALL = np.empty(0, np.uint8)
 
 
-def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins: Tensor) -> tuple[int, int]:
+def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters) -> tuple[int, int]:
     """Counts magnitudes by bit pattern; see `reference.count_patterns`."""
     array = words.numpy()
     as_pattern = array.dtype.type
     bounds = as_pattern(bracket.lo), as_pattern(bracket.hi)
-    above, largest = _count(array, _eligible(within), bounds, bracket.shift, bins.numpy())
+    above, largest = _count(array, _eligible(within), bounds, bracket.shift, bins)
     return int(above), int(largest)
 
 
@@ -91,7 +91,7 @@ def _count(
     within: NDArray[np.uint8],
     bounds: tuple[np.signedinteger, np.signedinteger],
     shift: int,
-    bins: NDArray[np.signedinteger],
+    bins: Counters,
 ) -> tuple[int, np.signedinteger]:
     patterns = np.empty(BLOCK, words.dtype)
     inside = np.empty(BLOCK // 8, np.uint8)

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.bits import unpack_bits
-from lottery_tickets._core.thresholds import Bracket
+from lottery_tickets._core.thresholds import Bracket, Counters
 
 NUM_BINS = 1 << 16
 
 
-def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins: Tensor) -> tuple[int, int]:
+def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters) -> tuple[int, int]:
     """Returns how many eligible patterns exceed the bracket, and the largest pattern of all, eligible or not.
 
     Args:
         words: 1-D signed integers.
         within: Packed bits of the eligible weights, or None.
         bracket: The patterns to count, from 0 or more.
-        bins: int32 or int64 counters on the CPU, one for each bin of the bracket, which are added to.
+        bins: int32 or int64 counters, one for each bin of the bracket, which are added to.
     """
     patterns = words & torch.iinfo(words.dtype).max
     largest = int(patterns.max())
@@ -29,7 +29,7 @@ def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins:
         patterns = patterns[_unpacked(within, patterns)]
     inside = patterns[(patterns >= bracket.lo) & (patterns <= bracket.hi)].to(torch.int64)
     counts = torch.bincount((inside - bracket.lo) >> bracket.shift)
-    bins[: len(counts)] += counts.cpu()
+    bins[: len(counts)] += counts.cpu().numpy()
     return int((patterns > bracket.hi).sum()), largest
 
 
