@@ -79,6 +79,18 @@ def test_every_model_takes_every_data_set(name: str, input_shape: tuple[int, int
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_conv_nets_pool_after_each_pair() -> None:
+    model = build("conv-4", input_shape=COLOUR).double()
+    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    steps: list[nn.Module] = []
+    for first, second in (convs[:2], convs[2:]):
+        steps += [first, nn.ReLU(), second, nn.ReLU(), nn.MaxPool2d(2)]
+    steps += [nn.Flatten(), linears[0], nn.ReLU(), linears[1], nn.ReLU(), linears[2]]
+    images = torch.randn(2, *COLOUR, dtype=torch.float64)
+    torch.testing.assert_close(model(images), nn.Sequential(*steps)(images))
+
+
 def test_residual_stages_halve_the_image_and_double_the_channels() -> None:
     model = build("resnet-20", input_shape=COLOUR)
     assert isinstance(model, ResNet20)
