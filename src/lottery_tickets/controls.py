@@ -22,8 +22,8 @@ def create_random_mask(
         model_or_mask: A model, whose default prunable weights are masked, or a mask whose names and shapes are taken.
         sparsity: Fraction removed, in [0, 1]; exactly round(sparsity * n) weights go.
         seed: Same seed, same mask.
-        scope: As in `create_magnitude_mask`: "global" draws over all weights, "layer" the same share of each layer, "erk"
-            shares by layer size.
+        scope: As in `create_magnitude_mask`: "global" draws over all weights, "layer" the same share of
+            each layer, "erk" shares by layer size.
 
     Raises:
         ValueError: When the sparsity or the scope is not allowed.
@@ -38,7 +38,7 @@ def create_random_mask(
         output_dims = {name: weight.output_dims for name, weight in weights.items()}
     else:
         shapes = dict(as_mask(model_or_mask).shapes)
-        output_dims = {name: (0,) for name in shapes}
+        output_dims = dict.fromkeys(shapes, (0,))
     generator = make_generator(seed, "random mask")
     scores = {name: _draw(shape, generator) for name, shape in shapes.items()}
     bits = select_in_scope(scores, sparsity, scope=scope, output_dims=output_dims)
@@ -76,15 +76,16 @@ def reinitialise_(model: nn.Module, seed: int) -> None:
         seed: Same seed, same weights.
 
     Raises:
-        ValueError: When a parameter belongs to a module without `reset_parameters`, so that it would keep its old values.
+        ValueError: When a parameter belongs to a module without `reset_parameters`, so that it would keep its old
+            values.
     """
     modules = dict(model.named_modules())
     for name, _ in model.named_parameters():
         owner = modules[name.rpartition(".")[0]]
         if not callable(getattr(owner, "reset_parameters", None)):
             message = (
-                f"every parameter must belong to a module with reset_parameters() to be drawn anew, but {name!r} belongs to "
-                f"{type(owner).__name__}; pass initialise_fn(model)"
+                f"every parameter must belong to a module with reset_parameters() to be drawn anew, but {name!r} "
+                f"belongs to {type(owner).__name__}; pass initialise_fn(model)"
             )
             raise ValueError(message)
     with seeded(seed):

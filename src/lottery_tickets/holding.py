@@ -96,10 +96,10 @@ def masked(model: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[nn.Module]:
 def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
     """Prunes a model and keeps it pruned while anyone trains it; returns nothing.
 
-    From now on the pruned weights are zero after every step of every `torch.optim` style optimizer, in any training loop,
-    and so are their gradients after every backward pass and their optimizer state after every step. A deepcopy or a pickle
-    of the model is held too; `state_dict` has the usual names, and weights loaded by `load_state_dict` are pruned at once.
-    A mask held before is let go. `remove_mask` ends it.
+    From now on the pruned weights are zero after every step of every `torch.optim` style optimizer, in any training
+    loop, and so are their gradients after every backward pass and their optimizer state after every step. A deepcopy
+    or a pickle of the model is held too; `state_dict` has the usual names, and weights loaded by `load_state_dict` are
+    pruned at once. A mask held before is let go. `remove_mask` ends it.
 
     An optimizer that steps copies of the parameters (fp32 "master weights" kept outside the model) is not seen.
 
@@ -130,7 +130,7 @@ def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
 
 def remove_mask(model: nn.Module) -> None:
     """Stops holding a mask; the weights stay as they are, and may move again. Without a held mask nothing happens."""
-    hooks = _uncompiled(model)._load_state_dict_post_hooks
+    hooks = _uncompiled(model)._load_state_dict_post_hooks  # noqa: SLF001 - torch offers no way to list hooks
     for key, hook in list(hooks.items()):
         if isinstance(hook, _Holder):
             hook.let_go()
@@ -158,7 +158,9 @@ def find_masked_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Paramet
             )
             raise ValueError(message)
         if type(parameter.data) is not Tensor:
-            message = f"{name!r} must be a plain tensor, but is a {type(parameter.data).__name__}; gather the model first"
+            message = (
+                f"{name!r} must be a plain tensor, but is a {type(parameter.data).__name__}; gather the model first"
+            )
             raise TypeError(message)
         found[name] = parameter
     return found
@@ -174,8 +176,8 @@ def _uncompiled(model: nn.Module) -> nn.Module:
 class _Holder:
     """The hooks that keep one mask on one model.
 
-    It hangs in the model's load_state_dict hooks: there it sees new weights come in, and there a deepcopy or a pickle of the
-    model copies it along (`__reduce__`) and so gets hooks of its own.
+    It hangs in the model's load_state_dict hooks: there it sees new weights come in, and there a deepcopy or a pickle
+    of the model copies it along (`__reduce__`) and so gets hooks of its own.
     """
 
     def __init__(self, mask: Mask, parameters: dict[str, nn.Parameter]) -> None:
@@ -254,7 +256,9 @@ def _state_of(optimizer: torch.optim.Optimizer, parameter: Tensor, offset: int) 
 
 
 def _is_like(value: object, parameter: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.shape == parameter.shape and value.dim() > 0
+    return (
+        isinstance(value, Tensor) and value.is_floating_point() and value.shape == parameter.shape and value.dim() > 0
+    )
 
 
 def _flat_state_of(optimizer: torch.optim.LBFGS, parameter: Tensor, offset: int) -> Iterator[Tensor]:
@@ -291,9 +295,13 @@ class _MaskedReads(TorchFunctionMode):
         copies: dict[int, Tensor] = {}
         new_args, new_kwargs = self._replace(args, copies), self._replace(kwargs, copies)
         name = func.__name__
-        if copies and (name == "__set__" or (name.endswith("_") and not name.endswith("__")) or kwargs.get("out") is not None):
+        if copies and (
+            name == "__set__" or (name.endswith("_") and not name.endswith("__")) or kwargs.get("out") is not None
+        ):
             changed = [self.masked_parameters[i][0] for i in copies]
-            message = f"masked() is for measuring: nothing may change {changed} inside it, but {name} would; use hold_mask"
+            message = (
+                f"masked() is for measuring: nothing may change {changed} inside it, but {name} would; use hold_mask"
+            )
             raise RuntimeError(message)
         return func(*new_args, **new_kwargs)
 

@@ -2,7 +2,7 @@
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, final
@@ -37,7 +37,7 @@ def compute_iterative_magnitude_pruning(
     scope: Scope = "global",
     rewind_epoch: int = 0,
     rewinding: Literal["weights", "learning_rate"] = "weights",
-    control_levels: Iterable[int] | Literal["last", "none"] = "last",
+    control_levels: Sequence[int] | Literal["last", "none"] = "last",
     num_replicates: int = 1,
     seed: int = 42,
     learning_rate: float = 1e-3,
@@ -49,40 +49,44 @@ def compute_iterative_magnitude_pruning(
 ) -> PruningResults:
     """Returns the tickets of a model found by iterative magnitude pruning, with their masks and their controls.
 
-    With a `trainer_fn`, or with `train=True`, this is the published procedure (Frankle & Carbin 1803.03635; rewinding to a
-    later epoch 1903.01611; learning-rate rewinding, Renda et al. 2003.02389): train to the end, prune a share of the survivors,
-    rewind them, repeat. It trains `model` in place and leaves it as the last ticket, trained.
+    With a `trainer_fn`, or with `train=True`, this is the published procedure (Frankle & Carbin 1803.03635; rewinding
+    to a later epoch 1903.01611; learning-rate rewinding, Renda et al. 2003.02389): train to the end, prune a share of
+    the survivors, rewind them, repeat. It trains `model` in place and leaves it as the last ticket, trained.
 
-    Without either it is a *simulation*: one look at the magnitudes, a sweep over the same sparsities, no training. The result
-    says `simulated: True`; no ticket has been trained and none may be claimed. The model comes back as it was.
+    Without either it is a *simulation*: one look at the magnitudes, a sweep over the same sparsities, no training.
+    The result says `simulated: True`; no ticket has been trained and none may be claimed. The model comes back as it
+    was.
 
     Args:
         model: Its present weights are theta_0.
         dataloader: Batches, see the three ways a model can be driven in `compute_loss`; iterated anew each epoch.
         target_sparsity: Fraction of the prunable weights removed at the end, in [0, 1); met exactly.
-        trainer_fn: Called as `trainer_fn(model, dataloader, epochs=n)`; trains in place or returns a model. Pruned weights
-            stay zero whatever it does.
+        trainer_fn: Called as `trainer_fn(model, dataloader, epochs=n)`; trains in place or returns a model. Pruned
+            weights stay zero whatever it does.
         train: Trains with Adam at `learning_rate` instead of a `trainer_fn`.
         num_epochs: Epochs of each training.
-        prune_rates: Share of the survivors removed a round, or such shares by glob pattern of parameter names; the first match
-            decides.
+        prune_rates: Share of the survivors removed a round, or such shares by glob pattern of parameter names; the
+            first match decides.
         scope: What magnitudes are compared within, "global" or "layer".
         rewind_epoch: k of theta_k; 0 rewinds to theta_0.
         rewinding: "weights", or "learning_rate" to keep the trained weights and repeat only the schedule.
         control_levels: Rounds at which the controls are trained as well: "last", "none", or numbers from 1.
-        num_replicates: Independent repetitions; the first starts from the model's own weights, the others from fresh ones.
+        num_replicates: Independent repetitions; the first starts from the model's own weights, the others from fresh
+            ones.
         seed: Every use of chance derives its own seed from it.
         learning_rate: Of Adam, with `train=True`.
         evaluation_dataloader: What results are measured on; the training data when None.
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
         initialise_fn: Draws fresh weights of a model in place; by default each module's `reset_parameters`.
-        run_folder: Keeps every training; the same call continues it after an interruption. None uses a temporary folder.
+        run_folder: Keeps every training; the same call continues it after an interruption. None uses a temporary
+            folder.
         progress: Whether to show a bar.
 
     Returns:
-        `simulated`, `target_sparsity`, `masks` (one a level, level 0 is dense), `final_mask`, `rewind_state` (theta_k by name),
-        `trainings` (rows with `replicate`, `level`, `branch`, `density`, `history`), `run_folder`. Masks and states are those
-        of the first replicate. A simulation has `trainings` with the loss at each level, and `rewind_state` None.
+        `simulated`, `target_sparsity`, `masks` (one a level, level 0 is dense), `final_mask`, `rewind_state` (theta_k
+        by name), `trainings` (rows with `replicate`, `level`, `branch`, `density`, `history`), `run_folder`. Masks
+        and states are those of the first replicate. A simulation has `trainings` with the loss at each level, and
+        `rewind_state` None.
 
     Raises:
         ValueError: When an argument is out of range, the data is empty, or `run_folder` belongs to another experiment.
@@ -90,7 +94,9 @@ def compute_iterative_magnitude_pruning(
     Example:
         >>> model = nn.Linear(4, 2)
         >>> data = [(torch.randn(8, 4), torch.randint(2, (8,)))]
-        >>> found = compute_iterative_magnitude_pruning(model, data, 0.5, train=True, num_epochs=1, control_levels="none")
+        >>> found = compute_iterative_magnitude_pruning(
+        ...     model, data, 0.5, train=True, num_epochs=1, control_levels="none"
+        ... )
         >>> found["final_mask"].num_kept, [training["density"] for training in found["trainings"]]
         (4, [1.0, 0.75, 0.625, 0.5])
     """
@@ -139,7 +145,7 @@ class AdamTrainer:
         model.train()
         for _ in range(epochs):
             for batch in dataloader:
-                compute_loss(model, batch, self.loss_fn).backward()  # type: ignore[no-untyped-call]
+                compute_loss(model, batch, self.loss_fn).backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
 
@@ -172,8 +178,8 @@ def _simulate(
     progress: bool,
 ) -> PruningResults:
     warnings.warn(
-        "this is a simulation: no ticket has been trained, and none may be claimed; pass trainer_fn or train=True for iterative "
-        "magnitude pruning",
+        "this is a simulation: no ticket has been trained, and none may be claimed; pass trainer_fn or train=True for "
+        "iterative magnitude pruning",
         stacklevel=3,
     )
     weights = {name: weight.tensor for name, weight in find_prunable_weights(model).items()}
@@ -205,7 +211,7 @@ def _simulate(
     }
 
 
-def _list_control_levels(asked: Iterable[int] | Literal["last", "none"], num_levels: int) -> tuple[int, ...]:
+def _list_control_levels(asked: Sequence[int] | str, num_levels: int) -> tuple[int, ...]:
     if asked == "none" or num_levels == 0:
         return ()
     if asked == "last":

@@ -128,7 +128,9 @@ class Mask(Mapping[str, Tensor]):
         return Mask({name: mine | bits[name] for name, mine in self._bits.items()}, self._shapes)
 
     def __invert__(self) -> "Mask":
-        return Mask({name: _invert(bits, self._shapes[name].numel()) for name, bits in self._bits.items()}, self._shapes)
+        return Mask(
+            {name: _invert(bits, self._shapes[name].numel()) for name, bits in self._bits.items()}, self._shapes
+        )
 
     __rand__ = __and__
     __ror__ = __or__
@@ -140,12 +142,15 @@ class Mask(Mapping[str, Tensor]):
             mask = as_mask(other)
         except (TypeError, ValueError):  # a mapping that is no mask is a different thing, not an error
             return False
-        return self._shapes == mask._shapes and all(torch.equal(b, mask._bits[name]) for name, b in self._bits.items())
+        return self._shapes == dict(mask.shapes) and all(
+            torch.equal(b, mask.bits[name]) for name, b in self._bits.items()
+        )
 
     __hash__ = None  # type: ignore[assignment] # equal by content, like a dict
 
     def __repr__(self) -> str:
-        return f"Mask({len(self)} parameters, {self.num_kept:,} of {self.num_weights:,} weights kept, sparsity {self.sparsity:.4f})"
+        counts = f"{self.num_kept:,} of {self.num_weights:,} weights kept, sparsity {self.sparsity:.4f}"
+        return f"Mask({len(self)} parameters, {counts})"
 
     def save(self, path: str | Path) -> None:
         """Writes the mask as safetensors: packed bits, with shapes, provenance and a digest of all three as metadata.
@@ -173,17 +178,16 @@ class Mask(Mapping[str, Tensor]):
             raise ValueError(message)
         try:
             label = json.loads(metadata[METADATA_KEY])
-            if label["format"] != FORMAT:
-                message = f"its format is {label['format']!r}, not {FORMAT!r}"
-                raise ValueError(message)
             content = json.loads(label["content"])
             mask = cls(bits, {name: tuple(shape) for name, shape in content["shapes"].items()}, content["provenance"])
-            whole = label["sha256"] == _digest(label["content"], mask._bits)
+            whole = label["format"] == FORMAT and label["sha256"] == _digest(label["content"], mask.bits)
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as error:
             message = f"{path} must hold a mask, but its content does not fit: {error}; was it altered?"
             raise ValueError(message) from error
         if not whole:
-            message = f"{path} must match the digest it carries, but it does not; it was altered after it was saved"
+            message = (
+                f"{path} must match the format ({FORMAT!r}) and the digest it carries, but does not; was it altered?"
+            )
             raise ValueError(message)
         return mask
 
@@ -192,22 +196,26 @@ class Mask(Mapping[str, Tensor]):
         return {"bits": self._bits, "shapes": shapes, "provenance": self.provenance}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["bits"], state["shapes"], state["provenance"])  # type: ignore[misc]
+        self.__init__(state["bits"], state["shapes"], state["provenance"])
 
     def _bits_of(self, other: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         mask = as_mask(other)
-        if self._shapes != mask._shapes:
-            odd = sorted(name for name in self._shapes.keys() | mask.keys() if self._shapes.get(name) != mask._shapes.get(name))
-            message = f"two masks must cover the same parameters, but they differ in {odd}; were they made for two models?"
+        if self._shapes != mask.shapes:
+            odd = sorted(
+                name for name in self._shapes.keys() | mask.keys() if self._shapes.get(name) != mask.shapes.get(name)
+            )
+            message = (
+                f"two masks must cover the same parameters, but they differ in {odd}; were they made for two models?"
+            )
             raise ValueError(message)
-        return mask._bits
+        return mask.bits
 
 
 # Lets torch.load(weights_only=True) build a Mask; __setstate__ checks what the file says.
 torch.serialization.add_safe_globals([Mask])
 
 
-def as_mask(mask: Mapping[str, Tensor]) -> Mask:
+def as_mask(mask: object) -> Mask:
     """Returns a mapping of 0/1 tensors as a `Mask`; a `Mask` comes back as it is.
 
     Raises:
@@ -231,18 +239,21 @@ def _checked_bits(name: str, bits: Tensor, shape: torch.Size) -> Tensor:
         )
         raise ValueError(message)
     if size % 8 and int(bits[-1]) >> size % 8:
-        message = f"the padding bits of {name!r} must be zero, but the last byte is {int(bits[-1]):#04x}; was it altered?"
+        message = (
+            f"the padding bits of {name!r} must be zero, but the last byte is {int(bits[-1]):#04x}; was it altered?"
+        )
         raise ValueError(message)
     return bits.cpu()
 
 
-def _checked_binary(name: str, tensor: Tensor) -> Tensor:
+def _checked_binary(name: str, tensor: object) -> Tensor:
     if not isinstance(tensor, Tensor):
         message = f"a mask must map names to tensors, but {name!r} is a {type(tensor).__name__}"
         raise TypeError(message)
     if tensor.dtype != torch.bool and not bool(((tensor == 0) | (tensor == 1)).all()):
-        message = f"mask for {name!r} must hold only 0 and 1, but it holds other values; compare scores with a threshold first"
-        raise ValueError(message)
+        raise ValueError(
+            f"mask for {name!r} must hold only 0 and 1, but holds other values; compare with a threshold first"
+        )
     return tensor != 0
 
 

@@ -1,4 +1,4 @@
-"""The results that functions return, as typed dicts; plain dicts at run time, JSON-able but for their tensors and masks."""
+"""The results that functions return: plain dicts at run time, JSON-able but for their tensors and masks."""
 
 from typing import Any, TypedDict
 

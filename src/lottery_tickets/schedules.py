@@ -29,11 +29,11 @@ class PruningSchedule:
     """Shares of survivors removed each round, by layer; the counts that follow are whole numbers and exact.
 
     Attributes:
-        prune_rates: Pairs of a glob pattern for parameter names and the share of survivors removed a round, in [0, 1). The
-            first pattern that matches a name decides.
+        prune_rates: Pairs of a glob pattern for parameter names and the share of survivors removed a round, in [0,
+            1). The first pattern that matches a name decides.
         scope: "global" ranks all layers of one rate together, "layer" ranks each layer by itself.
-        target_sparsity: When given, the last level removes exactly round(target_sparsity * n) weights, by pruning less in its
-            round than the rates say.
+        target_sparsity: When given, the last level removes exactly round(target_sparsity * n) weights, by pruning
+            less in its round than the rates say.
 
     Raises:
         ValueError: When a rate, the scope or the target is out of range.
@@ -102,7 +102,9 @@ class PruningSchedule:
         for pattern, rate in self.prune_rates:
             if fnmatchcase(name, pattern):
                 return rate
-        message = f"every layer must match a pattern of prune_rates, but {name!r} matches none; end them with ('*', rate)"
+        message = (
+            f"every layer must match a pattern of prune_rates, but {name!r} matches none; end them with ('*', rate)"
+        )
         raise ValueError(message)
 
     def _find_goal(self, sizes: Mapping[str, int]) -> int | None:

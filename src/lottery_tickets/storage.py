@@ -19,8 +19,8 @@ MASK_KEY: Final = "mask_file"
 def save_results(results: Mapping[str, Any], path: str | Path) -> None:
     """Writes results as JSON, whole; masks go beside it, one file each.
 
-    A tensor becomes its shape, dtype, mean, standard deviation, quantiles and a histogram: enough to draw it, not to get it back.
-    A `Mask` becomes the name of its file, and `load_results` gives it back.
+    A tensor becomes its shape, dtype, mean, standard deviation, quantiles and a histogram: enough to draw it, not to
+    get it back. A `Mask` becomes the name of its file, and `load_results` gives it back.
 
     Args:
         results: Values that JSON knows, tensors, masks, and mappings and sequences of them.
@@ -47,7 +47,9 @@ def load_results(path: str | Path) -> dict[str, Any]:
     source = Path(path)
     content = read_json(source)
     if not isinstance(content, dict):
-        raise ValueError(f"{source} must hold a JSON object, but holds a {type(content).__name__}; was it made by save_results?")
+        raise ValueError(
+            f"{source} must hold a JSON object, but holds a {type(content).__name__}; was it made by save_results?"
+        )
     loaded: dict[str, Any] = _from_json(content, source.parent)
     return loaded
 
@@ -64,7 +66,9 @@ def _to_json(value: Any, where: str, stem: str, masks: dict[str, Mask]) -> Any: 
     if isinstance(value, Tensor):
         return _to_json(summarise_tensor(value), where, stem, masks)
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"results must hold finite numbers, but {where or 'the value'} is {value}; leave it out or say None")
+        raise ValueError(
+            f"results must hold finite numbers, but {where or 'the value'} is {value}; leave it out or say None"
+        )
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Path):
@@ -96,7 +100,9 @@ def summarise_tensor(tensor: Tensor) -> dict[str, Any]:
         return summary
     values = tensor.detach().cpu().double().flatten().sort().values
     if not bool(values.isfinite().all()):
-        raise ValueError(f"a tensor in results must be finite, but one of shape {tuple(tensor.shape)} holds NaN or infinity")
+        raise ValueError(
+            f"a tensor in results must be finite, but one of shape {tuple(tensor.shape)} holds NaN or infinity"
+        )
     positions = [round(q * (len(values) - 1)) for q in QUANTILES]
     counts, edges = torch.histogram(values, bins=NUM_BINS)
     return summary | {

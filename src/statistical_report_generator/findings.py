@@ -20,8 +20,8 @@ NAMES: Final = {
 def judge(difference: Interval, margin: float = MARGIN) -> Verdict:
     """Returns whether an accuracy is kept, from the interval of its difference to the dense network's.
 
-    "keeps": the whole interval lies above -margin. "loses": it lies below zero and reaches beyond -margin. Otherwise, and
-    with a single replicate, "undecided".
+    "keeps": the whole interval lies above -margin. "loses": it lies below zero and reaches beyond -margin. Otherwise,
+    and with a single replicate, "undecided".
 
     Args:
         difference: Accuracy minus the dense network's, paired by replicate.
@@ -65,7 +65,11 @@ def _describe_branch(summary: BranchSummary, margin: float) -> str:
 def _conclude(branches: Sequence[BranchSummary], margin: float) -> str:
     verdicts = {summary.branch: judge(summary.minus_dense, margin) for summary in branches}
     # A control loses to the ticket when the paired difference between the two lies below zero.
-    beaten = {s.branch for s in branches if s.branch != "ticket" and s.minus_ticket.high is not None and s.minus_ticket.high < 0}
+    beaten = {
+        s.branch
+        for s in branches
+        if s.branch != "ticket" and s.minus_ticket.high is not None and s.minus_ticket.high < 0
+    }
     controls = [summary.branch for summary in branches if summary.branch != "ticket"]
     if verdicts["ticket"] == "keeps" and set(controls) <= beaten:
         return "=> Found: a ticket that keeps the dense accuracy while every control does worse than it."
@@ -78,6 +82,6 @@ def _conclude(branches: Sequence[BranchSummary], margin: float) -> str:
 def _state_limits(summaries: Sequence[BranchSummary], margin: float) -> str:
     num = summaries[0].value.num_replicates
     return (
-        f"Intervals are 95 % Student t intervals over {num} replicate{'s' if num != 1 else ''}, differences are paired by "
-        f"replicate, the margin is {POINTS * margin:.1f} points; no correction for looking at several levels."
+        f"Intervals are 95 % Student t intervals, replicates: {num}; differences are paired by replicate,"
+        f" the margin is {POINTS * margin:.1f} points; no correction for looking at several levels."
     )

@@ -91,7 +91,9 @@ def summarise_experiment(
         ValueError: When the results are a simulation, or lack the metric.
     """
     if results.get("simulated"):
-        raise ValueError("a simulation trains no ticket, so it has nothing to summarise; run the experiment with training")
+        raise ValueError(
+            "a simulation trains no ticket, so it has nothing to summarise; run the experiment with training"
+        )
     values = _collect(results, moment, metric)
     step_numbers = _collect(results, moment, "step")
     densities = {(row["level"], row["branch"]): row["density"] for row in results["trainings"]}
@@ -115,7 +117,9 @@ def _collect(results: Mapping[str, Any], moment: str, metric: str) -> dict[tuple
     for row in results["trainings"]:
         figures = row["history"].get(moment, {})
         if metric not in figures:
-            raise ValueError(f"the results must have {metric!r} at {moment!r}, but have {sorted(figures)}; choose one of these")
+            raise ValueError(
+                f"the results must have {metric!r} at {moment!r}, but have {sorted(figures)}; choose one of these"
+            )
         found.setdefault((row["level"], row["branch"]), {})[row["replicate"]] = figures[metric]
     return found
 

@@ -1,0 +1,1 @@
+"""The driver: the command line, which knows tickets and reports."""

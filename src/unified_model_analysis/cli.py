@@ -33,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the program's name; those of the process when None.
     """
     command = tyro.cli(
-        Command,  # type: ignore[arg-type] # a union of dataclasses is what tyro calls subcommands
+        Command,  # a union of dataclasses is what tyro makes subcommands of
         prog="lottery-tickets",
-        description="Find, prove and use winning lottery tickets: sparse subnetworks that train as well as the dense network.",
+        description="Find, prove and use winning lottery tickets: subnetworks that train as well as the dense network.",
         args=arguments,
     )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -16,8 +16,8 @@ from torch import Tensor
 MEGABYTE = 1 << 20
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Has `write` fill a temporary file beside `path` and renames it: a reader sees the old file or the new, never half."""
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Has `write` fill a file beside `path`, then renames it: readers see the old file or the new, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(descriptor)
@@ -49,7 +49,7 @@ def hash_file(path: Path) -> str:
 def write_json(path: Path, value: object) -> None:
     """Writes strict JSON (NaN and Infinity are a ValueError), whole."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8") and None)
+    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is anything until its reader has checked it
@@ -81,7 +81,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the tensors and the metadata of a safetensors file; one that is no such file is a ValueError that names it."""
+    """Returns the tensors and the metadata of a safetensors file; anything else is a ValueError that names the file."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - not a dict

@@ -13,14 +13,15 @@ def compute_loss(model: nn.Module, batch: Any, loss_fn: LossFunction | None = No
 
     Args:
         model: The model.
-        batch: A dict (`model(**batch)` has a `.loss`; `labels` default to `input_ids`), or a pair `(inputs, targets)` of
-            logits' inputs and class indices, or anything when `loss_fn` is given.
+        batch: A dict (`model(**batch)` has a `.loss`; `labels` default to `input_ids`), or a pair `(inputs, targets)`
+            of logits' inputs and class indices, or anything when `loss_fn` is given.
         loss_fn: Called as `loss_fn(model, batch)`; returns the scalar mean loss.
 
     Raises:
         TypeError: When the batch is none of the three.
         ValueError: When the model gives no loss or the loss is no scalar.
     """
+    loss: Any
     if loss_fn is not None:
         loss = loss_fn(model, batch)
     elif isinstance(batch, Mapping):
@@ -63,6 +64,6 @@ def _class_indices(targets: Any) -> Tensor:  # noqa: ANN401 - checked here
 
 def _three_ways(problem: str) -> str:
     return (
-        "a batch must be a dict for model(**batch) with a .loss, or a pair (inputs, class indices), or anything when you pass "
-        f"loss_fn(model, batch) -> scalar mean loss; {problem}"
+        "a batch must be a dict for model(**batch) with a .loss, or a pair (inputs, class indices), or anything when "
+        f"you pass loss_fn(model, batch) -> scalar mean loss; {problem}"
     )

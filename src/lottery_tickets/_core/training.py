@@ -42,7 +42,7 @@ def train_steps(
         for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
             group["lr"] = base_lr * factor
         loss = compute_loss(model, next(batches), loss_fn)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         after_step(step + 1)

@@ -80,7 +80,8 @@ class CallerSubject:
         """Calls the trainer under seeded global generators, in two stretches when theta_k lies between.
 
         Returns:
-            `end`: the loss and, for classifiers, the accuracy on the evaluation data ("test_") or training data ("train_").
+            `end`: the loss and, for classifiers, the accuracy on the evaluation data ("test_") or training data
+            ("train_").
         """
         with seeded(seed):
             if first_step < rewind_step:
@@ -88,7 +89,11 @@ class CallerSubject:
                 keep_rewind_point()
                 first_step = rewind_step
             self._train_epochs(model, self.num_epochs - first_step)
-            data, split = (self.evaluation_dataloader, "test") if self.evaluation_dataloader is not None else (self.dataloader, "train")
+            data, split = (
+                (self.evaluation_dataloader, "test")
+                if self.evaluation_dataloader is not None
+                else (self.dataloader, "train")
+            )
             loss, accuracy = evaluate_batches(model, data, self.loss_fn)
         model.zero_grad(set_to_none=True)
         figures = {"step": self.num_epochs, f"{split}_loss": loss}
@@ -100,10 +105,13 @@ class CallerSubject:
             pruned_before = {name: parameter.detach() == 0 for name, parameter in model.named_parameters()}
             state = copy_state(returned)
             model.load_state_dict(state)
-            revived = [n for n, p in model.named_parameters() if bool((pruned_before[n] & (p.detach() == 0) & (state[n] != 0)).any())]
+            revived = [
+                name
+                for name, parameter in model.named_parameters()
+                if bool((pruned_before[name] & (parameter.detach() == 0) & (state[name] != 0)).any())
+            ]
             if revived:
-                message = (
-                    f"trainer_fn must return the model it is given or a copy.deepcopy of it, which keeps the mask, but the model it "
-                    f"returned has non-zero weights at pruned places of {revived}"
+                raise ValueError(
+                    "trainer_fn must return the model it is given or a copy.deepcopy of it, which keeps the mask, but "
+                    f"the model it returned has non-zero weights at pruned places of {revived}"
                 )
-                raise ValueError(message)

@@ -47,7 +47,11 @@ def open_run(run: Path, plan: ExperimentPlan) -> Iterator[None]:
 
 
 def run_replicate(
-    run: Path, plan: ExperimentPlan, subject: Subject, replicate: int, after_training: Callable[[], None] = lambda: None
+    run: Path,
+    plan: ExperimentPlan,
+    subject: Subject,
+    replicate: int,
+    after_training: Callable[[], object] = lambda: None,
 ) -> None:
     """Computes the missing trainings of one replicate."""
     for training in plan.list_trainings(replicate):

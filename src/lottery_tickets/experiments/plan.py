@@ -1,4 +1,4 @@
-"""What an experiment consists of: its settings and the list of trainings that follows from them, without running any."""
+"""What an experiment consists of: its settings, and the list of trainings that follows from them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,8 +23,8 @@ class ExperimentPlan:
         num_levels: Rounds of pruning after the dense training, level 0.
         num_steps: Steps (or epochs, with a caller's trainer) of a full training.
         rewind_step: k of theta_k; 0 rewinds to the initial weights.
-        rewinding: "weights" sets survivors back to theta_k (Frankle & Carbin 1803.03635, 1903.01611); "learning_rate" keeps
-            the trained weights and sets only the schedule back (Renda et al. 2003.02389).
+        rewinding: "weights" sets survivors back to theta_k (Frankle & Carbin 1803.03635, 1903.01611); "learning_rate"
+            keeps the trained weights and sets only the schedule back (Renda et al. 2003.02389).
         control_levels: Levels at which the controls are trained too.
         num_replicates: Independent repetitions.
         seed: Names the experiment; every use of chance derives its own seed from it.
@@ -47,7 +47,9 @@ class ExperimentPlan:
         _check(self.num_levels >= 0, "num_levels", "at least 0", self.num_levels)
         _check(self.num_steps >= 1, "num_steps", "at least 1", self.num_steps)
         _check(0 <= self.rewind_step < self.num_steps, "rewind_step", f"in [0, {self.num_steps})", self.rewind_step)
-        _check(self.rewinding in ("weights", "learning_rate"), "rewinding", "'weights' or 'learning_rate'", self.rewinding)
+        _check(
+            self.rewinding in ("weights", "learning_rate"), "rewinding", "'weights' or 'learning_rate'", self.rewinding
+        )
         _check(self.data_order in ("same", "fresh"), "data_order", "'same' or 'fresh'", self.data_order)
         _check(self.num_replicates >= 1, "num_replicates", "at least 1", self.num_replicates)
         _check(set(self.controls) <= set(CONTROLS), "controls", f"among {list(CONTROLS)}", list(self.controls))
@@ -71,7 +73,9 @@ class ExperimentPlan:
             tuples = {name: tuple(values[name]) for name in ("control_levels", "controls")}
             return cls(**{**values, **tuples, "schedule": PruningSchedule(**schedule)})
         except (KeyError, TypeError, AttributeError) as error:
-            message = f"the plan of an experiment must have the fields of ExperimentPlan, but: {error}; was the file altered?"
+            message = (
+                f"the plan of an experiment must have the fields of ExperimentPlan, but: {error}; was the file altered?"
+            )
             raise ValueError(message) from error
 
     def list_trainings(self, replicate: int) -> list["Training"]:

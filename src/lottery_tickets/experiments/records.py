@@ -102,7 +102,9 @@ def load_record(run: Path, training: Training) -> dict[str, Any]:
     """
     path = run / training.path / RECORD
     record = read_json(path)
-    content = {name: value for name, value in record.items() if name != "record_sha256"} if isinstance(record, dict) else {}
+    content = (
+        {name: value for name, value in record.items() if name != "record_sha256"} if isinstance(record, dict) else {}
+    )
     if not content or record.get("record_sha256") != hash_json(content):
         message = f"{path} must match the hash it carries, but does not; it was altered after the training"
         raise ValueError(message)

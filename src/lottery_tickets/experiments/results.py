@@ -19,8 +19,8 @@ def collect_results(run: Path, plan: ExperimentPlan) -> dict[str, Any]:
         plan: Its plan.
 
     Returns:
-        `schema`, `plan`, `versions`, `records` (SHA-256 of each training's record) and `trainings`: `replicate`, `level`,
-        `branch`, `num_weights`, `num_kept`, `density` and `history` of each.
+        `schema`, `plan`, `versions`, `records` (SHA-256 of each training's record) and `trainings`: `replicate`,
+        `level`, `branch`, `num_weights`, `num_kept`, `density` and `history` of each.
 
     Raises:
         ValueError: When a record is missing or altered.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Never
 
 from tqdm import tqdm
 
@@ -55,11 +55,12 @@ def run_experiment(
 
 
 def _run_in_workers(
-    run: Path, plan: ExperimentPlan, make_subject: Callable[[], Subject], num_workers: int, bar: "tqdm[None]"
+    run: Path, plan: ExperimentPlan, make_subject: Callable[[], Subject], num_workers: int, bar: "tqdm[Never]"
 ) -> None:
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_die_with_parent) as pool:
         waiting: set[Future[None]] = {
-            pool.submit(_run_replicate_in_worker, run, plan, make_subject, replicate) for replicate in range(plan.num_replicates)
+            pool.submit(_run_replicate_in_worker, run, plan, make_subject, replicate)
+            for replicate in range(plan.num_replicates)
         }
         try:
             while waiting:
@@ -73,7 +74,9 @@ def _run_in_workers(
             raise
 
 
-def _run_replicate_in_worker(run: Path, plan: ExperimentPlan, make_subject: Callable[[], Subject], replicate: int) -> None:
+def _run_replicate_in_worker(
+    run: Path, plan: ExperimentPlan, make_subject: Callable[[], Subject], replicate: int
+) -> None:
     with one_thread():
         run_replicate(run, plan, make_subject(), replicate)
 

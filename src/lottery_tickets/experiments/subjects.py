@@ -10,7 +10,7 @@ class Subject(Protocol):
     """A model with its way of training; an experiment needs no more of it."""
 
     def describe(self) -> Mapping[str, Any]:
-        """Returns what decides its results, as JSON-able values: a run folder begun with other values is not continued."""
+        """Returns what decides its results, JSON-able: a run folder begun with other values is not continued."""
         ...
 
     def build(self, seed: int) -> nn.Module:

@@ -37,11 +37,12 @@ class Check:
 def verify_run(run: str | Path) -> list[Check]:
     """Returns every check of a run folder, those that fail with the problem found.
 
-    Checked are: the plan and its hash; that every training is there; the hashes of all its files; that its versions and plan
-    are the run's; that its seeds follow from the plan; that masks are nested, keep exactly the planned counts, and are those
-    that pruning the stored weights gives again; that the weights a ticket started from are the stored theta_k (or, with
-    learning-rate rewinding, the stored trained weights) under its mask; that pruned weights are zero in every checkpoint;
-    that controls have their ticket's layer counts; and that the results are those the records give.
+    Checked are: the plan and its hash; that every training is there; the hashes of all its files; that its versions
+    and plan are the run's; that its seeds follow from the plan; that masks are nested, keep exactly the planned
+    counts, and are those that pruning the stored weights gives again; that the weights a ticket started from are the
+    stored theta_k (or, with learning-rate rewinding, the stored trained weights) under its mask; that pruned weights
+    are zero in every checkpoint; that controls have their ticket's layer counts; and that the results are those the
+    records give.
 
     Args:
         run: The run folder.
@@ -52,16 +53,16 @@ def verify_run(run: str | Path) -> list[Check]:
     folder = Path(run)
     plan = _read_plan(folder)
     checks = [
-        check
-        for training in plan.list_all_trainings()
-        for check in _Verification(folder, plan, training).run_checks()
+        check for training in plan.list_all_trainings() for check in _Verification(folder, plan, training).run_checks()
     ]
     return [*checks, _check("the results are those the records give", RESULTS, partial(_compare_results, folder, plan))]
 
 
 def _read_plan(run: Path) -> ExperimentPlan:
     stored = read_json(run / PLAN)
-    content = {name: value for name, value in stored.items() if name != "plan_sha256"} if isinstance(stored, dict) else {}
+    content = (
+        {name: value for name, value in stored.items() if name != "plan_sha256"} if isinstance(stored, dict) else {}
+    )
     if not content or stored["plan_sha256"] != records.hash_json(content):
         message = f"{run / PLAN} must match the hash it carries, but does not; it was altered after the run began"
         raise ValueError(message)
@@ -150,7 +151,9 @@ class _Verification:
             nested = self.training.level == 0 or mask.is_subset(records.load_mask(self.run, self.training.parent))
             return "" if nested else "it keeps weights that were pruned the level before"
         ticket = records.load_mask(self.run, self.training.ticket)
-        return "" if mask.layer_sparsity() == ticket.layer_sparsity() else "its layers are not as sparse as its ticket's"
+        return (
+            "" if mask.layer_sparsity() == ticket.layer_sparsity() else "its layers are not as sparse as its ticket's"
+        )
 
     def find_wrong_start(self) -> str:
         mask, start_hash = self.mask, self.record["start_sha256"]

@@ -1,4 +1,4 @@
-"""A workload as the subject of an experiment: our own trainer, evaluation on a validation split, early stop found afterwards."""
+"""A workload as the subject of an experiment: trained by its recipe, its early stop found afterwards."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +12,10 @@ from lottery_tickets._core.batches import TensorBatches
 from lottery_tickets._core.training import evaluate_tensors, train_steps
 from lottery_tickets.workloads import ImageData, Recipe, Workload, load_workload
 
-OPTIMIZERS: Final[Mapping[str, type[torch.optim.Optimizer]]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+OPTIMIZERS: Final[Mapping[str, Callable[..., torch.optim.Optimizer]]] = {
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+}
 
 
 @final
@@ -42,7 +45,8 @@ class WorkloadSubject:
         """Trains by the recipe; see `Subject.train`.
 
         Returns:
-            `curve` (steps, validation loss and accuracy at each evaluation), `early_stop` (the evaluation of least validation
+            `curve` (steps, validation loss and accuracy at each evaluation), `early_stop` (the evaluation of least
+            validation
             loss: its step, validation and test figures) and `end` (the same after the last step).
         """
         recipe, data = self.workload.recipe, self.workload.data
@@ -67,7 +71,7 @@ class WorkloadSubject:
 
 
 def find_lr_factor(recipe: Recipe, step: int) -> float:
-    """Returns what the base learning rate is multiplied with at a 0-based step: linear warm-up, then drops at milestones."""
+    """Returns the factor on the base learning rate at a 0-based step: linear warm-up, then drops at milestones."""
     warmup = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
     passed = sum(step >= round(milestone * recipe.num_steps) for milestone in recipe.lr_milestones)
     return float(warmup * recipe.lr_decay**passed)
@@ -78,7 +82,7 @@ def _make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 class _Watch:
-    """Evaluates on the validation split as training goes, and on the test split where an early stop may turn out to be."""
+    """Evaluates on the validation split as training goes, on the test split where an early stop may turn out to be."""
 
     def __init__(self, model: nn.Module, data: ImageData, device: str, interval: int, num_steps: int) -> None:
         self.model = model

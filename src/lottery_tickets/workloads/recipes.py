@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 PRUNING_SCOPES = ("layer", "global")
 OPTIMIZER_NAMES = ("adam", "sgd")
@@ -45,7 +45,7 @@ class Recipe:
     num_steps: int
     evaluation_interval: int
     prune_rates: Mapping[str, float]
-    scope: str
+    scope: Literal["layer", "global"]
     lr_milestones: tuple[float, ...] = ()
     lr_decay: float = 0.1
     warmup_steps: int = 0

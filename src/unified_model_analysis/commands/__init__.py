@@ -1,1 +1,1 @@
-"""The commands of `lottery-tickets`, one a module: a dataclass whose fields are the options and whose `run` does the work."""
+"""The commands of `lottery-tickets`, one a module: the fields of a dataclass are the options, `run` does the work."""

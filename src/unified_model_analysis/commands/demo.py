@@ -10,8 +10,8 @@ from unified_model_analysis.commands.imp import Imp
 class Demo:
     """Find a winning ticket of LeNet-300-100 on the handwritten digits that come with scikit-learn, and check it.
 
-    Prunes to about 4 % of the weights in 15 rounds, 5 replicates, with three controls at two levels; then verifies the run
-    from its files.
+    Prunes to about 4 % of the weights in 15 rounds, 5 replicates, with three controls at two levels; then verifies
+    the run from its files.
 
     Attributes:
         run_folder: Where the experiment lives. Run again, a finished one is only shown.

@@ -3,20 +3,23 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from unified_model_analysis.commands.report import check_report_extra, report_experiment
+
+if TYPE_CHECKING:
+    from lottery_tickets.workloads import Recipe
 
 
 @dataclass(frozen=True)
 class Imp:
     """Find lottery tickets by iterative magnitude pruning: train, prune, rewind, repeat, with controls on equal budget.
 
-    The experiment is a folder. Stopped at any moment, the same command goes on where it stopped and ends with the same bits.
-    `lottery-tickets verify RUN` re-checks it. Recipes (optimizer, learning rate, batch size, prune rates) are those of
-    Frankle & Carbin 2019, arXiv 1803.03635.
+    The experiment is a folder. Stopped at any moment, the same command goes on where it stopped and ends with the
+    same bits. `lottery-tickets verify RUN` re-checks it. Recipes (optimizer, learning rate, batch size, prune rates)
+    are those of Frankle & Carbin 2019, arXiv 1803.03635.
 
     Attributes:
         run_folder: Where the experiment lives; begun when it does not exist.
@@ -85,8 +88,8 @@ class Imp:
         report_experiment(self.run_folder, title=subject.workload.name, moment=self.moment)
         return 0
 
-    def _change_recipe(self, recipe):
-        changes = {"num_steps": self.steps, "evaluation_interval": self.evaluate_every}
+    def _change_recipe(self, recipe: "Recipe") -> "Recipe":
+        changes: dict[str, Any] = {"num_steps": self.steps, "evaluation_interval": self.evaluate_every}
         if self.learning_rate is not None:
             changes["optimizer_arguments"] = {**recipe.optimizer_arguments, "lr": self.learning_rate}
         return replace(recipe, **{name: value for name, value in changes.items() if value is not None})

@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Create:
     """Make a magnitude mask from a checkpoint's weights: exact counts, ties by position, one bit a weight.
 
-    A checkpoint has no modules, so weights are chosen by name: tensors of two or more dimensions called *.weight, but no
-    embeddings, norms or language-model heads. Name them yourself with --include and --exclude.
+    A checkpoint has no modules, so weights are chosen by name: tensors of two or more dimensions called *.weight, but
+    no embeddings, norms or language-model heads. Name them yourself with --include and --exclude.
 
     Attributes:
         checkpoint: A .safetensors file, or a torch file with a state dict (read with weights_only).
@@ -88,7 +91,7 @@ class MaskCommand:
         return self.action.run()
 
 
-def _load_checkpoint(path):
+def _load_checkpoint(path: Path) -> dict[str, "Tensor"]:
     import torch
 
     from lottery_tickets._core.files import read_tensors
@@ -98,7 +101,9 @@ def _load_checkpoint(path):
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} must be a .safetensors file or a torch file with a state dict, but: {error}") from error
+        raise ValueError(
+            f"{path} must be a .safetensors file or a torch file with a state dict, but: {error}"
+        ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict):
         raise ValueError(f"{path} must hold a state dict, but holds a {type(state).__name__}; save model.state_dict()")

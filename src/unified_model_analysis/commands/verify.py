@@ -9,10 +9,10 @@ import tyro
 
 @dataclass(frozen=True)
 class Verify:
-    """Re-check a run folder from its files alone: hashes, plan, versions, seeds, nested masks, exact counts, rewound weights.
+    """Re-check a run from its files alone: hashes, plan, versions, seeds, masks, counts, rewound weights.
 
-    Masks are computed again from the stored weights, starting weights from the stored theta_k; pruned weights must be zero in
-    every checkpoint. Exit code 1 when anything fails.
+    Masks are computed again from the stored weights, starting weights from the stored theta_k; pruned weights must be
+    zero in every checkpoint. Exit code 1 when anything fails.
 
     Attributes:
         run_folder: The folder that `imp` or `demo` made.
@@ -29,7 +29,8 @@ class Verify:
         checks = verify_run(self.run_folder)
         failed = [check for check in checks if check.problem]
         for check in checks if self.show_all else failed:
-            print(f"{'FAILED' if check.problem else 'ok'}  {check.where}: {check.name}{': ' if check.problem else ''}{check.problem}")
+            label = f"{check.where}: {check.name}"
+            print(f"FAILED  {label}: {check.problem}" if check.problem else f"ok      {label}")
         verdict = "the run is what it says" if not failed else "do not trust this run"
         print(f"{self.run_folder}: {len(checks) - len(failed)} of {len(checks)} checks hold; {verdict}")
         return 1 if failed else 0

@@ -1,11 +1,11 @@
-"""The numba loop that zeroes pruned weights from packed bits: it reads one bit and touches one word a weight, no more."""
+"""The numba loop that zeroes pruned weights from packed bits: it reads one bit and touches one word a weight."""
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def zero_pruned_words(words: NDArray[np.signedinteger], bits: NDArray[np.uint8]) -> None:
     """Zeroes, in place, the words whose bit is 0.
 
