@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks
 
 from lottery_tickets import Mask, apply_mask, compute_sparsity, hold_mask, masked, remove_mask
 
@@ -35,6 +36,7 @@ class _NoisySGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -57,13 +59,13 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, num_steps: int = 3
         inputs, targets = torch.randn(8, 1, 8, 8), torch.randint(4, (8,))
 
         def closure() -> Tensor:
-            optimizer.zero_grad()  # noqa: B023 - called within the same turn of the loop
+            optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(inputs), targets)  # noqa: B023 - as above
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
 
         if isinstance(optimizer, torch.optim.LBFGS):
-            optimizer.step(closure)  # type: ignore[arg-type]
+            optimizer.step(closure)
         else:
             closure()
             optimizer.step()
@@ -104,7 +106,9 @@ def test_lbfgs_history_is_zero_at_pruned_places(search: str | None) -> None:
     train(model, optimizer)
     hold_mask(model, mask)
     train(model, optimizer, 1)
-    pruned = torch.cat([(~mask[n] if n in mask else torch.zeros(p.shape).bool()).flatten() for n, p in model.named_parameters()])
+    pruned = torch.cat(
+        [(~mask[n] if n in mask else torch.zeros(p.shape).bool()).flatten() for n, p in model.named_parameters()]
+    )
     state = optimizer.state[next(iter(model.parameters()))]
     vectors = [state["d"], state["prev_flat_grad"], *state["old_dirs"], *state["old_stps"]]
     assert vectors
@@ -124,7 +128,7 @@ def test_training_equals_training_with_the_mask_applied_by_hand() -> None:
             torch.manual_seed(step)
             loss = nn.functional.cross_entropy(m(torch.randn(8, 1, 8, 8)), torch.randint(4, (8,)))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             if m is by_hand:
                 for name, parameter in m.named_parameters():
                     if name in mask and parameter.grad is not None:
@@ -173,7 +177,7 @@ def test_amp_with_a_scaler_that_meets_infinities() -> None:
 def test_compiled_models_are_held(compile_first: bool) -> None:
     model = make_model()
     mask = make_mask(model)
-    compiled = torch.compile(model, backend="aot_eager")
+    compiled: nn.Module = torch.compile(model, backend="aot_eager")  # type: ignore[assignment]
     hold_mask(compiled if compile_first else model, mask)
     optimizer = torch.optim.AdamW(compiled.parameters(), 0.1)
     train(compiled, optimizer)
@@ -221,8 +225,6 @@ def test_remove_mask_lets_weights_move_and_leaves_no_hook() -> None:
 
 
 def test_a_dropped_model_is_freed_and_leaves_no_optimizer_hook() -> None:
-    from torch.optim.optimizer import _global_optimizer_post_hooks
-
     before = len(_global_optimizer_post_hooks)
     model = make_model()
     hold_mask(model, make_mask(model))
@@ -244,7 +246,7 @@ def test_a_new_mask_replaces_the_old() -> None:
 def test_frozen_and_tied_and_odd_parameters() -> None:
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
     model[1].weight = model[0].weight
-    model[0].weight.requires_grad_(requires_grad=False)
+    model[0].weight.requires_grad_(False)
     mask = Mask.from_tensors({"0.weight": torch.rand(6, 6) < 0.5})
     hold_mask(model, mask)
     model[0].weight.requires_grad_()
@@ -284,7 +286,7 @@ def test_masks_of_other_models_are_refused() -> None:
     model = nn.Linear(3, 2)
     with pytest.raises(ValueError, match=r"mask for 'weight' has shape \(3, 2\), but the parameter has shape \(2, 3\)"):
         hold_mask(model, {"weight": torch.ones(3, 2)})
-    with pytest.raises(ValueError, match="mask names 'fc.weight', but the model has no such parameter"):
+    with pytest.raises(ValueError, match=r"mask names 'fc\.weight', but the model has no such parameter"):
         apply_mask(model, {"fc.weight": torch.ones(3, 2)})
     with pytest.raises(ValueError, match="must hold only 0 and 1"):
         apply_mask(model, {"weight": torch.full((2, 3), 0.5)})
@@ -304,7 +306,9 @@ class _Attention(nn.Module):
         return output
 
 
-@pytest.mark.parametrize("make", [make_model, _Attention, lambda: nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)])
+@pytest.mark.parametrize(
+    "make", [make_model, _Attention, lambda: nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)]
+)
 @pytest.mark.parametrize("training", [True, False])
 def test_masked_computes_as_the_pruned_copy_and_leaves_every_bit(make: Callable[[], nn.Module], training: bool) -> None:
     model = make().train(training)
@@ -320,7 +324,8 @@ def test_masked_computes_as_the_pruned_copy_and_leaves_every_bit(make: Callable[
     assert torch.equal(output, pruned(inputs))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     for (name, parameter), other in zip(model.named_parameters(), pruned.parameters(), strict=True):
-        assert parameter.grad is not None and other.grad is not None
+        assert parameter.grad is not None
+        assert other.grad is not None
         torch.testing.assert_close(parameter.grad, other.grad * mask[name] if name in mask else other.grad)
 
 
@@ -334,17 +339,17 @@ def test_masked_ends_when_the_block_raises() -> None:
 
 def test_masked_refuses_changes_that_would_be_lost() -> None:
     model = nn.Linear(2, 2)
-    with masked(model, {"weight": torch.eye(2)}), pytest.raises(RuntimeError, match="masked.. is for measuring"):
+    with masked(model, {"weight": torch.eye(2)}), pytest.raises(RuntimeError, match=r"masked\(\) is for measuring"):
         nn.init.zeros_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     model(torch.ones(1, 2)).sum().backward()
-    with masked(model, {"weight": torch.eye(2)}), pytest.raises(RuntimeError, match="masked.. is for measuring"):
+    with masked(model, {"weight": torch.eye(2)}), pytest.raises(RuntimeError, match=r"masked\(\) is for measuring"):
         optimizer.step()
 
 
 def test_masked_compiled_model_is_pruned_too() -> None:
     model = nn.Linear(4, 4, bias=False)
-    compiled = torch.compile(model, backend="eager")
+    compiled: nn.Module = torch.compile(model, backend="eager")  # type: ignore[assignment]
     inputs = torch.randn(2, 4)
     dense = compiled(inputs)
     with masked(compiled, {"weight": torch.zeros(4, 4)}):
