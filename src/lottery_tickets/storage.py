@@ -57,6 +57,8 @@ def load_results(path: str | Path) -> dict[str, Any]:
 def _to_json(value: Any, where: str, stem: str, masks: dict[str, Mask]) -> Any:  # noqa: ANN401 - any result
     if isinstance(value, Mask):
         name = f"{stem}{where.replace('/', '.')}.mask.safetensors"
+        while name in masks:  # "a/b" and b within a look alike
+            name = f"_{name}"
         masks[name] = value
         return {MASK_KEY: name, "sparsity": value.sparsity}
     if isinstance(value, Mapping):
