@@ -60,7 +60,7 @@ def compute_histogram_quantile(tensor: Tensor, q: float, bins: int = 1000) -> fl
 
     A histogram of the values' bit patterns is refined, one pass over the tensor a time, until a bin is one value. So
     the answer does not depend on `bins`, an outlier does no harm, and any size and dtype will do (`torch.quantile`
-    fails above 2^24 elements and on bfloat16). Memory: `bins` counters and a chunk of 32,768 values (1,048,576 on other devices than the CPU).
+    fails above 2^24 elements and on bfloat16). Memory: `bins` counters and a chunk of 32,768 values (on the CPU).
 
     Args:
         tensor: Any shape, strides and device; float (8, 16, 32 or 64 bits), integer or boolean; without NaN.

@@ -265,16 +265,18 @@ def _included(candidates: list[_Candidate], choices: Iterable[Choice]) -> list[_
     return [candidate for candidate in candidates if id(candidate) in wanted]
 
 
-def _listed(argument: str, choices: Choices | None) -> list[Choice]:
-    listed = [] if choices is None else [choices] if isinstance(choices, str | type) else list(choices)
+def _listed(argument: str, choices: object) -> list[Choice]:
+    if choices is None:
+        return []
+    listed: list[object] = [choices]
+    if isinstance(choices, Iterable) and not isinstance(choices, str | type):
+        listed = list(choices)
+    checked: list[Choice] = []
     for choice in listed:
-        _check_choice(argument, choice)
-    return listed
-
-
-def _check_choice(argument: str, choice: object) -> None:
-    if not isinstance(choice, str) and not (isinstance(choice, type) and issubclass(choice, nn.Module)):
-        raise TypeError(f"{argument} must hold names, glob patterns or module types, got {choice!r}")
+        if not isinstance(choice, str) and not (isinstance(choice, type) and issubclass(choice, nn.Module)):
+            raise TypeError(f"{argument} must hold names, glob patterns or module types, got {choice!r}")
+        checked.append(choice)
+    return checked
 
 
 def _check_matched(argument: str, choice: Choice, candidates: list[_Candidate]) -> None:

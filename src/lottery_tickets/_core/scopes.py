@@ -107,7 +107,7 @@ def parse_n_of_m(scope: str) -> tuple[int, int] | None:
     return n, m
 
 
-def check_sparsity(sparsity: float | None, scope: str) -> float:
+def check_sparsity(sparsity: object, scope: str) -> float:
     """Returns the share that is removed, which N:M fixes by itself.
 
     Raises:
@@ -119,18 +119,15 @@ def check_sparsity(sparsity: float | None, scope: str) -> float:
         if n_of_m is None:
             raise ValueError(f"sparsity must be given for scope {scope!r}, got None; only N:M has one by itself")
         return 1 - n_of_m[0] / n_of_m[1]
-    _check_number(sparsity)
-    if not 0 <= sparsity <= 1:
+    if isinstance(sparsity, bool) or not isinstance(sparsity, Real):
+        raise TypeError(f"sparsity must be a number from 0 to 1, got {sparsity!r}")
+    value = float(sparsity)
+    if not 0 <= value <= 1:
         raise ValueError(f"sparsity must be from 0 (keep all) to 1 (keep none), got {sparsity}")
-    if n_of_m is not None and not math.isclose(sparsity, 1 - n_of_m[0] / n_of_m[1], abs_tol=1e-12):
+    if n_of_m is not None and not math.isclose(value, 1 - n_of_m[0] / n_of_m[1], abs_tol=1e-12):
         share = 1 - n_of_m[0] / n_of_m[1]
         raise ValueError(f"sparsity must be {share:g} for scope {scope!r}, got {sparsity}; pass that or None")
-    return float(sparsity)
-
-
-def _check_number(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"sparsity must be a number from 0 to 1, got {value!r}")
+    return value
 
 
 def find_collapsed(bits: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
