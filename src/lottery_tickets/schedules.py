@@ -92,9 +92,14 @@ class PruningSchedule:
         if goal is None:
             message = "a schedule must have a target_sparsity to have a last level; pass one or the number of levels"
             raise ValueError(message)
+        before: dict[LayerGroup, int] = {}
         for level in range(MAX_LEVELS):
-            if sum(self.count_kept(sizes, level).values()) <= goal:
+            kept = self.count_kept(sizes, level)
+            if sum(kept.values()) <= goal:
                 return level
+            if kept == before:
+                break  # the rates round to no weight at all
+            before = kept
         message = f"the prune rates {self.prune_rates} never reach sparsity {self.target_sparsity}; raise a rate"
         raise ValueError(message)
 
