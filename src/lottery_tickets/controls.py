@@ -7,23 +7,31 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.bits import count_bits
 from lottery_tickets._core.determinism import make_generator, seeded
-from lottery_tickets._core.parameters import find_prunable_weights
+from lottery_tickets._core.parameters import Choices, find_prunable_weights
 from lottery_tickets._core.scopes import select_in_scope
 from lottery_tickets._core.selection import select_largest
 from lottery_tickets.masks import Mask, as_mask
 
 
 def create_random_mask(
-    model_or_mask: nn.Module | Mapping[str, Tensor], sparsity: float, seed: int, *, scope: str = "global"
+    model_or_mask: nn.Module | Mapping[str, Tensor],
+    sparsity: float,
+    seed: int,
+    *,
+    scope: str = "global",
+    include: Choices | None = None,
+    exclude: Choices | None = None,
 ) -> Mask:
     """Returns a mask that keeps weights drawn uniformly at random.
 
     Args:
-        model_or_mask: A model, whose default prunable weights are masked, or a mask whose names and shapes are taken.
+        model_or_mask: A model, or a mask whose names and shapes are taken.
         sparsity: Fraction removed, in [0, 1]; exactly round(sparsity * n) weights go.
         seed: Same seed, same mask.
         scope: As in `create_magnitude_mask`: "global" draws over all weights, "layer" the same share of
             each layer, "erk" shares by layer size.
+        include: Replaces the default choice of a model's weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
 
     Raises:
         ValueError: When the sparsity or the scope is not allowed.
@@ -33,7 +41,7 @@ def create_random_mask(
         25
     """
     if isinstance(model_or_mask, nn.Module):
-        weights = find_prunable_weights(model_or_mask)
+        weights = find_prunable_weights(model_or_mask, include=include, exclude=exclude)
         shapes = {name: weight.tensor.shape for name, weight in weights.items()}
         output_dims = {name: weight.output_dims for name, weight in weights.items()}
     else:

@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.overrides import TorchFunctionMode
 
 from lottery_tickets._core.bits import unpack_bits
-from lottery_tickets._core.parameters import find_prunable_weights
+from lottery_tickets._core.parameters import Choices, find_prunable_weights
 from lottery_tickets._core.zeroing import zero_pruned_
 from lottery_tickets.masks import Mask, as_mask
 
@@ -44,11 +44,18 @@ def apply_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
         zero_pruned_(parameter, checked.bits[name].to(parameter.device))
 
 
-def compute_sparsity(model_or_mask: nn.Module | Mapping[str, Tensor]) -> float:
+def compute_sparsity(
+    model_or_mask: nn.Module | Mapping[str, Tensor],
+    *,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+) -> float:
     """Returns the fraction of prunable weights that are zero in a model, or that a mask removes, in [0, 1].
 
     Args:
-        model_or_mask: A model, whose default prunable weights are counted, or a mask.
+        model_or_mask: A model, or a mask.
+        include: Replaces the default choice of a model's weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
 
     Example:
         >>> compute_sparsity({"weight": torch.tensor([[True, False]])})
@@ -56,7 +63,8 @@ def compute_sparsity(model_or_mask: nn.Module | Mapping[str, Tensor]) -> float:
     """
     if not isinstance(model_or_mask, nn.Module):
         return as_mask(model_or_mask).sparsity
-    weights = [weight.tensor for weight in find_prunable_weights(model_or_mask).values()]
+    chosen = find_prunable_weights(model_or_mask, include=include, exclude=exclude)
+    weights = [weight.tensor for weight in chosen.values()]
     total = sum(weight.numel() for weight in weights)
     return sum(weight.numel() - int(weight.detach().count_nonzero()) for weight in weights) / total if total else 0.0
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.parameters import find_prunable_weights
+from lottery_tickets._core.parameters import Choices, find_prunable_weights
 from lottery_tickets._core.training import evaluate_batches
 from lottery_tickets.experiments import records
 from lottery_tickets.experiments.caller_subject import CallerSubject, TrainerFunction
@@ -35,6 +35,8 @@ def compute_iterative_magnitude_pruning(
     num_epochs: int = 10,
     prune_rates: float | Mapping[str, float] = 0.2,
     scope: Scope = "global",
+    include: Choices | None = None,
+    exclude: Choices | None = None,
     rewind_epoch: int = 0,
     rewinding: Literal["weights", "learning_rate"] = "weights",
     control_levels: Sequence[int] | Literal["last", "none"] = "last",
@@ -68,6 +70,8 @@ def compute_iterative_magnitude_pruning(
         prune_rates: Share of the survivors removed a round, or such shares by glob pattern of parameter names; the
             first match decides.
         scope: What magnitudes are compared within, "global" or "layer".
+        include: Replaces the default choice of weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
         rewind_epoch: k of theta_k; 0 rewinds to theta_0.
         rewinding: "weights", or "learning_rate" to keep the trained weights and repeat only the schedule.
         control_levels: Rounds at which the controls are trained as well: "last", "none", or numbers from 1.
@@ -102,10 +106,13 @@ def compute_iterative_magnitude_pruning(
     """
     rates = prune_rates.items() if isinstance(prune_rates, Mapping) else [("*", prune_rates)]
     schedule = PruningSchedule(tuple((pattern, float(rate)) for pattern, rate in rates), scope, float(target_sparsity))
-    sizes = {name: weight.tensor.numel() for name, weight in find_prunable_weights(model).items()}
-    num_levels = schedule.find_last_level(sizes)
+    chosen = find_prunable_weights(model, include=include, exclude=exclude)
+    weights = {name: weight.tensor for name, weight in chosen.items()}
+    num_levels = schedule.find_last_level({name: weight.numel() for name, weight in weights.items()})
     if trainer_fn is None and not train:
-        return _simulate(model, dataloader, schedule, num_levels, loss_fn, progress=progress)
+        return _simulate(
+            model, weights, dataloader, loss_fn, schedule=schedule, num_levels=num_levels, progress=progress
+        )
     plan = ExperimentPlan(
         subject={},
         schedule=schedule,
@@ -121,6 +128,7 @@ def compute_iterative_magnitude_pruning(
         model,
         dataloader,
         trainer_fn or AdamTrainer(learning_rate, loss_fn),
+        layers=list(weights),
         num_epochs=num_epochs,
         own_seed=Training(0, 0, "ticket").derive_seeds(plan)["initialisation"],
         evaluation_dataloader=evaluation_dataloader,
@@ -170,11 +178,12 @@ def _run(
 
 def _simulate(
     model: nn.Module,
+    weights: Mapping[str, Tensor],
     dataloader: Iterable[Any],
-    schedule: PruningSchedule,
-    num_levels: int,
     loss_fn: LossFunction | None,
     *,
+    schedule: PruningSchedule,
+    num_levels: int,
     progress: bool,
 ) -> PruningResults:
     warnings.warn(
@@ -182,7 +191,6 @@ def _simulate(
         "iterative magnitude pruning",
         stacklevel=3,
     )
-    weights = {name: weight.tensor for name, weight in find_prunable_weights(model).items()}
     masks: list[Mask] = []
     rows: list[TrainingRow] = []
     for level in tqdm(range(num_levels + 1), unit="level", disable=not progress):

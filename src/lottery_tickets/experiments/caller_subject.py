@@ -1,9 +1,9 @@
 """Somebody else's model and trainer as the subject of an experiment."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, final
 
-from torch import nn
+from torch import Tensor, nn
 
 from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.objective import LossFunction
@@ -29,6 +29,7 @@ class CallerSubject:
         model: Trained in place.
         dataloader: Handed to the trainer.
         trainer_fn: Called as `trainer_fn(model, dataloader, epochs=n)`.
+        layers: Names of the parameters to prune.
         num_epochs: Epochs of a full training.
         own_seed: The initialisation seed that means "the weights the model came with".
         evaluation_dataloader: What results are measured on; the training data when None.
@@ -43,6 +44,7 @@ class CallerSubject:
         dataloader: Iterable[Any],
         trainer_fn: TrainerFunction,
         *,
+        layers: Sequence[str],
         num_epochs: int,
         own_seed: int,
         evaluation_dataloader: Iterable[Any] | None,
@@ -50,15 +52,17 @@ class CallerSubject:
         initialise_fn: Callable[[nn.Module], object] | None,
     ) -> None:
         self.model, self.dataloader, self.trainer_fn, self.num_epochs = model, dataloader, trainer_fn, num_epochs
+        self.layers = list(layers)
         self.own_seed, self.own_state = own_seed, copy_state(model)
         self.evaluation_dataloader, self.loss_fn, self.initialise_fn = evaluation_dataloader, loss_fn, initialise_fn
 
     def describe(self) -> Mapping[str, Any]:
-        """Returns the hash of the starting weights, and the names of model and trainer."""
+        """Returns the hash of the starting weights, the layers, and the names of model and trainer."""
         trainer = getattr(self.trainer_fn, "__qualname__", type(self.trainer_fn).__qualname__)
         return {
             "model": type(self.model).__qualname__,
             "initial_sha256": hash_state(self.own_state),
+            "layers": self.layers,
             "trainer": trainer,
             "num_epochs": self.num_epochs,
         }
@@ -73,6 +77,11 @@ class CallerSubject:
             with seeded(seed):
                 self.initialise_fn(self.model)
         return self.model
+
+    def find_weights(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """Returns the weights of the layers to prune."""
+        parameters = dict(model.named_parameters())
+        return {name: parameters[name] for name in self.layers}
 
     def train(
         self, model: nn.Module, *, first_step: int, seed: int, rewind_step: int, keep_rewind_point: Callable[[], None]

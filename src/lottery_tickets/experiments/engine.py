@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.files import exclusive_lock, read_json, write_json
-from lottery_tickets._core.parameters import find_prunable_weights
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.experiments import records, steps
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
@@ -71,8 +70,7 @@ def run_training(run: Path, plan: ExperimentPlan, subject: Subject, training: Tr
     """Computes one training from the files of those before it and writes its folder; returns the trained model."""
     seeds = training.derive_seeds(plan)
     model = subject.build(seeds["initialisation"])
-    weights = {name: weight.tensor for name, weight in find_prunable_weights(model).items()}
-    mask = steps.find_mask(run, training, plan, weights)
+    mask = steps.find_mask(run, training, plan, subject.find_weights(model))
     start = steps.find_start(run, training, plan, mask)
     if start is not None:
         model.load_state_dict(start)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Subject(Protocol):
@@ -15,6 +15,10 @@ class Subject(Protocol):
 
     def build(self, seed: int) -> nn.Module:
         """Returns a model freshly initialised from a seed."""
+        ...
+
+    def find_weights(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """Returns the weights to prune, by name, of a model that `build` returned."""
         ...
 
     def train(

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lottery_tickets._core.batches import TensorBatches
+from lottery_tickets._core.parameters import find_prunable_weights
 from lottery_tickets._core.training import evaluate_tensors, train_steps
 from lottery_tickets.workloads import ImageData, Recipe, Workload, load_workload
 
@@ -38,6 +39,10 @@ class WorkloadSubject:
     def build(self, seed: int) -> nn.Module:
         """Returns the workload's model, freshly initialised."""
         return self.workload.build_model(torch.Generator().manual_seed(seed)).to(self.device)
+
+    def find_weights(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """Returns the weights of linear and convolution layers."""
+        return {name: weight.tensor for name, weight in find_prunable_weights(model).items()}
 
     def train(
         self, model: nn.Module, *, first_step: int, seed: int, rewind_step: int, keep_rewind_point: Callable[[], None]

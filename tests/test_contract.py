@@ -1,0 +1,82 @@
+"""The promise: every name, argument, default and result key that users rely on, of the parts that exist."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import lottery_tickets
+from lottery_tickets import Mask, compute_iterative_magnitude_pruning, compute_layerwise_magnitude_ticket
+
+REQUIRED = inspect.Parameter.empty
+
+# For each public function its promised arguments with their defaults. Further arguments must be keyword-only.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "create_magnitude_mask": {"model": REQUIRED, "sparsity": REQUIRED, "scope": "global", "within": None},
+    "create_random_mask": {"model_or_mask": REQUIRED, "sparsity": REQUIRED, "seed": REQUIRED},
+    "shuffle_mask": {"mask": REQUIRED, "seed": REQUIRED},
+    "compute_layerwise_magnitude_ticket": {"model": REQUIRED, "target_sparsity": 0.9, "use_global_ranking": True},
+    "apply_mask": {"model": REQUIRED, "mask": REQUIRED},
+    "remove_mask": {"model": REQUIRED},
+    "compute_sparsity": {"model_or_mask": REQUIRED},
+    "masked": {"model": REQUIRED, "mask": REQUIRED},
+    "hold_mask": {"model": REQUIRED, "mask": REQUIRED},
+    "compute_histogram_quantile": {"tensor": REQUIRED, "q": REQUIRED, "bins": 1000},
+    "ensure_deterministic_pruning": {"seed": 42},
+    "save_results": {"results": REQUIRED, "path": REQUIRED},
+    "load_results": {"path": REQUIRED},
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_arguments_and_defaults(name: str) -> None:
+    assert name in lottery_tickets.__all__
+    parameters = inspect.signature(getattr(lottery_tickets, name)).parameters
+    promised = ARGUMENTS[name]
+    assert {n: parameters[n].default for n in promised} == promised
+    further = [p for n, p in parameters.items() if n not in promised]
+    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in further)
+
+
+def test_iterative_magnitude_pruning_takes_model_and_dataloader_by_position() -> None:
+    parameters = inspect.signature(compute_iterative_magnitude_pruning).parameters
+    assert list(parameters)[:3] == ["model", "dataloader", "target_sparsity"]
+    assert {"trainer_fn", "train"} <= parameters.keys()
+
+
+def test_every_function_that_takes_weights_takes_include_and_exclude() -> None:
+    for name in ("create_magnitude_mask", "compute_layerwise_magnitude_ticket", "compute_iterative_magnitude_pruning",
+                 "compute_sparsity", "create_random_mask"):  # fmt: skip
+        parameters = inspect.signature(getattr(lottery_tickets, name)).parameters
+        assert {"include", "exclude"} <= parameters.keys(), name
+
+
+def test_mask_has_what_is_promised(tmp_path: Path) -> None:
+    mask = Mask.from_tensors({"weight": torch.eye(4)})
+    for name in ("sparsity", "density", "num_kept", "nbytes"):
+        assert isinstance(getattr(mask, name), int | float)
+    assert mask.layer_sparsity() == {"weight": 0.75}
+    assert (mask & mask) == mask == (mask | mask) == ~~mask
+    mask.save(tmp_path / "mask.safetensors")
+    assert Mask.load(tmp_path / "mask.safetensors") == mask
+
+
+def test_keys_of_the_layerwise_ticket() -> None:
+    ticket = compute_layerwise_magnitude_ticket(nn.Linear(4, 4))
+    assert {"mask", "actual_sparsity", "layer_sparsities", "thresholds", "collapsed_layers"} <= ticket.keys()
+
+
+def test_a_simulation_says_so() -> None:
+    data = [(torch.randn(4, 4), torch.randint(2, (4,)))]
+    with pytest.warns(UserWarning, match="this is a simulation"):
+        results = compute_iterative_magnitude_pruning(nn.Linear(4, 2), data, target_sparsity=0.5)
+    assert results["simulated"] is True
+
+
+@pytest.mark.parametrize("scope", ["global", "layer", "row", "erk", "lamp", "2:4"])
+def test_every_promised_scope_exists(scope: str) -> None:
+    mask = lottery_tickets.create_magnitude_mask(nn.Linear(8, 8), 0.5, scope=scope)
+    assert mask.num_kept == 32
