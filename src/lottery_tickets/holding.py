@@ -137,7 +137,11 @@ def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
 
 
 def remove_mask(model: nn.Module) -> None:
-    """Stops holding a mask; the weights stay as they are, and may move again. Without a held mask nothing happens."""
+    """Stops holding a mask and returns nothing; the weights stay as they are, and may move again.
+
+    Args:
+        model: The model; without a held mask nothing happens.
+    """
     hooks = _uncompiled(model)._load_state_dict_post_hooks  # noqa: SLF001 - torch offers no way to list hooks
     for key, hook in list(hooks.items()):
         if isinstance(hook, _Holder):

@@ -66,6 +66,8 @@ class BranchSummary:
         minus_dense: The metric minus the dense network's of the same replicate.
         minus_ticket: The metric minus the ticket's of the same level and replicate.
         step: The step at which the metric was taken.
+        step_over_dense: That step over the dense network's of the same replicate; below 1 learns sooner.
+        step_over_ticket: That step over the ticket's of the same level and replicate.
     """
 
     level: int
@@ -75,6 +77,8 @@ class BranchSummary:
     minus_dense: Interval
     minus_ticket: Interval
     step: Interval
+    step_over_dense: Interval
+    step_over_ticket: Interval
 
 
 def summarise_experiment(
@@ -95,7 +99,7 @@ def summarise_experiment(
             "a simulation trains no ticket, so it has nothing to summarise; run the experiment with training"
         )
     values = _collect(results, moment, metric)
-    step_numbers = _collect(results, moment, "step")
+    steps = _collect(results, moment, "step")
     densities = {(row["level"], row["branch"]): row["density"] for row in results["trainings"]}
     return [
         BranchSummary(
@@ -105,7 +109,9 @@ def summarise_experiment(
             value=compute_t_interval(list(values[level, branch].values())),
             minus_dense=_compute_difference(values[level, branch], values[0, "ticket"]),
             minus_ticket=_compute_difference(values[level, branch], values[level, "ticket"]),
-            step=compute_t_interval(list(step_numbers[level, branch].values())),
+            step=compute_t_interval(list(steps[level, branch].values())),
+            step_over_dense=_compute_ratio(steps[level, branch], steps[0, "ticket"]),
+            step_over_ticket=_compute_ratio(steps[level, branch], steps[level, "ticket"]),
         )
         for (level, branch), density in densities.items()
     ]
@@ -122,6 +128,10 @@ def _collect(results: Mapping[str, Any], moment: str, metric: str) -> dict[tuple
             )
         found.setdefault((row["level"], row["branch"]), {})[row["replicate"]] = figures[metric]
     return found
+
+
+def _compute_ratio(values: Mapping[int, float], reference: Mapping[int, float]) -> Interval:
+    return compute_t_interval([value / reference[replicate] for replicate, value in values.items()])
 
 
 def _compute_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Interval:

@@ -40,11 +40,11 @@ def seeded(seed: int) -> Iterator[None]:
             yield
         finally:
             random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+            np.random.set_state(numpy_state)  # noqa: NPY002 - as above
 
 
 def seed_everything(seed: int) -> None:
     """Seeds the global generators of torch (all devices), numpy and Python."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - callers' code may use it
     random.seed(seed)

@@ -221,7 +221,7 @@ def _candidates_of_mapping(weights: Mapping[object, object]) -> list[_Candidate]
         candidate.names.append(name)
     for candidate in candidates.values():
         if _looks_prunable(candidate):
-            candidate.output_dims = (0, 1) if _in_experts(candidate.name) and candidate.tensor.ndim == 3 else (0,)  # noqa: PLR2004
+            candidate.output_dims = (0, 1) if _in_experts(candidate.name) and candidate.tensor.ndim == 3 else (0,)  # noqa: PLR2004 - expert, output, input
         candidate.is_default = candidate.output_dims is not None and not any(
             part in name.lower() for name in candidate.names for part in OTHER_PARTS_OF_NAMES
         )
