@@ -87,6 +87,16 @@ def reinitialise_(model: nn.Module, seed: int) -> None:
         ValueError: When a parameter belongs to a module without `reset_parameters`, so that it would keep its old
             values.
     """
+    check_reinitialisable(model)
+    with seeded(seed):
+        for module in model.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+
+
+def check_reinitialisable(model: nn.Module) -> None:
+    """Raises a ValueError when a parameter belongs to a module without `reset_parameters`."""
     modules = dict(model.named_modules())
     for name, _ in model.named_parameters():
         owner = modules[name.rpartition(".")[0]]
@@ -96,10 +106,6 @@ def reinitialise_(model: nn.Module, seed: int) -> None:
                 f"belongs to {type(owner).__name__}; pass initialise_fn(model)"
             )
             raise ValueError(message)
-    with seeded(seed):
-        for module in modules.values():
-            if callable(getattr(module, "reset_parameters", None)):
-                module.reset_parameters()
 
 
 def _draw(shape: torch.Size, generator: torch.Generator) -> Tensor:

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.parameters import Choices, find_prunable_weights
 from lottery_tickets._core.training import evaluate_batches
+from lottery_tickets.controls import check_reinitialisable
 from lottery_tickets.experiments import records
 from lottery_tickets.experiments.caller_subject import CallerSubject, TrainerFunction
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
@@ -110,9 +112,10 @@ def compute_iterative_magnitude_pruning(
     weights = {name: weight.tensor for name, weight in chosen.items()}
     num_levels = schedule.find_last_level({name: weight.numel() for name, weight in weights.items()})
     if trainer_fn is None and not train:
-        return _simulate(
-            model, weights, dataloader, loss_fn, schedule=schedule, num_levels=num_levels, progress=progress
-        )
+        with seeded(seed):  # a shuffling data loader draws from the global generators
+            return _simulate(
+                model, weights, dataloader, loss_fn, schedule=schedule, num_levels=num_levels, progress=progress
+            )
     plan = ExperimentPlan(
         subject={},
         schedule=schedule,
@@ -135,6 +138,8 @@ def compute_iterative_magnitude_pruning(
         loss_fn=loss_fn,
         initialise_fn=initialise_fn,
     )
+    if initialise_fn is None and (num_replicates > 1 or plan.control_levels):
+        check_reinitialisable(model)
     plan = ExperimentPlan(**{**vars(plan), "subject": subject.describe()})
     with tempfile.TemporaryDirectory() if run_folder is None else nullcontext(run_folder) as folder:
         return _run(Path(folder), plan, subject, model, progress=progress, keep=run_folder is not None)
@@ -146,6 +151,7 @@ class AdamTrainer:
 
     def __init__(self, learning_rate: float, loss_fn: LossFunction | None = None) -> None:
         self.learning_rate, self.loss_fn = learning_rate, loss_fn
+        self.__qualname__ = f"AdamTrainer({learning_rate})"  # the name that a run folder knows it by
 
     def __call__(self, model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:
         """Trains in place."""
@@ -161,7 +167,11 @@ class AdamTrainer:
 def _run(
     folder: Path, plan: ExperimentPlan, subject: CallerSubject, model: nn.Module, *, progress: bool, keep: bool
 ) -> PruningResults:
-    results = run_experiment(folder, plan, lambda: subject, progress=progress)
+    try:
+        results = run_experiment(folder, plan, lambda: subject, progress=progress)
+    except BaseException:
+        model.load_state_dict(subject.own_state)  # so that the same call, on the same model, can go on
+        raise
     tickets = [Training(0, level, "ticket") for level in range(plan.num_levels + 1)]
     masks = [records.load_mask(folder, ticket) for ticket in tickets]
     model.load_state_dict(records.load_state(folder / tickets[-1].path / records.WEIGHTS))

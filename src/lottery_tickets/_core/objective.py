@@ -42,7 +42,7 @@ def compute_loss(model: nn.Module, batch: Any, loss_fn: LossFunction | None = No
 def compute_logits(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor] | None:  # noqa: ANN401 - any batch
     """Returns logits and class indices of a pair, or None for a batch whose accuracy has no meaning here."""
     if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor):  # noqa: PLR2004 - a pair
-        return _logits_of(model(batch[0])), batch[1]
+        return _logits_of(model(batch[0])), _class_indices(batch[1])
     return None
 
 

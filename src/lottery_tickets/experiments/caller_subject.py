@@ -110,10 +110,15 @@ class CallerSubject:
 
     def _train_epochs(self, model: nn.Module, num_epochs: int) -> None:
         returned = self.trainer_fn(model, self.dataloader, epochs=num_epochs)
-        if isinstance(returned, nn.Module) and returned is not model:
+        inner = getattr(returned, "_orig_mod", returned)  # torch.compile wraps the model it is given
+        if isinstance(inner, nn.Module) and returned is not model and inner is not model:
             pruned_before = {name: parameter.detach() == 0 for name, parameter in model.named_parameters()}
-            state = copy_state(returned)
-            model.load_state_dict(state)
+            state = copy_state(inner)
+            try:
+                model.load_state_dict(state)
+            except RuntimeError as error:
+                message = f"trainer_fn must return the model it is given, a copy of it or None, but: {error}"
+                raise ValueError(message) from error
             revived = [
                 name
                 for name, parameter in model.named_parameters()

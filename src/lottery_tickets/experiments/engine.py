@@ -80,13 +80,16 @@ def run_training(run: Path, plan: ExperimentPlan, subject: Subject, training: Tr
     keep_rewind_point = partial(_keep, kept, model)
     if training == training.dense and plan.rewind_step == 0:
         keep_rewind_point()
-    history = subject.train(
-        model,
-        first_step=training.first_step(plan),
-        seed=seeds["data_order"],
-        rewind_step=plan.rewind_step,
-        keep_rewind_point=keep_rewind_point if training == training.dense and plan.rewind_step else lambda: None,
-    )
+    try:
+        history = subject.train(
+            model,
+            first_step=training.first_step(plan),
+            seed=seeds["data_order"],
+            rewind_step=plan.rewind_step,
+            keep_rewind_point=keep_rewind_point if training == training.dense and plan.rewind_step else lambda: None,
+        )
+    finally:
+        remove_mask(model)
     facts = {
         "plan_sha256": records.hash_json(plan.to_dict()),
         "versions": records.list_versions(),
@@ -97,7 +100,6 @@ def run_training(run: Path, plan: ExperimentPlan, subject: Subject, training: Tr
         "history": history,
     }
     records.save_training(run, training, mask, {records.WEIGHTS: copy_state(model), **kept}, facts)
-    remove_mask(model)
     logger.info("%s: density %.4f, %s", training.path, mask.density, history.get("end", history))
     return model
 
