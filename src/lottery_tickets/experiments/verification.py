@@ -55,7 +55,11 @@ def verify_run(run: str | Path) -> list[Check]:
     checks = [
         check for training in plan.list_all_trainings() for check in _Verification(folder, plan, training).run_checks()
     ]
-    return [*checks, _check("the results are those the records give", RESULTS, partial(_compare_results, folder, plan))]
+    return [
+        *checks,
+        _check("it holds no other trainings", str(folder), partial(_find_foreign_entries, folder, plan)),
+        _check("the results are those the records give", RESULTS, partial(_compare_results, folder, plan)),
+    ]
 
 
 def _read_plan(run: Path) -> ExperimentPlan:
@@ -63,7 +67,7 @@ def _read_plan(run: Path) -> ExperimentPlan:
     content = (
         {name: value for name, value in stored.items() if name != "plan_sha256"} if isinstance(stored, dict) else {}
     )
-    if not content or stored["plan_sha256"] != records.hash_json(content):
+    if not content or stored.get("plan_sha256") != records.hash_json(content):
         message = f"{run / PLAN} must match the hash it carries, but does not; it was altered after the run began"
         raise ValueError(message)
     return ExperimentPlan.from_dict(content["plan"])
@@ -73,14 +77,21 @@ def _check(name: str, where: str, find_problem: Callable[[], str]) -> Check:
     """Runs one check; a file that cannot be read is a problem like any other."""
     try:
         return Check(name, where, find_problem())
-    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
-        return Check(name, where, str(error))
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError, RuntimeError) as error:
+        return Check(name, where, str(error) or repr(error))
 
 
 def _compare_results(run: Path, plan: ExperimentPlan) -> str:
-    found, expected = read_json(run / RESULTS), collect_results(run, plan)
-    differing = sorted(name for name in expected if name != "versions" and found.get(name) != expected[name])
+    found = read_json(run / RESULTS)
+    expected = collect_results(run, plan) | {"versions": read_json(run / PLAN)["versions"]}
+    differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
     return f"{differing} differ from what the records say" if differing else ""
+
+
+def _find_foreign_entries(run: Path, plan: ExperimentPlan) -> str:
+    planned = {run / training.path for training in plan.list_all_trainings()}
+    foreign = sorted(str(entry.relative_to(run)) for entry in run.glob("replicate-*/*") if entry not in planned)
+    return f"{foreign} are not in the plan" if foreign else ""
 
 
 @final
@@ -162,8 +173,9 @@ class _Verification:
         if self.training == self.training.dense:
             start: dict[str, Tensor] | None = records.load_state(self.folder / records.REWIND)
         elif self.training.branch in FRESH:
-            dense_hash = records.load_record(self.run, self.training.dense)["start_sha256"]
-            return "it started from the dense network's weights" if start_hash == dense_hash else ""
+            start = records.load_state(self.run / self.training.dense.path / records.REWIND)
+            steps.prune_state_(start, mask)
+            return "it started from theta_k, not from fresh weights" if hash_state(start) == start_hash else ""
         else:
             start = steps.find_start(self.run, self.training, self.plan, mask)
         return "" if start is not None and hash_state(start) == start_hash else "the weights it started from are others"

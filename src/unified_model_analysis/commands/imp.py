@@ -36,6 +36,7 @@ class Imp:
         rewinding: Set back weights, or only the learning-rate schedule.
         data_order: Whether each level sees the batches in the same order.
         moment: When accuracy is taken: at the least validation loss, or after the last step.
+        margin: Points of test accuracy whose loss counts as none when findings are put in words.
         seed: Names the experiment.
         workers: Processes that share the replicates; all cores when not given. Does not change the results.
         device: Where to train.
@@ -55,6 +56,7 @@ class Imp:
     rewinding: Literal["weights", "learning_rate"] = "weights"
     data_order: Literal["same", "fresh"] = "same"
     moment: Literal["early_stop", "end"] = "early_stop"
+    margin: float = 0.5
     seed: int = 0
     workers: int | None = None
     device: str = "cpu"
@@ -85,7 +87,7 @@ class Imp:
         )
         workers = self.workers or os.cpu_count() or 1
         run_experiment(self.run_folder, plan, replace(source, recipe=recipe), num_workers=workers, progress=True)
-        report_experiment(self.run_folder, title=subject.workload.name, moment=self.moment)
+        report_experiment(self.run_folder, title=subject.workload.name, moment=self.moment, margin=self.margin / 100)
         return 0
 
     def _change_recipe(self, recipe: "Recipe") -> "Recipe":

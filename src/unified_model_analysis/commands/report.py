@@ -18,8 +18,15 @@ def check_report_extra() -> None:
         )
 
 
-def report_experiment(run: Path, *, title: str, moment: str) -> None:
-    """Prints table and findings of a finished run and writes its summary and figure into its folder."""
+def report_experiment(run: Path, *, title: str, moment: str, margin: float) -> None:
+    """Prints table and findings of a finished run and writes its summary and figure into its folder.
+
+    Args:
+        run: The run folder.
+        title: Of the figure.
+        moment: When accuracy is taken, see `summarise_experiment`.
+        margin: The loss of accuracy that counts as none, a fraction.
+    """
     from lottery_tickets.storage import load_results, save_results
     from statistical_report_generator.figures import draw_accuracy_over_density, save_figure
     from statistical_report_generator.findings import describe_findings
@@ -28,7 +35,7 @@ def report_experiment(run: Path, *, title: str, moment: str) -> None:
 
     results = load_results(run / "results.json")
     summaries = summarise_experiment(results, moment=moment)
-    findings = describe_findings(summaries)
+    findings = describe_findings(summaries, margin)
     print(format_table(summaries), *findings, sep="\n")
     save_results({"moment": moment, "findings": findings, "branches": [asdict(s) for s in summaries]}, run / SUMMARY)
     save_figure(draw_accuracy_over_density(summaries, title), run / FIGURE)
