@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, final
 
+import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.determinism import seeded
@@ -65,6 +66,7 @@ class CallerSubject:
             "layers": self.layers,
             "trainer": trainer,
             "num_epochs": self.num_epochs,
+            "num_threads": torch.get_num_threads(),  # decides the last bits of a sum
         }
 
     def build(self, seed: int) -> nn.Module:

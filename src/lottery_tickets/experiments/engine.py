@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.files import exclusive_lock, read_json, write_json
@@ -102,17 +101,6 @@ def run_training(run: Path, plan: ExperimentPlan, subject: Subject, training: Tr
     records.save_training(run, training, mask, {records.WEIGHTS: copy_state(model), **kept}, facts)
     logger.info("%s: density %.4f, %s", training.path, mask.density, history.get("end", history))
     return model
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Within the block torch computes on one thread: the number of threads decides the last bits of a sum."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _keep(kept: dict[str, dict[str, Tensor]], model: nn.Module) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Never
 from tqdm import tqdm
 
 from lottery_tickets.experiments import records
-from lottery_tickets.experiments.engine import finish_run, one_thread, open_run, run_replicate
+from lottery_tickets.experiments.engine import finish_run, open_run, run_replicate
 from lottery_tickets.experiments.plan import ExperimentPlan
 from lottery_tickets.experiments.subjects import Subject
 
@@ -31,8 +31,6 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Runs an experiment in its folder, or goes on with it, and returns its results.
 
-    Every training runs on one thread, so that the bits do not depend on how the work is spread.
-
     Args:
         run: The run folder; begun when it does not exist.
         plan: What to run.
@@ -48,9 +46,8 @@ def run_experiment(
             _run_in_workers(run, plan, make_subject, min(num_workers, plan.num_replicates), bar)
         elif not all(records.is_finished(run, training) for training in plan.list_all_trainings()):
             subject = make_subject()
-            with one_thread():
-                for replicate in range(plan.num_replicates):
-                    run_replicate(run, plan, subject, replicate, after_training=bar.update)
+            for replicate in range(plan.num_replicates):
+                run_replicate(run, plan, subject, replicate, after_training=bar.update)
         return finish_run(run, plan)
 
 
@@ -77,8 +74,7 @@ def _run_in_workers(
 def _run_replicate_in_worker(
     run: Path, plan: ExperimentPlan, make_subject: Callable[[], Subject], replicate: int
 ) -> None:
-    with one_thread():
-        run_replicate(run, plan, make_subject(), replicate)
+    run_replicate(run, plan, make_subject(), replicate)
 
 
 def _die_with_parent() -> None:

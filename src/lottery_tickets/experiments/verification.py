@@ -70,7 +70,11 @@ def _read_plan(run: Path) -> ExperimentPlan:
     if not content or stored.get("plan_sha256") != records.hash_json(content):
         message = f"{run / PLAN} must match the hash it carries, but does not; it was altered after the run began"
         raise ValueError(message)
-    return ExperimentPlan.from_dict(content["plan"])
+    try:
+        return ExperimentPlan.from_dict(content.get("plan", {}))
+    except ValueError as error:
+        message = f"{run / PLAN} must hold the plan of an experiment, but: {error}"
+        raise ValueError(message) from error
 
 
 def _check(name: str, where: str, find_problem: Callable[[], str]) -> Check:

@@ -1,6 +1,7 @@
 """A workload as the subject of an experiment: trained by its recipe, its early stop found afterwards."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
@@ -47,7 +48,7 @@ class WorkloadSubject:
     def train(
         self, model: nn.Module, *, first_step: int, seed: int, rewind_step: int, keep_rewind_point: Callable[[], None]
     ) -> dict[str, Any]:
-        """Trains by the recipe; see `Subject.train`.
+        """Trains by the recipe, on one thread, so that the bits do not depend on how many cores there are.
 
         Returns:
             `curve` (steps, validation loss and accuracy at each evaluation), `early_stop` (the evaluation of least
@@ -63,15 +64,16 @@ class WorkloadSubject:
                 keep_rewind_point()
             watch.after_step(step)
 
-        train_steps(
-            model,
-            TensorBatches(inputs, targets, recipe.batch_size, seed).from_step(first_step),
-            _make_optimizer(model, recipe),
-            first_step=first_step,
-            num_steps=recipe.num_steps,
-            lr_factor=lambda step: find_lr_factor(recipe, step),
-            after_step=after_step,
-        )
+        with _one_thread():
+            train_steps(
+                model,
+                TensorBatches(inputs, targets, recipe.batch_size, seed).from_step(first_step),
+                _make_optimizer(model, recipe),
+                first_step=first_step,
+                num_steps=recipe.num_steps,
+                lr_factor=lambda step: find_lr_factor(recipe, step),
+                after_step=after_step,
+            )
         return watch.history()
 
 
@@ -80,6 +82,17 @@ def find_lr_factor(recipe: Recipe, step: int) -> float:
     warmup = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
     passed = sum(step >= round(milestone * recipe.num_steps) for milestone in recipe.lr_milestones)
     return float(warmup * recipe.lr_decay**passed)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Within the block torch computes on one thread: the number of threads decides the last bits of a sum."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
