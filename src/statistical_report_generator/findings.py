@@ -54,11 +54,14 @@ def describe_findings(summaries: Sequence[BranchSummary], margin: float = MARGIN
 
 
 def _describe_branch(summary: BranchSummary, margin: float) -> str:
+    verdict = judge(summary.minus_dense, margin)
     words = {
         "keeps": "keeps the dense accuracy",
         "loses": "falls below the dense accuracy",
         "undecided": "is undecided: the interval neither stays within the margin nor lies below zero",
-    }[judge(summary.minus_dense, margin)]
+    }[verdict]
+    if verdict == "keeps" and summary.minus_dense.high is not None and summary.minus_dense.high < 0:
+        words += " within the margin, though it is measurably lower"
     return f"{NAMES[summary.branch]} {words} ({format_percent(summary.minus_dense, sign=True)} points)."
 
 

@@ -26,5 +26,7 @@ class Demo:
         """Runs the experiment and verifies it; returns the exit code."""
         from unified_model_analysis.commands.verify import Verify
 
-        imp = Imp(self.run_folder, levels=15, controls=(15,), replicates=10, moment="end", margin=1.0, seed=self.seed)
+        imp = Imp(
+            self.run_folder, levels=15, controls=(12, 15), replicates=10, moment="end", margin=1.0, seed=self.seed
+        )
         return imp.run() or Verify(self.run_folder).run()
