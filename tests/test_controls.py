@@ -187,7 +187,7 @@ def test_reinitialising_leaves_the_generators_also_when_it_raises() -> None:
     model.ready = True  # type: ignore[assignment] # any attribute tells the first call from the second
     before = (*global_states(), random.getstate())
     with pytest.raises(RuntimeError, match="no such distribution"):
-        reinitialise_(model, 0)
+        reinitialise_(model, 1234)
     assert (*global_states(), random.getstate()) == before
 
 
