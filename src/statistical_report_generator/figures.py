@@ -28,7 +28,7 @@ def draw_accuracy_over_density(summaries: Sequence[BranchSummary], title: str) -
         summaries: Of one experiment.
         title: Stands above.
     """
-    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     dense = summaries[0].value
     axes.axhline(POINTS * dense.mean, color="0.4", linewidth=1, linestyle="--", label="dense")
