@@ -81,10 +81,10 @@ class MaskCommand:
         action: What to do.
     """
 
-    action: (
+    action: tyro.conf.OmitArgPrefixes[
         Annotated[Create, tyro.conf.subcommand("create", prefix_name=False)]
         | Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
-    )
+    ]
 
     def run(self) -> int:
         """Runs the action; returns the exit code."""
@@ -92,6 +92,8 @@ class MaskCommand:
 
 
 def _load_checkpoint(path: Path) -> dict[str, "Tensor"]:
+    import pickle
+
     import torch
 
     from lottery_tickets._core.files import read_tensors
@@ -100,9 +102,10 @@ def _load_checkpoint(path: Path) -> dict[str, "Tensor"]:
         return read_tensors(path)[0]
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]  # torch goes on with advice to run the file's code
         raise ValueError(
-            f"{path} must be a .safetensors file or a torch file with a state dict, but: {error}"
+            f"{path} must be a .safetensors file or a torch file with a state dict, but: {reason}"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict):
