@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.overrides import TorchFunctionMode
 
 from lottery_tickets._core.bits import unpack_bits
-from lottery_tickets._core.parameters import Choices, find_prunable_weights
+from lottery_tickets._core.parameters import Choices, clean_name, find_prunable_weights, unwrap
 from lottery_tickets._core.zeroing import zero_pruned_
 from lottery_tickets.masks import Mask, as_mask
 
@@ -129,7 +129,7 @@ def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
         (0.0, 0.0)
     """
     checked = as_mask(mask)
-    module = _uncompiled(model)
+    module = unwrap(model)
     parameters = find_masked_parameters(model, checked)
     remove_mask(model)
     module.register_load_state_dict_post_hook(_Holder(checked, parameters))
@@ -142,7 +142,7 @@ def remove_mask(model: nn.Module) -> None:
     Args:
         model: The model; without a held mask nothing happens.
     """
-    hooks = _uncompiled(model)._load_state_dict_post_hooks  # noqa: SLF001 - torch offers no way to list hooks
+    hooks = unwrap(model)._load_state_dict_post_hooks  # noqa: SLF001 - torch offers no way to list hooks
     for key, hook in list(hooks.items()):
         if isinstance(hook, _Holder):
             hook.let_go()
@@ -156,10 +156,11 @@ def find_masked_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Paramet
         ValueError: When a name or a shape does not fit the model.
         TypeError: When a parameter is sharded.
     """
-    parameters = dict(_uncompiled(model).named_parameters(remove_duplicate=False))
+    named = unwrap(model).named_parameters(remove_duplicate=False)
+    parameters = {clean_name(name): parameter for name, parameter in named}
     found = {}
     for name, shape in mask.shapes.items():
-        parameter = parameters.get(name.removeprefix("_orig_mod."))
+        parameter = parameters.get(name)
         if parameter is None:
             message = f"mask names {name!r}, but the model has no such parameter; was it made for another model?"
             raise ValueError(message)
@@ -176,12 +177,6 @@ def find_masked_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Paramet
             raise TypeError(message)
         found[name] = parameter
     return found
-
-
-def _uncompiled(model: nn.Module) -> nn.Module:
-    """Returns the module inside the wrapper that torch.compile makes, or the module itself."""
-    inner = getattr(model, "_orig_mod", model)
-    return inner if isinstance(inner, nn.Module) else model
 
 
 @final
