@@ -30,14 +30,14 @@ def open_run(run: Path, plan: ExperimentPlan) -> Iterator[None]:
     Raises:
         ValueError: When the folder belongs to another experiment, holds foreign files, or is in use.
     """
+    path = run / PLAN
+    if not path.exists() and run.is_dir() and any(_is_foreign(entry) for entry in run.iterdir()):
+        message = f"{run} must be empty or a run folder, but it holds other files; name a new folder"
+        raise ValueError(message)
     with exclusive_lock(run / LOCK):
         said = {"plan": plan.to_dict(), "versions": records.list_versions()}
-        path = run / PLAN
         if path.exists():
             _compare_plans(path, said)
-        elif any(entry.name != LOCK and not entry.name.endswith(".part") for entry in run.iterdir()):
-            message = f"{run} must be empty or a run folder, but it holds other files; name a new folder"
-            raise ValueError(message)
         else:
             write_json(path, {**said, "plan_sha256": records.hash_json(said)})
         records.remove_leftovers(run)
@@ -101,6 +101,11 @@ def run_training(run: Path, plan: ExperimentPlan, subject: Subject, training: Tr
     records.save_training(run, training, mask, {records.WEIGHTS: copy_state(model), **kept}, facts)
     logger.info("%s: density %.4f, %s", training.path, mask.density, history.get("end", history))
     return model
+
+
+def _is_foreign(entry: Path) -> bool:
+    """Returns whether an entry of a folder without a plan is none of what a run killed at its start leaves."""
+    return entry.name != LOCK and not (entry.name.startswith(f".{PLAN}.") and entry.name.endswith(".part"))
 
 
 def _keep(kept: dict[str, dict[str, Tensor]], model: nn.Module) -> None:
