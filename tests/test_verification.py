@@ -321,6 +321,15 @@ def test_a_forgery_is_found_though_its_hashes_fit(run: Path, case: str) -> None:
     assert not any(name == WHOLE for _, name in found), "the forger made every hash fit"
 
 
+def test_the_kernels_never_see_a_state_that_does_not_fit_its_mask(run: Path) -> None:
+    """They trust their sizes: beyond the end of the mask they would read memory that is not theirs."""
+    FORGERIES["theta_0 of another shape"][0](run)
+    seal(run)
+    problems = [check.problem for check in failed(run) if (check.where, check.name) == (FIRST.path, START)]
+    message = "a state must fit its mask, but '0.weight' has shape (200, 200) and its mask (8, 5); was a file altered?"
+    assert problems == [message]
+
+
 @pytest.mark.parametrize("case", RESULT_FORGERIES)
 def test_forged_results_are_found(run: Path, case: str) -> None:
     RESULT_FORGERIES[case](run)

@@ -75,6 +75,6 @@ def prune_state_(state: Mapping[str, Tensor], mask: Mask) -> None:
     """Zeroes the pruned weights of a state, in place."""
     for name, bits in mask.bits.items():
         if state[name].shape != mask.shapes[name]:  # the kernels trust their sizes, and files may lie
-            shapes = f"{tuple(state[name].shape)}, but its mask has shape {tuple(mask.shapes[name])}"
+            shapes = f"{tuple(state[name].shape)} and its mask {tuple(mask.shapes[name])}"
             raise ValueError(f"a state must fit its mask, but {name!r} has shape {shapes}; was a file altered?")
         zero_pruned_(state[name], bits)
