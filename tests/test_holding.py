@@ -294,6 +294,19 @@ def test_masks_of_other_models_are_refused() -> None:
         hold_mask(model, torch.ones(2, 3))  # type: ignore[arg-type]
 
 
+class _Shaped(nn.Module):
+    """Hands torch functions a torch.Size and a list with a parameter in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        weights = torch.cat([self.linear.weight, self.linear.weight]).view(torch.Size([16, 8]))
+        output: Tensor = self.linear(inputs) @ weights.T
+        return output
+
+
 class _Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -307,7 +320,7 @@ class _Attention(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "make", [make_model, _Attention, lambda: nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)]
+    "make", [make_model, _Shaped, _Attention, lambda: nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)]
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_masked_computes_as_the_pruned_copy_and_leaves_every_bit(make: Callable[[], nn.Module], training: bool) -> None:

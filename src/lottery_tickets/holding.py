@@ -324,9 +324,8 @@ class _MaskedReads(TorchFunctionMode):
                 pruned = ~unpack_bits(mask.bits[name].to(value.device), value.shape)
                 copies[id(value)] = value.masked_fill(pruned, 0)
             return copies[id(value)]
-        if isinstance(value, tuple | list):
-            replaced = [self._replace(item, copies) for item in value]
-            return type(value)(replaced) if type(value) in (tuple, list) else type(value)(*replaced)
-        if isinstance(value, dict):
+        if type(value) in (tuple, list):  # not their kin, such as torch.Size, which hold no parameters
+            return type(value)(self._replace(item, copies) for item in value)
+        if type(value) is dict:
             return {key: self._replace(item, copies) for key, item in value.items()}
         return value
