@@ -135,6 +135,24 @@ def test_open_lth_leaves_masked_weights_non_zero_after_a_step_and_this_does_not(
     assert sum(returned) == 0
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_open_lth_keeps_nothing_when_all_are_tied_and_this_keeps_the_count(value: float) -> None:
+    """open_lth: prunes k + 1, and keeps 0 when all magnitudes are equal. Zeros can survive."""
+    calls: list[int] = []
+
+    def trainer(model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:
+        del dataloader
+        calls.append(epochs)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                ascending = torch.arange(1.0, parameter.numel() + 1).view(parameter.shape)
+                parameter.copy_(ascending if len(calls) == 1 else torch.full_like(parameter, value))
+
+    masks = run(make_model(), trainer)["masks"]
+    assert [mask.num_kept for mask in masks] == [90, 63, 44, 36]
+    assert all(later.is_subset(earlier) for earlier, later in pairwise(masks))
+
+
 def test_the_model_ends_as_the_last_ticket_trained_and_is_free_again() -> None:
     model, trainer = make_model(), Trainer()
     parameters = list(model.parameters())
