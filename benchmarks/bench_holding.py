@@ -28,7 +28,7 @@ def main() -> None:
     torch.set_num_threads(1)  # as every training of an experiment
     torch.manual_seed(SEED)
     lenet = measure_workload("lenet-300-100", (1, 28, 28), batch_size=60, num_steps=200, repeats=15)
-    resnet = measure_workload("resnet-20", (3, 32, 32), batch_size=128, num_steps=3, repeats=9)
+    resnet = measure_workload("resnet-20", (3, 32, 32), batch_size=128, num_steps=2, repeats=25)
     write_results(
         "holding", {"seed": SEED, "threads": 1, "density": DENSITY, "lenet-300-100": lenet, "resnet-20": resnet}
     )

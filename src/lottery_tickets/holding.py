@@ -6,19 +6,24 @@ The model is never wrapped: parameters keep their names, their identity and thei
 import contextlib
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import partial
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from lottery_tickets._core.bits import unpack_bits
 from lottery_tickets._core.parameters import Choices, clean_name, find_prunable_weights, unwrap
 from lottery_tickets._core.zeroing import zero_pruned_
 from lottery_tickets.masks import Mask, as_mask
+
+# Where weight, gradient and state are zero, these leave all three at zero: they work weight by weight, and their update
+# of zeros is zero. (Not so Adamax and Rprop, whose states have a least value, nor Muon, which mixes weights.)
+STAY_AT_ZERO: Final = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +197,8 @@ class _Holder:
         self.parameters: dict[str, nn.Parameter] = {}
         self.by_id: dict[int, tuple[str, Tensor]] = {}
         self.gradient_hooks: list[Any] = []
+        # Gradients and state known to be zero at pruned places, with the version (torch counts writes) that is.
+        self.clean: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
         self.attach(parameters)
         # The optimizer hook is torch's own and global, so it must not keep the model alive.
         step_hook = register_optimizer_step_post_hook(partial(_after_step, weakref.ref(self)))
@@ -225,6 +232,14 @@ class _Holder:
             self.by_id[id(parameter)] = (name, bits)
         zero_pruned_(tensor, bits)
 
+    def is_clean(self, tensor: Tensor) -> bool:
+        return self.clean.get(tensor) == tensor._version  # noqa: SLF001 - torch's count of writes, read only
+
+    def clean_up(self, parameter: Tensor, tensor: Tensor) -> None:
+        """Zeroes the pruned places of a gradient or a state, and remembers it."""
+        self.zero(parameter, tensor)
+        self.clean[tensor] = tensor._version  # noqa: SLF001 - as above
+
     def let_go(self) -> None:
         self.let_go_of_steps()
         for hook in self.gradient_hooks:
@@ -234,11 +249,11 @@ class _Holder:
 def _zero_gradient(holder: "weakref.ref[_Holder]", parameter: Tensor) -> None:
     alive = holder()
     if alive is not None and parameter.grad is not None and id(parameter) in alive.by_id:
-        alive.zero(parameter, parameter.grad)
+        alive.clean_up(parameter, parameter.grad)
 
 
 def _after_step(holder: "weakref.ref[_Holder]", optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """Zeroes weights, gradients that no backward pass made, and the optimizer state."""
+    """Zeroes weights, gradients that no backward pass made, and the optimizer state that may not be zero."""
     alive = holder()
     if alive is None:
         return
@@ -247,10 +262,13 @@ def _after_step(holder: "weakref.ref[_Holder]", optimizer: torch.optim.Optimizer
         for parameter in group["params"]:
             if id(parameter) in alive.by_id:
                 alive.zero(parameter, parameter)
-                if parameter.grad is not None:
-                    alive.zero(parameter, parameter.grad)
+                stays_zero = type(optimizer) in STAY_AT_ZERO and parameter.grad is not None
+                if parameter.grad is not None and not alive.is_clean(parameter.grad):
+                    alive.clean_up(parameter, parameter.grad)
+                    stays_zero = False
                 for tensor in _state_of(optimizer, parameter, offset):
-                    alive.zero(parameter, tensor)
+                    if not (stays_zero and tensor in alive.clean):
+                        alive.clean_up(parameter, tensor)
             offset += parameter.numel()
 
 

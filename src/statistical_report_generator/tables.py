@@ -5,7 +5,7 @@ from typing import Final
 
 from statistical_report_generator.statistics import BranchSummary, Interval
 
-HEADINGS: Final = ("density", "branch", "test accuracy %", "minus dense, points", "early stop at step")
+HEADINGS: Final = ("density", "branch", "test accuracy %", "minus dense, points", "taken at step")
 POINTS: Final = 100.0
 
 

@@ -27,7 +27,8 @@ class Imp:
         model: Network.
         folder: Folder of the four IDX files, for "mnist-format", or for Fashion-MNIST at another place.
         levels: Rounds of pruning after the dense training; each removes the recipe's share of the survivors.
-        controls: Rounds at which the controls are trained too (reinitialised, shuffled mask, random mask).
+        controls: Rounds at which the controls are trained too (reinitialised, shuffled mask, random mask); the last
+            round when not given.
         replicates: Independent repetitions; intervals need at least 3.
         steps: Training steps of each training; the recipe's own when not given.
         evaluate_every: Steps from one evaluation to the next; the recipe's own when not given.
@@ -47,7 +48,7 @@ class Imp:
     model: Literal["lenet-300-100", "conv-2", "conv-4", "conv-6", "resnet-20"] = "lenet-300-100"
     folder: Path | None = None
     levels: int = 15
-    controls: tuple[int, ...] = (15,)
+    controls: tuple[int, ...] | None = None
     replicates: int = 3
     steps: int | None = None
     evaluate_every: int | None = None
@@ -80,7 +81,7 @@ class Imp:
             num_steps=recipe.num_steps,
             rewind_step=self.rewind_step,
             rewinding=self.rewinding,
-            control_levels=tuple(sorted(set(self.controls))),
+            control_levels=self._list_control_levels(),
             num_replicates=self.replicates,
             seed=self.seed,
             data_order=self.data_order,
@@ -89,6 +90,10 @@ class Imp:
         run_experiment(self.run_folder, plan, replace(source, recipe=recipe), num_workers=workers, progress=True)
         report_experiment(self.run_folder, title=subject.workload.name, moment=self.moment, margin=self.margin / 100)
         return 0
+
+    def _list_control_levels(self) -> tuple[int, ...]:
+        last = (self.levels,) if self.levels else ()
+        return last if self.controls is None else tuple(sorted(set(self.controls)))
 
     def _change_recipe(self, recipe: "Recipe") -> "Recipe":
         changes: dict[str, Any] = {"num_steps": self.steps, "evaluation_interval": self.evaluate_every}
