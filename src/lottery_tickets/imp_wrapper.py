@@ -4,6 +4,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -106,8 +107,7 @@ def compute_iterative_magnitude_pruning(
         >>> found["final_mask"].num_kept, [training["density"] for training in found["trainings"]]
         (4, [1.0, 0.75, 0.625, 0.5])
     """
-    rates = prune_rates.items() if isinstance(prune_rates, Mapping) else [("*", prune_rates)]
-    schedule = PruningSchedule(tuple((pattern, float(rate)) for pattern, rate in rates), scope, float(target_sparsity))
+    schedule = _make_schedule(prune_rates, scope, target_sparsity)
     chosen = find_prunable_weights(model, include=include, exclude=exclude)
     weights = {name: weight.tensor for name, weight in chosen.items()}
     num_levels = schedule.find_last_level({name: weight.numel() for name, weight in weights.items()})
@@ -140,7 +140,7 @@ def compute_iterative_magnitude_pruning(
     )
     if initialise_fn is None and (num_replicates > 1 or plan.control_levels):
         check_reinitialisable(model)
-    plan = ExperimentPlan(**{**vars(plan), "subject": subject.describe()})
+    plan = replace(plan, subject=subject.describe())
     with tempfile.TemporaryDirectory() if run_folder is None else nullcontext(run_folder) as folder:
         return _run(Path(folder), plan, subject, model, progress=progress, keep=run_folder is not None)
 
@@ -162,6 +162,11 @@ class AdamTrainer:
                 compute_loss(model, batch, self.loss_fn).backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+
+
+def _make_schedule(prune_rates: float | Mapping[str, float], scope: Scope, target_sparsity: float) -> PruningSchedule:
+    rates = prune_rates.items() if isinstance(prune_rates, Mapping) else [("*", prune_rates)]
+    return PruningSchedule(tuple((pattern, float(rate)) for pattern, rate in rates), scope, float(target_sparsity))
 
 
 def _run(
