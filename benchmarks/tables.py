@@ -170,7 +170,34 @@ def tabulate_selection() -> str:
     return make_table(heads, *rows)
 
 
+def tabulate_demo() -> str:
+    """What the demo shows: dense, and the levels that have controls."""
+    summaries = load("demo")["summaries"]
+    shown = {0, *(s["level"] for s in summaries if s["branch"] != "ticket")}
+    rows = [
+        (
+            f"{100 * s['density']:.1f} %",
+            s["branch"] if s["level"] else "dense",
+            format_interval(s["value"]),
+            format_interval(s["minus_dense"], form="+.2f") if s["level"] else "",
+        )
+        for s in summaries
+        if s["level"] in shown
+    ]
+    return make_table(("weights", "branch", "test accuracy, %", "minus dense, points"), *rows)
+
+
+def tell_time_of_demo() -> str:
+    """How long the demo takes."""
+    figures = load("demo")
+    machine = figures["machine"]
+    seconds, cpus = figures["seconds"], machine["num_cpus"]
+    return f"It took {seconds:.0f} seconds on {cpus} cores ({machine['processor']}), after installation."
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "demo": tabulate_demo,
+    "demo-time": tell_time_of_demo,
     "lenet-experiment": tabulate_experiment,
     "lenet-claims": tabulate_claims,
     "holding": tabulate_holding,

@@ -110,6 +110,11 @@ class Mask(Mapping[str, Tensor]):
         """Bytes of memory the bits take."""
         return sum(bits.numel() for bits in self._bits.values())
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256, in hexadecimal, of names, shapes, bits and provenance."""
+        return _digest(self._content(), self._bits)
+
     def layer_sparsity(self) -> dict[str, float]:
         """Returns the fraction removed from each parameter, by name."""
         sizes = {name: shape.numel() for name, shape in self._shapes.items()}
@@ -160,8 +165,7 @@ class Mask(Mapping[str, Tensor]):
         Args:
             path: Where to; an existing file is replaced.
         """
-        content = json.dumps({"shapes": self._shapes, "provenance": self.provenance}, allow_nan=False)
-        label = {"format": FORMAT, "content": content, "sha256": _digest(content, self._bits)}
+        label = {"format": FORMAT, "content": self._content(), "sha256": self.digest}
         # One metadata key only: safetensors writes several in no fixed order, and equal masks must give equal bytes.
         write_tensors(Path(path), self._bits, {METADATA_KEY: json.dumps(label)})
 
@@ -197,6 +201,9 @@ class Mask(Mapping[str, Tensor]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["bits"], state["shapes"], state["provenance"])
+
+    def _content(self) -> str:
+        return json.dumps({"shapes": self._shapes, "provenance": self.provenance}, allow_nan=False)
 
     def _bits_of(self, other: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         mask = as_mask(other)

@@ -20,7 +20,8 @@ def save_results(results: Mapping[str, Any], path: str | Path) -> None:
     """Writes results as JSON, whole; masks go beside it, one file each.
 
     A tensor becomes its shape, dtype, mean, standard deviation, quantiles and a histogram: enough to draw it, not to
-    get it back. A `Mask` becomes the name of its file, and `load_results` gives it back.
+    get it back. A `Mask` becomes the name of its file, which is named by its content, and `load_results` gives it back.
+    Mask files that earlier results of the same name have left stay.
 
     Args:
         results: Values that JSON knows, tensors, masks, and mappings and sequences of them.
@@ -56,9 +57,8 @@ def load_results(path: str | Path) -> dict[str, Any]:
 
 def _to_json(value: Any, where: str, stem: str, masks: dict[str, Mask]) -> Any:  # noqa: ANN401 - any result
     if isinstance(value, Mask):
-        name = f"{stem}{where.replace('/', '.')}.mask.safetensors"
-        while name in masks:  # "a/b" and b within a look alike
-            name = f"_{name}"
+        # Named by content: a save that is cut off cannot leave older results pointing at newer masks.
+        name = f"{stem}.{value.digest[:16]}.mask.safetensors"
         masks[name] = value
         return {MASK_KEY: name, "sparsity": value.sparsity}
     if isinstance(value, Mapping):

@@ -8,8 +8,18 @@ from torch import Tensor, nn
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:
-    """Returns parameters and buffers by name, on the CPU, sharing no memory with the model."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+    """Returns parameters and buffers by name, on the CPU, sharing no memory with the model.
+
+    Raises:
+        TypeError: When a module keeps something else than tensors in its state.
+    """
+    state = model.state_dict()
+    odd = sorted(name for name, value in state.items() if not isinstance(value, Tensor))
+    if odd:
+        raise TypeError(
+            f"a model's state must consist of tensors, but {odd} do not; drop get_extra_state from the model"
+        )
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
 
 
 def hash_state(state: Mapping[str, Tensor]) -> str:
