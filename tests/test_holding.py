@@ -371,6 +371,24 @@ def test_masked_computes_as_the_pruned_copy_and_leaves_every_bit(make: Callable[
         torch.testing.assert_close(parameter.grad, other.grad * mask[name] if name in mask else other.grad)
 
 
+def test_masked_allocates_one_layer_at_a_time() -> None:
+    """Extra memory is at most the largest layer: what a forward pass of 4 layers allocates is 1 copy at a time."""
+    model = nn.Sequential(*[nn.Linear(256, 256, bias=False) for _ in range(4)])
+    mask = make_mask(model)
+    inputs = torch.randn(1, 256)
+    with torch.no_grad(), masked(model, mask):
+        model(inputs)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            model(inputs)
+    held, peak = 0, 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    layer_bytes = 256 * 256 * 4
+    assert layer_bytes <= peak < 1.1 * layer_bytes  # a tenth for activations
+
+
 def test_masked_ends_when_the_block_raises() -> None:
     model = nn.Linear(2, 2, bias=False)
     before = model(torch.ones(1, 2))

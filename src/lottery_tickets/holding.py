@@ -338,12 +338,19 @@ class _MaskedReads(TorchFunctionMode):
     def _replace(self, value: Any, copies: dict[int, Tensor]) -> Any:  # noqa: ANN401 - any argument
         if isinstance(value, nn.Parameter) and id(value) in self.masked_parameters:
             if id(value) not in copies:
-                name, mask = self.masked_parameters[id(value)]
-                pruned = ~unpack_bits(mask.bits[name].to(value.device), value.shape)
-                copies[id(value)] = value.masked_fill(pruned, 0)
+                copies[id(value)] = self._prune_copy(value)
             return copies[id(value)]
         if type(value) in (tuple, list):  # not their kin, such as torch.Size, which hold no parameters
             return type(value)(self._replace(item, copies) for item in value)
         if type(value) is dict:
             return {key: self._replace(item, copies) for key, item in value.items()}
         return value
+
+    def _prune_copy(self, parameter: nn.Parameter) -> Tensor:
+        name, mask = self.masked_parameters[id(parameter)]
+        bits = mask.bits[name].to(parameter.device)
+        if torch.is_grad_enabled() and parameter.requires_grad:
+            return parameter.masked_fill(~unpack_bits(bits, parameter.shape), 0)
+        copied = parameter.detach().clone()  # nothing but this copy is allocated
+        zero_pruned_(copied, bits)
+        return copied
