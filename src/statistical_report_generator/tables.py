@@ -1,4 +1,4 @@
-"""Summaries as text: a table for the terminal, the same for Markdown, and findings in words."""
+"""Summaries as a table for the terminal."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -38,9 +38,3 @@ def format_table(summaries: Sequence[BranchSummary]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])
-
-
-def format_markdown(summaries: Sequence[BranchSummary]) -> str:
-    """Returns the table in Markdown."""
-    rows = [HEADINGS, tuple("---" for _ in HEADINGS), *make_rows(summaries)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
