@@ -541,3 +541,24 @@ def test_wrong_arguments_are_refused(case: str, trains: bool) -> None:
     }
     with pytest.raises(error, match=message):
         compute_iterative_magnitude_pruning(model, data, target, train=trains, **settings)
+
+
+def test_an_iterator_is_no_dataloader() -> None:
+    """From the second epoch on it would train on nothing, in silence."""
+    batches = iter([(torch.randn(4, 4), torch.randint(2, (4,)))])
+    with pytest.raises(TypeError, match="dataloader must start anew each epoch, but a list_iterator is used up"):
+        compute_iterative_magnitude_pruning(nn.Linear(4, 2), batches, 0.5, train=True, num_epochs=1)
+
+
+def test_training_on_an_empty_dataloader_is_refused_also_beside_evaluation_data() -> None:
+    evaluation = [(torch.randn(4, 4), torch.randint(2, (4,)))]
+    with pytest.raises(ValueError, match="must hold at least one batch each epoch, but gave none"):
+        compute_iterative_magnitude_pruning(
+            nn.Linear(4, 2), [], 0.5, train=True, num_epochs=1, evaluation_dataloader=evaluation
+        )
+
+
+@pytest.mark.parametrize("batch", [{"x": torch.randn(4, 4)}, (None, torch.tensor([0]))], ids=["dict", "pair"])
+def test_a_batch_the_model_refuses_is_named_with_the_three_ways(batch: object) -> None:
+    with pytest.raises(TypeError, match=r"a batch must be a dict .* the model refused"):
+        compute_iterative_magnitude_pruning(nn.Linear(4, 2), [batch], 0.5, train=True, num_epochs=1)

@@ -2,7 +2,7 @@
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +96,7 @@ def compute_iterative_magnitude_pruning(
         `rewind_state` None.
 
     Raises:
+        TypeError: When `dataloader` is an iterator, which is used up after one epoch, or the model refuses a batch.
         ValueError: When an argument is out of range, the data is empty, or `run_folder` belongs to another experiment.
 
     Example:
@@ -107,9 +108,9 @@ def compute_iterative_magnitude_pruning(
         >>> found["final_mask"].num_kept, [training["density"] for training in found["trainings"]]
         (4, [1.0, 0.75, 0.625, 0.5])
     """
+    _check_restartable(dataloader)
     schedule = _make_schedule(prune_rates, scope, target_sparsity)
-    chosen = find_prunable_weights(model, include=include, exclude=exclude)
-    weights = {name: weight.tensor for name, weight in chosen.items()}
+    weights = {n: w.tensor for n, w in find_prunable_weights(model, include=include, exclude=exclude).items()}
     num_levels = schedule.find_last_level({name: weight.numel() for name, weight in weights.items()})
     if trainer_fn is None and not train:
         with seeded(seed):  # a shuffling data loader draws from the global generators
@@ -158,10 +159,19 @@ class AdamTrainer:
         optimizer = torch.optim.Adam(model.parameters(), self.learning_rate)
         model.train()
         for _ in range(epochs):
-            for batch in dataloader:
+            num_batches = 0
+            for num_batches, batch in enumerate(dataloader, start=1):  # noqa: B007 - counts the batches
                 compute_loss(model, batch, self.loss_fn).backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+            if not num_batches:
+                raise ValueError("the dataloader must hold at least one batch each epoch, but gave none; is it empty?")
+
+
+def _check_restartable(dataloader: Iterable[Any]) -> None:
+    if isinstance(dataloader, Iterator):
+        got = type(dataloader).__name__
+        raise TypeError(f"dataloader must start anew each epoch, but a {got} is used up after one; pass a list")
 
 
 def _make_schedule(prune_rates: float | Mapping[str, float], scope: Scope, target_sparsity: float) -> PruningSchedule:

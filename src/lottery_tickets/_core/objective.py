@@ -18,7 +18,7 @@ def compute_loss(model: nn.Module, batch: Any, loss_fn: LossFunction | None = No
         loss_fn: Called as `loss_fn(model, batch)`; returns the scalar mean loss.
 
     Raises:
-        TypeError: When the batch is none of the three.
+        TypeError: When the batch is none of the three, or the model refuses it.
         ValueError: When the model gives no loss or the loss is no scalar.
     """
     loss: Any
@@ -28,9 +28,9 @@ def compute_loss(model: nn.Module, batch: Any, loss_fn: LossFunction | None = No
         inputs = dict(batch)
         if "labels" not in inputs and "input_ids" in inputs:
             inputs["labels"] = inputs["input_ids"]
-        loss = getattr(model(**inputs), "loss", None)
+        loss = getattr(_call(model, **inputs), "loss", None)
     elif isinstance(batch, tuple | list) and len(batch) == 2:  # noqa: PLR2004 - a pair
-        loss = nn.functional.cross_entropy(_logits_of(model(batch[0])), _class_indices(batch[1]))
+        loss = nn.functional.cross_entropy(_logits_of(_call(model, batch[0])), _class_indices(batch[1]))
     else:
         raise TypeError(_three_ways(f"got a batch of type {type(batch).__name__}"))
     if not isinstance(loss, Tensor) or loss.numel() != 1:
@@ -42,8 +42,16 @@ def compute_loss(model: nn.Module, batch: Any, loss_fn: LossFunction | None = No
 def compute_logits(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor] | None:  # noqa: ANN401 - any batch
     """Returns logits and class indices of a pair, or None for a batch whose accuracy has no meaning here."""
     if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor):  # noqa: PLR2004 - a pair
-        return _logits_of(model(batch[0])), _class_indices(batch[1])
+        return _logits_of(_call(model, batch[0])), _class_indices(batch[1])
     return None
+
+
+def _call(model: nn.Module, *inputs: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever a model takes and gives
+    try:
+        return model(*inputs, **named)
+    except TypeError as error:
+        got = f"a dict with the keys {sorted(named)}" if named else f"inputs of type {type(inputs[0]).__name__}"
+        raise TypeError(_three_ways(f"the model refused {got}: {error}")) from error
 
 
 def _logits_of(output: Any) -> Tensor:  # noqa: ANN401 - a tensor, or a Hugging Face output
