@@ -253,7 +253,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = 200) -> bool:
     return False
 
 
-def kill_at(run: Path, moment: str, num_workers: int, *changes: str) -> None:
+def kill_and_check(run: Path, moment: str, num_workers: int, *changes: str) -> None:
     """Starts the command, kills it by SIGKILL when the moment has come, and sees that no worker outlives it."""
     arguments = ["imp", str(run), *SETTINGS, *changes, "--workers", str(num_workers)]
     with subprocess.Popen(
@@ -284,7 +284,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(
 ) -> None:
     run = tmp_path / "run"
     for moment in moments:
-        kill_at(run, moment, num_workers)
+        kill_and_check(run, moment, num_workers)
     finished = list_finished(run)
     assert len(finished) > 20
     assert main(["imp", str(run), *SETTINGS, "--workers", "1"]) == 0
@@ -298,7 +298,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(
 @pytest.mark.slow
 def test_workers_die_with_their_parent_in_mid_training(tmp_path: Path) -> None:
     """Four trainings of 3,000 steps are left when it is killed: half a minute of work that nobody waits for."""
-    kill_at(tmp_path / "run", "a training is there", 2, "--steps=3000", "--evaluate-every=3000")
+    kill_and_check(tmp_path / "run", "a training is there", 2, "--steps=3000", "--evaluate-every=3000")
 
 
 def test_a_finished_run_is_only_shown(uninterrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:

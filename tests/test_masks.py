@@ -298,7 +298,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def is_refused_or_same(content: bytes) -> bool:
+def check_refused_or_same(content: bytes) -> bool:
     """Whether a file of this content is refused by a ValueError that names it; else it must hold the very same mask."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "altered.safetensors"
@@ -314,7 +314,7 @@ def is_refused_or_same(content: bytes) -> bool:
 
 
 def test_a_truncated_file_is_refused_at_every_length(saved: bytes) -> None:
-    assert all(is_refused_or_same(saved[:length]) for length in range(len(saved)))
+    assert all(check_refused_or_same(saved[:length]) for length in range(len(saved)))
 
 
 @given(st.data())
@@ -324,7 +324,7 @@ def test_flipped_bytes_are_refused_or_harmless(saved: bytes, data: st.DataObject
     places = st.lists(st.integers(0, len(saved) - 1), min_size=1, max_size=3, unique=True)
     for place in data.draw(places):
         content[place] ^= data.draw(st.integers(1, 255))
-    is_refused_or_same(bytes(content))
+    check_refused_or_same(bytes(content))
 
 
 def test_every_flipped_bit_of_the_bits_is_refused(saved: bytes) -> None:
@@ -333,7 +333,7 @@ def test_every_flipped_bit_of_the_bits_is_refused(saved: bytes) -> None:
         for bit in range(8):
             content = bytearray(saved)
             content[place] ^= 1 << bit
-            assert is_refused_or_same(bytes(content))
+            assert check_refused_or_same(bytes(content))
 
 
 def write_foreign(path: Path, label: object) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from lottery_tickets.schedules import PruningSchedule
 from lottery_tickets.workloads.models import MODEL_NAMES, build_model
 from lottery_tickets.workloads.recipes import Recipe, digits_recipe, paper_recipe
 
@@ -15,8 +16,10 @@ from lottery_tickets.workloads.recipes import Recipe, digits_recipe, paper_recip
 def prunable_rates(name: str) -> dict[str, float]:
     generator = torch.Generator()
     model = build_model(name, input_shape=(3, 32, 32), num_classes=10, generator=generator)
-    modules = {key: module for key, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    return {key: paper_recipe(name).prune_rate(f"{key}.weight") for key in modules}
+    keys = [key for key, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    schedule = PruningSchedule(tuple(paper_recipe(name).prune_rates.items()), "layer")
+    groups = schedule.find_groups([f"{key}.weight" for key in keys])
+    return {key: group.prune_rate for key, group in zip(keys, groups, strict=True)}
 
 
 @pytest.mark.parametrize(
@@ -62,17 +65,6 @@ def test_resnet_prunes_neither_output_nor_shortcuts() -> None:
     kept = {key for key, rate in rates.items() if rate == 0}
     assert kept == {"output", "stages.1.0.shortcut.0", "stages.2.0.shortcut.0"}
     assert {rate for key, rate in rates.items() if key not in kept} == {0.20}
-
-
-def test_the_first_pattern_that_matches_counts() -> None:
-    recipe = dataclasses.replace(paper_recipe("conv-2"), prune_rates={"fc?.*": 0.3, "fc1.*": 0.4, "*": 0.5})
-    assert [recipe.prune_rate(f"{layer}.weight") for layer in ("fc1", "fc2", "output")] == [0.3, 0.3, 0.5]
-
-
-def test_a_parameter_no_pattern_matches_is_refused() -> None:
-    recipe = dataclasses.replace(paper_recipe("conv-2"), prune_rates={"fc*": 0.3})
-    with pytest.raises(ValueError, match=r"matches 'output.weight', got \['fc\*'\]"):
-        recipe.prune_rate("output.weight")
 
 
 @pytest.mark.parametrize("sort_keys", [False, True])

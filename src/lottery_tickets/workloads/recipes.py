@@ -7,7 +7,6 @@ otherwise. Change some with `dataclasses.replace(recipe, num_steps=8000)`.
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
-from fnmatch import fnmatchcase
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal
@@ -71,26 +70,6 @@ class Recipe:
         _check(self.scope in PRUNING_SCOPES, "scope", f"be one of {PRUNING_SCOPES}", self.scope)
         for pattern, rate in self.prune_rates.items():
             _check(0 <= rate < 1, f"prune_rates[{pattern!r}]", "lie in [0, 1)", rate)
-
-    def prune_rate(self, parameter_name: str) -> float:
-        """Returns the share of one parameter's survivors that a round prunes: the rate of the first pattern to match.
-
-        Args:
-            parameter_name: A name as in `model.named_parameters()`.
-
-        Raises:
-            ValueError: No pattern matches.
-
-        >>> paper_recipe("lenet-300-100").prune_rate("output.weight")
-        0.1
-        """
-        for pattern, rate in self.prune_rates.items():
-            if fnmatchcase(parameter_name, pattern):
-                return rate
-        raise ValueError(
-            f"prune_rates must have a pattern that matches {parameter_name!r}, got {list(self.prune_rates)}; "
-            "add one, for instance '*'"
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a JSON-able dict; `prune_rates` is a list of pairs, for the order of its patterns matters.
