@@ -1,7 +1,16 @@
-"""Something to prune: data sets, models and the papers' recipes."""
+"""Something to prune: data sets, models, language models and the papers' recipes."""
 
 from lottery_tickets.workloads.data import ImageData, load_digits_data, load_fashion_mnist, load_mnist_format
 from lottery_tickets.workloads.idx import read_idx
+from lottery_tickets.workloads.language import (
+    TextData,
+    Tokenizer,
+    create_token_batches,
+    load_language_model,
+    load_minilm,
+    load_smollm2,
+    load_speeches,
+)
 from lottery_tickets.workloads.models import (
     MODEL_NAMES,
     Conv2,
@@ -25,13 +34,20 @@ __all__ = [
     "LeNet300100",
     "Recipe",
     "ResNet20",
+    "TextData",
+    "Tokenizer",
     "Workload",
     "build_model",
+    "create_token_batches",
     "digits_recipe",
     "initialise_",
     "load_digits_data",
     "load_fashion_mnist",
+    "load_language_model",
+    "load_minilm",
     "load_mnist_format",
+    "load_smollm2",
+    "load_speeches",
     "load_workload",
     "paper_recipe",
     "read_idx",
