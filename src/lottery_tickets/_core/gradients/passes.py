@@ -1,0 +1,218 @@
+"""Forward and backward passes of a batch: all samples at once, or one sample with torch's own weight gradients."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from lottery_tickets._core.gradients.losses import Labels, LossCall, LossCalls
+from lottery_tickets._core.gradients.places import Place, find_place
+from lottery_tickets._core.gradients.rules import RULES
+from lottery_tickets._core.gradients.tracking import NotSeparableError, Tracker
+from lottery_tickets._core.gradients.uses import DirectUse, Use
+from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.parameters import PrunableWeight, clean_name, unwrap
+
+Receive = Callable[[Place, Sequence[Use]], None]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is differentiated.
+
+    Attributes:
+        loss_fn: The caller's loss; None for the model's own.
+        labels: Those of the data ("empirical"), drawn from the model ("sampled"), or each class in turn ("exact").
+        generator: What labels are drawn with.
+        autocast: The dtype of mixed precision, None for none.
+    """
+
+    loss_fn: LossFunction | None
+    labels: Labels
+    generator: torch.Generator
+    autocast: torch.dtype | None = None
+
+
+@final
+class Passes:
+    """Runs batches through a model whose parameters are never touched: copies of their handles are handed in instead.
+
+    A handle shares the memory of its parameter, but neither its gradient nor its hooks; so `.grad` stays as it is.
+    """
+
+    def __init__(self, model: nn.Module, weights: Mapping[str, PrunableWeight], objective: Objective) -> None:
+        self.objective = objective
+        self.module = _LossModule(unwrap(model), objective.loss_fn)
+        self.weights = {name: _lay_out(weight.tensor.detach()) for name, weight in weights.items()}
+        self.output_dims = {name: weight.output_dims for name, weight in weights.items()}
+        self.device = next(iter(self.weights.values())).device
+
+    def run_whole(self, batch: object, num_samples: int) -> "WholeBatch":
+        """Returns a batch after its forward pass, its uses of the weights known.
+
+        Raises:
+            NotSeparableError: When the gradients cannot be told apart by sample.
+        """
+        handles = {name: weight.detach() for name, weight in self.weights.items()}
+        tracker = Tracker(handles, num_samples, self._watch_losses(num_samples), RULES)
+        loss = self._forward(batch, handles, tracker)
+        tracker.check_forward()
+        call = tracker.losses.find(loss)
+        if call is None or call.counts is None:
+            raise NotSeparableError("the loss is not one mean that a loss function of torch returned")
+        if not loss.requires_grad:
+            raise _independent_of(self.weights)
+        return WholeBatch(tracker, loss, call, self.objective.labels)
+
+    def run_single(self, sample: object) -> "SingleSample":
+        """Returns a batch of one sample after its forward pass."""
+        handles = {name: weight.detach().requires_grad_() for name, weight in self.weights.items()}
+        tracker = Tracker({}, 1, self._watch_losses(1), {})
+        loss = self._forward(sample, handles, tracker)
+        if not loss.requires_grad:
+            raise _independent_of(self.weights)
+        call = tracker.losses.find(loss)
+        if call is None and self.objective.labels != "empirical":
+            raise ValueError(
+                f"labels {self.objective.labels!r} need a loss that torch's cross_entropy returns, but this one is "
+                "computed otherwise; use labels 'empirical'"
+            )
+        places = {name: list(self._places_of(name)) for name in handles}
+        return SingleSample(handles, places, loss, call, self.objective.labels)
+
+    def _places_of(self, name: str) -> Iterator[Place]:
+        """Yields the place of each matrix (outputs, inputs) of a weight: one, or as many as there are experts."""
+        weight, output_dims = self.weights[name], self.output_dims[name]
+        inner = [dim for dim in range(weight.ndim) if dim not in output_dims]
+        ordered = weight.permute(*output_dims, *inner) if weight.ndim > 1 else weight
+        for index in itertools.product(*(range(size) for size in ordered.shape[: len(output_dims) - 1])):
+            yield find_place(name, weight, ordered[index] if index else ordered)
+
+    def _watch_losses(self, num_samples: int) -> LossCalls:
+        return LossCalls(num_samples, self.objective.labels, self.objective.generator)
+
+    def _forward(self, batch: object, handles: Mapping[str, Tensor], tracker: Tracker) -> Tensor:
+        given: dict[str, Tensor] = {}
+        for raw_name, parameter in self.module.named_parameters():
+            name = clean_name(raw_name.removeprefix("model."))
+            given[raw_name] = handles[name] if name in handles else parameter.detach()
+        autocast = self.objective.autocast
+        precision = torch.autocast(self.device.type, autocast) if autocast else contextlib.nullcontext()
+        with torch.enable_grad(), precision, tracker:
+            loss: Tensor = torch.func.functional_call(self.module, given, (batch,))
+        return loss
+
+
+@final
+@dataclass(frozen=True)
+class WholeBatch:
+    """A batch after its forward pass, all samples at once."""
+
+    tracker: Tracker
+    loss: Tensor
+    call: LossCall
+    labels: Labels
+
+    def run_backward(self, receive: Receive, scale: Tensor | None = None, *, keep_graph: bool = False) -> None:
+        """Runs the backward pass and hands each weight's gradients to `receive`, each sample's times its scale."""
+        self.tracker.receive = receive
+        if self.labels == "exact":
+            self.tracker.scale = scale
+            _run_classes(self.call, self.tracker.finish_backward, keep_graph=keep_graph)
+            return
+        counts = self.call.counts
+        num_samples = self.tracker.num_samples
+        if counts is not None and bool((counts != counts[0]).any() | (counts[0] == 0)):
+            # A sample's loss is the mean over its own terms; one that has none has no loss, 0 / 0.
+            shares = counts.sum() / (counts * num_samples)
+            shares = torch.where(counts > 0, shares, torch.nan).to(self.loss.device)
+            scale = shares if scale is None else shares * scale
+        self.tracker.scale = scale
+        self.loss.backward(torch.full_like(self.loss, num_samples), retain_graph=keep_graph)
+        self.tracker.finish_backward()
+
+
+@final
+@dataclass(frozen=True)
+class SingleSample:
+    """A sample after its forward pass, whose weight gradients torch computes."""
+
+    handles: Mapping[str, Tensor]
+    places: Mapping[str, Sequence[Place]]
+    loss: Tensor
+    call: LossCall | None
+    labels: Labels
+
+    def run_backward(self, receive: Receive, scale: Tensor | None = None, *, keep_graph: bool = False) -> None:
+        """Runs the backward pass and hands over each weight's gradient as soon as it is there; then frees it."""
+
+        def make_hook(name: str) -> Callable[[Tensor], None]:
+            def hand_over(handle: Tensor) -> None:
+                gradient, handle.grad = handle.grad, None
+                if gradient is not None:
+                    gradient = gradient if scale is None else gradient * scale.to(gradient)
+                    self._hand_over(name, handle, gradient, receive)
+
+            return hand_over
+
+        hooks = [h.register_post_accumulate_grad_hook(make_hook(name)) for name, h in self.handles.items()]
+        try:
+            if self.labels == "exact" and self.call is not None:
+                _run_classes(self.call, lambda: None, keep_graph=keep_graph)
+            else:
+                self.loss.backward(retain_graph=keep_graph)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _hand_over(self, name: str, handle: Tensor, gradient: Tensor, receive: Receive) -> None:
+        laid_out = torch.empty_like(handle, requires_grad=False).copy_(gradient)
+        for place in self.places[name]:
+            matrix = place.of(laid_out)
+            receive(place, [DirectUse(matrix.reshape(1, len(matrix), -1))])
+
+
+def _run_classes(call: LossCall, finish: Callable[[], None], *, keep_graph: bool) -> None:
+    """Runs a backward pass for each class c, of the loss at label c times the square root of c's probability."""
+    logits = call.logits
+    if logits.ndim != 2 or (call.counts is not None and len(logits) != len(call.counts)):  # noqa: PLR2004 - samples, classes
+        raise ValueError(
+            "labels 'exact' need one prediction a sample, logits of shape (samples, classes), "
+            f"got {tuple(logits.shape)}; use labels 'sampled'"
+        )
+    probabilities = logits.detach().softmax(-1)
+    num_classes = logits.shape[1]
+    for label in range(num_classes):
+        gradient = probabilities.clone()
+        gradient[:, label] -= 1
+        gradient *= probabilities[:, label : label + 1].sqrt()
+        logits.backward(gradient, retain_graph=keep_graph or label < num_classes - 1)
+        finish()
+
+
+class _LossModule(nn.Module):
+    """From a batch to its loss, so that torch.func.functional_call can hand weights in."""
+
+    def __init__(self, model: nn.Module, loss_fn: LossFunction | None) -> None:
+        super().__init__()
+        self.model, self.loss_fn = model, loss_fn
+
+    def forward(self, batch: Any) -> Tensor:  # noqa: ANN401 - any batch
+        return compute_loss(self.model, batch, self.loss_fn)
+
+
+def _lay_out(weight: Tensor) -> Tensor:
+    """Returns the weight, or a copy when its elements do not fill their memory, so that sums can be laid out alike."""
+    return weight if torch.empty_like(weight).stride() == weight.stride() else weight.contiguous()
+
+
+def _independent_of(weights: Mapping[str, Tensor]) -> ValueError:
+    some = ", ".join(list(weights)[:5])
+    return ValueError(
+        f"the loss must depend on a chosen weight, but has no gradient for any of {some}; "
+        "check include= and that the model does not run under no_grad"
+    )

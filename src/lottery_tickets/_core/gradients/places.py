@@ -1,0 +1,48 @@
+"""Where a weight that a call has used lies in its parameter: all of it, one expert of many, a third of a projection."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Place:
+    """A parameter or a part of it, as a strided view.
+
+    Attributes:
+        name: Of the parameter.
+        offset: Of the first element, counted from the parameter's first.
+        shape: Of the part; (1,) for a number.
+        stride: Of the part, in elements.
+    """
+
+    name: str
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def end(self) -> int:
+        """Returns the offset after the last element."""
+        return self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True)) + 1
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Returns this part of a tensor that is laid out as the parameter."""
+        return tensor.as_strided(self.shape, self.stride, tensor.storage_offset() + self.offset)
+
+
+def find_place(name: str, parameter: Tensor, part: Tensor) -> Place:
+    """Returns the place of a view of a parameter."""
+    offset = part.storage_offset() - parameter.storage_offset()
+    return Place(name, offset, tuple(part.shape) or (1,), tuple(part.stride()) or (1,))
+
+
+def find_overlap(places: Iterable[Place]) -> str | None:
+    """Returns the name of a parameter of which two places may share elements, None when all are apart."""
+    ordered = sorted(places, key=lambda place: (place.name, place.offset))
+    for place, following in pairwise(ordered):
+        if place.name == following.name and following.offset < place.end:
+            return place.name
+    return None

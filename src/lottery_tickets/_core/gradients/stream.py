@@ -1,0 +1,276 @@
+"""The stream: batches in, sums over samples out. Whole batches where calls can be taken apart, else sample by sample.
+
+Which of the two is decided by a test, not by trust: the gradient norms of two samples, found from a batch of the two,
+must be those of each sample alone. So a layer that mixes samples, or an input whose samples are not its first
+dimension, is found on the model and the data at hand.
+"""
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lottery_tickets._core.determinism import derive_seed, make_generator, seeded
+from lottery_tickets._core.gradients.losses import Labels
+from lottery_tickets._core.gradients.passes import Objective, Passes, Receive, SingleSample, WholeBatch
+from lottery_tickets._core.gradients.places import Place
+from lottery_tickets._core.gradients.samples import cut_batches, move_batch, take_samples
+from lottery_tickets._core.gradients.sums import ValueSums, compute_square_norms
+from lottery_tickets._core.gradients.tracking import NotSeparableError
+from lottery_tickets._core.gradients.uses import Use
+from lottery_tickets._core.gradients.values import Value
+from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.parameters import PrunableWeight
+
+logger = logging.getLogger(__name__)
+
+# How far the norms of one sample, computed in two ways, may lie apart: rounding, and nothing else. Samples that are
+# mixed up differ by tens of percent.
+TOLERANCE: Final = 1e-3  # also for float64 weights: many models compute norms and losses in float32
+LOW_PRECISION_TOLERANCE: Final = 0.1
+MOST_PAIRS_TRIED: Final = 4
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How gradients are computed and kept; nothing here but `labels`, `autocast` and `gradient_clip` changes a result.
+
+    Attributes:
+        loss_fn: The caller's loss.
+        labels: "empirical", "sampled" or "exact".
+        gradient_clip: The largest norm of a sample's gradient over the chosen weights; None for no limit.
+        block_elements: The most per-sample gradients in memory at once.
+        offload: Whether sums are kept on the CPU.
+        autocast: The dtype of mixed precision.
+        squares: Whether squares are summed, for standard errors.
+        nonfinite_limit: The largest share of samples that may have no finite gradient.
+        seed: Of labels that are drawn, and of a loader that shuffles.
+        progress: Whether to show a bar.
+    """
+
+    loss_fn: LossFunction | None = None
+    labels: Labels = "empirical"
+    gradient_clip: float | None = None
+    block_elements: int | None = None
+    offload: bool = False
+    autocast: torch.dtype | None = None
+    squares: bool = False
+    nonfinite_limit: float = 0.01
+    seed: int = 42
+    progress: bool = False
+
+
+@final
+class GradientStream:
+    """Sums of values of per-sample gradients over a data set.
+
+    Attributes:
+        num_samples: Seen so far.
+        reason: Why samples are run one at a time; None when whole batches are.
+    """
+
+    def __init__(
+        self, model: nn.Module, weights: Mapping[str, PrunableWeight], values: Sequence[Value], settings: StreamSettings
+    ) -> None:
+        self.settings, self.model = settings, model
+        generator = make_generator(settings.seed, "labels")
+        self.passes = Passes(
+            model, weights, Objective(settings.loss_fn, settings.labels, generator, settings.autocast)
+        )
+        self.sums = {value.name: self._make_sums(value) for value in values}
+        self.squares = {value.name: self._make_sums(value.squared()) for value in values if settings.squares}
+        self.num_samples = self.num_batches = self.num_clipped = self.num_bad = 0
+        self.dropped: Counter[Place] = Counter()
+        self.reason: str | None = None
+        self._verified: set[bool] = set()  # whether batches of one sample, and of more, are known to come out right
+
+    def run(
+        self,
+        dataloader: Iterable[Any],
+        limit: int,
+        stops: Sequence[int] = (),
+        is_settled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Adds the samples of a loader, up to a limit; at each of `stops` the caller may end it.
+
+        Raises:
+            ValueError: When there is no sample, too many are not finite, or a sum overflows.
+        """
+        bar = tqdm(total=limit, unit="sample", disable=not self.settings.progress)
+        with seeded(derive_seed(self.settings.seed, "loader")), _evaluating(self.model), bar:
+            for batch, size in cut_batches(dataloader, limit, stops):
+                self._add_batch(move_batch(batch, self.passes.device), size)
+                bar.update(size)
+                if self.num_samples in stops and is_settled():
+                    break
+        if not self.num_samples:
+            raise ValueError("the dataloader must hold at least one sample, but gave none; is it empty?")
+        self._check_finite()
+
+    def compute_means(self, value: Value) -> dict[str, Tensor]:
+        """Returns the mean over samples of a value, by parameter name."""
+        return self._divide(self.sums[value.name])
+
+    def compute_standard_errors(self, value: Value) -> dict[str, Tensor]:
+        """Returns the standard error of each mean: the samples' standard deviation over the root of their number."""
+        means, squares = self.compute_means(value), self._divide(self.squares[value.name])
+        rest = max(1, self.num_samples - 1)
+        return {name: (squares[name] - mean.square()).clamp_(min=0).div_(rest).sqrt_() for name, mean in means.items()}
+
+    def _add_batch(self, batch: object, size: int) -> None:
+        self.num_batches += 1
+        many = size > 1
+        if self.reason is None and many not in self._verified:
+            self._verify(batch, size)
+        if self.reason is None and many in self._verified:
+            try:
+                self._add_whole(batch, size)
+            except NotSeparableError as error:  # raised in the forward pass, so nothing has been added
+                self._fall_back(str(error))
+        if self.reason is not None or many not in self._verified:
+            for start in range(size):
+                self._add_single(take_samples(batch, start, start + 1) if many else batch)
+        self.num_samples += size
+        if self.num_bad > max(1, self.settings.nonfinite_limit * max(self.num_samples, 100)):
+            raise ValueError(
+                f"at most {self.settings.nonfinite_limit:.2%} of the samples may have gradients that are not finite, "
+                f"but {self.num_bad} of {self.num_samples} have; look for NaN in the data, or lower the precision's demands"
+            )
+
+    def _add_whole(self, batch: object, size: int) -> None:
+        ready = self.passes.run_whole(batch, size)
+        ready.run_backward(self._receive, self._find_scale(ready, size), keep_graph=False)
+        self.dropped.update(ready.tracker.dropped)
+        self.num_bad += int(ready.tracker.bad_samples.sum())
+
+    def _add_single(self, sample: object) -> None:
+        ready = self.passes.run_single(sample)
+        bad: list[Place] = []
+
+        def receive(place: Place, uses: Sequence[Use]) -> None:
+            if all(bool(use.gradients.isfinite().all()) for use in uses):
+                self._receive(place, uses)
+            else:
+                bad.append(place)
+
+        ready.run_backward(receive, self._find_scale(ready, 1))
+        self.dropped.update(set(bad))
+        self.num_bad += bool(bad)
+
+    def _find_scale(self, ready: WholeBatch | SingleSample, size: int) -> Tensor | None:
+        """Returns the factors that clip each sample's gradient, after a backward pass that only takes norms."""
+        limit = self.settings.gradient_clip
+        if limit is None:
+            return None
+        norms = sum(_find_square_norms(ready, self.settings.block_elements, keep_graph=True).values()).sqrt()
+        clipped = norms > limit
+        self.num_clipped += int(clipped.sum())
+        return torch.where(clipped, limit / norms, torch.ones_like(norms))
+
+    def _receive(self, place: Place, uses: Sequence[Use]) -> None:
+        for sums in (*self.sums.values(), *self.squares.values()):
+            sums.add(place, uses)
+
+    def _verify(self, batch: object, size: int) -> None:
+        """Compares the norms of two samples from a batch of both with those of each alone; decides how to go on."""
+        for start in range(0, max(1, min(size - 1, MOST_PAIRS_TRIED))):
+            stop = min(size, start + 2)
+            alone: dict[str, list[Tensor]] = {name: [] for name in self.passes.weights}
+            state = self.passes.objective.generator.get_state()
+            try:
+                pair = self.passes.run_whole(take_samples(batch, start, stop), stop - start)
+                together = _find_square_norms(pair, self.settings.block_elements)
+            except NotSeparableError as error:
+                self.passes.objective.generator.set_state(state)
+                self._fall_back(str(error))
+                return
+            self.passes.objective.generator.set_state(state)
+            for i in range(start, stop):
+                ready = self.passes.run_single(take_samples(batch, i, i + 1) if size > 1 else batch)
+                found = _find_square_norms(ready, self.settings.block_elements)
+                for name, norms in alone.items():
+                    norms.append(found.get(name, torch.zeros(1)))
+            self.passes.objective.generator.set_state(state)
+            if self._compare(together, {name: torch.cat(norms).cpu() for name, norms in alone.items()}, size):
+                return
+
+    def _compare(self, together: Mapping[str, Tensor], alone: Mapping[str, Tensor], size: int) -> bool:
+        """Returns whether the norms decide: they differ between samples, so that samples mixed up would show."""
+        is_low = any(torch.finfo(weight.dtype).bits < 32 for weight in self.passes.weights.values())  # noqa: PLR2004 - bits
+        tolerance = LOW_PRECISION_TOLERANCE if is_low or self.settings.autocast is not None else TOLERANCE
+        if not all(bool(norms.isfinite().all()) for norms in alone.values()):
+            return False
+        floor = 1e-12 * max(float(norms.max()) for norms in alone.values())
+        for name, expected in alone.items():
+            got = together.get(name, torch.zeros_like(expected)).cpu().to(expected.dtype)
+            if bool(((got - expected).abs() > tolerance * torch.maximum(got, expected) + floor).any()):
+                self._fall_back(
+                    f"the gradient of {name!r} in a batch is not that of each sample alone; the model mixes samples, or "
+                    "keeps them in another dimension than the first"
+                )
+                return True
+        if size > 1 and all(torch.equal(norms[0], norms[1]) for norms in alone.values()):
+            return False
+        self._verified.add(size > 1)
+        return True
+
+    def _fall_back(self, reason: str) -> None:
+        self.reason = reason
+        logger.warning("running one sample at a time, which is slower: %s", reason)
+
+    def _make_sums(self, value: Value) -> ValueSums:
+        device = torch.device("cpu") if self.settings.offload else None
+        totals = {
+            name: torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32), device=device)
+            for name, weight in self.passes.weights.items()
+        }
+        return ValueSums(value, totals, self.passes.weights, self.settings.block_elements)
+
+    def _divide(self, sums: ValueSums) -> dict[str, Tensor]:
+        means = {name: total / self.num_samples for name, total in sums.totals.items()}
+        for place, num_dropped in self.dropped.items():
+            # These samples have no gradient here: the mean is over the others.
+            place.of(means[place.name]).mul_(self.num_samples / max(1, self.num_samples - num_dropped))
+        return {name: mean.contiguous() for name, mean in means.items()}
+
+    def _check_finite(self) -> None:
+        for sums in (*self.sums.values(), *self.squares.values()):
+            for name, total in sums.totals.items():
+                if not bool(total.sum().isfinite()) and not bool(total.isfinite().all()):
+                    raise ValueError(
+                        f"the sum of {sums.value.name} must be finite, but overflows for {name!r}; "
+                        "scale the loss down or clip with gradient_clip="
+                    )
+
+
+def _find_square_norms(
+    ready: WholeBatch | SingleSample, block_elements: int | None, *, keep_graph: bool = False
+) -> dict[str, Tensor]:
+    """Returns for each weight the square of the norm of each sample's gradient, shape (samples,)."""
+    norms: dict[str, Tensor] = {}
+
+    def receive(place: Place, uses: Sequence[Use]) -> None:
+        found = compute_square_norms(uses, block_elements)
+        norms[place.name] = norms[place.name] + found if place.name in norms else found
+
+    ready.run_backward(receive, keep_graph=keep_graph)
+    return norms
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the block the model is in evaluation mode and runs uncompiled; afterwards each module is as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.compiler.set_stance("force_eager"), torch.inference_mode(mode=False):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,287 @@
+"""Watches a forward pass: finds every use of the weights, and collects their per-sample gradients in the backward pass.
+
+A function mode sees each torch function that is handed a weight or a view of one. Either a rule knows how the call's
+output gradient becomes the weight's per-sample gradients, or the model is declared not separable. Nothing is guessed
+from module types, so functional calls, tied weights and modules called twice are no special cases.
+"""
+
+import types
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, final
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from lottery_tickets._core.gradients.losses import LOSSES, LossCalls
+from lottery_tickets._core.gradients.places import Place, find_overlap, find_place
+from lottery_tickets._core.gradients.uses import Use
+
+PART: Final = "_lottery_part"  # attribute of a weight handed to the model, and of its views and casts
+ROWS: Final = "_lottery_rows"  # attribute of activations whose rows are not in the order of the samples
+VIEWS: Final = frozenset({
+    "t", "T", "mT", "transpose", "swapaxes", "permute", "movedim", "chunk", "split", "unbind", "narrow", "select",
+    "view", "reshape", "squeeze", "unsqueeze", "flatten", "unflatten", "__getitem__",
+})  # fmt: skip
+CASTS: Final = frozenset({"to", "type", "float", "half", "bfloat16", "double", "contiguous", "clone", "requires_grad_"})
+HARMLESS: Final = frozenset({"detach", "data", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_empty", "grad"})
+ROW_WISE: Final = frozenset({
+    "chunk", "split", "mul", "add", "sub", "to", "type_as", "float", "silu", "gelu", "relu", "sigmoid", "tanh",
+    "clamp", "contiguous", "dropout", "masked_fill", "hardtanh", "softplus", "mish", "leaky_relu",
+})  # fmt: skip
+
+
+class NotSeparableError(Exception):
+    """The gradients of a batch cannot be told apart by sample; the message says why."""
+
+
+class Part(NamedTuple):
+    """A weight or a view of one, in the layout of its parameter whatever the cast."""
+
+    name: str
+    view: Tensor
+
+
+Collector = tuple[Place, Callable[..., Use]]
+Rule = Callable[..., Any]
+
+
+@final
+class Tracker(TorchFunctionMode):
+    """The uses of some weights in one forward pass of a batch.
+
+    Attributes:
+        num_samples: In the batch.
+        receive: Called with a place and all its uses when its gradients are complete.
+        scale: Factor of each sample's gradient, shape (samples,); None for 1.
+        dropped: For each place the number of samples that were left out because their gradient is not finite.
+        bad_samples: Which samples those are.
+        is_second: Whether the samples are the second dimension, as inside multi_head_attention_forward.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], num_samples: int, losses: LossCalls, rules: Mapping[str, Rule]) -> None:
+        super().__init__()
+        self.weights, self.num_samples, self.losses, self.rules = weights, num_samples, losses, rules
+        self.receive: Callable[[Place, Sequence[Use]], None] | None = None
+        self.scale: Tensor | None = None
+        self.dropped: Counter[Place] = Counter()
+        self.bad_samples = torch.zeros(num_samples, dtype=torch.bool)
+        self.is_second = False
+        self._counts: Counter[Place] = Counter()
+        self._pending: dict[Place, list[Use]] = defaultdict(list)
+        self._anchor = torch.empty(0, requires_grad=True)
+        for name, weight in weights.items():
+            setattr(weight, PART, Part(name, weight))
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - whatever torch functions return
+        kwargs = kwargs or {}
+        if func in LOSSES:
+            return self.losses.call(func, args, kwargs)
+        parts = [part for part in map(get_part, _find_tensors((*args, *kwargs.values()))) if part is not None]
+        name = _name_of(func)
+        if not parts or not torch.is_grad_enabled():
+            return self._carry_rows(name, args, func(*args, **kwargs))
+        if name in self.rules:
+            return self.rules[name](self, func, *args, **kwargs)
+        if name in VIEWS | CASTS:
+            return _follow(name, func, args, kwargs, parts)
+        result = func(*args, **kwargs)
+        if name in HARMLESS or not any(tensor.is_floating_point() for tensor in _find_tensors((result,))):
+            return result
+        raise NotSeparableError(f"{parts[0].name!r} is used by {name}, for which there is no rule")
+
+    def tap(self, output: Tensor, saved: Sequence[Tensor], collectors: Sequence[Collector]) -> Tensor:
+        """Returns the output, such that the collectors' uses are made when its gradient is known.
+
+        Args:
+            output: Of the call, fresh.
+            saved: What the uses are made from, beside the gradient of the output.
+            collectors: For each weight its place, and a function of the gradient and `saved` that makes its use.
+        """
+        self._counts.update(place for place, _ in collectors)
+
+        def collect(gradient: Tensor, *tensors: Tensor) -> None:
+            for place, make in collectors:
+                self._collect(place, make(gradient, *tensors))
+
+        if not collectors:
+            return output
+        tapped: Tensor = _Tap.apply(output, self._anchor, collect, *(tensor.detach() for tensor in saved))
+        return tapped
+
+    def find_place(self, weight: Tensor, view: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Place | None:
+        """Returns where a weight lies, seen through a further view; None when it is not tracked."""
+        part = get_part(weight)
+        return None if part is None else find_place(part.name, self.weights[part.name], view(part.view))
+
+    def find_layout(self, inputs: Tensor) -> Callable[[Tensor], Tensor]:
+        """Returns the function that sorts (..., columns) into (samples, positions, columns), for tensors such as these.
+
+        Raises:
+            NotSeparableError: When rows and samples cannot be matched.
+        """
+        num_samples, rows = self.num_samples, getattr(inputs, ROWS, None)
+        if rows is not None:
+            return lambda tensor: pad_rows(tensor, rows, num_samples)
+        num_rows = inputs.shape[:-1].numel()
+        if inputs.ndim < 2 or (num_rows if self.is_second else len(inputs)) % num_samples:  # noqa: PLR2004 - rows, columns
+            raise NotSeparableError(f"a layer's input of shape {tuple(inputs.shape)} is not divided by {num_samples} samples")
+        if self.is_second:
+            return lambda tensor: tensor.reshape(-1, num_samples, tensor.shape[-1]).transpose(0, 1)
+        return lambda tensor: tensor.reshape(num_samples, -1, tensor.shape[-1])
+
+    def check_forward(self) -> None:
+        """Raises NotSeparableError when one element of a weight was used as part of two different views."""
+        name = find_overlap(self._counts)
+        if name is not None:
+            raise NotSeparableError(f"parts of {name!r} that are used overlap")
+
+    def finish_backward(self) -> None:
+        """Hands over what is left: places of which some use has no gradient."""
+        for place in list(self._pending):
+            self._hand_over(place)
+
+    def _collect(self, place: Place, use: Use) -> None:
+        self._pending[place].append(use)
+        if len(self._pending[place]) == self._counts[place]:
+            self._hand_over(place)
+
+    def _hand_over(self, place: Place) -> None:
+        uses: Sequence[Use] = self._pending.pop(place)
+        if self.scale is not None:
+            scale = self.scale.to(uses[0].gradients)
+            uses = [replace(use, gradients=use.gradients * _unsqueeze_like(scale, use.gradients)) for use in uses]
+        if not all(bool(tensor.sum().isfinite()) for use in uses for tensor in _numbers_of(use)):
+            uses = self._drop_bad_samples(place, uses)
+        if self.receive is not None:
+            self.receive(place, uses)
+
+    def _drop_bad_samples(self, place: Place, uses: Sequence[Use]) -> Sequence[Use]:
+        good = torch.ones(self.num_samples, dtype=torch.bool, device=uses[0].gradients.device)
+        for use in uses:
+            for tensor in _numbers_of(use):
+                good &= tensor.flatten(1).isfinite().all(1)
+        self.dropped[place] += int((~good).sum())
+        self.bad_samples |= ~good.cpu()
+        return [
+            replace(use, **{key: _zero_samples(value, good) for key, value in vars(use).items() if isinstance(value, Tensor)})
+            for use in uses
+        ]
+
+    def _carry_rows(self, name: str, args: tuple[Any, ...], result: Any) -> Any:  # noqa: ANN401 - any result
+        """Returns the result, marked with the sample of each row where rows were picked, as routing to experts does."""
+        if name in {"__getitem__", "index_select"} and isinstance(result, Tensor) and result.is_floating_point():
+            index = args[-1]
+            if isinstance(index, Tensor) and index.ndim == 1 and index.dtype == torch.long:
+                rows = getattr(args[0], ROWS, None)
+                if rows is None and len(args[0]) % self.num_samples == 0:
+                    rows = torch.arange(len(args[0]), device=index.device) // (len(args[0]) // self.num_samples)
+                if rows is not None:
+                    setattr(result, ROWS, rows[index])
+        elif name in ROW_WISE:
+            for tensor in _find_tensors(args):
+                copy_rows(tensor, result)
+        return result
+
+
+@final
+class _Tap(torch.autograd.Function):
+    """The identity, with a function that is called with the gradient and what was saved."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, anchor: Tensor, collect: Callable[..., None], *saved: Tensor) -> Tensor:  # noqa: ANN401, ARG004 - torch's protocol; the anchor needs a gradient, so the output does
+        ctx.mark_dirty(output)
+        ctx.save_for_backward(*saved)
+        ctx.collect, ctx.num_saved = collect, len(saved)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # noqa: ANN401 - as above
+        ctx.collect(gradient, *ctx.saved_tensors)
+        return gradient, None, None, *[None] * ctx.num_saved
+
+
+def get_part(tensor: object) -> Part | None:
+    """Returns which weight a tensor is or is a view of, None for others."""
+    return getattr(tensor, PART, None)
+
+
+def copy_rows(source: Tensor, result: Any) -> None:  # noqa: ANN401 - any result
+    """Marks results of as many rows with the same samples."""
+    rows = getattr(source, ROWS, None)
+    if rows is not None:
+        for tensor in _find_tensors((result,)):
+            if tensor.ndim and len(tensor) == len(rows):
+                setattr(tensor, ROWS, rows)
+
+
+def pad_rows(tensor: Tensor, rows: Tensor, num_samples: int) -> Tensor:
+    """Returns (rows, columns) as (samples, positions, columns), where `rows` says whose each is; zeros fill up."""
+    order = rows.argsort(stable=True)
+    counts = rows.bincount(minlength=num_samples)
+    starts = counts.cumsum(0) - counts
+    ordered = rows[order]
+    position = torch.arange(len(rows), device=rows.device) - starts[ordered]
+    padded = tensor.new_zeros(num_samples, max(1, int(counts.max())), tensor.shape[-1])
+    padded[ordered, position] = tensor[order]
+    return padded
+
+
+def open_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a torch function written in Python such that a mode sees the functions within it."""
+    plain = function
+    while hasattr(plain, "__wrapped__"):
+        plain = plain.__wrapped__
+    if not isinstance(plain, types.FunctionType):
+        raise NotSeparableError(f"{_name_of(function)} cannot be looked into")
+    names = {**plain.__globals__, "has_torch_function": _never, "has_torch_function_unary": _never, "has_torch_function_variadic": _never}
+    opened = types.FunctionType(plain.__code__, names, plain.__name__, plain.__defaults__, plain.__closure__)
+    opened.__kwdefaults__ = plain.__kwdefaults__
+    return opened
+
+
+def _never(*_: object) -> bool:
+    return False
+
+
+def _follow(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], parts: list[Part]) -> Any:  # noqa: ANN401 - a tensor or several
+    """Returns the view or cast of a weight, which is known as a part of it from now on."""
+    part, result = parts[0], func(*args, **kwargs)
+    if len(parts) > 1 or get_part(args[0]) is None:
+        raise NotSeparableError(f"{part.name!r} is used by {name} in a way for which there is no rule")
+    views = func(part.view, *args[1:], **kwargs) if name in VIEWS else part.view
+    storage = part.view.untyped_storage().data_ptr()
+    for tensor, view in zip(_find_tensors((result,)), _find_tensors((views,)), strict=True):
+        if view.untyped_storage().data_ptr() != storage:
+            raise NotSeparableError(f"{part.name!r} is copied by {name} in a way for which there is no rule")
+        setattr(tensor, PART, Part(part.name, view))
+    return result
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    name: str = getattr(function, "__name__", str(function))
+    return str(getattr(function, "__self__", function).__name__) if name == "__get__" else name
+
+
+def _find_tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _find_tensors(value)
+
+
+def _numbers_of(use: Use) -> list[Tensor]:
+    return [value for value in vars(use).values() if isinstance(value, Tensor) and value.is_floating_point()]
+
+
+def _unsqueeze_like(scale: Tensor, tensor: Tensor) -> Tensor:
+    return scale.view(-1, *[1] * (tensor.ndim - 1))
+
+
+def _zero_samples(tensor: Tensor, good: Tensor) -> Tensor:
+    return torch.where(_unsqueeze_like(good, tensor), tensor, torch.zeros_like(tensor)) if tensor.is_floating_point() else tensor

@@ -1,0 +1,203 @@
+"""What one call of a torch function with a weight adds to that weight's per-sample gradients.
+
+A weight of shape (O, ...) is seen as a matrix of O rows; `block` gives the gradients of some samples and some rows as a
+tensor (samples, rows, columns). So nothing ever holds the gradients of all samples.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Use(Protocol):
+    """A weight's share in one call, once the gradient of the call's output is known."""
+
+    @property
+    def gradients(self) -> Tensor:
+        """Returns the gradients of the outputs, the samples first."""
+
+    @property
+    def num_samples(self) -> int:
+        """Returns the number of samples."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Returns rows and columns of the weight."""
+
+    @property
+    def num_scratch(self) -> int:
+        """Returns the number of elements that a block needs for each sample."""
+
+    def block(self, samples: slice, rows: slice) -> Tensor:
+        """Returns fresh per-sample gradients, shape (samples, rows, columns)."""
+
+
+@dataclass(frozen=True)
+class ProductUse:
+    """`outputs = inputs @ weight.T`: the gradient of a sample is a sum of outer products over its positions.
+
+    Attributes:
+        gradients: Of the outputs, shape (samples, positions, rows).
+        inputs: Shape (samples, positions, columns).
+    """
+
+    gradients: Tensor
+    inputs: Tensor
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.gradients.shape[-1], self.inputs.shape[-1]
+
+    @property
+    def num_scratch(self) -> int:
+        return math.prod(self.shape)
+
+    def block(self, samples: slice, rows: slice) -> Tensor:
+        return torch.bmm(self.gradients[samples, :, rows].mT, self.inputs[samples])
+
+
+@dataclass(frozen=True)
+class ConvolutionUse:
+    """A convolution: a product with the patches of its inputs, which are cut out for one block at a time.
+
+    Attributes:
+        gradients: Of the outputs, shape (samples, images, rows, *output size).
+        inputs: Padded, shape (samples, images, channels, *input size).
+        kernel_size, stride, dilation: One number a spatial dimension.
+        groups: Channels are joined within groups only.
+    """
+
+    gradients: Tensor
+    inputs: Tensor
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.gradients.shape[2], self.inputs.shape[2] // self.groups * math.prod(self.kernel_size)
+
+    @property
+    def num_scratch(self) -> int:
+        rows, columns = self.shape
+        positions = self.gradients.shape[1] * math.prod(self.gradients.shape[3:])
+        return columns * max(rows, self.groups * positions)
+
+    def block(self, samples: slice, rows: slice) -> Tensor:
+        gradients = self.gradients[samples].movedim(2, 1).flatten(2)  # (samples, rows, images * positions)
+        patches = self._cut_patches(self.inputs[samples])  # (samples, groups, columns, images * positions)
+        if self.groups == 1:
+            return torch.bmm(gradients[:, rows], patches[:, 0].mT)
+        grouped = gradients.unflatten(1, (self.groups, -1))
+        return (grouped @ patches.mT).flatten(1, 2)[:, rows]
+
+    def _cut_patches(self, inputs: Tensor) -> Tensor:
+        """Returns what each kernel place sees at each position: one view with overlapping strides, then one copy."""
+        output_size = self.gradients.shape[3:]
+        spatial = inputs.stride()[3:]
+        view = inputs.as_strided(
+            (*inputs.shape[:3], *self.kernel_size, *output_size),
+            (
+                *inputs.stride()[:3],
+                *(step * dilation for step, dilation in zip(spatial, self.dilation, strict=True)),
+                *(step * stride for step, stride in zip(spatial, self.stride, strict=True)),
+            ),
+        )
+        columns = self.shape[1] * self.groups
+        patches = view.movedim(1, 2 + len(self.kernel_size)).reshape(len(inputs), columns, -1)
+        return patches.unflatten(1, (self.groups, -1))
+
+
+@dataclass(frozen=True)
+class LookupUse:
+    """An embedding: each position adds its gradient to the row that it looked up.
+
+    Attributes:
+        gradients: Of the outputs, shape (samples, positions, columns).
+        indices: Rows, shape (samples, positions).
+        num_rows: Of the weight.
+    """
+
+    gradients: Tensor
+    indices: Tensor
+    num_rows: int
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.indices)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.num_rows, self.gradients.shape[-1]
+
+    @property
+    def num_scratch(self) -> int:
+        return math.prod(self.shape)
+
+    def block(self, samples: slice, rows: slice) -> Tensor:
+        gradients, indices = self.gradients[samples], self.indices[samples]
+        start, stop, _ = rows.indices(self.num_rows)
+        # What was looked up outside of these rows is added to one more row, which is cut off.
+        local = torch.where((indices >= start) & (indices < stop), indices - start, stop - start)
+        result = gradients.new_zeros(len(indices), stop - start + 1, self.shape[1])
+        result.scatter_add_(1, local.unsqueeze(-1).expand_as(gradients), gradients)
+        return result[:, :-1]
+
+    def gather_rows(self) -> tuple[Tensor, Tensor]:
+        """Returns the gradients of the rows that each sample looked up, (found, columns), and sample * rows + row."""
+        samples = torch.arange(self.num_samples, device=self.indices.device).unsqueeze(1)
+        keys, places = torch.unique(samples * self.num_rows + self.indices, return_inverse=True)
+        sums = self.gradients.new_zeros(len(keys), self.shape[1])
+        sums.index_add_(0, places.flatten(), self.gradients.flatten(0, 1))
+        return sums, keys
+
+
+@dataclass(frozen=True)
+class DirectUse:
+    """A small weight (of a norm, a bias), whose per-sample gradients are at hand.
+
+    Attributes:
+        gradients: Shape (samples, rows, columns).
+    """
+
+    gradients: Tensor
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.gradients)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.gradients.shape[1], self.gradients.shape[2]
+
+    @property
+    def num_scratch(self) -> int:
+        return 0
+
+    def block(self, samples: slice, rows: slice) -> Tensor:
+        return self.gradients[samples, rows]
+
+
+def pad_inputs(inputs: Tensor, padding: tuple[int, ...] | str, kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> Tensor:
+    """Returns the inputs with the zeros around them that a convolution with this padding sees."""
+    if padding == "valid":
+        return inputs
+    if padding == "same":
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
+        sides = [(total // 2, total - total // 2) for total in totals]
+    else:
+        sides = [(int(p), int(p)) for p in padding]
+    return functional.pad(inputs, [width for side in reversed(sides) for width in side])
