@@ -86,7 +86,7 @@ def test_scopes_reach_the_model() -> None:
 
 
 def test_the_mask_says_how_it_was_made_and_the_log_what_it_took(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="lottery_tickets.magnitude_pruning"):
+    with caplog.at_level(logging.INFO, logger="lottery_tickets.selector"):
         mask = create_magnitude_mask(make_model(), 0.5)
     assert mask.provenance.keys() == {"method", "sparsity", "scope", "lottery_tickets", "torch"}
     assert mask.provenance["method"] == "magnitude"

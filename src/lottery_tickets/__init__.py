@@ -3,6 +3,15 @@
 from lottery_tickets.controls import create_random_mask, reinitialise_, shuffle_mask
 from lottery_tickets.holding import apply_mask, compute_sparsity, hold_mask, masked, remove_mask
 from lottery_tickets.imp_wrapper import compute_iterative_magnitude_pruning
+from lottery_tickets.importance import Importance
+from lottery_tickets.importance_scoring import (
+    compute_fisher_importance,
+    compute_gradient_importance,
+    compute_hybrid_importance,
+    compute_magnitude_importance,
+    compute_taylor_importance,
+    create_importance_mask,
+)
 from lottery_tickets.magnitude_pruning import compute_layerwise_magnitude_ticket, create_magnitude_mask
 from lottery_tickets.masks import Mask, as_mask
 from lottery_tickets.schedules import PruningSchedule
@@ -10,14 +19,21 @@ from lottery_tickets.storage import load_results, save_results
 from lottery_tickets.utils import compute_histogram_quantile, ensure_deterministic_pruning
 
 __all__ = [
+    "Importance",
     "Mask",
     "PruningSchedule",
     "apply_mask",
     "as_mask",
+    "compute_fisher_importance",
+    "compute_gradient_importance",
     "compute_histogram_quantile",
+    "compute_hybrid_importance",
     "compute_iterative_magnitude_pruning",
     "compute_layerwise_magnitude_ticket",
+    "compute_magnitude_importance",
     "compute_sparsity",
+    "compute_taylor_importance",
+    "create_importance_mask",
     "create_magnitude_mask",
     "create_random_mask",
     "ensure_deterministic_pruning",

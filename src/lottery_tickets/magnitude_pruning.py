@@ -1,21 +1,16 @@
 """Magnitudes to masks: what has a small magnitude is removed, exactly as many weights as asked for."""
 
-import logging
-import warnings
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.bits import count_bits, unpack_bits
-from lottery_tickets._core.parameters import Choices, PrunableWeight, find_prunable_weights
-from lottery_tickets._core.scopes import check_sparsity, find_collapsed, select_in_scope
-from lottery_tickets.masks import Mask, as_mask
-
-logger = logging.getLogger(__name__)
+from lottery_tickets._core.parameters import Choices, find_prunable_weights
+from lottery_tickets._core.scopes import find_collapsed
+from lottery_tickets.masks import Mask
+from lottery_tickets.selector import select_mask
 
 
 class MagnitudeTicket(TypedDict):
@@ -78,28 +73,15 @@ def create_magnitude_mask(
         >>> create_magnitude_mask(model, 0.5)["weight"].tolist()
         [[False, True, True, False]]
     """
-    share = check_sparsity(sparsity, scope)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    bits = select_in_scope(
+    return select_mask(
         {name: weight.tensor for name, weight in weights.items()},
-        share,
+        sparsity,
         scope=scope,
         output_dims={name: weight.output_dims for name, weight in weights.items()},
-        within=None if within is None else _bits_for(weights, as_mask(within)),
+        within=within,
+        provenance={"method": "magnitude"},
     )
-    shapes = {name: weight.tensor.shape for name, weight in weights.items()}
-    mask = Mask(bits, shapes, {"method": "magnitude", "sparsity": share, "scope": scope, **_versions()})
-    _warn_of_collapse(find_collapsed(bits, shapes), share)
-    num_weights = sum(shape.numel() for shape in shapes.values())
-    logger.info(
-        "magnitude mask, scope %s: %d of %d weights removed, in %d parameters: %s",
-        scope,
-        num_weights - mask.num_kept,
-        num_weights,
-        len(weights),
-        ", ".join(weights),
-    )
-    return mask
 
 
 def compute_layerwise_magnitude_ticket(
@@ -150,32 +132,6 @@ def compute_layerwise_magnitude_ticket(
     }
 
 
-def _bits_for(weights: Mapping[str, PrunableWeight], mask: Mask) -> dict[str, Tensor]:
-    """Returns the packed bits of a mask for these weights, which it must cover."""
-    for name, weight in weights.items():
-        if name not in mask.shapes:
-            raise ValueError(
-                f"`within` must cover every weight, but {name!r} is missing; was it made for another model?"
-            )
-        if mask.shapes[name] != weight.tensor.shape:
-            raise ValueError(
-                f"mask for {name!r} has shape {tuple(mask.shapes[name])}, but the parameter has shape "
-                f"{tuple(weight.tensor.shape)}; was it made for another model?"
-            )
-    if unknown := sorted(mask.shapes.keys() - weights.keys()):
-        raise ValueError(f"`within` must hold masks of the weights only, got {unknown}; was it made for another model?")
-    return {name: mask.bits[name] for name in weights}
-
-
-def _warn_of_collapse(collapsed: list[str], sparsity: float) -> None:
-    if collapsed and sparsity < 1:
-        names = ", ".join(collapsed)
-        message = (
-            f"layer collapse: nothing is kept of {names}; ask for less sparsity, or scope 'layer', 'erk' or 'lamp'"
-        )
-        warnings.warn(message, stacklevel=3)
-
-
 def _sparsity(bits: Tensor, shape: torch.Size) -> float:
     return 1 - count_bits(bits) / shape.numel() if shape.numel() else 0.0
 
@@ -183,12 +139,3 @@ def _sparsity(bits: Tensor, shape: torch.Size) -> float:
 def _least_kept(weight: Tensor, bits: Tensor) -> float | None:
     kept = weight.detach().cpu()[unpack_bits(bits, weight.shape)]
     return float(kept.to(torch.float64).abs().min()) if kept.numel() else None
-
-
-@cache
-def _versions() -> dict[str, str]:
-    try:
-        own = version("lottery-tickets")
-    except PackageNotFoundError:
-        own = "unknown"
-    return {"lottery_tickets": own, "torch": str(torch.__version__)}

@@ -51,9 +51,10 @@ class LossCalls:
         self.calls.append(LossCall(output, output._version, counts, arguments["input"], arguments["target"]))  # noqa: SLF001 - torch's write counter
         return output
 
-    def find(self, loss: Tensor) -> LossCall | None:
-        """Returns the call whose output is the loss itself, unchanged."""
-        for call in self.calls:
+    def pop(self, loss: Tensor) -> LossCall | None:
+        """Returns the call whose output is the loss itself, unchanged; forgets all calls, and so their graphs."""
+        calls, self.calls = self.calls, []
+        for call in calls:
             if call.output is loss and call.version == loss._version:  # noqa: SLF001 - as above
                 return call
         return None

@@ -61,7 +61,7 @@ class Passes:
         tracker = Tracker(handles, num_samples, self._watch_losses(num_samples), RULES)
         loss = self._forward(batch, handles, tracker)
         tracker.check_forward()
-        call = tracker.losses.find(loss)
+        call = tracker.losses.pop(loss)
         if call is None or call.counts is None:
             raise NotSeparableError("the loss is not one mean that a loss function of torch returned")
         if not loss.requires_grad:
@@ -75,7 +75,7 @@ class Passes:
         loss = self._forward(sample, handles, tracker)
         if not loss.requires_grad:
             raise _independent_of(self.weights)
-        call = tracker.losses.find(loss)
+        call = tracker.losses.pop(loss)
         if call is None and self.objective.labels != "empirical":
             raise ValueError(
                 f"labels {self.objective.labels!r} need a loss that torch's cross_entropy returns, but this one is "

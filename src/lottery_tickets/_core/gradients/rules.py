@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.gradients.tracking import (
+    ROWS,
     Collector,
     NotSeparableError,
     Rule,
@@ -20,27 +21,35 @@ from lottery_tickets._core.gradients.tracking import (
     get_part,
     open_function,
     pad_rows,
-    ROWS,
 )
-from lottery_tickets._core.gradients.uses import ConvolutionUse, DirectUse, LookupUse, ProductUse, pad_inputs
+from lottery_tickets._core.gradients.uses import ConvolutionUse, DirectUse, LookupUse, ProductUse, find_padding
 
 Function = Callable[..., Any]
 
 
-def apply_linear(tracker: Tracker, function: Function, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002 - torch's name
+def apply_linear(
+    tracker: Tracker, function: Function, input: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
     """linear(input, weight, bias): weight (rows, columns)."""
     return _tap_product(tracker, function(input, weight, bias), input, weight, bias)
 
 
 def apply_matmul(tracker: Tracker, function: Function, input: Tensor, other: Tensor) -> Tensor:  # noqa: A002 - torch's name
-    """input @ weight: weight (columns, rows)."""
+    """Input @ weight: weight (columns, rows)."""
     return _tap_product(tracker, function(input, other), input, other, None, transposed=True)
 
 
 def apply_addmm(
-    tracker: Tracker, function: Function, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1  # noqa: A002 - torch's name
+    tracker: Tracker,
+    function: Function,
+    input: Tensor,
+    mat1: Tensor,
+    mat2: Tensor,
+    *,
+    beta: float = 1,
+    alpha: float = 1,
 ) -> Tensor:
-    """bias + input @ weight, as transformers' Conv1D computes it."""
+    """Bias + input @ weight, as transformers' Conv1D computes it."""
     if (beta, alpha) != (1, 1):
         raise NotSeparableError("addmm with beta or alpha has no rule")
     return _tap_product(tracker, function(input, mat1, mat2), mat1, mat2, input, transposed=True)
@@ -109,11 +118,11 @@ def apply_convolution(
     paddings = padding if isinstance(padding, str) else _spread(padding, len(kernel_size))
     split = partial(_split_images, num_samples=tracker.num_samples)
     collectors: list[Collector] = []
-    place = tracker.find_place(weight)
+    place = tracker.find_place(weight, lambda kernels: kernels.movedim(1, -1))
     if place is not None:
         collectors.append((place, lambda grad, x: ConvolutionUse(
-            split(grad), split(pad_inputs(x.to(grad.dtype), paddings, kernel_size, dilations)),
-            kernel_size, strides, dilations, groups,
+            split(grad), split(x.to(grad.dtype)), kernel_size, strides, dilations,
+            find_padding(paddings, kernel_size, dilations), groups,
         )))  # fmt: skip
     place = None if bias is None else tracker.find_place(bias)
     if place is not None:
@@ -138,7 +147,9 @@ def apply_embedding(
     num_samples = tracker.num_samples
     indices = input.expand(num_samples, *input.shape[1:]) if len(input) == 1 else input  # positions, shared by all
     if len(indices) % num_samples:
-        raise NotSeparableError(f"an embedding's indices of shape {tuple(indices.shape)} are not divided by the samples")
+        raise NotSeparableError(
+            f"an embedding's indices of shape {tuple(indices.shape)} are not divided by the samples"
+        )
 
     def make(gradient: Tensor, looked_up: Tensor) -> LookupUse:
         rows = looked_up.reshape(num_samples, -1)
@@ -204,25 +215,33 @@ def _tap_norm(
 
 
 def apply_mul(tracker: Tracker, function: Function, input: Any, other: Any) -> Tensor:  # noqa: A002, ANN401 - torch's name; tensors or numbers
-    """weight * activations, spread over samples, as in most RMSNorms."""
+    """Weight * activations, spread over samples, as in most RMSNorms."""
     weight, activations = (input, other) if get_part(input) is not None else (other, input)
     output = function(input, other)
     return _tap_broadcast(tracker, output, activations, [(weight, weight.shape, lambda x: x)])
 
 
 def apply_add(tracker: Tracker, function: Function, input: Any, other: Any) -> Tensor:  # noqa: A002, ANN401 - torch's name; tensors or numbers
-    """activations + weight, spread over samples, as biases and learnt positions are added."""
+    """Activations + weight, spread over samples, as biases and learnt positions are added."""
     weight, activations = (input, other) if get_part(input) is not None else (other, input)
     return _tap_broadcast(tracker, function(input, other), activations, [(weight, weight.shape, lambda _: 1)])
 
 
 def _tap_broadcast(
-    tracker: Tracker, output: Tensor, inputs: Any, operands: list[tuple[Tensor, tuple[int, ...], Function]]  # noqa: ANN401 - checked here
+    tracker: Tracker,
+    output: Tensor,
+    inputs: Any,
+    operands: list[tuple[Tensor, tuple[int, ...], Function]],
 ) -> Tensor:
     """Taps weights that are spread over the samples; each has a shape to spread and its factor, a function of inputs."""
     _refuse_tracked(inputs)
     num_samples = tracker.num_samples
-    if not isinstance(inputs, Tensor) or len(output) % num_samples or inputs.shape != output.shape or hasattr(inputs, ROWS):
+    if (
+        not isinstance(inputs, Tensor)
+        or len(output) % num_samples
+        or inputs.shape != output.shape
+        or hasattr(inputs, ROWS)
+    ):
         raise NotSeparableError("a weight is combined with something that is not divided by the samples")
     collectors: list[Collector] = []
     for weight, spread, factor in operands:
@@ -237,7 +256,12 @@ def _tap_broadcast(
 
 
 def _use_broadcast(
-    num_samples: int, shape: tuple[int, ...], weight_shape: tuple[int, ...], factor: Function, gradient: Tensor, inputs: Tensor
+    num_samples: int,
+    shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    factor: Function,
+    gradient: Tensor,
+    inputs: Tensor,
 ) -> DirectUse:
     product = (_widen(gradient) * factor(inputs)).unflatten(0, (num_samples, -1))
     sums = product.sum_to_size(num_samples, 1, *shape[1:])
@@ -245,7 +269,7 @@ def _use_broadcast(
 
 
 def apply_multi_head_attention(tracker: Tracker, function: Function, query: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - torch's signature
-    """torch's attention: its parts are linear layers, over inputs (positions, samples, columns)."""
+    """Torch's attention: its parts are linear layers, over inputs (positions, samples, columns)."""
     if query.ndim != 3 or query.shape[1] != tracker.num_samples:  # noqa: PLR2004 - positions, samples, columns
         raise NotSeparableError(f"multi-head attention over {tuple(query.shape)} does not have the samples second")
     opened = open_function(function)

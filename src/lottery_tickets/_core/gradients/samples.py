@@ -23,7 +23,7 @@ def count_samples(batch: Any) -> int:  # noqa: ANN401 - any batch
 
 
 def take_samples(batch: Any, start: int, stop: int) -> Any:  # noqa: ANN401 - a batch of the same kind
-    """Returns the batch that holds samples `start` to `stop` only; tensors of another first dimension are kept whole."""
+    """Returns a batch of samples `start` to `stop` only; tensors of another first dimension are kept whole."""
     num_samples = count_samples(batch)
     return _map_tensors(batch, lambda t: t[start:stop] if t.ndim and len(t) == num_samples else t)
 

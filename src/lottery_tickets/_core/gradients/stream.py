@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from lottery_tickets._core.determinism import derive_seed, make_generator, seeded
 from lottery_tickets._core.gradients.losses import Labels
-from lottery_tickets._core.gradients.passes import Objective, Passes, Receive, SingleSample, WholeBatch
+from lottery_tickets._core.gradients.passes import Objective, Passes, SingleSample, WholeBatch
 from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.samples import cut_batches, move_batch, take_samples
-from lottery_tickets._core.gradients.sums import ValueSums, compute_square_norms
+from lottery_tickets._core.gradients.sums import ValueSums, add_uses, compute_square_norms
 from lottery_tickets._core.gradients.tracking import NotSeparableError
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.gradients.values import Value
@@ -80,9 +80,7 @@ class GradientStream:
     ) -> None:
         self.settings, self.model = settings, model
         generator = make_generator(settings.seed, "labels")
-        self.passes = Passes(
-            model, weights, Objective(settings.loss_fn, settings.labels, generator, settings.autocast)
-        )
+        self.passes = Passes(model, weights, Objective(settings.loss_fn, settings.labels, generator, settings.autocast))
         self.sums = {value.name: self._make_sums(value) for value in values}
         self.squares = {value.name: self._make_sums(value.squared()) for value in values if settings.squares}
         self.num_samples = self.num_batches = self.num_clipped = self.num_bad = 0
@@ -114,14 +112,21 @@ class GradientStream:
         self._check_finite()
 
     def compute_means(self, value: Value) -> dict[str, Tensor]:
-        """Returns the mean over samples of a value, by parameter name."""
-        return self._divide(self.sums[value.name])
+        """Returns the mean over samples of a value so far, by parameter name, beside the sums."""
+        return self._divide({name: total.clone() for name, total in self.sums[value.name].totals.items()})
 
-    def compute_standard_errors(self, value: Value) -> dict[str, Tensor]:
-        """Returns the standard error of each mean: the samples' standard deviation over the root of their number."""
-        means, squares = self.compute_means(value), self._divide(self.squares[value.name])
-        rest = max(1, self.num_samples - 1)
-        return {name: (squares[name] - mean.square()).clamp_(min=0).div_(rest).sqrt_() for name, mean in means.items()}
+    def take(self, value: Value) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """Returns the means of a value and their standard errors, if squares were summed, and lets go of the sums.
+
+        The standard error of a mean is the samples' standard deviation over the root of their number.
+        """
+        means = self._divide(dict(self.sums[value.name].totals))
+        if value.name not in self.squares:
+            return means, None
+        errors = self._divide(dict(self.squares[value.name].totals))
+        for name, error in errors.items():
+            error.addcmul_(means[name], means[name], value=-1).clamp_(min=0).div_(max(1, self.num_samples - 1)).sqrt_()
+        return means, errors
 
     def _add_batch(self, batch: object, size: int) -> None:
         self.num_batches += 1
@@ -140,12 +145,12 @@ class GradientStream:
         if self.num_bad > max(1, self.settings.nonfinite_limit * max(self.num_samples, 100)):
             raise ValueError(
                 f"at most {self.settings.nonfinite_limit:.2%} of the samples may have gradients that are not finite, "
-                f"but {self.num_bad} of {self.num_samples} have; look for NaN in the data, or lower the precision's demands"
+                f"but {self.num_bad} of {self.num_samples} have; look for NaN in the data"
             )
 
     def _add_whole(self, batch: object, size: int) -> None:
         ready = self.passes.run_whole(batch, size)
-        ready.run_backward(self._receive, self._find_scale(ready, size), keep_graph=False)
+        ready.run_backward(self._receive, self._find_scale(ready), keep_graph=False)
         self.dropped.update(ready.tracker.dropped)
         self.num_bad += int(ready.tracker.bad_samples.sum())
 
@@ -159,11 +164,11 @@ class GradientStream:
             else:
                 bad.append(place)
 
-        ready.run_backward(receive, self._find_scale(ready, 1))
+        ready.run_backward(receive, self._find_scale(ready))
         self.dropped.update(set(bad))
         self.num_bad += bool(bad)
 
-    def _find_scale(self, ready: WholeBatch | SingleSample, size: int) -> Tensor | None:
+    def _find_scale(self, ready: WholeBatch | SingleSample) -> Tensor | None:
         """Returns the factors that clip each sample's gradient, after a backward pass that only takes norms."""
         limit = self.settings.gradient_clip
         if limit is None:
@@ -174,12 +179,12 @@ class GradientStream:
         return torch.where(clipped, limit / norms, torch.ones_like(norms))
 
     def _receive(self, place: Place, uses: Sequence[Use]) -> None:
-        for sums in (*self.sums.values(), *self.squares.values()):
-            sums.add(place, uses)
+        sums = [*self.sums.values(), *self.squares.values()]
+        add_uses(sums, place, uses, self.passes.weights[place.name], self.settings.block_elements)
 
     def _verify(self, batch: object, size: int) -> None:
         """Compares the norms of two samples from a batch of both with those of each alone; decides how to go on."""
-        for start in range(0, max(1, min(size - 1, MOST_PAIRS_TRIED))):
+        for start in range(max(1, min(size - 1, MOST_PAIRS_TRIED))):
             stop = min(size, start + 2)
             alone: dict[str, list[Tensor]] = {name: [] for name in self.passes.weights}
             state = self.passes.objective.generator.get_state()
@@ -211,8 +216,8 @@ class GradientStream:
             got = together.get(name, torch.zeros_like(expected)).cpu().to(expected.dtype)
             if bool(((got - expected).abs() > tolerance * torch.maximum(got, expected) + floor).any()):
                 self._fall_back(
-                    f"the gradient of {name!r} in a batch is not that of each sample alone; the model mixes samples, or "
-                    "keeps them in another dimension than the first"
+                    f"the gradient of {name!r} in a batch is not that of each sample alone: the model mixes samples, "
+                    "or keeps them in another dimension than the first"
                 )
                 return True
         if size > 1 and all(torch.equal(norms[0], norms[1]) for norms in alone.values()):
@@ -230,14 +235,16 @@ class GradientStream:
             name: torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32), device=device)
             for name, weight in self.passes.weights.items()
         }
-        return ValueSums(value, totals, self.passes.weights, self.settings.block_elements)
+        return ValueSums(value, totals)
 
-    def _divide(self, sums: ValueSums) -> dict[str, Tensor]:
-        means = {name: total / self.num_samples for name, total in sums.totals.items()}
+    def _divide(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the sums as means, in place."""
+        for total in totals.values():
+            total.div_(self.num_samples)
         for place, num_dropped in self.dropped.items():
             # These samples have no gradient here: the mean is over the others.
-            place.of(means[place.name]).mul_(self.num_samples / max(1, self.num_samples - num_dropped))
-        return {name: mean.contiguous() for name, mean in means.items()}
+            place.of(totals[place.name]).mul_(self.num_samples / max(1, self.num_samples - num_dropped))
+        return {name: total.contiguous() for name, total in totals.items()}
 
     def _check_finite(self) -> None:
         for sums in (*self.sums.values(), *self.squares.values()):

@@ -26,7 +26,9 @@ VIEWS: Final = frozenset({
     "view", "reshape", "squeeze", "unsqueeze", "flatten", "unflatten", "__getitem__",
 })  # fmt: skip
 CASTS: Final = frozenset({"to", "type", "float", "half", "bfloat16", "double", "contiguous", "clone", "requires_grad_"})
-HARMLESS: Final = frozenset({"detach", "data", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_empty", "grad"})
+HARMLESS: Final = frozenset(
+    {"detach", "data", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_empty", "grad"}
+)
 ROW_WISE: Final = frozenset({
     "chunk", "split", "mul", "add", "sub", "to", "type_as", "float", "silu", "gelu", "relu", "sigmoid", "tanh",
     "clamp", "contiguous", "dropout", "masked_fill", "hardtanh", "softplus", "mish", "leaky_relu",
@@ -61,7 +63,9 @@ class Tracker(TorchFunctionMode):
         is_second: Whether the samples are the second dimension, as inside multi_head_attention_forward.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], num_samples: int, losses: LossCalls, rules: Mapping[str, Rule]) -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], num_samples: int, losses: LossCalls, rules: Mapping[str, Rule]
+    ) -> None:
         super().__init__()
         self.weights, self.num_samples, self.losses, self.rules = weights, num_samples, losses, rules
         self.receive: Callable[[Place, Sequence[Use]], None] | None = None
@@ -73,10 +77,14 @@ class Tracker(TorchFunctionMode):
         self._pending: dict[Place, list[Use]] = defaultdict(list)
         self._anchor = torch.empty(0, requires_grad=True)
         for name, weight in weights.items():
-            setattr(weight, PART, Part(name, weight))
+            setattr(weight, PART, Part(name, weight.detach()))  # another handle: no cycle keeps it alive
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - whatever torch functions return
         kwargs = kwargs or {}
         if func in LOSSES:
@@ -129,7 +137,9 @@ class Tracker(TorchFunctionMode):
             return lambda tensor: pad_rows(tensor, rows, num_samples)
         num_rows = inputs.shape[:-1].numel()
         if inputs.ndim < 2 or (num_rows if self.is_second else len(inputs)) % num_samples:  # noqa: PLR2004 - rows, columns
-            raise NotSeparableError(f"a layer's input of shape {tuple(inputs.shape)} is not divided by {num_samples} samples")
+            raise NotSeparableError(
+                f"a layer's input of shape {tuple(inputs.shape)} is not divided by {num_samples} samples"
+            )
         if self.is_second:
             return lambda tensor: tensor.reshape(-1, num_samples, tensor.shape[-1]).transpose(0, 1)
         return lambda tensor: tensor.reshape(num_samples, -1, tensor.shape[-1])
@@ -168,7 +178,10 @@ class Tracker(TorchFunctionMode):
         self.dropped[place] += int((~good).sum())
         self.bad_samples |= ~good.cpu()
         return [
-            replace(use, **{key: _zero_samples(value, good) for key, value in vars(use).items() if isinstance(value, Tensor)})
+            replace(
+                use,
+                **{key: _zero_samples(value, good) for key, value in vars(use).items() if isinstance(value, Tensor)},
+            )
             for use in uses
         ]
 
@@ -238,7 +251,12 @@ def open_function(function: Callable[..., Any]) -> Callable[..., Any]:
         plain = plain.__wrapped__
     if not isinstance(plain, types.FunctionType):
         raise NotSeparableError(f"{_name_of(function)} cannot be looked into")
-    names = {**plain.__globals__, "has_torch_function": _never, "has_torch_function_unary": _never, "has_torch_function_variadic": _never}
+    names = {
+        **plain.__globals__,
+        "has_torch_function": _never,
+        "has_torch_function_unary": _never,
+        "has_torch_function_variadic": _never,
+    }
     opened = types.FunctionType(plain.__code__, names, plain.__name__, plain.__defaults__, plain.__closure__)
     opened.__kwdefaults__ = plain.__kwdefaults__
     return opened
@@ -248,7 +266,9 @@ def _never(*_: object) -> bool:
     return False
 
 
-def _follow(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], parts: list[Part]) -> Any:  # noqa: ANN401 - a tensor or several
+def _follow(
+    name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], parts: list[Part]
+) -> Any:  # noqa: ANN401 - a tensor or several
     """Returns the view or cast of a weight, which is known as a part of it from now on."""
     part, result = parts[0], func(*args, **kwargs)
     if len(parts) > 1 or get_part(args[0]) is None:
@@ -284,4 +304,8 @@ def _unsqueeze_like(scale: Tensor, tensor: Tensor) -> Tensor:
 
 
 def _zero_samples(tensor: Tensor, good: Tensor) -> Tensor:
-    return torch.where(_unsqueeze_like(good, tensor), tensor, torch.zeros_like(tensor)) if tensor.is_floating_point() else tensor
+    return (
+        torch.where(_unsqueeze_like(good, tensor), tensor, torch.zeros_like(tensor))
+        if tensor.is_floating_point()
+        else tensor
+    )

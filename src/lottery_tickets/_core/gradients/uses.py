@@ -10,7 +10,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 class Use(Protocol):
@@ -68,10 +67,13 @@ class ProductUse:
 class ConvolutionUse:
     """A convolution: a product with the patches of its inputs, which are cut out for one block at a time.
 
+    The columns of its weight are (*kernel, channels): channels last.
+
     Attributes:
         gradients: Of the outputs, shape (samples, images, rows, *output size).
-        inputs: Padded, shape (samples, images, channels, *input size).
+        inputs: Shape (samples, images, channels, *input size).
         kernel_size, stride, dilation: One number a spatial dimension.
+        padding: Zeros before and after each spatial dimension.
         groups: Channels are joined within groups only.
     """
 
@@ -80,6 +82,7 @@ class ConvolutionUse:
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
     groups: int
 
     @property
@@ -97,28 +100,36 @@ class ConvolutionUse:
         return columns * max(rows, self.groups * positions)
 
     def block(self, samples: slice, rows: slice) -> Tensor:
-        gradients = self.gradients[samples].movedim(2, 1).flatten(2)  # (samples, rows, images * positions)
-        patches = self._cut_patches(self.inputs[samples])  # (samples, groups, columns, images * positions)
+        gradients = self.gradients[samples].movedim(2, 1).flatten(2)  # (samples, rows, positions)
+        patches = self._cut_patches(self.inputs[samples])  # (samples, positions, kernel places, channels)
         if self.groups == 1:
-            return torch.bmm(gradients[:, rows], patches[:, 0].mT)
-        grouped = gradients.unflatten(1, (self.groups, -1))
-        return (grouped @ patches.mT).flatten(1, 2)[:, rows]
+            return torch.bmm(gradients[:, rows], patches.flatten(2))
+        grouped = patches.unflatten(3, (self.groups, -1)).movedim(3, 1).flatten(3)
+        return (gradients.unflatten(1, (self.groups, -1)) @ grouped).flatten(1, 2)[:, rows]
 
     def _cut_patches(self, inputs: Tensor) -> Tensor:
-        """Returns what each kernel place sees at each position: one view with overlapping strides, then one copy."""
-        output_size = self.gradients.shape[3:]
-        spatial = inputs.stride()[3:]
-        view = inputs.as_strided(
-            (*inputs.shape[:3], *self.kernel_size, *output_size),
+        """Returns what each kernel place sees at each position: a view with overlapping strides, then one copy."""
+        padded = self._pad(inputs)  # channels last, so that what is copied lies together
+        spatial = padded.stride()[2:-1]
+        view = padded.as_strided(
+            (*padded.shape[:2], *self.gradients.shape[3:], *self.kernel_size, padded.shape[-1]),
             (
-                *inputs.stride()[:3],
-                *(step * dilation for step, dilation in zip(spatial, self.dilation, strict=True)),
+                *padded.stride()[:2],
                 *(step * stride for step, stride in zip(spatial, self.stride, strict=True)),
+                *(step * dilation for step, dilation in zip(spatial, self.dilation, strict=True)),
+                1,
             ),
         )
-        columns = self.shape[1] * self.groups
-        patches = view.movedim(1, 2 + len(self.kernel_size)).reshape(len(inputs), columns, -1)
-        return patches.unflatten(1, (self.groups, -1))
+        return view.reshape(len(inputs), -1, math.prod(self.kernel_size), padded.shape[-1])
+
+    def _pad(self, inputs: Tensor) -> Tensor:
+        """Returns the inputs with zeros around them, shape (samples, images, *padded size, channels)."""
+        size = inputs.shape[3:]
+        sizes = [n + before + after for n, (before, after) in zip(size, self.padding, strict=True)]
+        padded = inputs.new_zeros(*inputs.shape[:2], *sizes, inputs.shape[2])
+        inside = [slice(before, before + n) for n, (before, _) in zip(size, self.padding, strict=True)]
+        padded[:, :, *inside] = inputs.movedim(2, -1)
+        return padded
 
 
 @dataclass(frozen=True)
@@ -191,13 +202,13 @@ class DirectUse:
         return self.gradients[samples, rows]
 
 
-def pad_inputs(inputs: Tensor, padding: tuple[int, ...] | str, kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> Tensor:
-    """Returns the inputs with the zeros around them that a convolution with this padding sees."""
-    if padding == "valid":
-        return inputs
+def find_padding(
+    padding: tuple[int, ...] | str, kernel_size: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[tuple[int, int], ...]:
+    """Returns how many zeros a convolution with this padding sees before and after each spatial dimension."""
     if padding == "same":
-        totals = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
-        sides = [(total // 2, total - total // 2) for total in totals]
-    else:
-        sides = [(int(p), int(p)) for p in padding]
-    return functional.pad(inputs, [width for side in reversed(sides) for width in side])
+        totals = [step * (size - 1) for step, size in zip(dilation, kernel_size, strict=True)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    if isinstance(padding, str):
+        return ((0, 0),) * len(kernel_size)
+    return tuple((width, width) for width in padding)
