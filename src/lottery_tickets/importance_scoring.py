@@ -339,7 +339,7 @@ def create_importance_mask(
         >>> create_importance_mask({"weight": torch.tensor([[0.3, -2.0, 0.1, 0.0]])}, 0.5)["weight"].tolist()
         [[True, False, True, False]]
     """
-    if not isinstance(importance, Mapping) or not importance:
+    if not isinstance(importance, Mapping):
         raise TypeError(f"importance must map parameter names to scores, got {type(importance).__name__}")
     provenance = {"method": "importance"}
     output_dims: Mapping[str, tuple[int, ...]] = {}

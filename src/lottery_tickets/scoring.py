@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Final, Literal, TypedDict, get_args
 
 import torch
@@ -105,7 +105,7 @@ class ScoringOptions:
         if self.chunk_size is not None:
             _check_count("chunk_size", self.chunk_size, "an integer of at least 1, or None")
         clip = self.gradient_clip
-        if clip is not None and not (isinstance(clip, Real) and math.isfinite(clip) and clip > 0):
+        if clip is not None and not 0 < clip < math.inf:
             raise ValueError(f"gradient_clip must be a positive number or None, got {clip!r}")
         if self.offload not in {None, "cpu"}:
             raise ValueError(f"offload must be None or 'cpu', got {self.offload!r}")

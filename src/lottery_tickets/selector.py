@@ -65,20 +65,24 @@ def select_mask(
     return mask
 
 
-def order_scores(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def order_scores(scores: Mapping[str, object]) -> dict[str, Tensor]:
     """Returns scores whose magnitudes sort as the given scores do, signs included; themselves when none is negative.
 
     Raises:
         TypeError: When a score is not a float tensor.
         ValueError: When scores of both signs are not finite, or are float64.
     """
+    tensors: dict[str, Tensor] = {}
     for name, score in scores.items():
         if not isinstance(score, Tensor) or not score.is_floating_point():
             got = score.dtype if isinstance(score, Tensor) else type(score).__name__
             raise TypeError(f"the scores of {name!r} must be a float tensor, got {got}")
-    if not any(bool((score < 0).any()) for score in scores.values()):
-        return dict(scores)
-    return {name: _order_of(name, score.detach()) for name, score in scores.items()}
+        tensors[name] = score.detach()
+    if not tensors:
+        raise ValueError("importance must hold the scores of at least one weight, got none; was the model empty?")
+    if not any(bool((score < 0).any()) for score in tensors.values()):
+        return tensors
+    return {name: _order_of(name, score) for name, score in tensors.items()}
 
 
 def _order_of(name: str, score: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class Place:
 
 def find_place(name: str, parameter: Tensor, part: Tensor) -> Place:
     """Returns the place of a view of a parameter."""
-    offset = part.storage_offset() - parameter.storage_offset()
+    offset = int(part.storage_offset()) - int(parameter.storage_offset())
     return Place(name, offset, tuple(part.shape) or (1,), tuple(part.stride()) or (1,))
 
 

@@ -34,7 +34,7 @@ def apply_linear(
     return _tap_product(tracker, function(input, weight, bias), input, weight, bias)
 
 
-def apply_matmul(tracker: Tracker, function: Function, input: Tensor, other: Tensor) -> Tensor:  # noqa: A002 - torch's name
+def apply_matmul(tracker: Tracker, function: Function, input: Tensor, other: Tensor) -> Tensor:
     """Input @ weight: weight (columns, rows)."""
     return _tap_product(tracker, function(input, other), input, other, None, transposed=True)
 
@@ -74,7 +74,7 @@ def _tap_product(
     return tapped
 
 
-def apply_grouped_mm(tracker: Tracker, function: Function, mat_a: Tensor, mat_b: Tensor, **options: Any) -> Tensor:  # noqa: ANN401 - torch's options
+def apply_grouped_mm(tracker: Tracker, function: Function, mat_a: Tensor, mat_b: Tensor, **options: Any) -> Tensor:
     """Rows sorted by expert, each group times its expert's weight (columns, rows)."""
     offsets, rows = options.get("offs"), getattr(mat_a, ROWS, None)
     if offsets is None or rows is None or options.get("bias") is not None:
@@ -83,12 +83,16 @@ def apply_grouped_mm(tracker: Tracker, function: Function, mat_a: Tensor, mat_b:
     ends = offsets.tolist()
     collectors: list[Collector] = []
     for expert, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        place = tracker.find_place(mat_b, lambda weight, expert=expert: weight[expert].t())
+        place = tracker.find_place(mat_b, partial(_take_expert, expert=expert))
         if place is not None and end > start:
             collectors.append((place, partial(_use_rows, rows, tracker.num_samples, slice(start, end))))
     tapped = tracker.tap(function(mat_a, mat_b, **options), [mat_a], collectors)
     copy_rows(mat_a, tapped)
     return tapped
+
+
+def _take_expert(weights: Tensor, expert: int) -> Tensor:
+    return weights[expert].t()
 
 
 def _use_rows(rows: Tensor, num_samples: int, chosen: slice, gradient: Tensor, inputs: Tensor) -> ProductUse:
@@ -101,7 +105,7 @@ def _use_rows(rows: Tensor, num_samples: int, chosen: slice, gradient: Tensor, i
 def apply_convolution(
     tracker: Tracker,
     function: Function,
-    input: Tensor,  # noqa: A002 - torch's name
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
@@ -127,19 +131,20 @@ def apply_convolution(
     place = None if bias is None else tracker.find_place(bias)
     if place is not None:
         collectors.append((place, lambda grad, _: DirectUse(_widen(split(grad)).flatten(3).sum((1, 3)).unsqueeze(-1))))
-    return tracker.tap(function(input, weight, bias, stride, padding, dilation, groups), [input], collectors)
+    output: Tensor = function(input, weight, bias, stride, padding, dilation, groups)
+    return tracker.tap(output, [input], collectors)
 
 
 def apply_embedding(
     tracker: Tracker,
     function: Function,
-    input: Tensor,  # noqa: A002 - torch's name
+    input: Tensor,
     weight: Tensor,
     padding_idx: int | None = None,
     max_norm: float | None = None,
     norm_type: float = 2.0,
-    scale_grad_by_freq: bool = False,  # noqa: FBT001, FBT002 - torch's signature
-    sparse: bool = False,  # noqa: FBT001, FBT002 - torch's signature
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
 ) -> Tensor:
     """embedding(indices, weight): one row an index."""
     if max_norm is not None or scale_grad_by_freq:
@@ -164,7 +169,7 @@ def apply_embedding(
 
 
 def apply_layer_norm(
-    tracker: Tracker, function: Function, input: Tensor, normalized_shape: Sequence[int],  # noqa: A002 - torch's name
+    tracker: Tracker, function: Function, input: Tensor, normalized_shape: Sequence[int],
     weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
     """layer_norm over the last dimensions."""
@@ -173,7 +178,7 @@ def apply_layer_norm(
 
 
 def apply_rms_norm(
-    tracker: Tracker, function: Function, input: Tensor, normalized_shape: Sequence[int],  # noqa: A002 - torch's name
+    tracker: Tracker, function: Function, input: Tensor, normalized_shape: Sequence[int],
     weight: Tensor | None = None, eps: float | None = None,
 ) -> Tensor:  # fmt: skip
     """rms_norm over the last dimensions."""
@@ -182,7 +187,7 @@ def apply_rms_norm(
 
 
 def apply_group_norm(
-    tracker: Tracker, function: Function, input: Tensor, num_groups: int,  # noqa: A002 - torch's name
+    tracker: Tracker, function: Function, input: Tensor, num_groups: int,
     weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
     """group_norm: one weight a channel."""
@@ -191,8 +196,8 @@ def apply_group_norm(
 
 
 def apply_batch_norm(
-    tracker: Tracker, function: Function, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,  # noqa: A002 - torch's name
-    weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,  # noqa: FBT001, FBT002 - torch's signature
+    tracker: Tracker, function: Function, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+    weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
     """batch_norm with the running statistics."""
@@ -214,14 +219,14 @@ def _tap_norm(
     return _tap_broadcast(tracker, bare(inputs, **weights), inputs, operands)
 
 
-def apply_mul(tracker: Tracker, function: Function, input: Any, other: Any) -> Tensor:  # noqa: A002, ANN401 - torch's name; tensors or numbers
+def apply_mul(tracker: Tracker, function: Function, input: Any, other: Any) -> Tensor:
     """Weight * activations, spread over samples, as in most RMSNorms."""
     weight, activations = (input, other) if get_part(input) is not None else (other, input)
     output = function(input, other)
     return _tap_broadcast(tracker, output, activations, [(weight, weight.shape, lambda x: x)])
 
 
-def apply_add(tracker: Tracker, function: Function, input: Any, other: Any) -> Tensor:  # noqa: A002, ANN401 - torch's name; tensors or numbers
+def apply_add(tracker: Tracker, function: Function, input: Any, other: Any) -> Tensor:
     """Activations + weight, spread over samples, as biases and learnt positions are added."""
     weight, activations = (input, other) if get_part(input) is not None else (other, input)
     return _tap_broadcast(tracker, function(input, other), activations, [(weight, weight.shape, lambda _: 1)])
@@ -233,7 +238,7 @@ def _tap_broadcast(
     inputs: Any,
     operands: list[tuple[Tensor, tuple[int, ...], Function]],
 ) -> Tensor:
-    """Taps weights that are spread over the samples; each has a shape to spread and its factor, a function of inputs."""
+    """Taps weights spread over the samples; each comes with a shape to spread and its factor, a function of inputs."""
     _refuse_tracked(inputs)
     num_samples = tracker.num_samples
     if (
@@ -268,7 +273,7 @@ def _use_broadcast(
     return DirectUse(sums.reshape(num_samples, weight_shape[0], math.prod(weight_shape[1:])))
 
 
-def apply_multi_head_attention(tracker: Tracker, function: Function, query: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - torch's signature
+def apply_multi_head_attention(tracker: Tracker, function: Function, query: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Torch's attention: its parts are linear layers, over inputs (positions, samples, columns)."""
     if query.ndim != 3 or query.shape[1] != tracker.num_samples:  # noqa: PLR2004 - positions, samples, columns
         raise NotSeparableError(f"multi-head attention over {tuple(query.shape)} does not have the samples second")
@@ -288,7 +293,8 @@ def _refuse_tracked(inputs: object) -> None:
 
 
 def _split_images(tensor: Tensor, num_samples: int) -> Tensor:
-    return tensor.unflatten(0, (num_samples, -1))
+    images: Tensor = tensor.unflatten(0, (num_samples, -1))
+    return images
 
 
 def _spread(number: int | Sequence[int], num_dims: int) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 TOLERANCE: Final = 1e-3  # also for float64 weights: many models compute norms and losses in float32
 LOW_PRECISION_TOLERANCE: Final = 0.1
 MOST_PAIRS_TRIED: Final = 4
+ENOUGH_TO_GIVE_UP: Final = 100  # samples, before a long run ends for too many that are not finite
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,13 @@ class GradientStream:
             for batch, size in cut_batches(dataloader, limit, stops):
                 self._add_batch(move_batch(batch, self.passes.device), size)
                 bar.update(size)
+                if self.num_samples >= ENOUGH_TO_GIVE_UP:
+                    self._check_share_of_bad()
                 if self.num_samples in stops and is_settled():
                     break
         if not self.num_samples:
             raise ValueError("the dataloader must hold at least one sample, but gave none; is it empty?")
+        self._check_share_of_bad()
         self._check_finite()
 
     def compute_means(self, value: Value) -> dict[str, Tensor]:
@@ -142,10 +146,12 @@ class GradientStream:
             for start in range(size):
                 self._add_single(take_samples(batch, start, start + 1) if many else batch)
         self.num_samples += size
-        if self.num_bad > max(1, self.settings.nonfinite_limit * max(self.num_samples, 100)):
+
+    def _check_share_of_bad(self) -> None:
+        if self.num_bad > self.settings.nonfinite_limit * self.num_samples:
             raise ValueError(
                 f"at most {self.settings.nonfinite_limit:.2%} of the samples may have gradients that are not finite, "
-                f"but {self.num_bad} of {self.num_samples} have; look for NaN in the data"
+                f"but {self.num_bad} of {self.num_samples} have; look for NaN in the data, or raise nonfinite_limit="
             )
 
     def _add_whole(self, batch: object, size: int) -> None:
@@ -173,7 +179,8 @@ class GradientStream:
         limit = self.settings.gradient_clip
         if limit is None:
             return None
-        norms = sum(_find_square_norms(ready, self.settings.block_elements, keep_graph=True).values()).sqrt()
+        squares = _find_square_norms(ready, self.settings.block_elements, keep_graph=True)
+        norms = torch.stack(list(squares.values())).sum(0).sqrt()
         clipped = norms > limit
         self.num_clipped += int(clipped.sum())
         return torch.where(clipped, limit / norms, torch.ones_like(norms))

@@ -5,6 +5,7 @@ output gradient becomes the weight's per-sample gradients, or the model is decla
 from module types, so functional calls, tied weights and modules called twice are no special cases.
 """
 
+import inspect
 import types
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -94,7 +95,7 @@ class Tracker(TorchFunctionMode):
         if not parts or not torch.is_grad_enabled():
             return self._carry_rows(name, args, func(*args, **kwargs))
         if name in self.rules:
-            return self.rules[name](self, func, *args, **kwargs)
+            return self._apply_rule(name, func, args, kwargs)
         if name in VIEWS | CASTS:
             return _follow(name, func, args, kwargs, parts)
         result = func(*args, **kwargs)
@@ -118,7 +119,7 @@ class Tracker(TorchFunctionMode):
 
         if not collectors:
             return output
-        tapped: Tensor = _Tap.apply(output, self._anchor, collect, *(tensor.detach() for tensor in saved))
+        tapped: Tensor = _Tap.apply(output, self._anchor, collect, *(t.detach() for t in saved))  # type: ignore[no-untyped-call]  # torch's
         return tapped
 
     def find_place(self, weight: Tensor, view: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Place | None:
@@ -154,6 +155,14 @@ class Tracker(TorchFunctionMode):
         """Hands over what is left: places of which some use has no gradient."""
         for place in list(self._pending):
             self._hand_over(place)
+
+    def _apply_rule(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
+        rule = self.rules[name]
+        try:
+            inspect.signature(rule).bind(self, func, *args, **kwargs)
+        except TypeError as error:
+            raise NotSeparableError(f"{name} is called with arguments that its rule does not know: {error}") from error
+        return rule(self, func, *args, **kwargs)
 
     def _collect(self, place: Place, use: Use) -> None:
         self._pending[place].append(use)
@@ -213,7 +222,7 @@ class _Tap(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # noqa: ANN401 - as above
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - as above
         ctx.collect(gradient, *ctx.saved_tensors)
         return gradient, None, None, *[None] * ctx.num_saved
 

@@ -5,38 +5,47 @@ tensor (samples, rows, columns). So nothing ever holds the gradients of all samp
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import final
 
 import torch
 from torch import Tensor
 
 
-class Use(Protocol):
-    """A weight's share in one call, once the gradient of the call's output is known."""
+@dataclass(frozen=True)
+class Use(ABC):
+    """A weight's share in one call, once the gradient of the call's output is known.
 
-    @property
-    def gradients(self) -> Tensor:
-        """Returns the gradients of the outputs, the samples first."""
+    Attributes:
+        gradients: Of the call's outputs, the samples first.
+    """
+
+    gradients: Tensor
 
     @property
     def num_samples(self) -> int:
         """Returns the number of samples."""
+        return len(self.gradients)
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, int]:
         """Returns rows and columns of the weight."""
 
     @property
     def num_scratch(self) -> int:
         """Returns the number of elements that a block needs for each sample."""
+        return math.prod(self.shape)
 
+    @abstractmethod
     def block(self, samples: slice, rows: slice) -> Tensor:
-        """Returns fresh per-sample gradients, shape (samples, rows, columns)."""
+        """Returns per-sample gradients, shape (samples, rows, columns)."""
 
 
+@final
 @dataclass(frozen=True)
-class ProductUse:
+class ProductUse(Use):
     """`outputs = inputs @ weight.T`: the gradient of a sample is a sum of outer products over its positions.
 
     Attributes:
@@ -44,27 +53,19 @@ class ProductUse:
         inputs: Shape (samples, positions, columns).
     """
 
-    gradients: Tensor
     inputs: Tensor
-
-    @property
-    def num_samples(self) -> int:
-        return len(self.inputs)
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.gradients.shape[-1], self.inputs.shape[-1]
 
-    @property
-    def num_scratch(self) -> int:
-        return math.prod(self.shape)
-
     def block(self, samples: slice, rows: slice) -> Tensor:
         return torch.bmm(self.gradients[samples, :, rows].mT, self.inputs[samples])
 
 
+@final
 @dataclass(frozen=True)
-class ConvolutionUse:
+class ConvolutionUse(Use):
     """A convolution: a product with the patches of its inputs, which are cut out for one block at a time.
 
     The columns of its weight are (*kernel, channels): channels last.
@@ -77,17 +78,12 @@ class ConvolutionUse:
         groups: Channels are joined within groups only.
     """
 
-    gradients: Tensor
     inputs: Tensor
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     groups: int
-
-    @property
-    def num_samples(self) -> int:
-        return len(self.inputs)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -105,7 +101,8 @@ class ConvolutionUse:
         if self.groups == 1:
             return torch.bmm(gradients[:, rows], patches.flatten(2))
         grouped = patches.unflatten(3, (self.groups, -1)).movedim(3, 1).flatten(3)
-        return (gradients.unflatten(1, (self.groups, -1)) @ grouped).flatten(1, 2)[:, rows]
+        products = torch.matmul(gradients.unflatten(1, (self.groups, -1)), grouped)
+        return products.flatten(1, 2)[:, rows]
 
     def _cut_patches(self, inputs: Tensor) -> Tensor:
         """Returns what each kernel place sees at each position: a view with overlapping strides, then one copy."""
@@ -132,8 +129,9 @@ class ConvolutionUse:
         return padded
 
 
+@final
 @dataclass(frozen=True)
-class LookupUse:
+class LookupUse(Use):
     """An embedding: each position adds its gradient to the row that it looked up.
 
     Attributes:
@@ -142,21 +140,12 @@ class LookupUse:
         num_rows: Of the weight.
     """
 
-    gradients: Tensor
     indices: Tensor
     num_rows: int
 
     @property
-    def num_samples(self) -> int:
-        return len(self.indices)
-
-    @property
     def shape(self) -> tuple[int, int]:
         return self.num_rows, self.gradients.shape[-1]
-
-    @property
-    def num_scratch(self) -> int:
-        return math.prod(self.shape)
 
     def block(self, samples: slice, rows: slice) -> Tensor:
         gradients, indices = self.gradients[samples], self.indices[samples]
@@ -176,19 +165,14 @@ class LookupUse:
         return sums, keys
 
 
+@final
 @dataclass(frozen=True)
-class DirectUse:
+class DirectUse(Use):
     """A small weight (of a norm, a bias), whose per-sample gradients are at hand.
 
     Attributes:
         gradients: Shape (samples, rows, columns).
     """
-
-    gradients: Tensor
-
-    @property
-    def num_samples(self) -> int:
-        return len(self.gradients)
 
     @property
     def shape(self) -> tuple[int, int]:
