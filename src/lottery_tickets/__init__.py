@@ -14,8 +14,15 @@ from lottery_tickets.importance_scoring import (
 )
 from lottery_tickets.magnitude_pruning import compute_layerwise_magnitude_ticket, create_magnitude_mask
 from lottery_tickets.masks import Mask, as_mask
+from lottery_tickets.movement import record_movement
+from lottery_tickets.pruning_scores import (
+    compute_grasp_importance,
+    compute_snip_importance,
+    compute_wanda_importance,
+)
 from lottery_tickets.schedules import PruningSchedule
 from lottery_tickets.storage import load_results, save_results
+from lottery_tickets.synflow import compute_synflow_importance
 from lottery_tickets.utils import compute_histogram_quantile, ensure_deterministic_pruning
 
 __all__ = [
@@ -26,13 +33,17 @@ __all__ = [
     "as_mask",
     "compute_fisher_importance",
     "compute_gradient_importance",
+    "compute_grasp_importance",
     "compute_histogram_quantile",
     "compute_hybrid_importance",
     "compute_iterative_magnitude_pruning",
     "compute_layerwise_magnitude_ticket",
     "compute_magnitude_importance",
+    "compute_snip_importance",
     "compute_sparsity",
+    "compute_synflow_importance",
     "compute_taylor_importance",
+    "compute_wanda_importance",
     "create_importance_mask",
     "create_magnitude_mask",
     "create_random_mask",
@@ -40,6 +51,7 @@ __all__ = [
     "hold_mask",
     "load_results",
     "masked",
+    "record_movement",
     "reinitialise_",
     "remove_mask",
     "save_results",
