@@ -19,7 +19,16 @@ from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.parameters import Choices, PrunableWeight, find_prunable_weights
 from lottery_tickets._core.running import evaluating, run_with
 from lottery_tickets.importance import Importance, ImportanceReport
-from lottery_tickets.scoring import MODE, SAMPLE, Formula, NumSamples, ScoringArguments, ScoringOptions, score_gradients
+from lottery_tickets.scoring import (
+    MODE,
+    SAMPLE,
+    Formula,
+    NumSamples,
+    Offload,
+    ScoringArguments,
+    ScoringOptions,
+    score_gradients,
+)
 
 CONNECTION_SENSITIVITY: Final = Formula(
     "|w * mean of gradient| / sum over all weights", GRADIENT, lambda weight: weight
@@ -87,6 +96,7 @@ def compute_snip_importance(  # noqa: PLR0917 - as compute_fisher_importance
         >>> round(float(scores["weight"].sum()), 6)
         1.0
     """
+    _check_model(model)
     settings = ScoringOptions(
         num_samples=num_samples,
         chunk_size=chunk_size,
@@ -94,7 +104,8 @@ def compute_snip_importance(  # noqa: PLR0917 - as compute_fisher_importance
         gradient_clip=gradient_clip,
         **options,
     )
-    [importance] = score_gradients(model, dataloader, [CONNECTION_SENSITIVITY], settings)
+    with evaluating(model):  # which also puts back the buffers that a forward pass has written
+        [importance] = score_gradients(model, dataloader, [CONNECTION_SENSITIVITY], settings)
     total = sum(float(score.sum(dtype=torch.float64)) for score in importance.values())
     if not total:
         raise ValueError("a score must not be zero for SNIP to rank, but all are: the gradients or the weights vanish")
@@ -163,7 +174,8 @@ def compute_grasp_importance(
     limit = check_count("num_samples", num_samples)
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be a positive number, got {temperature!r}")
-    weights = _find_weights(model, include, exclude)
+    _check_model(model)
+    weights = find_prunable_weights(model, include=include, exclude=exclude)
     curvature = Curvature(model, {name: w.tensor.detach() for name, w in weights.items()}, loss_fn, float(temperature))
     with seeded(derive_seed(seed, "loader")), evaluating(model):
         batches = list(cut_batches(dataloader, limit))
@@ -195,6 +207,7 @@ def compute_wanda_importance(
     loss_fn: LossFunction | None = None,
     include: Choices | None = None,
     exclude: Choices | None = None,
+    offload: Offload | None = None,
     seed: int = 42,
     progress: bool = False,
 ) -> Importance:
@@ -218,6 +231,7 @@ def compute_wanda_importance(
         loss_fn: `loss_fn(model, batch)` runs the model on batches of other kinds; what it returns is not used.
         include: Replaces the default choice of weights: names, glob patterns or module types.
         exclude: Removes from the choice.
+        offload: "cpu" puts the scores of a model on a GPU into CPU memory, one weight at a time; changes nothing else.
         seed: Of a loader that shuffles.
         progress: Whether to show a bar.
 
@@ -241,7 +255,10 @@ def compute_wanda_importance(
         [[5.0, 2.0]]
     """
     limit = check_count("num_samples", num_samples)
-    weights = _find_weights(model, include, exclude)
+    if offload not in {None, "cpu"}:
+        raise ValueError(f"offload must be None or 'cpu', got {offload!r}")
+    _check_model(model)
+    weights = find_prunable_weights(model, include=include, exclude=exclude)
     inputs = InputSquares({name: weight.tensor for name, weight in weights.items()})
     device = next(iter(weights.values())).tensor.device
     seen = num_batches = 0
@@ -258,10 +275,12 @@ def compute_wanda_importance(
             f"the inputs of every weight must be found, but the forward passes do not use {', '.join(unused)}, or only "
             "under no_grad or in compiled code; leave them out with exclude="
         )
-    totals = inputs.compute_totals()
-    num_idle = sum(int((total == 0).sum()) for total in totals.values())
-    for name, total in totals.items():
-        total.sqrt_().mul_(weights[name].tensor.detach().abs())
+    scores, num_idle = {}, 0
+    for name, weight in weights.items():
+        total = inputs.compute_total(name)
+        num_idle += int((total == 0).sum())
+        score = total.sqrt_().mul_(weight.tensor.detach().abs())
+        scores[name] = score if offload is None else score.cpu()
     report: CalibrationReport = {
         "score": "|w| * norm of inputs",
         "sample": "one entry of the batch's first dimension",
@@ -271,7 +290,7 @@ def compute_wanda_importance(
         "advised_scope": "row",
         "num_idle_weights": num_idle,
     }
-    return _make_importance(totals, weights, report)
+    return _make_importance(scores, weights, report)
 
 
 def _watch_inputs(model: nn.Module, inputs: InputSquares, batch: object, loss_fn: LossFunction | None) -> None:
@@ -297,10 +316,9 @@ def _watch_inputs(model: nn.Module, inputs: InputSquares, batch: object, loss_fn
         ) from error
 
 
-def _find_weights(model: nn.Module, include: Choices | None, exclude: Choices | None) -> dict[str, PrunableWeight]:
+def _check_model(model: object) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, which can be run on data, got {type(model).__name__}")
-    return find_prunable_weights(model, include=include, exclude=exclude)
 
 
 def _make_importance(

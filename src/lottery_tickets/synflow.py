@@ -1,6 +1,7 @@
 """SynFlow: pruning without data, by what flows through each weight, in many small rounds."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from numbers import Integral
 from typing import Any
 
@@ -87,8 +88,8 @@ def compute_synflow_importance(
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, through which ones can flow, got {type(model).__name__}")
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    ones = _make_ones(sample_or_input_shape, next(iter(weights.values())).tensor.device)
     with seeded(derive_seed(0, "synflow")), evaluating(model):
+        ones = _make_ones(sample_or_input_shape, next(iter(weights.values())).tensor.device)
         scores, bits = _prune_in_rounds(model, weights, ones, sparsity, num_rounds, progress=progress)
     report: SynflowReport = {
         "score": "synaptic flow",
@@ -165,14 +166,14 @@ def _compute_flow(
 
 
 def _take_absolute(model: nn.Module) -> dict[str, Tensor]:
-    """Returns the parameters and floating-point buffers in float64; the absolute values of those in the state."""
+    """Returns the floating-point parameters and buffers in float64; the absolute values of those in the state."""
     module = unwrap(model)
-    state = {clean_name(name) for name in module.state_dict()}
-    absolute = {clean_name(name): parameter.detach().double().abs() for name, parameter in module.named_parameters()}
-    for raw_name, buffer in module.named_buffers():
-        name = clean_name(raw_name)
-        if buffer.is_floating_point():
-            absolute[name] = buffer.double().abs() if name in state else buffer.double()
+    state = module.state_dict()
+    absolute = {}
+    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+        if tensor.is_floating_point():
+            wide = tensor.detach().double()
+            absolute[clean_name(name)] = wide.abs() if name in state else wide.clone()
     return absolute
 
 

@@ -95,7 +95,7 @@ class Curvature:
                 "pass temperature=1"
             )
         if not bool(loss.isfinite()):
-            raise ValueError(f"the loss of each batch must be finite, got {float(loss)}; look for NaN or empty samples")
+            raise ValueError(f"the loss of each batch must be finite, got {loss.item()}; look for NaN or empty samples")
         if not loss.requires_grad:
             some = ", ".join(list(handles)[:5])
             raise ValueError(f"the loss must depend on a chosen weight, but has no gradient for any of {some}")

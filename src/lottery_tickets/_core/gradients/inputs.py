@@ -54,12 +54,13 @@ class InputSquares:
         used = {place.name for place in self.sums}
         return [name for name in self.weights if name not in used]
 
-    def compute_totals(self) -> dict[str, Tensor]:
-        """Returns for each weight the sum of the squares of each element's inputs, zero where there were none."""
-        totals = {name: torch.zeros_like(weight, dtype=_wide(weight)) for name, weight in self.weights.items()}
+    def compute_total(self, name: str) -> Tensor:
+        """Returns the sum of the squares of the inputs of each element of a weight, zero where there were none."""
+        total = torch.zeros_like(self.weights[name], dtype=_wide(self.weights[name]))
         for place, squares in self.sums.items():
-            place.of(totals[place.name]).add_(squares)
-        return totals
+            if place.name == name:
+                place.of(total).add_(squares)
+        return total
 
     def _add(self, place: Place, squares: Tensor) -> None:
         self.sums[place] = self.sums[place] + squares if place in self.sums else squares
