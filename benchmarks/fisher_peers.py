@@ -24,8 +24,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from lottery_tickets._core.gradients.stream import GradientStream, StreamSettings
+from lottery_tickets._core.gradients.values import SQUARE
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.parameters import find_prunable_weights
 
@@ -70,6 +73,23 @@ def find_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 def count_samples(batch: Any) -> int:  # noqa: ANN401 - a pair or a dict of tensors
     """Returns the number of samples of a batch."""
     return len(pytree.tree_leaves(batch)[0])
+
+
+# -------------------------------------------------------------------------------------------------------- this library
+
+
+def sum_by_lottery_tickets(case: Case, batch: Any, weights: Weights) -> dict[str, Tensor]:  # noqa: ANN401 - a pair or a dict
+    """Returns the sum of squares from one backward pass a batch; in float64 for a float64 model.
+
+    Raises:
+        UnsupportedError: When the model is run one sample at a time.
+    """
+    chosen = find_prunable_weights(case.model, include=list(weights))
+    stream = GradientStream(case.model, chosen, [SQUARE], StreamSettings(loss_fn=case.loss_fn))
+    stream.run([batch], count_samples(batch))
+    if stream.reason is not None:
+        raise UnsupportedError(stream.reason)
+    return {name: mean * stream.num_samples for name, mean in stream.compute_means(SQUARE).items()}
 
 
 # ---------------------------------------------------------------------------------------------------------- torch alone
@@ -286,6 +306,7 @@ def _only_these_require_gradients(model: nn.Module, weights: Weights) -> Iterato
 PEERS: Mapping[str, Peer] = MappingProxyType(
     {
         "loop": sum_by_loop,
+        "lottery-tickets": sum_by_lottery_tickets,
         "vmap": sum_by_vmap,
         "backpack": sum_by_backpack,
         "opacus": sum_by_opacus,
@@ -302,8 +323,24 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
 
 def check_peers(case: Case) -> dict[str, float | str]:
     """Returns for each peer its largest relative difference from the loop, or the reason why it gave no diagonal."""
-    reference = compute_diagonal(sum_by_loop, case)
-    return {name: _check(peer, case, reference) for name, peer in PEERS.items() if peer is not sum_by_loop}
+    with KeepDouble():
+        reference = compute_diagonal(sum_by_loop, case)
+        return {name: _check(peer, case, reference) for name, peer in PEERS.items() if peer is not sum_by_loop}
+
+
+class KeepDouble(TorchFunctionMode):
+    """Keeps float64 where transformers casts to float32, so that all ways can be told apart to 1e-10."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - torch's protocol
+        """Calls the function, but for casts of float64 to float32, which give back what they are given."""
+        name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
+        if name in {"to", "float"} and args[0].dtype == torch.float64:
+            dtypes = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, torch.dtype)]
+            if name == "float" or dtypes == [torch.float32]:
+                return args[0]
+        if name == "softmax":
+            kwargs.pop("dtype", None)
+        return func(*args, **kwargs)
 
 
 def _check(peer: Peer, case: Case, reference: Mapping[str, Tensor]) -> float | str:

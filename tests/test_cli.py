@@ -10,7 +10,15 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from lottery_tickets import Mask, compute_iterative_magnitude_pruning, create_magnitude_mask
+from lottery_tickets import (
+    Mask,
+    compute_iterative_magnitude_pruning,
+    create_importance_mask,
+    create_magnitude_mask,
+    load_results,
+)
+from lottery_tickets.workloads import build_model
+from tests.workloads.tiny_models import save_tiny_llama
 from unified_model_analysis.cli import main
 
 Output = pytest.CaptureFixture[str]
@@ -201,3 +209,76 @@ def test_the_installed_command_returns_its_exit_code(tmp_path: Path) -> None:
     run = subprocess.run([command, "verify", tmp_path], capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stderr.startswith("lottery-tickets: ")
+
+
+# --------------------------------------------------------------------------------------------------------------- scores
+
+
+def test_score_writes_summary_mask_and_scores(tmp_path: Path, capsys: Output) -> None:
+    results, mask, scores = (tmp_path / name for name in ("s.json", "m.safetensors", "s.safetensors"))
+    command = ["score", results, "--num-samples", 50, "--sparsity", 0.8, "--mask", mask, "--scores", scores]
+    assert main([*map(str, command), "--standard-errors"]) == 0
+    shown = capsys.readouterr().out
+    assert "0.5 * mean of gradient^2 * w^2" in shown
+    assert "computed: whole batches" in shown
+    assert "largest standard error" in shown
+    loaded = load_results(results)["importance"]
+    assert loaded["report"]["num_samples"] == 50
+    assert len(loaded["scores"]["fc1.weight"]["heat_map"]) == 16
+    assert loaded.keys() == {"report", "scores", "standard_errors"}
+    tensors = safetensors.torch.load_file(scores)
+    assert create_importance_mask(tensors, 0.8) == Mask.load(mask)
+    assert Mask.load(mask).sparsity == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    "method", ["magnitude", "fisher", "taylor", "taylor-unit", "gradient", "hybrid", "snip", "wanda"]
+)
+def test_every_method_scores(method: str, tmp_path: Path, capsys: Output) -> None:
+    arguments = [] if method == "magnitude" else ["--num-samples", "20"]
+    assert main(["score", str(tmp_path / "s.json"), "--method", method, "--scope", "layer", *arguments]) == 0
+    assert "mask at sparsity 0.5, scope layer: 25100 of 50200 kept" in capsys.readouterr().out
+
+
+def test_score_takes_trained_weights(tmp_path: Path, capsys: Output) -> None:
+    model = build_model("lenet-300-100", input_shape=(1, 8, 8), num_classes=10, generator=torch.Generator())
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "model.safetensors")
+    options = ["--method", "magnitude", "--checkpoint", str(tmp_path / "model.safetensors")]
+    assert main(["score", str(tmp_path / "s.json"), *options, "--mask", str(tmp_path / "m.safetensors")]) == 0
+    assert Mask.load(tmp_path / "m.safetensors") == create_magnitude_mask(model, 0.5)
+    assert capsys.readouterr().out
+
+
+def test_score_scores_a_language_model_of_ones_own(tmp_path: Path, capsys: Output) -> None:
+    folder = save_tiny_llama(tmp_path)
+    text = tmp_path / "text.txt"
+    text.write_text("the cat saw the dog and the dog saw the cat " * 40, encoding="utf-8")
+    options = [
+        "--language-model",
+        str(folder),
+        "--text",
+        str(text),
+        "--num-tokens",
+        "8",
+        "--num-samples",
+        "6",
+        "--scope",
+        "layer",
+    ]
+    assert main(["score", str(tmp_path / "s.json"), "--method", "fisher", *options]) == 0
+    assert "num_samples: 6" in capsys.readouterr().out
+
+
+def test_score_refuses_what_does_not_fit(tmp_path: Path, capsys: Output) -> None:
+    results = tmp_path / "s.json"
+    assert "--num-samples must be a number for method 'wanda'" in refuse(
+        ["score", results, "--method", "wanda", "--num-samples", "auto"], capsys
+    )
+    assert "method 'grasp' does not know --chunk-size" in refuse(
+        ["score", results, "--method", "grasp", "--chunk-size", 5], capsys
+    )
+    assert "--text is for a language model" in refuse(["score", results, "--text", tmp_path / "t.txt"], capsys)
+    assert "--checkpoint is for a workload" in refuse(
+        ["score", results, "--language-model", tmp_path, "--checkpoint", tmp_path / "c"], capsys
+    )
+    assert not results.exists()

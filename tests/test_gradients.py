@@ -137,7 +137,7 @@ class TiedTwice(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         hidden = self.layer(torch.tanh(self.layer(self.embed(tokens))))
-        return cast(Tensor, functional.linear(hidden, self.embed.weight).transpose(1, 2))
+        return functional.linear(hidden, self.embed.weight).transpose(1, 2)
 
 
 class HandWritten(nn.Module):
@@ -151,7 +151,7 @@ class HandWritten(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = torch.tanh(inputs @ self.first) * self.scale + self.position
-        return cast(Tensor, (hidden @ self.last.t()) * self.temperature)
+        return (hidden @ self.last.t()) * self.temperature
 
 
 class Recurrent(nn.Module):
@@ -374,7 +374,7 @@ def test_clipping_acts_on_each_sample(case: str) -> None:
     names = [name for name, _ in model.double().named_parameters()]
     gradients = loop_over_samples(model, batches, names)
     norms = torch.stack([rows.flatten(1).square().sum(1) for rows in gradients.values()]).sum(0).sqrt()
-    limit = float(norms.median())
+    limit = float(norms.mean())
     stream = run_stream(model, batches, gradient_clip=limit)
     assert stream.num_clipped == int((norms > limit).sum()) > 0
     factors = (limit / norms).clamp(max=1)

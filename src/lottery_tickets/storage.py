@@ -6,22 +6,26 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lottery_tickets._core.files import read_json, write_json
+from lottery_tickets.importance import Importance
 from lottery_tickets.masks import Mask
 
 QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 NUM_BINS: Final = 50
+HEAT_MAP_SIDE: Final = 16
 MASK_KEY: Final = "mask_file"
 
 
 def save_results(results: Mapping[str, Any], path: str | Path) -> None:
     """Writes results as JSON, whole; masks go beside it, one file each.
 
-    A tensor becomes its shape, dtype, mean, standard deviation, quantiles and a histogram: enough to draw it, not to
-    get it back. A `Mask` becomes the name of its file, which is named by its content, and `load_results` gives it back.
-    Mask files that earlier results of the same name have left stay.
+    A tensor becomes its shape, dtype, mean, standard deviation, quantiles and a histogram, and one of two or more
+    dimensions a heat map of at most 16 x 16 means: enough to draw it, not to get it back. `Importance` becomes its
+    report with the summaries of its scores and of their standard errors. A `Mask` becomes the name of its file, which
+    is named by its content, and `load_results` gives it back. Mask files that earlier results of the same
+    name have left stay.
 
     Args:
         results: Values that JSON knows, tensors, masks, and mappings and sequences of them.
@@ -56,6 +60,8 @@ def load_results(path: str | Path) -> dict[str, Any]:
 
 
 def _to_json(value: Any, where: str, stem: str, masks: dict[str, Mask]) -> Any:  # noqa: ANN401 - any result
+    if isinstance(value, Importance):
+        value = _describe(value)
     if isinstance(value, Mask):
         # Named by content: a save that is cut off cannot leave older results pointing at newer masks.
         name = f"{stem}.{value.digest[:16]}.mask.safetensors"
@@ -78,6 +84,12 @@ def _to_json(value: Any, where: str, stem: str, masks: dict[str, Mask]) -> Any: 
     raise TypeError(f"results must hold JSON values, tensors and masks, but {where} is a {type(value).__name__}")
 
 
+def _describe(importance: Importance) -> dict[str, Any]:
+    parts: dict[str, Any] = {"report": importance.report, "scores": dict(importance)}
+    errors = importance.standard_errors
+    return parts if errors is None else parts | {"standard_errors": errors}
+
+
 def _from_json(value: Any, folder: Path) -> Any:  # noqa: ANN401 - any result
     if isinstance(value, dict) and MASK_KEY in value:
         name = value[MASK_KEY]
@@ -92,7 +104,7 @@ def _from_json(value: Any, folder: Path) -> Any:  # noqa: ANN401 - any result
 
 
 def summarise_tensor(tensor: Tensor) -> dict[str, Any]:
-    """Returns a tensor's shape, dtype and, when it has elements, mean, standard deviation, quantiles and histogram.
+    """Returns a tensor's shape, dtype and, when it has elements, mean, deviation, quantiles, histogram and heat map.
 
     Raises:
         ValueError: When it holds NaN or infinity.
@@ -107,9 +119,19 @@ def summarise_tensor(tensor: Tensor) -> dict[str, Any]:
         )
     positions = [round(q * (len(values) - 1)) for q in QUANTILES]
     counts, edges = torch.histogram(values, bins=NUM_BINS)
+    if tensor.ndim > 1:
+        summary["heat_map"] = _draw_heat_map(tensor)
     return summary | {
         "mean": float(values.mean()),
         "std": float(values.std(correction=0)),
         "quantiles": {str(q): float(values[i]) for q, i in zip(QUANTILES, positions, strict=True)},
         "histogram": {"edges": edges.tolist(), "counts": [int(count) for count in counts]},
     }
+
+
+def _draw_heat_map(tensor: Tensor) -> list[list[float]]:
+    """Returns the means of blocks of a matrix (first dimension, all others), at most 16 x 16 of about equal size."""
+    matrix = tensor.detach().cpu().float().flatten(1)
+    side = (min(HEAT_MAP_SIDE, matrix.shape[0]), min(HEAT_MAP_SIDE, matrix.shape[1]))
+    means: list[list[float]] = nn.functional.adaptive_avg_pool2d(matrix[None], side)[0].tolist()
+    return means

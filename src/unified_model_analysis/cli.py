@@ -13,6 +13,7 @@ import tyro
 from unified_model_analysis.commands.demo import Demo
 from unified_model_analysis.commands.imp import Imp
 from unified_model_analysis.commands.mask import MaskCommand
+from unified_model_analysis.commands.score import Score
 from unified_model_analysis.commands.verify import Verify
 
 WRONG_INPUT: Final = 2
@@ -22,6 +23,7 @@ Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Imp, tyro.conf.subcommand("imp")]
     | Annotated[MaskCommand, tyro.conf.subcommand("mask")]
+    | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
 )
 

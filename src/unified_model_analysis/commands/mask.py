@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from unified_model_analysis.commands.checkpoints import load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Create:
         """Writes the mask and shows it; returns the exit code."""
         from lottery_tickets.magnitude_pruning import create_magnitude_mask
 
-        weights = _load_checkpoint(self.checkpoint)
+        weights = load_checkpoint(self.checkpoint)
         mask = create_magnitude_mask(
             weights,
             self.sparsity,
@@ -89,25 +88,3 @@ class MaskCommand:
     def run(self) -> int:
         """Runs the action; returns the exit code."""
         return self.action.run()
-
-
-def _load_checkpoint(path: Path) -> dict[str, "Tensor"]:
-    import pickle
-
-    import torch
-
-    from lottery_tickets._core.files import read_tensors
-
-    if path.suffix == ".safetensors":
-        return read_tensors(path)[0]
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]  # torch goes on with advice to run the file's code
-        raise ValueError(
-            f"{path} must be a .safetensors file or a torch file with a state dict, but: {reason}"
-        ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} must hold a state dict, but holds a {type(state).__name__}; save model.state_dict()")
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}

