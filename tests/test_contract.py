@@ -10,6 +10,7 @@ from torch import nn
 
 import lottery_tickets
 from lottery_tickets import Mask, compute_iterative_magnitude_pruning, compute_layerwise_magnitude_ticket
+from lottery_tickets.scoring import ScoringArguments
 
 REQUIRED = inspect.Parameter.empty
 
@@ -24,6 +25,19 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "compute_sparsity": {"model_or_mask": REQUIRED},
     "masked": {"model": REQUIRED, "mask": REQUIRED},
     "hold_mask": {"model": REQUIRED, "mask": REQUIRED},
+    "compute_magnitude_importance": {"model": REQUIRED},
+    "compute_gradient_importance": {"model": REQUIRED, "dataloader": REQUIRED, "num_samples": 1000},
+    "compute_taylor_importance": {"model": REQUIRED, "dataloader": REQUIRED, "num_samples": 1000},
+    "compute_fisher_importance": {
+        "model": REQUIRED,
+        "dataloader": REQUIRED,
+        "num_samples": 1000,
+        "chunk_size": None,
+        "use_mixed_precision": True,
+        "gradient_clip": None,
+    },
+    "compute_hybrid_importance": {"model": REQUIRED, "dataloader": REQUIRED, "weights": None},
+    "create_importance_mask": {"importance": REQUIRED, "sparsity": REQUIRED},
     "compute_histogram_quantile": {"tensor": REQUIRED, "q": REQUIRED, "bins": 1000},
     "ensure_deterministic_pruning": {"seed": 42},
     "save_results": {"results": REQUIRED, "path": REQUIRED},
@@ -38,7 +52,9 @@ def test_arguments_and_defaults(name: str) -> None:
     promised = ARGUMENTS[name]
     assert {n: parameters[n].default for n in promised} == promised
     further = [p for n, p in parameters.items() if n not in promised]
-    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in further)
+    gradient_scores = {"chunk_size", "use_mixed_precision", "gradient_clip", "num_samples"}  # in the order of Fisher's
+    by_keyword = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    assert all(p.kind in by_keyword or p.name in gradient_scores for p in further)
 
 
 def test_iterative_magnitude_pruning_takes_model_and_dataloader_by_position() -> None:
@@ -80,3 +96,21 @@ def test_a_simulation_says_so() -> None:
 def test_every_promised_scope_exists(scope: str) -> None:
     mask = lottery_tickets.create_magnitude_mask(nn.Linear(8, 8), 0.5, scope=scope)
     assert mask.num_kept == 32
+
+
+def test_importance_is_a_dict_of_float32_tensors_in_the_parameters_shapes() -> None:
+    model, data = nn.Linear(4, 2), [(torch.randn(4, 4), torch.randint(2, (4,)))]
+    weights = {"magnitude": 0.5, "fisher": 0.3, "taylor": 0.2}
+    for scores in (
+        lottery_tickets.compute_magnitude_importance(model),
+        lottery_tickets.compute_gradient_importance(model, data, num_samples=4),
+        lottery_tickets.compute_taylor_importance(model, data, num_samples=4),
+        lottery_tickets.compute_fisher_importance(model, data, 4, None, True, 1.0),
+        lottery_tickets.compute_hybrid_importance(model, data, weights=weights),
+    ):
+        assert isinstance(scores, dict)
+        assert {name: (s.dtype, s.shape) for name, s in scores.items()} == {"weight": (torch.float32, (2, 4))}
+
+
+def test_gradient_scores_take_include_and_exclude() -> None:
+    assert {"include", "exclude", "loss_fn", "progress"} <= ScoringArguments.__annotations__.keys()

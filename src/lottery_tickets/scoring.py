@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Final, Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
 
+from lottery_tickets._core.checks import check_count
 from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.stream import GradientStream, StreamSettings
 from lottery_tickets._core.gradients.values import Value
@@ -95,7 +95,7 @@ class ScoringOptions:
 
     def __post_init__(self) -> None:
         if self.num_samples != "auto":
-            _check_count("num_samples", self.num_samples, "an integer of at least 1, or 'auto'")
+            check_count("num_samples", self.num_samples, "an integer of at least 1, or 'auto'")
         elif self.target_sparsity is None:
             raise ValueError(
                 "num_samples='auto' stops when the ranking at a sparsity has settled; say which with target_sparsity="
@@ -103,7 +103,7 @@ class ScoringOptions:
         else:
             check_sparsity(self.target_sparsity, self.scope)
         if self.chunk_size is not None:
-            _check_count("chunk_size", self.chunk_size, "an integer of at least 1, or None")
+            check_count("chunk_size", self.chunk_size, "an integer of at least 1, or None")
         clip = self.gradient_clip
         if clip is not None and not 0 < clip < math.inf:
             raise ValueError(f"gradient_clip must be a positive number or None, got {clip!r}")
@@ -215,10 +215,3 @@ def _make_settling(
 def _name_precision(weights: Mapping[str, PrunableWeight], autocast: torch.dtype | None) -> str:
     dtypes = sorted({str(weight.tensor.dtype).removeprefix("torch.") for weight in weights.values()})
     return ", ".join(dtypes) + ("" if autocast is None else f" under autocast to {autocast}".replace("torch.", ""))
-
-
-def _check_count(argument: str, value: object, allowed: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{argument} must be {allowed}, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{argument} must be {allowed}, got {value!r}")

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from lottery_tickets._core.gradients.rules import RULES
 from lottery_tickets._core.gradients.tracking import NotSeparableError, Tracker
 from lottery_tickets._core.gradients.uses import DirectUse, Use
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.parameters import PrunableWeight, clean_name, unwrap
+from lottery_tickets._core.parameters import PrunableWeight
+from lottery_tickets._core.running import run_with
 
 Receive = Callable[[Place, Sequence[Use]], None]
 
@@ -46,7 +47,7 @@ class Passes:
 
     def __init__(self, model: nn.Module, weights: Mapping[str, PrunableWeight], objective: Objective) -> None:
         self.objective = objective
-        self.module = _LossModule(unwrap(model), objective.loss_fn)
+        self.model = model
         self.weights = {name: _lay_out(weight.tensor.detach()) for name, weight in weights.items()}
         self.output_dims = {name: weight.output_dims for name, weight in weights.items()}
         self.device = next(iter(self.weights.values())).device
@@ -96,14 +97,10 @@ class Passes:
         return LossCalls(num_samples, self.objective.labels, self.objective.generator)
 
     def _forward(self, batch: object, handles: Mapping[str, Tensor], tracker: Tracker) -> Tensor:
-        given: dict[str, Tensor] = {}
-        for raw_name, parameter in self.module.named_parameters():
-            name = clean_name(raw_name.removeprefix("model."))
-            given[raw_name] = handles[name] if name in handles else parameter.detach()
         autocast = self.objective.autocast
         precision = torch.autocast(self.device.type, autocast) if autocast else contextlib.nullcontext()
         with torch.enable_grad(), precision, tracker:
-            loss: Tensor = torch.func.functional_call(self.module, given, (batch,))
+            loss: Tensor = run_with(self.model, handles, lambda m: compute_loss(m, batch, self.objective.loss_fn))
         return loss
 
 
@@ -192,17 +189,6 @@ def _run_classes(call: LossCall, finish: Callable[[], None], *, keep_graph: bool
         gradient *= probabilities[:, label : label + 1].sqrt()
         logits.backward(gradient, retain_graph=keep_graph or label < num_classes - 1)
         finish()
-
-
-class _LossModule(nn.Module):
-    """From a batch to its loss, so that torch.func.functional_call can hand weights in."""
-
-    def __init__(self, model: nn.Module, loss_fn: LossFunction | None) -> None:
-        super().__init__()
-        self.model, self.loss_fn = model, loss_fn
-
-    def forward(self, batch: Any) -> Tensor:  # noqa: ANN401 - any batch
-        return compute_loss(self.model, batch, self.loss_fn)
 
 
 def _lay_out(weight: Tensor) -> Tensor:

@@ -5,10 +5,9 @@ must be those of each sample alone. So a layer that mixes samples, or an input w
 dimension, is found on the model and the data at hand.
 """
 
-import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, final
@@ -34,6 +33,7 @@ from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.gradients.values import Value
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.parameters import PrunableWeight
+from lottery_tickets._core.running import evaluating
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class GradientStream:
         """
         total = None if stops else limit  # with stops, where it ends is not known before
         bar = tqdm(total=total, unit="sample", disable=not self.settings.progress)
-        with seeded(derive_seed(self.settings.seed, "loader")), _evaluating(self.model), bar:
+        with seeded(derive_seed(self.settings.seed, "loader")), evaluating(self.model), bar:
             for batch, size in cut_batches(dataloader, limit, stops):
                 self._add_batch(move_batch(batch, self.passes.device), size)
                 bar.update(size)
@@ -304,16 +304,3 @@ def _find_square_norms(
 
     ready.run_backward(receive, keep_graph=keep_graph)
     return norms
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is in evaluation mode and runs uncompiled; afterwards each module is as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.compiler.set_stance("force_eager"), torch.inference_mode(mode=False):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
