@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from lottery_tickets._core.gradients.stream import GradientStream, StreamSettings
 from lottery_tickets._core.gradients.values import GRADIENT, MAGNITUDE, SQUARE, UNIT_SQUARE, Value
@@ -40,10 +41,9 @@ def loop_over_samples(
     model.eval()
     for batch in batches:
         for sample in split_batch(batch):
-            loss = compute_loss(model, sample, loss_fn)
-            wanted = [parameters[name] for name in names]
-            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(loss, wanted, allow_unused=True)
-            for name, gradient in zip(names, gradients, strict=True):
+            compute_loss(model, sample, loss_fn).backward()  # torch.autograd.grad knows no reentrant checkpoints
+            for name in names:
+                gradient, parameters[name].grad = parameters[name].grad, None
                 rows[name].append(torch.zeros_like(parameters[name]) if gradient is None else gradient)
     return {name: torch.stack(gradients) for name, gradients in rows.items()}
 
@@ -61,6 +61,7 @@ def run_stream(model: nn.Module, batches: Batches, *values: Value, **settings: A
 def check_squares(model: nn.Module, batches: Batches, reason: str | None = None, loss_fn: LossFunction = None) -> None:
     """Checks every parameter's mean of squared per-sample gradients against the loop, and how they were computed."""
     stream = run_stream(model, batches, loss_fn=loss_fn)
+    assert all(parameter.grad is None for parameter in model.parameters())
     expected = loop_over_samples(model, batches, list(stream.passes.weights), loss_fn)
     means = stream.compute_means(SQUARE)
     largest = max(float(gradients.abs().max()) for gradients in expected.values())
@@ -197,6 +198,19 @@ class Overlapping(nn.Module):
         return cast(Tensor, self.layer(inputs) + functional.linear(inputs, self.layer.weight[:1]))
 
 
+class Checkpointed(nn.Module):
+    """A part that torch computes a second time in the backward pass."""
+
+    def __init__(self, *, use_reentrant: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.use_reentrant = nn.Linear(6, 8), nn.Linear(8, 5), use_reentrant
+        self.middle = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = checkpoint(self.middle, self.first(inputs), use_reentrant=self.use_reentrant)
+        return cast("Tensor", self.last(hidden))
+
+
 def make_vgg() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True), nn.Flatten(),
@@ -248,6 +262,8 @@ SEPARABLE: dict[str, Callable[[], tuple[nn.Module, Batches]]] = {
         TiedTwice(),
         [(torch.randint(11, (4, 7)), torch.where(torch.rand(4, 7) > 0.3, torch.randint(11, (4, 7)), -100))],
     ),
+    "checkpointed": lambda: (Checkpointed(use_reentrant=False), [(draw(4, 6), draw_classes(4))]),
+    "checkpointed, reentrant": lambda: (Checkpointed(use_reentrant=True), [(draw(4, 6), draw_classes(4))]),
     "hand-written": lambda: (HandWritten(), [(draw(4, 6), draw_classes(4))]),
 }
 

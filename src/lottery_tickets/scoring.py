@@ -115,6 +115,7 @@ class ScoringOptions:
             raise ValueError("kind 'exact' has neither standard_errors nor gradient_clip; use kind 'sampled' for these")
 
 
+@torch.inference_mode(mode=False)
 def score_gradients(
     model: nn.Module, dataloader: Iterable[Any], formulas: Sequence[Formula], options: ScoringOptions
 ) -> list[Importance]:

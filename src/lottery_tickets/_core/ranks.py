@@ -15,9 +15,9 @@ def compute_ranks(
 ) -> dict[str, Tensor]:
     """Returns the share of the group's scores that lie below each, in [0, 1], float32, in the shapes of the scores.
 
-    Of "global" and "layer" groups a score's place among those that agree with it in the first 8 bits of the mantissa is
-    interpolated: the order is kept, and the rank is off by at most the share of those. In a "row" ranks are exact, with
-    the mean rank for ties.
+    Ranks are exact, with the mean rank for ties, in a row and in groups of up to 4 million scores. In larger groups a
+    score's place among those that agree with it in the first 8 bits of the mantissa is interpolated: the order is kept,
+    and the rank is off by at most the share of those.
 
     Args:
         scores: Non-negative float32.
@@ -37,6 +37,15 @@ def compute_ranks(
 
 
 def _rank_together(scores: list[Tensor]) -> list[Tensor]:
+    sizes = [score.numel() for score in scores]
+    if sum(sizes) <= CHUNK:
+        flat = torch.cat([score.detach().flatten().to(scores[0].device) for score in scores])
+        parts = _rank_ascending(flat.unsqueeze(0))[0].split(sizes)
+        return [part.view(score.shape).to(score.device) for part, score in zip(parts, scores, strict=True)]
+    return _rank_by_buckets(scores)
+
+
+def _rank_by_buckets(scores: list[Tensor]) -> list[Tensor]:
     counts = torch.zeros(2**16, dtype=torch.int64)
     num_zeros = 0
     for chunk in _iterate_chunks(scores):
@@ -64,10 +73,15 @@ def _rank_rows(score: Tensor, output_dims: tuple[int, ...]) -> Tensor:
     order = (*output_dims, *(dim for dim in range(score.ndim) if dim not in output_dims))
     ordered = score.permute(order)
     rows = ordered.reshape(ordered.shape[: len(output_dims)].numel(), -1)
+    ranks = _rank_ascending(rows).view(ordered.shape)
+    return ranks.permute(sorted(range(score.ndim), key=order.__getitem__)).contiguous()
+
+
+def _rank_ascending(rows: Tensor) -> Tensor:
+    """Returns the mean rank of each number within its row, from 0 to 1."""
     ascending = rows.sort(dim=1).values
     left, right = (torch.searchsorted(ascending, rows.contiguous(), right=side) for side in (False, True))
-    ranks = ((left + right).double() / (2 * rows.shape[1])).float().view(ordered.shape)
-    return ranks.permute(sorted(range(score.ndim), key=order.__getitem__)).contiguous()
+    return ((left + right).double() / (2 * max(1, rows.shape[1]))).float()
 
 
 def _iterate_chunks(scores: Iterable[Tensor]) -> Iterator[Tensor]:

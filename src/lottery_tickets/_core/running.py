@@ -4,9 +4,11 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, final
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.utils import checkpoint
 
 from lottery_tickets._core.parameters import clean_name, unwrap
 
@@ -41,12 +43,15 @@ def differentiate(output: Tensor, handles: Mapping[str, Tensor], *, create_graph
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is in evaluation mode and runs uncompiled; then modes and buffers are as before."""
+    """Within the block the model is in evaluation mode and runs uncompiled; then modes and buffers are as before.
+
+    Gradient checkpointing is off: it computes a second time in the backward pass, out of reach of handed-in tensors.
+    """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     model.eval()
     try:
-        with torch.compiler.set_stance("force_eager"), torch.inference_mode(mode=False):
+        with torch.compiler.set_stance("force_eager"), torch.inference_mode(mode=False), _without_checkpointing():
             yield
     finally:
         for module, training in modes:
@@ -55,6 +60,28 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             for buffer, copy in buffers:
                 if not torch.equal(buffer, copy):
                     buffer.copy_(copy)
+
+
+@contextlib.contextmanager
+def _without_checkpointing() -> Iterator[None]:
+    """Within the block torch.utils.checkpoint.checkpoint only calls its function, which gives the same numbers."""
+    with (
+        patch.object(checkpoint, "CheckpointFunction", _Direct),
+        patch.object(checkpoint, "_checkpoint_without_reentrant_generator", _yield_once),
+    ):
+        yield
+
+
+class _Direct:
+    """Stands for torch's CheckpointFunction."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:  # noqa: ANN401, ARG004, FBT001 - torch's signature
+        return function(*args)
+
+
+def _yield_once(*_: object, **__: object) -> Iterator[None]:
+    yield
 
 
 @final
