@@ -8,7 +8,7 @@ from lottery_tickets._core.ranks import _rank_by_buckets, compute_ranks
 
 
 def rank_by_sorting(scores: list[Tensor]) -> Tensor:
-    """Returns the mean rank, from 0 to 1, of each number among all of them: how many are less, and half of the equal."""
+    """Returns each number's mean rank among all of them, from 0 to 1: how many are less, and half of the equal."""
     flat = torch.cat([score.flatten() for score in scores])
     less = torch.stack([(flat < number).sum() + ((flat == number).sum()) / 2 for number in flat])
     return less.float() / len(flat)

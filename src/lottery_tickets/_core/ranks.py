@@ -79,7 +79,7 @@ def _rank_rows(score: Tensor, output_dims: tuple[int, ...]) -> Tensor:
 
 def _rank_ascending(rows: Tensor) -> Tensor:
     """Returns the mean rank of each number within its row, from 0 to 1."""
-    ascending = rows.sort(dim=1).values
+    ascending = rows.contiguous().sort(dim=1).values
     left, right = (torch.searchsorted(ascending, rows.contiguous(), right=side) for side in (False, True))
     return ((left + right).double() / (2 * max(1, rows.shape[1]))).float()
 

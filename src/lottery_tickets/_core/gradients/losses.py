@@ -20,15 +20,13 @@ class LossCall:
         output: What it returned.
         version: torch's count of writes to the output, by which a later change in place is seen.
         counts: For each sample the number of terms that the mean is over, float64 on the CPU; None when unknown.
-        logits: What the loss was computed from.
-        targets: The class indices, or other targets.
+        logits: What the loss was computed from; kept for "exact" labels only, for they are large.
     """
 
     output: Tensor
     version: int
     counts: Tensor | None
-    logits: Tensor
-    targets: Tensor
+    logits: Tensor | None
 
 
 @final
@@ -48,7 +46,8 @@ class LossCalls:
             arguments["target"] = self._draw(arguments["input"], arguments["target"], arguments["ignore_index"])
         output = function(*bound.args, **bound.kwargs)
         counts = LOSSES[function](arguments, self.num_samples)
-        self.calls.append(LossCall(output, output._version, counts, arguments["input"], arguments["target"]))  # noqa: SLF001 - torch's write counter
+        logits = arguments["input"] if self.labels == "exact" else None
+        self.calls.append(LossCall(output, output._version, counts, logits))  # noqa: SLF001 - torch's write counter
         return output
 
     def pop(self, loss: Tensor) -> LossCall | None:

@@ -176,6 +176,8 @@ class SingleSample:
 def _run_classes(call: LossCall, finish: Callable[[], None], *, keep_graph: bool) -> None:
     """Runs a backward pass for each class c, of the loss at label c times the square root of c's probability."""
     logits = call.logits
+    if logits is None:
+        return
     if logits.ndim != 2 or (call.counts is not None and len(logits) != len(call.counts)):  # noqa: PLR2004 - samples, classes
         raise ValueError(
             "labels 'exact' need one prediction a sample, logits of shape (samples, classes), "

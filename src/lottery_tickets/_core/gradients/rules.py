@@ -22,9 +22,19 @@ from lottery_tickets._core.gradients.tracking import (
     open_function,
     pad_rows,
 )
-from lottery_tickets._core.gradients.uses import ConvolutionUse, DirectUse, LookupUse, ProductUse, find_padding
+from lottery_tickets._core.gradients.uses import (
+    ConvolutionUse,
+    DirectUse,
+    GroupedConvolutionUse,
+    LookupUse,
+    ProductUse,
+    find_padding,
+    pad_channels_last,
+)
 
 Function = Callable[..., Any]
+
+MIN_GROUPED_POSITIONS: Final = 128
 
 
 def apply_linear(
@@ -120,18 +130,29 @@ def apply_convolution(
     kernel_size = tuple(weight.shape[2:])
     strides, dilations = (_spread(number, len(kernel_size)) for number in (stride, dilation))
     paddings = padding if isinstance(padding, str) else _spread(padding, len(kernel_size))
+    output: Tensor = function(input, weight, bias, stride, padding, dilation, groups)
+    sides = find_padding(paddings, kernel_size, dilations)
     split = partial(_split_images, num_samples=tracker.num_samples)
+    is_even = all(before == after for before, after in sides)
+    grouped = is_even and output.device.type == "cpu" and output.shape[2:].numel() >= MIN_GROUPED_POSITIONS
+
+    def make(gradient: Tensor, inputs: Tensor) -> ConvolutionUse | GroupedConvolutionUse:
+        inputs = inputs.to(gradient.dtype)
+        if grouped:
+            widths = tuple(before for before, _ in sides)
+            arguments = (kernel_size, strides, widths, dilations, groups)
+            return GroupedConvolutionUse(split(gradient), split(inputs), *arguments)
+        rows = split(gradient).movedim(2, 1).flatten(2)
+        padded = split(pad_channels_last(inputs, sides))
+        return ConvolutionUse(rows, padded, kernel_size, strides, dilations, tuple(gradient.shape[2:]), groups)
+
     collectors: list[Collector] = []
-    place = tracker.find_place(weight, lambda kernels: kernels.movedim(1, -1))
+    place = tracker.find_place(weight, _keep if grouped else _put_channels_last)
     if place is not None:
-        collectors.append((place, lambda grad, x: ConvolutionUse(
-            split(grad), split(x.to(grad.dtype)), kernel_size, strides, dilations,
-            find_padding(paddings, kernel_size, dilations), groups,
-        )))  # fmt: skip
+        collectors.append((place, make))
     place = None if bias is None else tracker.find_place(bias)
     if place is not None:
         collectors.append((place, lambda grad, _: DirectUse(_widen(split(grad)).flatten(3).sum((1, 3)).unsqueeze(-1))))
-    output: Tensor = function(input, weight, bias, stride, padding, dilation, groups)
     return tracker.tap(output, [input], collectors)
 
 
@@ -290,6 +311,14 @@ def _refuse_tracked(inputs: object) -> None:
     part = get_part(inputs)
     if part is not None:
         raise NotSeparableError(f"{part.name!r} is an input of a layer, for which there is no rule")
+
+
+def _keep(weights: Tensor) -> Tensor:
+    return weights
+
+
+def _put_channels_last(kernels: Tensor) -> Tensor:
+    return kernels.movedim(1, -1)
 
 
 def _split_images(tensor: Tensor, num_samples: int) -> Tensor:
