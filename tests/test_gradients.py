@@ -211,6 +211,19 @@ class Checkpointed(nn.Module):
         return cast("Tensor", self.last(hidden))
 
 
+class Frames(nn.Module):
+    """Several images a sample, which the convolutions see as so many samples more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, stride=3)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.second(torch.tanh(self.first(inputs.flatten(0, 1)))).unflatten(0, inputs.shape[:2])
+        return cast("Tensor", self.head(hidden.mean((1, 3, 4))))
+
+
 def make_vgg() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True), nn.Flatten(),
@@ -261,6 +274,19 @@ SEPARABLE: dict[str, Callable[[], tuple[nn.Module, Batches]]] = {
     "tied, called twice": lambda: (
         TiedTwice(),
         [(torch.randint(11, (4, 7)), torch.where(torch.rand(4, 7) > 0.3, torch.randint(11, (4, 7)), -100))],
+    ),
+    "several images a sample": lambda: (Frames(), [(draw(4, 3, 2, 12, 12), draw_classes(4))]),
+    "many positions": lambda: (
+        nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=(1, 0)),
+            nn.Tanh(),
+            nn.Conv2d(4, 6, 3, groups=2, padding=1, dilation=2),
+            nn.Conv2d(6, 6, (2, 3), groups=6, padding="same", dilation=2),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(24, 5),
+        ),
+        [(draw(4, 2, 16, 17), draw_classes(4))],
     ),
     "checkpointed": lambda: (Checkpointed(use_reentrant=False), [(draw(4, 6), draw_classes(4))]),
     "checkpointed, reentrant": lambda: (Checkpointed(use_reentrant=True), [(draw(4, 6), draw_classes(4))]),
