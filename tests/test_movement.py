@@ -50,10 +50,14 @@ def test_movement_sums_minus_gradient_times_weight(make_optimizer: Callable[[Any
         optimizer.step()
     optimizer = make_optimizer(model.parameters())
     with record_movement(model) as movement:
-        train(model, optimizer, split(data, 3))
+        train(model, optimizer, split(data, 3)[:2])
+        early = movement.importance()
+        early_values = {name: score.clone() for name, score in early.items()}
+        train(model, optimizer, split(data, 3)[2:])
         during = movement.importance()
     assert_close(movement.importance(), expected)
     assert_close(during, expected)
+    assert_close(early, early_values, rtol=0)
     assert dict(during.report)["num_steps"] == 4
     train(model, optimizer, [data])
     assert_close(movement.importance(), expected)

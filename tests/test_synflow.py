@@ -76,7 +76,7 @@ def test_synflow_gives_the_masks_of_the_authors_loop(kind: str, sparsity: float,
 def test_synflow_flows_through_each_layer_alike() -> None:
     """Conservation: without biases the scores of every layer sum to the same, R."""
     torch.manual_seed(3)
-    model = nn.Sequential(*(nn.Linear(n, n, bias=False) for n in (6, 6, 6)))
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.Linear(8, 3, bias=False), nn.Linear(3, 5, bias=False))
     scores = compute_synflow_importance(model, (6,), 0.0, 1)
     sums = [float(score.sum(dtype=torch.float64)) for score in scores.values()]
     assert sums == pytest.approx([sums[0]] * 3)
@@ -103,6 +103,17 @@ def test_synflow_keeps_exact_counts_where_flow_is_tied_or_zero() -> None:
     assert mask.num_kept == 72 - round(0.1 * 72)
     for name, score in scores.items():
         assert torch.equal(mask[name], score > 0)
+
+
+def test_synflow_brings_nothing_back_where_flow_is_zero() -> None:
+    """The second unit loses two inputs, then its output; so its third input is tied at 0 with the two, and stays."""
+    model = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        model.get_parameter("0.weight").copy_(torch.tensor([[1.0, 1.0, 1.0], [0.1, 0.1, 0.2]]))
+        model.get_parameter("1.weight").fill_(1.0)
+    mask = create_importance_mask(compute_synflow_importance(model, (3,), 0.37, 10), 0.37)
+    assert mask["0.weight"].tolist() == [[True, True, True], [False, False, True]]
+    assert mask["1.weight"].tolist() == [[True, False]]
 
 
 def test_synflow_stays_within_float64_where_float32_overflows() -> None:

@@ -225,6 +225,19 @@ def test_wanda_finds_products_of_all_kinds(way: str) -> None:
     assert_close(scores, {"weight": model.weight.abs() * inputs.norm(dim=0)})
 
 
+def test_wanda_adds_up_overlapping_uses() -> None:
+    inputs, weight = torch.randn(6, 4), torch.randn(3, 4)
+    model = nn.Linear(4, 3, bias=False)
+    model.load_state_dict({"weight": weight})
+
+    def run(module: nn.Module, batch: Tensor) -> Tensor:
+        whole: Tensor = module.weight  # type: ignore[assignment] # of a Linear
+        return functional.linear(batch, whole)[:, :1] + functional.linear(2 * batch, whole[:1])
+
+    norms = inputs.norm(dim=0) * torch.tensor([[5**0.5], [1.0], [1.0]])
+    assert_close(compute_wanda_importance(model, [inputs], loss_fn=run), {"weight": weight.abs() * norms})
+
+
 @pytest.mark.parametrize(
     ("way", "reason"),
     [
