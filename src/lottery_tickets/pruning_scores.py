@@ -104,8 +104,7 @@ def compute_snip_importance(  # noqa: PLR0917 - as compute_fisher_importance
         gradient_clip=gradient_clip,
         **options,
     )
-    with evaluating(model):  # which also puts back the buffers that a forward pass has written
-        [importance] = score_gradients(model, dataloader, [CONNECTION_SENSITIVITY], settings)
+    [importance] = score_gradients(model, dataloader, [CONNECTION_SENSITIVITY], settings)
     total = sum(float(score.sum(dtype=torch.float64)) for score in importance.values())
     if not total:
         raise ValueError("a score must not be zero for SNIP to rank, but all are: the gradients or the weights vanish")
