@@ -1,5 +1,6 @@
 """The gradient stream: for whole batches it gives what a loop over single samples gives, to float64 rounding."""
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -497,12 +498,31 @@ def test_a_sample_without_labels_has_no_loss_and_is_counted() -> None:
     torch.testing.assert_close(stream.compute_means(SQUARE)["layer.weight"], expected.square().mean(0))
 
 
+@pytest.mark.parametrize("num_equal", [2, 4])
 @pytest.mark.parametrize("seen_first", [True, False])
-def test_equal_samples_do_not_hide_that_samples_are_mixed(seen_first: bool) -> None:
+def test_equal_samples_do_not_hide_that_samples_are_mixed(seen_first: bool, num_equal: int) -> None:
     """Two equal samples would look right even when they are mixed up, so they must not decide."""
-    model, equal = Mixing().double(), draw(1, 6).expand(4, 6).clone()
-    batches = [(equal, torch.zeros(4, dtype=torch.long)), (draw(4, 6), draw_classes(4))]
+    model, inputs, targets = Mixing().double(), draw(4, 6), draw_classes(4)
+    inputs[:num_equal], targets[:num_equal] = inputs[0].clone(), targets[0].clone()
+    batches = [(inputs, targets), (draw(4, 6), draw_classes(4))]
     check_squares(model, batches if seen_first else batches[::-1], "the model mixes samples")
+
+
+def test_parameters_that_share_memory_are_one_weight() -> None:
+    """Two Parameter objects over one storage: their gradients add up, as those of a parameter used twice do."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6, bias=False)).double()
+    twin = copy.deepcopy(model)
+    second, shared = cast("nn.Linear", model[2]), cast("nn.Linear", model[0])
+    second.weight = nn.Parameter(shared.weight.data)
+    cast("nn.Linear", twin[2]).weight = cast("nn.Linear", twin[0]).weight
+    batches = [(draw(4, 6), draw_classes(4))]
+    results = [GradientStream(m, find_prunable_weights(m), [SQUARE], StreamSettings()) for m in (model, twin)]
+    for stream in results:
+        stream.run(batches, 10)
+    got, wanted = (stream.compute_means(SQUARE) for stream in results)
+    assert list(got) == list(wanted) == ["0.weight"]
+    torch.testing.assert_close(got["0.weight"], wanted["0.weight"])
 
 
 def test_losses_of_torch_are_known_and_others_are_run_one_by_one() -> None:

@@ -149,11 +149,11 @@ def _candidates_of_model(model: nn.Module) -> list[_Candidate]:
     by_name: dict[str, _Candidate] = {}
     for raw_name, parameter in model.named_parameters(remove_duplicate=False):
         name = clean_name(raw_name)
-        candidate = candidates.setdefault(_identity(parameter), _Candidate(parameter))
+        candidate = candidates.setdefault(identify(parameter), _Candidate(parameter))
         candidate.names.append(name)
         candidate.owners += [modules[prefix] for prefix in _prefixes(name)]
         by_name[name] = candidate
-    reserved = {_identity(tensor) for tensor in _embeddings_and_heads(modules)}
+    reserved = {identify(tensor) for tensor in _embeddings_and_heads(modules)}
     for prefix, module in modules.items():
         for local_name, output_dims in _prunable_kinds(module):
             name = f"{prefix}.{local_name}".lstrip(".")
@@ -163,7 +163,7 @@ def _candidates_of_model(model: nn.Module) -> list[_Candidate]:
             if found.derived:
                 candidates[name] = found
             found.output_dims = output_dims
-            found.is_default = _identity(found.tensor) not in reserved
+            found.is_default = identify(found.tensor) not in reserved
     return list(candidates.values())
 
 
@@ -217,7 +217,7 @@ def _candidates_of_mapping(weights: Mapping[object, object]) -> list[_Candidate]
             kinds = f"{type(raw_name).__name__} to {type(tensor).__name__}"
             raise TypeError(f"a mapping of weights must map names to tensors, got {kinds} for {raw_name!r}")
         name = clean_name(raw_name.removeprefix(PARALLEL_PREFIX) if parallel else raw_name)
-        candidate = candidates.setdefault(_identity(tensor), _Candidate(tensor))
+        candidate = candidates.setdefault(identify(tensor), _Candidate(tensor))
         candidate.names.append(name)
     for candidate in candidates.values():
         if _looks_prunable(candidate):
@@ -242,7 +242,7 @@ def _in_experts(name: str) -> bool:
     return "experts" in name.split(".")
 
 
-def _identity(tensor: Tensor) -> object:
+def identify(tensor: Tensor) -> object:
     """Returns what is equal for two names of one weight, also when two parameters share one storage."""
     if _is_lazy(tensor) or tensor.device.type == "meta" or tensor.numel() == 0 or tensor.layout != torch.strided:
         return id(tensor)

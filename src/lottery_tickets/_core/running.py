@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint
 
-from lottery_tickets._core.parameters import clean_name, unwrap
+from lottery_tickets._core.parameters import clean_name, identify, unwrap
 
 
 def run_with(model: nn.Module, tensors: Mapping[str, Tensor], function: Callable[[nn.Module], Any]) -> Any:  # noqa: ANN401 - whatever the function returns
@@ -25,8 +25,17 @@ def run_with(model: nn.Module, tensors: Mapping[str, Tensor], function: Callable
         function: Given the model inside what torch.compile and data parallelism wrapped around it.
     """
     caller = _Caller(unwrap(model))
-    given = {raw_name: parameter.detach() for raw_name, parameter in caller.named_parameters()}
-    for raw_name, _ in chain(caller.named_parameters(), caller.named_buffers()):
+    own = {
+        clean_name(raw_name.removeprefix("model.")): tensor
+        for raw_name, tensor in chain(caller.named_parameters(), caller.named_buffers())
+    }
+    # A weight may have several parameters, one beside the other in memory that they share; all of them are meant.
+    by_memory = {identify(own[name]): tensor for name, tensor in tensors.items() if name in own}
+    given = {
+        raw_name: by_memory.get(identify(parameter), parameter.detach())
+        for raw_name, parameter in caller.named_parameters()
+    }
+    for raw_name, _ in caller.named_buffers():
         name = clean_name(raw_name.removeprefix("model."))
         if name in tensors:
             given[raw_name] = tensors[name]
