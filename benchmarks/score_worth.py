@@ -513,8 +513,9 @@ TITLES = MappingProxyType(
         LANGUAGE_MODEL: "SmolLM2-135M",
     }
 )
-# Nats, up to which losses are drawn; some curves go on above.
-LARGEST_LOSSES = MappingProxyType({"lenet-300-100": 3.5, "resnet-20": 3.5, LANGUAGE_MODEL: 8.0})
+# Between which losses, in nats, and accuracies, in %, curves are drawn; some go on above, and some intervals outside.
+LOSSES = MappingProxyType({"lenet-300-100": (0.3, 3.5), "resnet-20": (0.2, 3.5), LANGUAGE_MODEL: (3.0, 8.0)})
+ACCURACIES = MappingProxyType({"lenet-300-100": (0, 92), "resnet-20": (0, 95), LANGUAGE_MODEL: (0, 40)})
 
 
 def draw(models: Mapping[str, Any], path: Path) -> None:
@@ -523,7 +524,7 @@ def draw(models: Mapping[str, Any], path: Path) -> None:
     grid = figure.subplots(2, len(models), squeeze=False)
     for column, (name, found) in enumerate(models.items()):
         for axes, metric in zip(grid[:, column], ("accuracy", "loss"), strict=True):
-            draw_panel(axes, found["rows"], metric, LARGEST_LOSSES[name])
+            draw_panel(axes, found["rows"], metric, (ACCURACIES if metric == "accuracy" else LOSSES)[name])
         grid[0, column].set_title(TITLES[name])
     by_label: dict[str, Any] = {}
     for axes in chain.from_iterable(grid):
@@ -534,7 +535,7 @@ def draw(models: Mapping[str, Any], path: Path) -> None:
         FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})
 
 
-def draw_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, largest_loss: float) -> None:
+def draw_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, limits: tuple[float, float]) -> None:
     """Draws one metric of one model."""
     scale = 100 if metric == "accuracy" else 1
     dense = next(row for row in rows if row["score"] == DENSE)
@@ -550,12 +551,12 @@ def draw_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, large
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks([1 - sparsity for sparsity in sparsities], [f"{100 * sparsity:.0f}" for sparsity in sparsities])
     axes.set_xlabel("sparsity, %")
+    axes.set_ylim(limits)
     axes.grid(visible=True, axis="y", color="0.92")
     if metric == "accuracy":
         axes.set_ylabel("test accuracy, %")
     else:
         axes.set_yscale("log")
-        axes.set_ylim(top=largest_loss)
         for setter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             setter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_ylabel("test loss, nats")
