@@ -425,6 +425,16 @@ def test_hybrid_does_not_depend_on_units() -> None:
     assert create_importance_mask(plain, 0.5) == create_importance_mask(scaled, 0.5)
 
 
+def test_scores_from_the_same_sums_do_not_disturb_each_other() -> None:
+    model, data = make_mlp(), batch(make_data(), 24)
+    for pair in (("fisher", "saliency"), ("taylor", "gradient")):
+        for names in (pair, pair[::-1]):
+            both = compute_hybrid_importance(model, data, dict.fromkeys(names, 1.0))
+            alone = [compute_hybrid_importance(model, data, {name: 1.0}) for name in names]
+            for name, score in both.items():
+                torch.testing.assert_close(score, (alone[0][name] + alone[1][name]) / 2)
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [

@@ -1,6 +1,7 @@
 """From a model, data and a formula to importance: the one way in which gradient scores are computed."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict, get_args
@@ -151,8 +152,17 @@ def score_gradients(
     if automatic:
         report["settling"] = [{"num_samples": n, "changed": changed} for n, changed in settling.history]
         report["settled"] = bool(settling.history) and settling.history[-1][1] <= options.tolerance
-    dims = {name: weight.output_dims for name, weight in weights.items()}
-    return [_make_importance(stream, formula, weights, dims, report) for formula in formulas]
+    taken = {value.name: stream.take(value) for value in values}
+    sharing = Counter(formula.value.name for formula in formulas)
+    found = []
+    for formula in formulas:
+        sharing[formula.value.name] -= 1
+        scores, errors = taken[formula.value.name]
+        if sharing[formula.value.name]:  # a later formula starts from the same means
+            scores = {name: score.clone() for name, score in scores.items()}
+            errors = None if errors is None else {name: error.clone() for name, error in errors.items()}
+        found.append(_make_importance(formula, scores, errors, weights, report))
+    return found
 
 
 def find_autocast(weights: Mapping[str, PrunableWeight]) -> torch.dtype | None:
@@ -162,13 +172,13 @@ def find_autocast(weights: Mapping[str, PrunableWeight]) -> torch.dtype | None:
 
 
 def _make_importance(
-    stream: GradientStream,
     formula: Formula,
+    scores: dict[str, Tensor],
+    errors: dict[str, Tensor] | None,
     weights: Mapping[str, PrunableWeight],
-    output_dims: Mapping[str, tuple[int, ...]],
     report: ImportanceReport,
 ) -> Importance:
-    scores, errors = stream.take(formula.value)
+    """Returns the formula's importance, made from the means in place."""
     for name, score in scores.items():
         if formula.scale is not None:
             scale = formula.scale(weights[name].tensor.detach().to(score))
@@ -179,7 +189,7 @@ def _make_importance(
     return Importance(
         {name: score.float() for name, score in scores.items()},
         {"score": formula.name, **report},
-        output_dims=output_dims,
+        output_dims={name: weight.output_dims for name, weight in weights.items()},
         standard_errors=None if errors is None else {name: error.float() for name, error in errors.items()},
     )
 

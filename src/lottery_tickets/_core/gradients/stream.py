@@ -128,14 +128,15 @@ class GradientStream:
         return self._divide({name: total.clone() for name, total in self.sums[value.name].totals.items()})
 
     def take(self, value: Value) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
-        """Returns the means of a value and their standard errors, if squares were summed, and lets go of the sums.
+        """Returns the means of a value and their standard errors, if squares were summed, in place of the sums.
 
-        The standard error of a mean is the samples' standard deviation over the root of their number.
+        So it can be called once for each value. The standard error of a mean is the samples' standard deviation over
+        the root of their number.
         """
-        means = self._divide(dict(self.sums[value.name].totals))
+        means = self._divide(dict(self.sums.pop(value.name).totals))
         if value.name not in self.squares:
             return means, None
-        errors = self._divide(dict(self.squares[value.name].totals))
+        errors = self._divide(dict(self.squares.pop(value.name).totals))
         for name, error in errors.items():
             error.addcmul_(means[name], means[name], value=-1).clamp_(min=0).div_(max(1, self.num_samples - 1)).sqrt_()
         return means, errors
