@@ -522,6 +522,13 @@ def test_arguments_of_a_wrong_type_are_named(arguments: dict[str, Any]) -> None:
         compute_fisher_importance(make_mlp(), batch(make_data(), 24), **arguments)
 
 
+def test_unknown_arguments_and_loaders_are_named() -> None:
+    with pytest.raises(TypeError, match=r"arguments of a score must be among chunk_size, .*, got offlaod"):
+        compute_fisher_importance(make_mlp(), batch(make_data(), 24), offlaod="cpu")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="the dataloader must give batches when it is iterated, got int"):
+        compute_fisher_importance(make_mlp(), 5)  # type: ignore[arg-type]
+
+
 def test_unknown_ways_are_named() -> None:
     data = batch(make_data(), 24)
     with pytest.raises(ValueError, match="average must be one of 'magnitudes', 'gradients', got 'mean'"):

@@ -17,6 +17,7 @@ from torch import Tensor
 from lottery_tickets import Mask, load_results, save_results
 from lottery_tickets._core import files
 from lottery_tickets._core.files import exclusive_lock, hash_file, write_json, write_whole
+from lottery_tickets.importance import Importance
 from lottery_tickets.storage import QUANTILES, summarise_tensor
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -235,3 +236,14 @@ def test_files_are_flushed_before_the_rename(path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "replace", watched_replace)
     write_json(path, 1)
     assert calls == ["flush", "rename", "flush"]
+
+
+def test_importance_keeps_its_report_and_what_a_heat_map_is_drawn_from(path: Path) -> None:
+    score = torch.arange(32.0 * 48).view(32, 48)
+    importance = Importance({"w": score}, {"score": "|w|"}, output_dims={"w": (0,)}, standard_errors={"w": score / 10})
+    save_results({"importance": importance}, path)
+    loaded = load_results(path)["importance"]
+    assert loaded["report"] == {"score": "|w|"}
+    assert loaded["standard_errors"]["w"]["mean"] == pytest.approx(float(score.mean()) / 10)
+    blocks = score.view(16, 2, 16, 3).mean((1, 3))
+    torch.testing.assert_close(torch.tensor(loaded["scores"]["w"]["heat_map"]), blocks)

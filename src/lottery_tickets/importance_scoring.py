@@ -12,7 +12,7 @@ from lottery_tickets._core.parameters import Choices, find_prunable_weights
 from lottery_tickets._core.ranks import compute_ranks
 from lottery_tickets.importance import Importance
 from lottery_tickets.masks import Mask
-from lottery_tickets.scoring import Formula, NumSamples, ScoringArguments, ScoringOptions, score_gradients
+from lottery_tickets.scoring import Formula, NumSamples, ScoringArguments, make_options, score_gradients
 from lottery_tickets.selector import order_scores, select_mask
 
 FISHER: Final = Formula("mean of gradient^2", SQUARE)
@@ -121,7 +121,7 @@ def compute_fisher_importance(  # noqa: PLR0917 - the contract's signature
         >>> fisher["weight"].shape, fisher["weight"][:, 1].tolist(), fisher.report["num_samples"]
         (torch.Size([2, 2]), [0.0, 0.0], 2)
     """
-    settings = ScoringOptions(
+    settings = make_options(
         num_samples=num_samples,
         chunk_size=chunk_size,
         use_mixed_precision=use_mixed_precision,
@@ -174,7 +174,7 @@ def compute_gradient_importance(  # noqa: PLR0917 - as Fisher's
         torch.Size([2, 3])
     """
     formula = _look_up("average", average, GRADIENTS)
-    settings = ScoringOptions(
+    settings = make_options(
         num_samples=num_samples,
         chunk_size=chunk_size,
         use_mixed_precision=use_mixed_precision,
@@ -233,7 +233,7 @@ def compute_taylor_importance(  # noqa: PLR0917 - as Fisher's
         True
     """
     formula = _look_up("granularity and norm", (granularity, norm), TAYLOR)
-    settings = ScoringOptions(
+    settings = make_options(
         num_samples=num_samples,
         chunk_size=chunk_size,
         use_mixed_precision=use_mixed_precision,
@@ -288,7 +288,7 @@ def compute_hybrid_importance(  # noqa: PLR0917 - as Fisher's
         'ranks within global: 0.5 * |w| + 0.5 * mean of gradient^2'
     """
     shares = _check_shares(weights)
-    settings = ScoringOptions(
+    settings = make_options(
         num_samples=num_samples,
         chunk_size=chunk_size,
         use_mixed_precision=use_mixed_precision,

@@ -26,7 +26,7 @@ from lottery_tickets.scoring import (
     NumSamples,
     Offload,
     ScoringArguments,
-    ScoringOptions,
+    make_options,
     score_gradients,
 )
 
@@ -97,7 +97,7 @@ def compute_snip_importance(  # noqa: PLR0917 - as compute_fisher_importance
         1.0
     """
     _check_model(model)
-    settings = ScoringOptions(
+    settings = make_options(
         num_samples=num_samples,
         chunk_size=chunk_size,
         use_mixed_precision=use_mixed_precision,

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypedDict, get_args
 
 import torch
@@ -116,6 +116,20 @@ class ScoringOptions:
             raise ValueError("kind 'exact' has neither standard_errors nor gradient_clip; use kind 'sampled' for these")
 
 
+def make_options(**arguments: Any) -> ScoringOptions:  # noqa: ANN401 - of many types, checked by ScoringOptions
+    """Returns the options of a gradient score.
+
+    Raises:
+        TypeError: When an argument is unknown; the message lists what there is.
+        ValueError: When one is out of range.
+    """
+    known = {field.name for field in fields(ScoringOptions)}
+    unknown = sorted(arguments.keys() - known)
+    if unknown:
+        raise TypeError(f"arguments of a score must be among {', '.join(sorted(known))}, got {', '.join(unknown)}")
+    return ScoringOptions(**arguments)
+
+
 @torch.inference_mode(mode=False)
 def score_gradients(
     model: nn.Module, dataloader: Iterable[Any], formulas: Sequence[Formula], options: ScoringOptions
@@ -128,6 +142,8 @@ def score_gradients(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, which can be run on data, got {type(model).__name__}")
+    if not hasattr(dataloader, "__iter__") and not hasattr(dataloader, "__getitem__"):
+        raise TypeError(f"the dataloader must give batches when it is iterated, got {type(dataloader).__name__}")
     weights = find_prunable_weights(model, include=options.include, exclude=options.exclude)
     autocast = find_autocast(weights) if options.use_mixed_precision else None
     values = list({formula.value.name: formula.value for formula in formulas}.values())
