@@ -1,0 +1,143 @@
+"""Watching a training of Lightning's `Trainer` for an early-bird ticket.
+
+```text
+from lottery_tickets.integrations.lightning import EarlyBirdCallback
+
+trainer = lightning.Trainer(max_epochs=20, callbacks=[EarlyBirdCallback(check_steps=50, folder="bird")])
+trainer.fit(module, dataloader)
+ticket = Mask.load("bird/ticket.safetensors")
+```
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, SupportsFloat, Unpack, cast, final
+
+from torch import Tensor
+
+from lottery_tickets.integrations.watch import SavedWatch, Watch, WatcherOptions
+from lottery_tickets.watcher import EarlyBirdWatcher
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+except ModuleNotFoundError:  # the same library under its older name
+    from pytorch_lightning import Callback, LightningModule, Trainer  # type: ignore[assignment]
+
+
+@final
+class EarlyBirdCallback(Callback):
+    """Watches the training of a Lightning `Trainer`; only reads the weights, and can stop it.
+
+    Names in masks and evidence are those of the `LightningModule`'s parameters. Steps are optimizer steps, as
+    `trainer.global_step` counts them: with accumulated gradients there is one check a step, after its last batch. The
+    loss is that of this batch, as `training_step` returned it, and in the first process; the loss of the first batch
+    stands for that at the start. The learning rate is that of the first optimizer after the step.
+
+    **Several processes.** Under data parallelism each has the same weights and watches for itself. The losses of their
+    batches differ, so training stops when all agree; the first one writes. Models in shards are refused.
+
+    **Resuming.** Checkpoints that Lightning saves at the step of a check hold what the watch needs: the starting
+    weights, ranks and masks, all checks; `fit(..., ckpt_path=)` goes on from it to the same verdicts. From a checkpoint
+    between two checks training cannot be watched on, so save at multiples of `check_steps`.
+
+    Args:
+        stop: Whether to end training when the ticket has converged or the weights are not finite.
+        folder: Gets `ticket.safetensors` and `evidence.json` when the watcher would stop, and when training ends or
+            is interrupted.
+        **options: Those of `EarlyBirdWatcher`, which is made when training begins.
+
+    Raises:
+        TypeError: When an option is unknown.
+        ValueError: When training begins: an option is out of range, training resumes without a saved watch, or the
+            model is in shards.
+    """
+
+    def __init__(
+        self, *, stop: bool = True, folder: str | Path | None = None, **options: Unpack[WatcherOptions]
+    ) -> None:
+        self.stop = stop
+        self._watch = Watch(options, folder)
+        self._saved: SavedWatch | None = None
+
+    @property
+    def watcher(self) -> EarlyBirdWatcher | None:
+        """The watcher, with all that it has seen; None before training begins."""
+        return self._watch.watcher
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what resuming needs; nothing between two checks."""
+        return cast(dict[str, Any], self._watch.to_saved() or {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps what `state_dict` returned until training begins."""
+        self._saved = cast(SavedWatch, state_dict)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the starting weights."""
+        self._watch.begin(pl_module, trainer.global_step, self._saved)
+        self._saved = None
+        self._stop(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Checks when it is time."""
+        del batch
+        is_checked = self._watch.observe(
+            pl_module,
+            trainer.global_step,
+            epoch=_count_epochs(trainer, batch_idx),
+            loss=_find_loss(trainer, outputs),
+            find_learning_rate=lambda: _find_learning_rate(trainer),
+        )
+        if is_checked:
+            if trainer.is_global_zero:
+                self._watch.save(at_end=False)
+            self._stop(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes ticket and evidence."""
+        del pl_module
+        if trainer.is_global_zero:
+            self._watch.save(at_end=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Writes what has been found until training was interrupted."""
+        del exception
+        self.on_train_end(trainer, pl_module)
+
+    def _stop(self, trainer: Trainer) -> None:
+        if self.stop and trainer.strategy.reduce_boolean_decision(self._watch.should_stop, all=True):
+            trainer.should_stop = True
+
+
+@final
+@dataclass(frozen=True)
+class _BatchLoss:
+    """A loss that Lightning has divided by the number of accumulated batches; multiplied when it is read."""
+
+    share: Tensor
+    num_batches: int
+
+    def __float__(self) -> float:
+        return float(self.share) * self.num_batches
+
+
+def _find_loss(trainer: Trainer, outputs: object) -> SupportsFloat | None:
+    found = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    return _BatchLoss(found.detach(), trainer.accumulate_grad_batches) if isinstance(found, Tensor) else None
+
+
+def _count_epochs(trainer: Trainer, batch_idx: int) -> float:
+    num_batches = trainer.num_training_batches
+    return trainer.current_epoch + ((batch_idx + 1) / num_batches if math.isfinite(num_batches) else 0.0)
+
+
+def _find_learning_rate(trainer: Trainer) -> SupportsFloat | None:
+    """Returns the rate of the first optimizer's first parameter group."""
+    if not trainer.optimizers:
+        return None
+    found: SupportsFloat = trainer.optimizers[0].param_groups[0]["lr"]
+    return found

@@ -1,0 +1,141 @@
+"""Watching a training of transformers' `Trainer` for an early-bird ticket.
+
+```text
+from lottery_tickets.integrations.transformers import EarlyBirdCallback
+
+arguments = TrainingArguments("out", logging_steps=50, logging_first_step=True)
+Trainer(model, arguments, train_dataset=data, callbacks=[EarlyBirdCallback(check_steps=50, folder="bird")]).train()
+ticket = Mask.load("bird/ticket.safetensors")
+```
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, SupportsFloat, Unpack, cast, final
+
+from torch import nn
+from torch.optim import Optimizer
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from lottery_tickets.integrations.watch import SavedWatch, Watch, WatcherOptions, read_watch, write_watch
+from lottery_tickets.watcher import EarlyBirdWatcher
+
+WATCH_FILE: Final = "early_bird.safetensors"
+
+
+@final
+class EarlyBirdCallback(TrainerCallback):
+    """Watches the training of a `transformers.Trainer`; only reads the weights, and can stop it.
+
+    **Loss.** `Trainer` tells its callbacks the loss in its logs only: the mean since the log before. A check at a step
+    that is logged waits for this log; any other takes the latest. The first one logged stands for the loss at the
+    start. So log at least as often as you check, and set `logging_first_step=True`. Without logs the verdict rests on
+    the weights alone, as `detect_early_bird_convergence` says. The learning rate is that of the optimizer's first group
+    after the step.
+
+    **Several processes.** Under data parallelism each has the same weights and the same logged loss, watches for
+    itself, and comes to the same verdict; the main one writes. Models in shards are refused.
+
+    **Resuming.** Each checkpoint that `Trainer` saves at the step of a check gets a file beside it,
+    `early_bird.safetensors`: the starting weights, ranks and masks, all checks. `resume_from_checkpoint` goes on from
+    it to the same verdicts; the checkpoint must lie in `output_dir`, or be named in the `TrainingArguments` too. From
+    a checkpoint between two checks training cannot be watched on, so make `save_steps` a multiple of `check_steps`.
+
+    Args:
+        stop: Whether to end training when the ticket has converged or the weights are not finite.
+        folder: Gets `ticket.safetensors` and `evidence.json` when the watcher would stop, and at the end of training.
+        **options: Those of `EarlyBirdWatcher`, which is made when training begins.
+
+    Raises:
+        TypeError: When an option is unknown.
+        ValueError: When training begins: an option is out of range, training resumes without a saved watch, or the
+            model is in shards.
+    """
+
+    def __init__(
+        self, *, stop: bool = True, folder: str | Path | None = None, **options: Unpack[WatcherOptions]
+    ) -> None:
+        self.stop = stop
+        self._watch = Watch(options, folder)
+        self._loss: float | None = None
+
+    @property
+    def watcher(self) -> EarlyBirdWatcher | None:
+        """The watcher, with all that it has seen; None before training begins."""
+        return self._watch.watcher
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Keeps the starting weights."""
+        del control
+        self._loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
+        self._watch.begin(cast(nn.Module, kwargs["model"]), state.global_step, _find_saved(args, state))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Checks when it is time, unless the loss of this step is about to be logged."""
+        del args
+        if not control.should_log:
+            self._observe(state, control, kwargs)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+        """Takes the loss of the log, and checks when it is time."""
+        del args
+        logs = kwargs.get("logs")
+        if isinstance(logs, Mapping) and "loss" in logs:
+            self._loss = float(logs["loss"])
+            self._observe(state, control, kwargs)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+        """Lays what resuming needs beside a checkpoint."""
+        del control, kwargs
+        if state.is_world_process_zero and not args.save_only_model:
+            saved = self._watch.to_saved()
+            if saved is not None:
+                write_watch(_name_checkpoint(args, state) / WATCH_FILE, saved)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Writes ticket and evidence."""
+        del args, control, kwargs
+        if state.is_world_process_zero:
+            self._watch.save(at_end=True)
+
+    def _observe(self, state: TrainerState, control: TrainerControl, kwargs: Mapping[str, object]) -> None:
+        self._watch.observe(
+            cast(nn.Module, kwargs["model"]),
+            state.global_step,
+            epoch=state.epoch,
+            loss=self._loss,
+            find_learning_rate=lambda: _find_learning_rate(kwargs.get("optimizer")),
+        )
+        if not self._watch.should_stop:
+            return
+        if state.is_world_process_zero:
+            self._watch.save(at_end=False)
+        if self.stop:
+            control.should_training_stop = True
+
+
+def _name_checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+
+
+def _find_saved(args: TrainingArguments, state: TrainerState) -> SavedWatch | None:
+    if state.global_step == 0:
+        return None
+    given = args.resume_from_checkpoint
+    folders = [*([Path(given)] if isinstance(given, str) else []), _name_checkpoint(args, state)]
+    return next((read_watch(folder / WATCH_FILE) for folder in folders if (folder / WATCH_FILE).exists()), None)
+
+
+def _find_learning_rate(optimizer: object) -> SupportsFloat | None:
+    """Returns the rate of the first parameter group."""
+    if not isinstance(optimizer, Optimizer):
+        return None
+    found: SupportsFloat = optimizer.param_groups[0]["lr"]
+    return found

@@ -1,0 +1,226 @@
+"""What the callbacks share: a watcher made when training begins, saved when it ends, taken up when it resumes."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, SupportsFloat, TypedDict, final
+
+from torch import Tensor, nn
+
+from lottery_tickets._core.check_times import CheckSteps
+from lottery_tickets._core.files import read_tensors, write_tensors
+from lottery_tickets._core.parameters import Choices, unwrap
+from lottery_tickets._core.states import copy_state, load_clean_state
+from lottery_tickets.convergence import ConvergenceRule, EarlyBirdCheckpoint
+from lottery_tickets.watcher import EarlyBirdWatcher
+
+START: Final = "start."
+WATCH: Final = "watch."
+HISTORY: Final = "history"
+# What marks a parameter of which this process holds a part: DeepSpeed's third stage, DTensor.
+MARKS_OF_SHARDS: Final = ("ds_id", "device_mesh")
+
+logger = logging.getLogger(__name__)
+
+
+class WatcherOptions(TypedDict, total=False):
+    """What an `EarlyBirdWatcher` takes beside the model; explained there."""
+
+    target_sparsity: float
+    rule: ConvergenceRule | None
+    check_steps: CheckSteps
+    scope: str
+    channels: bool
+    include: Choices | None
+    exclude: Choices | None
+    seed: int
+
+
+class SavedWatch(TypedDict):
+    """A watch as it was at a check, which a training that resumes there goes on from.
+
+    Attributes:
+        start: The starting weights.
+        watch: The tensors of the watcher.
+        checkpoints: All checks so far.
+        settings: As the watcher describes them.
+    """
+
+    start: dict[str, Tensor]
+    watch: dict[str, Tensor]
+    checkpoints: list[EarlyBirdCheckpoint]
+    settings: dict[str, Any]
+
+
+@final
+class Watch:
+    """One training, watched on behalf of a callback.
+
+    Args:
+        options: Of the watcher.
+        folder: Where ticket and evidence go; None for nowhere.
+    """
+
+    def __init__(self, options: WatcherOptions, folder: str | Path | None) -> None:
+        known = WatcherOptions.__annotations__
+        if unknown := sorted(options.keys() - known.keys()):
+            raise TypeError(f"further arguments must be among {', '.join(known)}, got {', '.join(unknown)}")
+        self._options = options
+        self._folder = None if folder is None else Path(folder)
+        self._last_step = 0
+        self._is_saved = False
+        self.watcher: EarlyBirdWatcher | None = None
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether training on is of no use for the ticket."""
+        return self.watcher is not None and self.watcher.should_stop
+
+    def begin(self, model: nn.Module, step: int, saved: SavedWatch | None = None) -> None:
+        """Takes the model's weights for the starting weights; after step 0, goes on from what was saved.
+
+        Args:
+            model: About to be trained.
+            step: Steps so far.
+            saved: The watch as it was at this step.
+
+        Raises:
+            ValueError: When training resumes and nothing was saved at its step, or with other settings; when this
+                process holds only parts of the weights.
+        """
+        _refuse_shards(model)
+        if step == 0:
+            self.watcher = EarlyBirdWatcher(model, **self._options)
+        elif saved is not None:
+            self.watcher = _take_up(model, step, saved, self._options)
+        elif self.watcher is None or self._last_step != step:
+            raise ValueError(
+                f"training must start at step 0 to be watched, but resumes at step {step} without a watch that was "
+                "saved at it, and the starting weights are gone; save checkpoints at steps that are multiples of "
+                "check_steps, with this callback, and resume from one of these, or train without it"
+            )
+        self._last_step = step
+        self._is_saved = False
+
+    def observe(
+        self,
+        model: nn.Module,
+        step: int,
+        *,
+        epoch: float | None,
+        loss: SupportsFloat | None,
+        find_learning_rate: Callable[[], SupportsFloat | None],
+    ) -> bool:
+        """Returns whether a check was due after this step, and made.
+
+        Args:
+            model: As it is after the step.
+            step: Steps so far.
+            epoch: Epochs so far.
+            loss: The latest that is known.
+            find_learning_rate: Called at checks only, because the rate may lie on an accelerator.
+        """
+        if self.watcher is None:
+            raise ValueError("a step must follow the start of training, but the callback has not seen it; train anew")
+        self._last_step = step
+        checkpoint = self.watcher.observe(model, step, epoch=epoch, loss=loss)
+        if checkpoint is None:
+            return False
+        learning_rate = find_learning_rate()
+        checkpoint["learning_rate"] = None if learning_rate is None else float(learning_rate)
+        return True
+
+    def save(self, *, at_end: bool) -> None:
+        """Writes ticket and evidence, when there is a folder and they are final: at the end, and when it may stop.
+
+        Args:
+            at_end: Whether training has ended; if not, what was written once stays until then.
+        """
+        if self._folder is None or self.watcher is None or not (at_end or (self.should_stop and not self._is_saved)):
+            return
+        if not self.watcher.checkpoints:
+            logger.warning("nothing is saved in %s, because training ended before the first check", self._folder)
+            return
+        self.watcher.save(self._folder)
+        self._is_saved = True
+
+    def to_saved(self) -> SavedWatch | None:
+        """Returns what a training that resumes at the present step needs; None when the last check was before it.
+
+        A watcher goes on from the weights of its last check, and the checkpoint of a trainer has those of its step.
+        """
+        if self.watcher is None or not self.watcher.checkpoints:
+            return None
+        if self.watcher.checkpoints[-1]["step"] != self._last_step:
+            logger.info("training cannot be watched on from step %d: no check was made at it", self._last_step)
+            return None
+        return {
+            "start": dict(self.watcher.starting_weights),
+            "watch": self.watcher.state(),
+            "checkpoints": list(self.watcher.checkpoints),
+            "settings": self.watcher.describe(),
+        }
+
+
+def write_watch(path: Path, saved: SavedWatch) -> None:
+    """Writes a saved watch as one safetensors file, whole."""
+    tensors = {f"{START}{name}": tensor for name, tensor in saved["start"].items()}
+    tensors |= {f"{WATCH}{name}": tensor for name, tensor in saved["watch"].items()}
+    history = {"checkpoints": saved["checkpoints"], "settings": saved["settings"]}
+    write_tensors(path, tensors, {HISTORY: json.dumps(history, allow_nan=False)})
+
+
+def read_watch(path: Path) -> SavedWatch:
+    """Returns what `write_watch` wrote.
+
+    Raises:
+        ValueError: When the file is missing or something else.
+    """
+    tensors, metadata = read_tensors(path)
+    if HISTORY not in metadata:
+        raise ValueError(f"{path} must be a watch that a callback saved, but is some other safetensors file")
+    history = json.loads(metadata[HISTORY])
+    return {
+        "start": _below(START, tensors),
+        "watch": _below(WATCH, tensors),
+        "checkpoints": history["checkpoints"],
+        "settings": history["settings"],
+    }
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _take_up(model: nn.Module, step: int, saved: SavedWatch, options: WatcherOptions) -> EarlyBirdWatcher:
+    """Returns the watcher of a training that resumes; the model holds the starting weights for a moment."""
+    checked = saved["checkpoints"][-1]["step"]
+    if checked != step:
+        raise ValueError(
+            f"the saved watch must be of step {step}, at which training resumes, but is of step {checked}; resume from "
+            "the checkpoint that it was saved with"
+        )
+    inner = unwrap(model)
+    now = copy_state(inner)
+    try:
+        load_clean_state(inner, saved["start"])
+        watcher = EarlyBirdWatcher(model, **options)
+    finally:
+        load_clean_state(inner, now)
+    settings = json.loads(json.dumps(watcher.describe()))
+    if settings != json.loads(json.dumps(saved["settings"])):
+        raise ValueError(
+            f"training must be watched on with the settings it was watched with, {saved['settings']}, got {settings}"
+        )
+    watcher.load_state(model, saved["watch"], saved["checkpoints"])
+    return watcher
+
+
+def _refuse_shards(model: nn.Module) -> None:
+    in_shards = any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
+    if in_shards or any(hasattr(weight, mark) for weight in model.parameters() for mark in MARKS_OF_SHARDS):
+        raise ValueError(
+            "each process must hold all weights to watch them, but the model is in shards (FSDP, DTensor or "
+            "DeepSpeed's third stage); train with data parallelism, or without this callback"
+        )

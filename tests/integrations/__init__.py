@@ -1,0 +1,1 @@
+"""Watching trainings of other libraries, with these libraries."""
