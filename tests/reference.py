@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def kept_by_sorting(scores: Sequence[Tensor], num_kept: int, within: Sequence[Tensor] | None = None) -> list[Tensor]:
@@ -71,3 +71,27 @@ def erk_densities(shapes: Mapping[str, Sequence[int]], density: float) -> dict[s
         if epsilon * raw[worst] <= 1:
             return {name: 1.0 if name in dense else epsilon * raw[name] for name in shapes}
         dense.add(worst)
+
+
+class PublishedDetector:
+    """The early-bird detector of You et al. (arXiv 1909.11957): one threshold over all batch-norm scales, five masks.
+
+    Their index of the threshold prunes one channel more than asked for; this one prunes as many as asked for.
+    """
+
+    def __init__(self, sparsity: float, num_masks: int = 5) -> None:
+        self.sparsity, self.num_masks = sparsity, num_masks
+        self.masks: list[Tensor] = []
+        self.distances: list[float] = []
+
+    def has_emerged(self, model: nn.Module) -> bool:
+        """Puts the model's mask into the queue; says whether the newest differs from all others by at most a tenth."""
+        scales = torch.cat(
+            [m.weight.detach().abs() for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+        )
+        threshold = scales.sort().values[int(self.sparsity * len(scales)) - 1]
+        self.masks = [*self.masks, scales > threshold][-self.num_masks :]
+        if len(self.masks) < self.num_masks:
+            return False
+        self.distances = [int((self.masks[-1] != mask).sum()) / len(mask) for mask in self.masks[:-1]]
+        return all(distance <= 0.1 for distance in self.distances)

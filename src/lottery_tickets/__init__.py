@@ -1,6 +1,8 @@
 """Find, prove and use winning lottery tickets: sparse subnetworks that train as well as the dense network."""
 
 from lottery_tickets.controls import create_random_mask, reinitialise_, shuffle_mask
+from lottery_tickets.convergence import ConvergenceRule, detect_early_bird_convergence
+from lottery_tickets.early_bird import compute_early_bird_tickets
 from lottery_tickets.holding import apply_mask, compute_sparsity, hold_mask, masked, remove_mask
 from lottery_tickets.imp_wrapper import compute_iterative_magnitude_pruning
 from lottery_tickets.importance import Importance
@@ -24,13 +26,17 @@ from lottery_tickets.schedules import PruningSchedule
 from lottery_tickets.storage import load_results, save_results
 from lottery_tickets.synflow import compute_synflow_importance
 from lottery_tickets.utils import compute_histogram_quantile, ensure_deterministic_pruning
+from lottery_tickets.watcher import EarlyBirdWatcher
 
 __all__ = [
+    "ConvergenceRule",
+    "EarlyBirdWatcher",
     "Importance",
     "Mask",
     "PruningSchedule",
     "apply_mask",
     "as_mask",
+    "compute_early_bird_tickets",
     "compute_fisher_importance",
     "compute_gradient_importance",
     "compute_grasp_importance",
@@ -47,6 +53,7 @@ __all__ = [
     "create_importance_mask",
     "create_magnitude_mask",
     "create_random_mask",
+    "detect_early_bird_convergence",
     "ensure_deterministic_pruning",
     "hold_mask",
     "load_results",

@@ -51,16 +51,27 @@ def select_mask(
         within=None if within is None else _bits_for(scores, as_mask(within)),
     )
     shapes = {name: score.shape for name, score in scores.items()}
-    mask = Mask(bits, shapes, {**provenance, "sparsity": share, "scope": scope, **_versions()})
-    _warn_of_collapse(find_collapsed(bits, shapes), share)
+    return describe_mask(bits, shapes, {**provenance, "sparsity": share, "scope": scope})
+
+
+def describe_mask(
+    bits: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], provenance: Mapping[str, Any]
+) -> Mask:
+    """Returns packed bits as a mask that says how it was made, and with which versions; logs it.
+
+    Warns:
+        UserWarning: When a layer loses all its weights.
+    """
+    mask = Mask(bits, shapes, {**provenance, **_versions()})
+    _warn_of_collapse(find_collapsed(bits, shapes), mask.sparsity)
     logger.info(
         "%s mask, scope %s: %d of %d weights removed, in %d parameters: %s",
         provenance.get("method", "score"),
-        scope,
+        provenance.get("scope", "global"),
         mask.num_weights - mask.num_kept,
         mask.num_weights,
-        len(scores),
-        ", ".join(scores),
+        len(shapes),
+        ", ".join(shapes),
     )
     return mask
 
@@ -120,7 +131,7 @@ def _warn_of_collapse(collapsed: list[str], sparsity: float) -> None:
         message = (
             f"layer collapse: nothing is kept of {names}; ask for less sparsity, or scope 'layer', 'erk' or 'lamp'"
         )
-        warnings.warn(message, stacklevel=4)
+        warnings.warn(message, stacklevel=5)
 
 
 @cache

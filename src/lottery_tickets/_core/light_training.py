@@ -33,7 +33,7 @@ class TrainerSettings:
     """How `LightTrainer` trains.
 
     Attributes:
-        learning_rate: Above 0, constant.
+        learning_rate: At least 0, constant.
         use_sgd: SGD with its step inside the backward pass; else AdamW.
         momentum: Of SGD, in [0, 1); costs one buffer a weight, in the weight's dtype.
         weight_decay: At least 0; SGD adds it to the gradient, AdamW decays the weights beside it.
@@ -70,7 +70,7 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         ranges: list[tuple[str, bool, str]] = [
-            ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
+            ("learning_rate", 0 <= self.learning_rate < math.inf, "at least 0"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
             ("norm_l1", 0 <= self.norm_l1 < math.inf, "at least 0"),

@@ -8,6 +8,7 @@ from typing import Final, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
@@ -116,6 +117,32 @@ def find_prunable_weights(
         candidate.name: PrunableWeight(candidate.name, candidate.tensor, candidate.output_dims or (0,))
         for candidate in chosen
     }
+
+
+def find_channel_scales(
+    model: nn.Module, *, include: Choices | None = None, exclude: Choices | None = None
+) -> dict[str, PrunableWeight]:
+    """Returns the scales of a model's batch norms by name: one number a channel.
+
+    Args:
+        model: The model.
+        include: Replaces the choice, as in `find_prunable_weights`.
+        exclude: Removes from it.
+
+    Raises:
+        ValueError: When there is none, or as `find_prunable_weights`.
+    """
+    inner = unwrap(model)
+    norms = [
+        clean_name(f"{name}.weight").lstrip(".")
+        for name, module in inner.named_modules()
+        if isinstance(module, _BatchNorm) and module.affine
+    ]
+    if include is None and not norms:
+        raise ValueError(
+            "channels are ranked by the scales of batch norm, but the model has none; rank weights with channels=False"
+        )
+    return find_prunable_weights(model, include=include if include is not None else norms, exclude=exclude)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

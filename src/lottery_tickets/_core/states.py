@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lottery_tickets._core.parameters import clean_name, unwrap
+
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:
     """Returns parameters and buffers by name, on the CPU, sharing no memory with the model.
@@ -30,3 +32,15 @@ def hash_state(state: Mapping[str, Tensor]) -> str:
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         hashed.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()
+
+
+def load_clean_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads a state whose names are without what torch.compile puts into them, whatever the model's names have.
+
+    Raises:
+        KeyError: When the state lacks a name.
+        RuntimeError: When it does not fit.
+    """
+    clean = {clean_name(name): tensor for name, tensor in state.items()}
+    inner = unwrap(model)
+    inner.load_state_dict({name: clean[clean_name(name)] for name in inner.state_dict()})

@@ -1,0 +1,344 @@
+"""Has a ticket settled, or does it only look so? The rule of early-bird detection, on a recorded history alone."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypedDict, final
+
+from lottery_tickets._core.checks import check_count
+
+Method = Literal["magnitude_ranking", "mask_distance"]
+Verdict = Literal["converged", "still changing", "trivially stable", "diverged"]
+
+METHODS: Final[tuple[Method, ...]] = ("magnitude_ranking", "mask_distance")
+
+
+class LayerEvidence(TypedDict):
+    """One layer at one check; see `EarlyBirdCheckpoint` for what each figure is."""
+
+    correlation: float | None
+    mask_distance: float
+    chance_distance: float
+    start_distance: float
+    start_chance_distance: float
+    density: float
+    share_moved: float
+
+
+class EarlyBirdCheckpoint(TypedDict):
+    """What one check saw; JSON-able. Figures that a diverged model does not have are None.
+
+    Attributes:
+        epoch: Epochs of training so far; a fraction within an epoch.
+        step: Batches so far, None where a `trainer_fn` counts them.
+        correlation: Spearman's rank correlation of all magnitudes with those at the check before; at the first check
+            with the starting weights.
+        stable: Whether this check meets the criterion of the method.
+        num_stable: How many checks in a row do, with this one; a miss sets it to 0.
+        finite: Whether all weights, and the loss where it is known, are finite.
+        verdict: What can be said after this check.
+        reason: Why, with the figures.
+        start_correlation: Spearman's rank correlation with the starting weights.
+        mask_distance: Share of the weights that differ between the masks of this check and of the one before.
+        chance_distance: What two unrelated masks of the same layer densities have.
+        corrected_distance: mask_distance / chance_distance.
+        queue_distances: mask_distance from each mask in the queue, the oldest first (method "mask_distance").
+        start_distance: Share of the weights that differ from the mask of the starting weights.
+        start_chance_distance: What two unrelated masks have.
+        corrected_start_distance: start_distance / start_chance_distance.
+        share_moved: Share of the weights that do not have their starting value.
+        movement: |w - w_0| / |w_0|, Euclidean norms over all weights.
+        persistence: Mean cosine between a movement and the path before it; 0 for a random walk. None before the third
+            check.
+        chance_persistence: What a random walk exceeds once in 30,000 times.
+        loss: Mean training loss since the last check, or the loss at the check, or None where nobody says it.
+        start_loss: The same at the start.
+        learning_rate: As the optimizer has it, None where nobody says it.
+        num_batches: Batches since the last check, None where nobody counts.
+        num_nonfinite_losses: Batches since the last check that were skipped because their loss was not finite.
+        seconds: How long the check took.
+        layers: The figures by parameter name.
+    """
+
+    epoch: float
+    step: int | None
+    correlation: float | None
+    stable: bool
+    num_stable: int
+    finite: bool
+    verdict: Verdict
+    reason: str
+    start_correlation: float | None
+    mask_distance: float | None
+    chance_distance: float | None
+    corrected_distance: float | None
+    queue_distances: list[float]
+    start_distance: float | None
+    start_chance_distance: float | None
+    corrected_start_distance: float | None
+    share_moved: float | None
+    movement: float | None
+    persistence: float | None
+    chance_persistence: float
+    loss: float | None
+    start_loss: float | None
+    learning_rate: float | None
+    num_batches: int | None
+    num_nonfinite_losses: int
+    seconds: float
+    layers: dict[str, LayerEvidence]
+
+
+class Detection(TypedDict):
+    """What `detect_early_bird_convergence` returns."""
+
+    converged: bool
+    convergence_epoch: float | None
+    verdict: Verdict
+    reason: str
+    verdicts: list[Verdict]
+
+
+class Judgement(TypedDict):
+    """What the rule says of the last check of a history."""
+
+    stable: bool
+    num_stable: int
+    verdict: Verdict
+    reason: str
+
+
+@final
+@dataclass(frozen=True)
+class ConvergenceRule:
+    """When a ticket counts as converged; explained in `detect_early_bird_convergence`.
+
+    Attributes:
+        method: "magnitude_ranking" or "mask_distance".
+        convergence_threshold: The least rank correlation of two checks in a row that is stable, in (0, 1].
+        stability_window: How many checks in a row must be stable ("magnitude_ranking").
+        distance_threshold: The most that a mask may differ from each in the queue ("mask_distance"), raw.
+        queue_length: Masks in the queue, the newest among them ("mask_distance").
+        movement_floor: The least corrected distance from the mask of the starting weights.
+        size_floor: The least movement, as a share of the weights' norm; ranks of weights that start equal mean nothing.
+        learning_floor: The least share by which the loss must have fallen, where it is known.
+        persistence_floor: The least persistence, where the loss is not known.
+        growth_ceiling: The most that the distance to the starting mask may grow by, as a power of training time.
+        require_movement: Whether the weights must have moved, and somewhere. False is the rule as it is commonly used,
+            which weights that do not train at all pass.
+    """
+
+    method: Method = "magnitude_ranking"
+    convergence_threshold: float = 0.95
+    stability_window: int = 3
+    distance_threshold: float = 0.1
+    queue_length: int = 5
+    movement_floor: float = 0.1
+    size_floor: float = 0.01
+    learning_floor: float = 0.1
+    persistence_floor: float = 0.05
+    growth_ceiling: float = 0.75
+    require_movement: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks every field."""
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, got {self.method!r}")
+        check_count("stability_window", self.stability_window)
+        check_count("queue_length", self.queue_length)
+        if self.method == "mask_distance" and self.queue_length < 2:  # noqa: PLR2004 - a pair
+            raise ValueError(f"queue_length must be at least 2, to compare masks, got {self.queue_length}")
+        for name in ("convergence_threshold", "distance_threshold", "movement_floor", "size_floor", "learning_floor"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {value!r}")
+
+    def judge(self, history: Sequence[Mapping[str, Any]]) -> Judgement:
+        """Returns what can be said after the last check of a history, whose earlier checks have been judged."""
+        last = history[-1]
+        if _is_diverged(last):
+            reason = "weights or losses are not finite; lower the learning rate, and start again from good weights"
+            return {"stable": False, "num_stable": 0, "verdict": "diverged", "reason": reason}
+        stable, what = self._is_stable(last)
+        before = int(history[-2]["num_stable"]) if len(history) > 1 else 0
+        num_stable = before + 1 if stable else 0
+        window = self.stability_window if self.method == "magnitude_ranking" else 1
+        if num_stable < window:
+            verdict: Verdict = "still changing"
+            reason = f"{what}; {num_stable} of {window} stable checks in a row"
+        elif self.require_movement:
+            verdict, why = self._question(history)
+            reason = f"{what}; {why}"
+        else:
+            verdict, reason = "converged", f"{what}; movement was not asked for"
+        return {"stable": stable, "num_stable": num_stable, "verdict": verdict, "reason": reason}
+
+    def _is_stable(self, check: Mapping[str, Any]) -> tuple[bool, str]:
+        if self.method == "magnitude_ranking":
+            correlation = _get(check, "correlation")
+            if correlation is None:
+                return False, "the rank correlation is undefined, because all magnitudes tie"
+            sign = ">=" if correlation >= self.convergence_threshold else "<"
+            what = f"rank correlation {correlation:.4f} {sign} {self.convergence_threshold:g}"
+            return correlation >= self.convergence_threshold, what
+        distances = _get(check, "queue_distances")
+        if len(distances) < self.queue_length - 1:
+            return False, f"the queue holds {len(distances) + 1} of {self.queue_length} masks"
+        sign = "<=" if max(distances) <= self.distance_threshold else ">"
+        what = f"largest mask distance in the queue {max(distances):.4f} {sign} {self.distance_threshold:g}"
+        return max(distances) <= self.distance_threshold, what
+
+    def _question(self, history: Sequence[Mapping[str, Any]]) -> tuple[Verdict, str]:
+        """Returns the verdict on a stable ticket: was there anything to find, and has it been found?"""
+        last = history[-1]
+        moved, size = _get(last, "corrected_start_distance"), _get(last, "movement")
+        if moved < self.movement_floor or size < self.size_floor:
+            return "trivially stable", (
+                f"the mask differs from that of the starting weights by {moved:.4f} of chance (at least "
+                f"{self.movement_floor:g} is asked for), and the weights moved by {size:.2%} of their norm (at least "
+                f"{self.size_floor:.0%}): they have hardly moved, so stability says nothing"
+            )
+        loss, start_loss = last.get("loss"), last.get("start_loss")
+        if loss is not None and start_loss is not None and loss > start_loss:
+            return "diverged", f"the loss {loss:.4g} is above that at the start, {start_loss:.4g}"
+        learnt, why = self._has_learnt(last)
+        if not learnt:
+            return "trivially stable", f"{why}: the weights move without going anywhere, as noise would move them"
+        span = self.stability_window if self.method == "magnitude_ranking" else self.queue_length
+        growth = _find_growth(history[-span:])
+        if growth > self.growth_ceiling:
+            return "still changing", (
+                f"the mask leaves that of the starting weights steadily, with training time to the power {growth:.2f}, "
+                f"more than {self.growth_ceiling:g}"
+            )
+        return "converged", f"the mask differs from that of the starting weights by {moved:.4f} of chance; {why}"
+
+    def _has_learnt(self, check: Mapping[str, Any]) -> tuple[bool, str]:
+        loss, start_loss = check.get("loss"), check.get("start_loss")
+        if loss is not None and start_loss:
+            fall = 1 - loss / start_loss
+            return fall >= self.learning_floor, f"the loss went from {start_loss:.4g} to {loss:.4g}, {-fall:+.1%}"
+        persistence = check.get("persistence")
+        least = max(self.persistence_floor, check.get("chance_persistence", 0.0))
+        if persistence is None:
+            return False, "the loss is not known, and persistence needs three checks"
+        sign = ">=" if persistence >= least else "<"
+        return persistence >= least, f"the loss is not known, and persistence is {persistence:.4f} {sign} {least:.4f}"
+
+
+def detect_early_bird_convergence(
+    checkpoints: Sequence[Mapping[str, Any]],
+    *,
+    method: Method = "magnitude_ranking",
+    convergence_threshold: float = 0.95,
+    stability_window: int = 3,
+    distance_threshold: float = 0.1,
+    queue_length: int = 5,
+    require_movement: bool = True,
+) -> Detection:
+    """Returns whether and when a ticket had converged, from a recorded history alone.
+
+    A ticket has *converged* at the first check at which all of these hold:
+
+    1. It is stable. "magnitude_ranking": the rank correlation of each of the last `stability_window` checks with the
+       one before is at least `convergence_threshold`; a miss starts the count anew. "mask_distance": the newest mask
+       differs from each other in a queue of `queue_length` by at most `distance_threshold` (You et al.).
+    2. It has moved: its mask differs from that of the starting weights by at least 0.1 of what chance gives, and the
+       weights by 1 % of their norm.
+    3. It has learnt: the loss has fallen by a tenth since the start; or, where the loss is not known, the movement
+       persists (mean cosine with the path before it of at least 0.05, and beyond chance).
+    4. It slows down: over the stable checks the distance to the starting mask grows with less than the power 0.75 of
+       training time (1 is a steady drift, which will not stop).
+
+    Stable, but without 2 or 3, is *trivially stable*: weights that do not train, or diffuse, look like that. *Diverged*
+    is a loss or weights that are not finite, or a stable ticket whose loss is above that at the start. All else is
+    *still changing*.
+
+    Args:
+        checkpoints: As `compute_early_bird_tickets` records them, in order. Of each, this reads `epoch` (and `step`
+            where it is there), `correlation` or `queue_distances`, `corrected_start_distance`, `movement`,
+            `persistence`, `chance_persistence`, `loss` and `start_loss`.
+        method: The criterion of stability.
+        convergence_threshold: The least rank correlation that is stable, in [0, 1].
+        stability_window: Stable checks in a row.
+        distance_threshold: The largest stable mask distance.
+        queue_length: Masks in the queue, with the newest.
+        require_movement: False applies 1 alone, as is common, to histories that recorded nothing else. Weights that do
+            not train at all pass.
+
+    Returns:
+        `converged`; `convergence_epoch`, None when not; `verdict` and `reason` at the first converged check, else at
+        the last; `verdicts`, one a checkpoint.
+
+    Raises:
+        ValueError: When there is no checkpoint, one lacks what the rule reads, or an argument is out of range.
+
+    References:
+        You et al., arXiv:1909.11957 (mask distance and queue). The rest is ours: docs/early-bird.md.
+
+    Example:
+        >>> evidence = {"correlation": 0.99, "corrected_start_distance": 0.01, "movement": 0.001}
+        >>> history = [{"epoch": epoch, **evidence} for epoch in range(1, 5)]
+        >>> detect_early_bird_convergence(history)["verdict"]
+        'trivially stable'
+        >>> detect_early_bird_convergence(history, require_movement=False)["convergence_epoch"]
+        3
+    """
+    rule = ConvergenceRule(
+        method=method,
+        convergence_threshold=convergence_threshold,
+        stability_window=stability_window,
+        distance_threshold=distance_threshold,
+        queue_length=queue_length,
+        require_movement=require_movement,
+    )
+    if not checkpoints:
+        raise ValueError("a history must hold at least one checkpoint, got none; train until the first check")
+    history: list[dict[str, Any]] = []
+    for checkpoint in checkpoints:
+        history.append(dict(checkpoint))
+        history[-1].update(rule.judge(history))
+    return summarise_history(history)
+
+
+def summarise_history(history: Sequence[Mapping[str, Any]]) -> Detection:
+    """Returns the outcome of a history whose checks have been judged."""
+    decisive = next((check for check in history if check["verdict"] == "converged"), history[-1])
+    converged = decisive["verdict"] == "converged"
+    return {
+        "converged": converged,
+        "convergence_epoch": _get(decisive, "epoch") if converged else None,
+        "verdict": decisive["verdict"],
+        "reason": decisive["reason"],
+        "verdicts": [check["verdict"] for check in history],
+    }
+
+
+def _is_diverged(check: Mapping[str, Any]) -> bool:
+    """Returns whether a check saw values that are not finite."""
+    figures = [check.get(name) for name in ("correlation", "loss", "corrected_start_distance")]
+    return not check.get("finite", True) or any(f is not None and not math.isfinite(f) for f in figures)
+
+
+def _get(check: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - a figure or a list of them
+    if name not in check:
+        raise ValueError(
+            f"a checkpoint must have {name!r}, but has {sorted(check)}; record it as compute_early_bird_tickets does, "
+            "or pass require_movement=False for the rule without evidence of movement"
+        )
+    return check[name]
+
+
+def _find_growth(window: Sequence[Mapping[str, Any]]) -> float:
+    """Returns the power of training time with which the distance to the starting mask grew over the stable checks."""
+    first, last = window[0], window[-1]
+    times = [_time_of(check) for check in (first, last)]
+    distances = [_get(check, "corrected_start_distance") for check in (first, last)]
+    if min(*times, *distances) <= 0 or times[1] <= times[0]:
+        return 0.0
+    return math.log(distances[1] / distances[0]) / math.log(times[1] / times[0])
+
+
+def _time_of(check: Mapping[str, Any]) -> float:
+    step = check.get("step")
+    return float(_get(check, "epoch") if step is None else step)

@@ -1,0 +1,140 @@
+"""The rule on histories: what is called converged, what only looks like it, and a replay of the published detector."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lottery_tickets import ConvergenceRule, EarlyBirdWatcher, detect_early_bird_convergence
+from tests.reference import PublishedDetector
+from tests.training import TrainedNorms
+
+MOVED = {"corrected_start_distance": 0.5, "movement": 0.3, "loss": 0.5, "start_loss": 2.0}
+
+
+def make_history(correlations: list[float | None], **evidence: object) -> list[dict[str, Any]]:
+    return [
+        {"epoch": epoch, "correlation": correlation, **MOVED, **evidence}
+        for epoch, correlation in enumerate(correlations, start=1)
+    ]
+
+
+def test_a_miss_starts_the_count_anew() -> None:
+    found = detect_early_bird_convergence(make_history([0.96, 0.97, 0.94, 0.96, 0.97, 0.98, 0.5]))
+    assert found["convergence_epoch"] == 6
+    assert found["verdicts"] == ["still changing"] * 5 + ["converged", "still changing"]
+    assert detect_early_bird_convergence(make_history([0.96, 0.97, 0.94] * 9))["verdict"] == "still changing"
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.integers(1, 4), st.floats(0.5, 1))
+def test_converges_where_the_first_run_of_stable_checks_ends(
+    correlations: list[float], window: int, threshold: float
+) -> None:
+    found = detect_early_bird_convergence(
+        make_history(list(correlations)), convergence_threshold=threshold, stability_window=window
+    )
+    runs = [
+        all(c >= threshold for c in correlations[end - window : end]) for end in range(window, len(correlations) + 1)
+    ]
+    assert found["convergence_epoch"] == (runs.index(True) + window if True in runs else None)
+    assert found["converged"] == (True in runs)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "verdict", "reason"),
+    [
+        ({"corrected_start_distance": 0.09}, "trivially stable", "hardly moved"),
+        ({"movement": 0.009}, "trivially stable", "hardly moved"),
+        ({"loss": 1.9}, "trivially stable", "without going anywhere"),
+        ({"loss": 2.1}, "diverged", "above that at the start"),
+        ({"loss": None, "persistence": 0.04}, "trivially stable", "without going anywhere"),
+        ({"loss": None, "persistence": 0.06, "chance_persistence": 0.1}, "trivially stable", "without going anywhere"),
+        ({"loss": None, "persistence": None}, "trivially stable", "needs three checks"),
+        ({"loss": None, "persistence": 0.06}, "converged", "0.0600 >= 0.0500"),
+        ({"finite": False}, "diverged", "not finite"),
+        ({"loss": float("nan")}, "diverged", "not finite"),
+        ({"correlation": None}, "still changing", "all magnitudes tie"),
+    ],
+)
+def test_stability_alone_does_not_count(evidence: dict[str, Any], verdict: str, reason: str) -> None:
+    found = detect_early_bird_convergence([check | evidence for check in make_history([0.99] * 4)])
+    assert found["verdict"] == verdict
+    assert reason in found["reason"]
+    assert found["converged"] == (verdict == "converged")
+    assert (found["convergence_epoch"] == 3) == (verdict == "converged")
+
+
+def test_a_steady_drift_has_not_settled() -> None:
+    history = make_history([0.99] * 12)
+    for epoch, check in enumerate(history, start=1):
+        check["corrected_start_distance"] = 0.05 * epoch
+    assert detect_early_bird_convergence(history)["verdict"] == "still changing"
+    for epoch, check in enumerate(history, start=1):
+        check["corrected_start_distance"] = 0.2 * epoch**0.5
+    assert detect_early_bird_convergence(history)["verdict"] == "converged"
+
+
+def test_what_a_history_lacks_is_named() -> None:
+    with pytest.raises(ValueError, match=r"must have 'corrected_start_distance'.*require_movement=False"):
+        detect_early_bird_convergence([{"epoch": n, "correlation": 0.99} for n in range(4)])
+    with pytest.raises(ValueError, match="at least one checkpoint"):
+        detect_early_bird_convergence([])
+    with pytest.raises(ValueError, match="method must be one of"):
+        detect_early_bird_convergence([{"epoch": 1}], method="pearson")  # type: ignore[arg-type] # the test
+    with pytest.raises(ValueError, match="convergence_threshold must be from 0 to 1, got 95"):
+        ConvergenceRule(convergence_threshold=95)
+    with pytest.raises(ValueError, match="stability_window must be"):
+        ConvergenceRule(stability_window=0)
+    with pytest.raises(ValueError, match="queue_length must be at least 2"):
+        ConvergenceRule("mask_distance", queue_length=1)
+
+
+def test_a_history_that_was_read_back_gives_the_same_verdicts() -> None:
+    judged = make_history([0.9, 0.96, 0.97, 0.98])
+    first = detect_early_bird_convergence(judged)
+    assert (
+        detect_early_bird_convergence([check | {"verdict": "nonsense", "num_stable": 9} for check in judged]) == first
+    )
+
+
+@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("learning_rate", [0.02, 0.3])
+def test_mask_distance_emerges_when_the_published_detector_says(sparsity: float, learning_rate: float) -> None:
+    training = TrainedNorms(learning_rate)
+    published = PublishedDetector(sparsity)
+    rule = ConvergenceRule("mask_distance", require_movement=False)
+    watcher = EarlyBirdWatcher(training.model, target_sparsity=sparsity, rule=rule, check_steps=1, channels=True)
+    said = []
+    for epoch in range(1, 15):
+        training.train_epoch()
+        said.append(published.has_emerged(training.model))
+        check = watcher.observe(training.model, epoch)
+        assert check is not None
+        assert check["stable"] == said[-1], epoch
+        if len(check["queue_distances"]) == 4:
+            assert check["queue_distances"] == pytest.approx(published.distances, abs=1e-7)
+    assert any(said) or learning_rate > 0.1
+    found = watcher.results()
+    assert found["convergence_epoch"] == (said.index(True) + 1 if True in said else None)
+    assert found["final_mask"].shapes.keys() == {
+        name for name, module in _named_weights(training.model) if isinstance(module, nn.BatchNorm1d)
+    }
+
+
+def _named_weights(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(f"{name}.weight", module) for name, module in model.named_modules() if hasattr(module, "weight")]
+
+
+def test_scales_that_start_equal_are_no_ticket() -> None:
+    """At the start all scales are 1, so every ranking of them is one of the tiniest differences."""
+    torch.manual_seed(0)
+    training = TrainedNorms(1e-6)
+    watcher = EarlyBirdWatcher(training.model, check_steps=1, channels=True)
+    for epoch in range(1, 8):
+        training.train_epoch()
+        watcher.observe(training.model, epoch)
+    assert watcher.checkpoints[-1]["corrected_start_distance"] > 0.5  # type: ignore[operator] # a figure
+    assert watcher.verdict == "trivially stable"
