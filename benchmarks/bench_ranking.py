@@ -136,7 +136,7 @@ def main() -> None:
     tied = compare_tied()
     compared = [compare(num_measured, dtype, arguments.repeats) for dtype in (torch.float32, torch.bfloat16)]
     if not arguments.without_100m:
-        compared += [compare(10 * num_measured, dtype, 1) for dtype in (torch.float32, torch.bfloat16)]
+        compared.append(compare(10 * num_measured, torch.float32, 1))
     memory = {"num_weights": num_measured, "peak_extra_bytes": extra, "of_these_snapshots": snapshots}
     print(write_results("ranking", {"seed": SEED, "compared": compared, "tied": tied, "memory": memory}))
 
