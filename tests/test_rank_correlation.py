@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lottery_tickets._core import patterns, rank_correlation
 from lottery_tickets._core.rank_correlation import RankCorrelation, correlate_ranks, rank_shares
-from lottery_tickets._core.snapshots import Backend, take_snapshot
+from lottery_tickets._core.snapshots import Backend, kernels_for, take_snapshot
 from tests.strategies import score_lists, score_tensors
 
 BACKENDS: tuple[Backend, ...] = ("reference", "cpu")
@@ -153,6 +153,12 @@ def test_a_sum_of_squares_is_exact_however_many_are_tied() -> None:
     ranks = [2 * sum(counts[:i].tolist()) + int(count) for i, count in enumerate(counts)]
     squares = sum(int(count) * rank**2 for count, rank in zip(counts, ranks, strict=True))
     assert rank_correlation._moments(counts) == (int(counts.sum()), int(counts.sum()) ** 2, squares)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_products_of_the_largest_ranks_are_summed_exactly(backend: Backend) -> None:
+    codes, ranks = np.full(1000, 65_535, np.uint16), np.full(65_536, 2**32 - 1, np.uint32)
+    assert kernels_for(0, backend).sum_products(codes, codes, ranks, ranks) == 1000 * (2**32 - 1) ** 2
 
 
 # ----------------------------------------------------------------------------------------------------------------- laws
