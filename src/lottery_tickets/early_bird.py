@@ -218,8 +218,8 @@ def _run(
 
 def _continue(model: nn.Module, watcher: EarlyBirdWatcher, trainer: Trainer, saved: SavedCheck) -> None:
     load_clean_state(model, saved.model)
-    watcher.load_state(model, saved.watch, saved.checkpoints)
     trainer.load_state(saved.trainer)
+    watcher.load_state(saved.watch, saved.checkpoints, trainer.num_steps or 0)
 
 
 def _find_last_step(dataloader: Iterable[Any], max_epochs: int, max_steps: int | None) -> int:

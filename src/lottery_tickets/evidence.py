@@ -12,7 +12,7 @@ from lottery_tickets._core.movements import Movement, measure_movement
 from lottery_tickets._core.overlaps import measure_distance, overlay
 from lottery_tickets._core.rank_correlation import correlate_ranks, rank_shares
 from lottery_tickets._core.scopes import select_in_scope
-from lottery_tickets._core.snapshots import take_snapshot
+from lottery_tickets._core.snapshots import Snapshot, take_snapshot
 from lottery_tickets._core.trail import Trail
 
 Bits = Mapping[str, Tensor]
@@ -106,22 +106,18 @@ class Evidence:
         return rank_shares(self._snapshot)
 
     def state(self) -> dict[str, Tensor]:
-        """Returns what `load_state` needs beside the weights of the last check."""
+        """Returns what `load_state` needs."""
         masks = {f"queue.{place}.{name}": bits for place, mask in enumerate(self._queue) for name, bits in mask.items()}
-        return {**masks, **self.trail.state()}
+        ranks = {f"ranks.{name}": codes for name, codes in self._snapshot.codes.items()}
+        return {**masks, **ranks, **self.trail.state()}
 
-    def load_state(self, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-        """Goes on from a state.
-
-        Args:
-            state: As `state` returned it.
-            weights: Those of the last check.
-        """
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from a state, in evidence made of the same starting weights."""
         num_masks = len({name.split(".")[1] for name in state if name.startswith("queue.")})
         self._queue.clear()
         self._queue.extend({name: state[f"queue.{place}.{name}"] for name in self.sizes} for place in range(num_masks))
-        self.mask = self._queue[-1]
-        self._snapshot = take_snapshot(weights)
+        self.mask = self._queue[-1] if self._queue else self._start_mask
+        self._snapshot = Snapshot({name: state[f"ranks.{name}"] for name in self.sizes})
         self.trail.load_state(state)
 
     @property

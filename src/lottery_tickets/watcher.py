@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, SupportsFloat, TypedDict, final
@@ -56,7 +56,7 @@ class Training(TypedDict, total=False):
     epoch: float | None
     loss: SupportsFloat | None
     start_loss: float | None
-    learning_rate: float | None
+    learning_rate: SupportsFloat | None
     num_batches: int | None
     num_nonfinite_losses: int
 
@@ -157,7 +157,7 @@ class EarlyBirdWatcher:
         *,
         epoch: float | None = None,
         loss: SupportsFloat | None = None,
-        learning_rate: float | None = None,
+        learning_rate: SupportsFloat | None = None,
     ) -> EarlyBirdCheckpoint | None:
         """Returns the check made after a step, or None when none is due; a due one that was passed over is made now.
 
@@ -201,7 +201,7 @@ class EarlyBirdWatcher:
             **figures,
             "loss": loss if finite else None,
             "start_loss": start_loss if start_loss is not None and math.isfinite(start_loss) else None,
-            "learning_rate": training.get("learning_rate"),
+            "learning_rate": _to_float(training.get("learning_rate")),
             "num_batches": training.get("num_batches"),
             "num_nonfinite_losses": training.get("num_nonfinite_losses", 0),
         }
@@ -276,24 +276,25 @@ class EarlyBirdWatcher:
         save_results({name: value for name, value in found.items() if name not in left_out}, folder / EVIDENCE)
 
     def state(self) -> dict[str, Tensor]:
-        """Returns tensors that `load_state` needs beside `checkpoints` and the model's weights at the last check."""
+        """Returns the tensors that `load_state` needs beside `checkpoints`; the starting weights are not among them."""
         ticket = {f"ticket.{name}": bits for name, bits in (self._ticket or {}).items()}
-        return {**self._evidence.state(), **ticket}
+        loss = [] if self._start_loss is None else [float(self._start_loss)]
+        return {**self._evidence.state(), **ticket, "start_loss": torch.tensor(loss, dtype=torch.float64)}
 
-    def load_state(self, model: nn.Module, state: Mapping[str, Tensor], checkpoints: list[EarlyBirdCheckpoint]) -> None:
+    def load_state(self, state: Mapping[str, Tensor], checkpoints: Sequence[EarlyBirdCheckpoint], step: int) -> None:
         """Goes on from a state, in a watcher made of the same starting weights with the same settings.
 
         Args:
-            model: With the weights of the last check.
             state: As `state` returned it.
-            checkpoints: Those made so far.
+            checkpoints: Those made until then.
+            step: Steps made until then.
         """
-        self._evidence.load_state(state, {name: weight.tensor for name, weight in self._find(model).items()})
+        self._evidence.load_state(state)
         self.checkpoints = list(checkpoints)
         ticket = {name.removeprefix("ticket."): bits for name, bits in state.items() if name.startswith("ticket.")}
         self._ticket = ticket or None
-        self._start_loss = self.checkpoints[-1]["start_loss"]
-        self._next_check = self._times.after(self.checkpoints[-1]["step"] or 0)
+        self._start_loss = next(iter(state["start_loss"].tolist()), None)
+        self._next_check = self._times.after(step)
 
     def _find(self, model: nn.Module) -> dict[str, PrunableWeight]:
         find = find_channel_scales if self.channels else find_prunable_weights

@@ -38,9 +38,8 @@ class EarlyBirdCallback(Callback):
     **Several processes.** Under data parallelism each has the same weights and watches for itself. The losses of their
     batches differ, so training stops when all agree; the first one writes. Models in shards are refused.
 
-    **Resuming.** Checkpoints that Lightning saves at the step of a check hold what the watch needs: the starting
-    weights, ranks and masks, all checks; `fit(..., ckpt_path=)` goes on from it to the same verdicts. From a checkpoint
-    between two checks training cannot be watched on, so save at multiples of `check_steps`.
+    **Resuming.** Checkpoints that Lightning saves hold what the watch needs: the starting weights, ranks and masks, all
+    checks; `fit(..., ckpt_path=)` goes on from it to the same verdicts.
 
     Args:
         stop: Whether to end training when the ticket has converged or the weights are not finite.
@@ -67,7 +66,7 @@ class EarlyBirdCallback(Callback):
         return self._watch.watcher
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what resuming needs; nothing between two checks."""
+        """Returns what resuming needs; nothing before training."""
         return cast(dict[str, Any], self._watch.to_saved() or {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

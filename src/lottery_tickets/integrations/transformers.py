@@ -37,10 +37,9 @@ class EarlyBirdCallback(TrainerCallback):
     **Several processes.** Under data parallelism each has the same weights and the same logged loss, watches for
     itself, and comes to the same verdict; the main one writes. Models in shards are refused.
 
-    **Resuming.** Each checkpoint that `Trainer` saves at the step of a check gets a file beside it,
-    `early_bird.safetensors`: the starting weights, ranks and masks, all checks. `resume_from_checkpoint` goes on from
-    it to the same verdicts; the checkpoint must lie in `output_dir`, or be named in the `TrainingArguments` too. From
-    a checkpoint between two checks training cannot be watched on, so make `save_steps` a multiple of `check_steps`.
+    **Resuming.** Each checkpoint that `Trainer` saves gets a file beside it, `early_bird.safetensors`: the starting
+    weights, ranks and masks, all checks. `resume_from_checkpoint` goes on from it to the same verdicts; the checkpoint
+    must lie in `output_dir`, or be named in the `TrainingArguments` too.
 
     Args:
         stop: Whether to end training when the ticket has converged or the weights are not finite.

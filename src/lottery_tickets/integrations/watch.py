@@ -38,15 +38,17 @@ class WatcherOptions(TypedDict, total=False):
 
 
 class SavedWatch(TypedDict):
-    """A watch as it was at a check, which a training that resumes there goes on from.
+    """A watch as it was at a step, which a training that resumes there goes on from.
 
     Attributes:
+        step: The step.
         start: The starting weights.
         watch: The tensors of the watcher.
         checkpoints: All checks so far.
         settings: As the watcher describes them.
     """
 
+    step: int
     start: dict[str, Tensor]
     watch: dict[str, Tensor]
     checkpoints: list[EarlyBirdCheckpoint]
@@ -97,8 +99,8 @@ class Watch:
         elif self.watcher is None or self._last_step != step:
             raise ValueError(
                 f"training must start at step 0 to be watched, but resumes at step {step} without a watch that was "
-                "saved at it, and the starting weights are gone; save checkpoints at steps that are multiples of "
-                "check_steps, with this callback, and resume from one of these, or train without it"
+                "saved at it, and the starting weights are gone; resume from a checkpoint that was saved with this "
+                "callback, or train without it"
             )
         self._last_step = step
         self._is_saved = False
@@ -146,16 +148,11 @@ class Watch:
         self._is_saved = True
 
     def to_saved(self) -> SavedWatch | None:
-        """Returns what a training that resumes at the present step needs; None when the last check was before it.
-
-        A watcher goes on from the weights of its last check, and the checkpoint of a trainer has those of its step.
-        """
-        if self.watcher is None or not self.watcher.checkpoints:
-            return None
-        if self.watcher.checkpoints[-1]["step"] != self._last_step:
-            logger.info("training cannot be watched on from step %d: no check was made at it", self._last_step)
+        """Returns what a training that resumes at the present step needs; None before training."""
+        if self.watcher is None:
             return None
         return {
+            "step": self._last_step,
             "start": dict(self.watcher.starting_weights),
             "watch": self.watcher.state(),
             "checkpoints": list(self.watcher.checkpoints),
@@ -167,7 +164,7 @@ def write_watch(path: Path, saved: SavedWatch) -> None:
     """Writes a saved watch as one safetensors file, whole."""
     tensors = {f"{START}{name}": tensor for name, tensor in saved["start"].items()}
     tensors |= {f"{WATCH}{name}": tensor for name, tensor in saved["watch"].items()}
-    history = {"checkpoints": saved["checkpoints"], "settings": saved["settings"]}
+    history = {name: saved[name] for name in ("step", "checkpoints", "settings")}
     write_tensors(path, tensors, {HISTORY: json.dumps(history, allow_nan=False)})
 
 
@@ -182,6 +179,7 @@ def read_watch(path: Path) -> SavedWatch:
         raise ValueError(f"{path} must be a watch that a callback saved, but is some other safetensors file")
     history = json.loads(metadata[HISTORY])
     return {
+        "step": history["step"],
         "start": _below(START, tensors),
         "watch": _below(WATCH, tensors),
         "checkpoints": history["checkpoints"],
@@ -195,11 +193,10 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _take_up(model: nn.Module, step: int, saved: SavedWatch, options: WatcherOptions) -> EarlyBirdWatcher:
     """Returns the watcher of a training that resumes; the model holds the starting weights for a moment."""
-    checked = saved["checkpoints"][-1]["step"]
-    if checked != step:
+    if saved["step"] != step:
         raise ValueError(
-            f"the saved watch must be of step {step}, at which training resumes, but is of step {checked}; resume from "
-            "the checkpoint that it was saved with"
+            f"the saved watch must be of step {step}, at which training resumes, but is of step {saved['step']}; "
+            "resume from the checkpoint that it was saved with"
         )
     inner = unwrap(model)
     now = copy_state(inner)
@@ -213,7 +210,7 @@ def _take_up(model: nn.Module, step: int, saved: SavedWatch, options: WatcherOpt
         raise ValueError(
             f"training must be watched on with the settings it was watched with, {saved['settings']}, got {settings}"
         )
-    watcher.load_state(model, saved["watch"], saved["checkpoints"])
+    watcher.load_state(saved["watch"], saved["checkpoints"], step)
     return watcher
 
 
