@@ -50,7 +50,7 @@ def train_from_scratch() -> Iterator[dict[str, Any]]:
     }
     for optimizer, given in arguments.items():
         for replicate in range(NUM_REPLICATES):
-            batches = list(islice(load_bytes(derive_seed(3, replicate), batch_size=16, num_tokens=128), 400))
+            batches = list(islice(load_bytes(derive_seed(3, replicate), batch_size=16, num_tokens=128), 300))
             model = build_transformer(replicate)
             found = compute_early_bird_tickets(
                 model, batches, max_epochs=1, check_steps=20, seed=replicate, activation_checkpointing=False, **given

@@ -35,7 +35,7 @@ def main() -> None:
         for name in simulations
         for seed in range(NUM_EMERGENCES if group == "emergence" else NUM_NULLS)
     ]
-    with ProcessPoolExecutor(2) as pool:
+    with ProcessPoolExecutor() as pool:
         outcomes = [row for rows in pool.map(judge, jobs, chunksize=4) for row in rows]
     num_nulls = sum(group != "emergence" for group, _, _ in jobs)
     tables = [_count(outcomes, method, sparsity) for method in METHODS for sparsity in SPARSITIES]
