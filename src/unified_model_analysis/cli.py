@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import tyro
 
 from unified_model_analysis.commands.demo import Demo
+from unified_model_analysis.commands.early_bird import EarlyBird
 from unified_model_analysis.commands.imp import Imp
 from unified_model_analysis.commands.mask import MaskCommand
 from unified_model_analysis.commands.score import Score
@@ -21,6 +22,7 @@ INTERRUPTED: Final = 130
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[EarlyBird, tyro.conf.subcommand("early-bird")]
     | Annotated[Imp, tyro.conf.subcommand("imp")]
     | Annotated[MaskCommand, tyro.conf.subcommand("mask")]
     | Annotated[Score, tyro.conf.subcommand("score")]

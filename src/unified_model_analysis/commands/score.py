@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
-from unified_model_analysis.commands.checkpoints import load_checkpoint
+from unified_model_analysis.commands.networks import check_device, load_language_network, load_workload_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,6 +94,7 @@ class Score:
         from lottery_tickets import create_importance_mask, save_results
         from lottery_tickets._core.files import write_tensors
 
+        check_device(self.device)
         network, batches = self._load_language() if self.language_model else self._load_workload()
         importance = self._score(network.to(self.device), batches)
         mask = create_importance_mask(importance, self.sparsity, scope=self.scope)
@@ -134,38 +135,27 @@ class Score:
         import torch
 
         from lottery_tickets._core.determinism import make_generator
-        from lottery_tickets.workloads import load_workload
 
-        if self.text:
-            raise ValueError("--text is for a language model; say which with --language-model")
-        workload = load_workload(self.data, self.model, folder=self.folder)
-        network = workload.build_model(make_generator(self.seed, "initialisation"))
-        if self.checkpoint is not None:
-            network.load_state_dict(load_checkpoint(self.checkpoint))
+        network, workload = load_workload_network(
+            self.data, self.model, folder=self.folder, checkpoint=self.checkpoint, text=self.text, seed=self.seed
+        )
         inputs, targets = workload.data.train_inputs, workload.data.train_targets
         order = torch.randperm(len(inputs), generator=make_generator(self.seed, "samples"))
         return network, [(inputs[part], targets[part]) for part in order.split(self.batch_size or 64)]
 
     def _load_language(self) -> tuple["nn.Module", list[Any]]:
-        from lottery_tickets.workloads import create_token_batches, load_language_model, load_smollm2, load_speeches
-
-        if self.checkpoint is not None:
-            raise ValueError("--checkpoint is for a workload; give the language model's folder as --language-model")
         if self.num_samples == "auto":
             raise ValueError("--num-samples must be a number for a language model, to cut the text; got 'auto'")
-        name = str(self.language_model)
-        network, tokenizer = load_smollm2() if name == "smollm2" else load_language_model(name)
         size = self.batch_size or 8
-        texts = [path.read_text(encoding="utf-8") for path in self.text] or load_speeches().train
-        batches = create_token_batches(
-            texts,
-            tokenizer,
+        return load_language_network(
+            str(self.language_model),
+            text=self.text,
+            checkpoint=self.checkpoint,
             batch_size=size,
             num_tokens=self.num_tokens,
             num_batches=-(-self.num_samples // size),
             seed=self.seed,
         )
-        return network, batches
 
     def _show(self, importance: "Importance", mask: "Mask") -> None:
         print(f"{self.results}: {importance.report['score']}")

@@ -1,0 +1,128 @@
+"""How an early-bird ticket settled while its network trained: a figure from saved results."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+# Of Okabe and Ito, which colour-blind readers can tell apart.
+BLUE: Final = "#0072B2"
+ORANGE: Final = "#D55E00"
+GREEN: Final = "#009E73"
+PURPLE: Final = "#CC79A7"
+GREY: Final = "0.4"
+FEWEST_SPACED: Final = 4  # checks, to tell how they are spaced
+PANEL_HEIGHT: Final = 2.4  # inches
+
+History = Sequence[Mapping[str, Any]]
+
+
+def draw_early_bird(results: Mapping[str, Any]) -> Figure:
+    """Returns the figure of one early-bird run: what its checks saw over training.
+
+    Panels share the axis of training time, which is logarithmic when the checks are ever further apart: rank
+    correlation with its threshold; mask distances as a share of chance, to the check before and to the start; movement
+    and its persistence; the loss, when it is known. A line through all marks the check at which the ticket converged.
+
+    Args:
+        results: As `compute_early_bird_tickets` returns and `save_results` stores them; read are `checkpoints`,
+            `convergence_epoch`, `verdict`, `method`, `convergence_threshold`, and, where they are there, `settings`
+            and `network`. Figures that are None leave a gap.
+
+    Raises:
+        ValueError: When there is no check.
+    """
+    history: History = results["checkpoints"]
+    if not history:
+        raise ValueError("results must hold at least one check to be drawn, got none; train until the first check")
+    label, times = _find_times(results)
+    has_loss = any(check.get("loss") is not None for check in history)
+    num_panels = 4 if has_loss else 3
+    figure = Figure(figsize=(8, num_panels * PANEL_HEIGHT), dpi=150, layout="constrained")
+    panels: list[Axes] = list(figure.subplots(num_panels, 1, sharex=True))
+    _draw_correlation(panels[0], times, results)
+    _draw_distances(panels[1], times, results)
+    _draw_movement(panels[2], times, history)
+    if has_loss:
+        _draw_loss(panels[3], times, history)
+    converged = [t for t, check in zip(times, history, strict=True) if check["epoch"] == results["convergence_epoch"]]
+    for axes in panels:
+        if converged:
+            words = f"converged at {label} {converged[0]:g}" if axes is panels[0] else None
+            axes.axvline(converged[0], color=GREEN, linewidth=1.5, label=words)
+        axes.grid(visible=True, color="0.92")
+        axes.legend(frameon=False, fontsize="small")
+    if _are_log_spaced(times):
+        panels[-1].set_xscale("log", base=2)
+        panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panels[-1].xaxis.set_minor_formatter(NullFormatter())
+    panels[-1].set_xlabel(label)
+    panels[0].set_title(f"{results.get('network', 'early-bird ticket')}: {results['verdict']}")
+    return figure
+
+
+def _find_times(results: Mapping[str, Any]) -> tuple[str, list[float]]:
+    """Returns the unit of training time, and when the checks were."""
+    history: History = results["checkpoints"]
+    counts_epochs = results.get("settings", {}).get("counts") == "epochs"
+    if counts_epochs or any(check.get("step") is None for check in history):
+        return "epoch", [float(check["epoch"]) for check in history]
+    return "step", [float(check["step"]) for check in history]
+
+
+def _are_log_spaced(times: Sequence[float]) -> bool:
+    """Returns whether checks are ever further apart; the last one may be nearer, at the end of the training."""
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    return len(times) >= FEWEST_SPACED and times[0] > 0 and max(gaps) > 2 * gaps[0]
+
+
+def _plot(axes: Axes, times: Sequence[float], values: Sequence[float | None], colour: str, label: str) -> None:
+    numbers = [math.nan if value is None else float(value) for value in values]
+    axes.plot(times, numbers, color=colour, marker="o", markersize=4, linewidth=1.2, label=label)
+
+
+def _mark(axes: Axes, value: float, label: str) -> None:
+    axes.axhline(value, color=GREY, linewidth=1, linestyle="--", label=label)
+
+
+def _draw_correlation(axes: Axes, times: Sequence[float], results: Mapping[str, Any]) -> None:
+    history: History = results["checkpoints"]
+    _plot(axes, times, [check["correlation"] for check in history], BLUE, "with the check before")
+    _plot(axes, times, [check["start_correlation"] for check in history], ORANGE, "with the start")
+    if results["method"] == "magnitude_ranking":
+        threshold = results["convergence_threshold"]
+        _mark(axes, threshold, f"stable from {threshold:g}")
+    axes.set_ylabel("rank correlation")
+
+
+def _draw_distances(axes: Axes, times: Sequence[float], results: Mapping[str, Any]) -> None:
+    history: History = results["checkpoints"]
+    _plot(axes, times, [check["corrected_distance"] for check in history], BLUE, "from the check before")
+    _plot(axes, times, [check["corrected_start_distance"] for check in history], ORANGE, "from the start")
+    if results["method"] == "mask_distance":
+        queue = [max(check["queue_distances"], default=None) for check in history]
+        _plot(axes, times, queue, PURPLE, "largest in the queue, share of all weights")
+        threshold = results.get("settings", {}).get("rule", {}).get("distance_threshold")
+        if threshold is not None:
+            _mark(axes, threshold, f"stable up to {threshold:g} of all weights")
+    axes.axhline(1, color=GREY, linewidth=1, linestyle=":", label="chance")
+    axes.set_ylabel("mask distance\nover chance")
+
+
+def _draw_movement(axes: Axes, times: Sequence[float], history: History) -> None:
+    _plot(axes, times, [check["movement"] for check in history], BLUE, "movement, of the norm at the start")
+    _plot(axes, times, [check["persistence"] for check in history], ORANGE, "persistence of direction")
+    _mark(axes, history[-1]["chance_persistence"], "persistence that chance may reach")
+    axes.set_ylabel("movement,\npersistence")
+
+
+def _draw_loss(axes: Axes, times: Sequence[float], history: History) -> None:
+    _plot(axes, times, [check["loss"] for check in history], BLUE, "mean since the check before")
+    start_loss = history[-1].get("start_loss")
+    if start_loss is not None:
+        _mark(axes, start_loss, "at the start")
+    axes.set_ylabel("training loss")
