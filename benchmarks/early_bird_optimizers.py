@@ -63,7 +63,7 @@ def train_lenets(replicate: int) -> dict[str, Any]:
 
 
 def train_transformers(replicate: int) -> dict[str, Any]:
-    """Returns one replicate of the small transformer, 200 batches of 16 x 128 bytes."""
+    """Returns one replicate of the small transformer, 150 batches of 16 x 128 bytes."""
     optimizers: Optimizers = {
         "SGD": lambda model: torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
         "SGD again": lambda model: torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
@@ -74,7 +74,7 @@ def train_transformers(replicate: int) -> dict[str, Any]:
     def batches(order: int) -> Iterator[Any]:
         return load_bytes(derive_seed(2, replicate, order), batch_size=16, num_tokens=128)
 
-    return _train_all(lambda: build_transformer(replicate), batches, optimizers, 200)
+    return _train_all(lambda: build_transformer(replicate), batches, optimizers, 150)
 
 
 def _train_all(

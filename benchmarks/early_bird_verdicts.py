@@ -7,6 +7,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from typing import Any, Final
 
 import torch
@@ -48,15 +49,15 @@ def judge(job: tuple[str, str, int]) -> list[dict[str, Any]]:
     """Returns the verdicts on one training: of our rule and of the common one, by method and sparsity."""
     torch.set_num_threads(1)
     group, name, seed = job
+    settings = list(product(METHODS, SPARSITIES))
+    rules = [(ConvergenceRule(method), sparsity) for method, sparsity in settings]
+    histories = watch(GROUPS[group][name], seed, rules, channels="channels" in group)
     rows = []
-    for method in METHODS:
-        for sparsity in SPARSITIES:
-            rule = ConvergenceRule(method)
-            checks = watch(GROUPS[group][name], seed, rule, sparsity, channels="channels" in group)
-            ours = detect_early_bird_convergence(checks, method=method)
-            common = detect_early_bird_convergence(checks, method=method, require_movement=False)
-            figures = {"group": group, "name": name, "method": method, "sparsity": sparsity}
-            rows.append({**figures, "verdict": ours["verdict"], "common_verdict": common["verdict"]})
+    for (method, sparsity), checks in zip(settings, histories, strict=True):
+        ours = detect_early_bird_convergence(checks, method=method)
+        common = detect_early_bird_convergence(checks, method=method, require_movement=False)
+        figures = {"group": group, "name": name, "method": method, "sparsity": sparsity}
+        rows.append({**figures, "verdict": ours["verdict"], "common_verdict": common["verdict"]})
     return rows
 
 

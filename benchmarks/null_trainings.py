@@ -5,7 +5,7 @@ Each yields the model before the first check, then once for each check. Small, s
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 
 import torch
@@ -24,16 +24,21 @@ Simulation = Callable[[int], Losses]
 
 
 def watch(
-    simulation: Simulation, seed: int, rule: ConvergenceRule, sparsity: float, *, channels: bool = False
-) -> list[EarlyBirdCheckpoint]:
-    """Returns the checks of one simulated training."""
+    simulation: Simulation, seed: int, rules: Sequence[tuple[ConvergenceRule, float]], *, channels: bool = False
+) -> list[list[EarlyBirdCheckpoint]]:
+    """Returns the checks of one simulated training, for each pair of a rule and a sparsity."""
     training = simulation(seed)
     model, loss = next(training)
-    watcher = EarlyBirdWatcher(model, target_sparsity=sparsity, rule=rule, check_steps=STEPS_A_CHECK, channels=channels)
-    watcher.observe(model, 0, loss=loss)
-    for check, (present, loss) in enumerate(training, start=1):
-        watcher.observe(present, check * STEPS_A_CHECK, epoch=check, loss=loss)
-    return watcher.checkpoints
+    watchers = [
+        EarlyBirdWatcher(model, target_sparsity=sparsity, rule=rule, check_steps=STEPS_A_CHECK, channels=channels)
+        for rule, sparsity in rules
+    ]
+    for watcher in watchers:
+        watcher.observe(model, 0, loss=loss)
+    for check, (present, present_loss) in enumerate(training, start=1):
+        for watcher in watchers:
+            watcher.observe(present, check * STEPS_A_CHECK, epoch=check, loss=present_loss)
+    return [watcher.checkpoints for watcher in watchers]
 
 
 def simulate_independent(seed: int) -> Losses:

@@ -4,13 +4,13 @@
 that pages and JSON agree.
 """
 
-import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from early_bird_tables import EARLY_BIRD_TABLES
+from table_parts import ROOT, format_interval, load, make_table
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MATCHING = 0.002  # "matching" is an accuracy within 0.2 points of dense (Frankle et al. 1912.05671)
 MARKED = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -26,24 +26,6 @@ def main() -> None:
 def fill_page(text: str) -> str:
     """Returns a page with its tables made anew."""
     return MARKED.sub(lambda found: f"{found[1]}\n{TABLES[found['name']]()}\n\n{found[3]}", text)
-
-
-def load(name: str) -> dict[str, Any]:
-    """Returns the figures of a benchmark."""
-    content: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    return content
-
-
-def make_table(*rows: tuple[str, ...]) -> str:
-    """Returns a Markdown table; the first row is its head."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
-
-
-def format_interval(interval: dict[str, Any], scale: float = 100.0, form: str = ".2f") -> str:
-    """Returns a mean and its interval, such as "89.31 [89.10, 89.52]"."""
-    mean, low, high = (interval[name] * scale for name in ("mean", "low", "high"))
-    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def find_summary(level: int, branch: str = "ticket", moment: str = "early_stop") -> dict[str, Any]:
@@ -371,6 +353,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "score-worth-resnet-verdicts": lambda: tabulate_verdicts("resnet-20"),
     "score-worth-language": lambda: tabulate_worth("smollm2-135m", "loss", "global", "row"),
     "score-worth-language-verdicts": lambda: tabulate_verdicts("smollm2-135m"),
+    **EARLY_BIRD_TABLES,
 }
 
 

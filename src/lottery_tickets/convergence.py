@@ -137,7 +137,7 @@ class ConvergenceRule:
     size_floor: float = 0.01
     learning_floor: float = 0.1
     persistence_floor: float = 0.05
-    growth_ceiling: float = 0.75
+    growth_ceiling: float = 0.5
     require_movement: bool = True
 
     def __post_init__(self) -> None:
@@ -204,11 +204,10 @@ class ConvergenceRule:
         learnt, why = self._has_learnt(last)
         if not learnt:
             return "trivially stable", f"{why}: the weights move without going anywhere, as noise would move them"
-        span = self.stability_window if self.method == "magnitude_ranking" else self.queue_length
-        growth = _find_growth(history[-span:])
+        growth = _find_growth(history)
         if growth > self.growth_ceiling:
             return "still changing", (
-                f"the mask leaves that of the starting weights steadily, with training time to the power {growth:.2f}, "
+                f"the mask still leaves that of the starting weights, with training time to the power {growth:.2f}, "
                 f"more than {self.growth_ceiling:g}"
             )
         return "converged", f"the mask differs from that of the starting weights by {moved:.4f} of chance; {why}"
@@ -247,8 +246,8 @@ def detect_early_bird_convergence(
        weights by 1 % of their norm.
     3. It has learnt: the loss has fallen by a tenth since the start; or, where the loss is not known, the movement
        persists (mean cosine with the path before it of at least 0.05, and beyond chance).
-    4. It slows down: over the stable checks the distance to the starting mask grows with less than the power 0.75 of
-       training time (1 is a steady drift, which will not stop).
+    4. It slows down: since half the training time so far, the distance to the starting mask has grown with no more than
+       the power 0.5 of training time. A random walk has 0.5, a steady drift 1.
 
     Stable, but without 2 or 3, is *trivially stable*: weights that do not train, or diffuse, look like that. *Diverged*
     is a loss or weights that are not finite, or a stable ticket whose loss is above that at the start. All else is
@@ -329,9 +328,11 @@ def _get(check: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - a figure
     return check[name]
 
 
-def _find_growth(window: Sequence[Mapping[str, Any]]) -> float:
-    """Returns the power of training time with which the distance to the starting mask grew over the stable checks."""
-    first, last = window[0], window[-1]
+def _find_growth(history: Sequence[Mapping[str, Any]]) -> float:
+    """Returns the power of training time with which the distance to the starting mask grew over its last doubling."""
+    last = history[-1]
+    earlier = [check for check in history[:-1] if 2 * _time_of(check) <= _time_of(last)]
+    first = earlier[-1] if earlier else history[0]
     times = [_time_of(check) for check in (first, last)]
     distances = [_get(check, "corrected_start_distance") for check in (first, last)]
     if min(*times, *distances) <= 0 or times[1] <= times[0]:

@@ -138,6 +138,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - the contract's signature
         criterion, not theirs.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
         >>> data = [(torch.randn(16, 8), torch.randint(2, (16,)))]
         >>> found = compute_early_bird_tickets(model, data, max_epochs=4, check_interval=1)
@@ -194,7 +195,8 @@ def _run(
     limit: int,
     folder: EarlyBirdFolder | None,
 ) -> EarlyBirdResults:
-    settings = {**watcher.describe(), **trainer.describe(), "start_sha256": hash_state(watcher.starting_weights)}
+    start = hash_state(watcher.starting_weights)
+    settings = {**watcher.describe(), **trainer.describe(), "checks": times.steps, "start_sha256": start}
     opened = nullcontext(None) if folder is None else folder.opened(settings, watcher.starting_weights)
     try:
         with opened as saved:

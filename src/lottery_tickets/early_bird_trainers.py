@@ -62,7 +62,7 @@ class DefaultTrainer:
         self._light = LightTrainer(model, dataloader, settings)
         self._by_step = by_step
         self._settings = settings
-        self._epoch_steps = len(dataloader) if isinstance(dataloader, Sized) else None
+        self._epoch_steps = _count_batches(dataloader)
 
     @property
     def position(self) -> int:
@@ -94,7 +94,8 @@ class DefaultTrainer:
         """See `Trainer`."""
         left_out = {"loss_fn", "progress"}
         settings = {name: value for name, value in asdict(self._settings).items() if name not in left_out}
-        return {"trainer": self._light.describe(), "counts": "steps" if self._by_step else "epochs", **settings}
+        counts = "steps" if self._by_step else "epochs"
+        return {"trainer": self._light.describe(), "counts": counts, "batches_an_epoch": self._epoch_steps, **settings}
 
     def state(self) -> dict[str, Any]:
         """See `Trainer`."""
@@ -154,7 +155,8 @@ class CallersTrainer:
 
     def describe(self) -> dict[str, Any]:
         """See `Trainer`."""
-        return {"trainer": self._name, "counts": "epochs", "seed": self._seed}
+        length = _count_batches(self._dataloader)
+        return {"trainer": self._name, "counts": "epochs", "batches_an_epoch": length, "seed": self._seed}
 
     def state(self) -> dict[str, Any]:
         """See `Trainer`."""
@@ -163,6 +165,10 @@ class CallersTrainer:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Trainer`."""
         self._position = state["position"]
+
+
+def _count_batches(dataloader: Iterable[Any]) -> int | None:
+    return len(dataloader) if isinstance(dataloader, Sized) else None
 
 
 def _take_over(model: nn.Module, returned: object) -> None:

@@ -13,6 +13,8 @@ CheckSteps = int | Sequence[int] | Literal["log"]
 class CheckTimes:
     """The steps of checks, in ascending order.
 
+    `steps` holds what was asked for.
+
     Args:
         steps: A number n (every n steps), the steps themselves, or "log": 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on.
 
@@ -22,6 +24,7 @@ class CheckTimes:
     """
 
     def __init__(self, steps: object) -> None:
+        self.steps = list(steps) if isinstance(steps, Sequence) and not isinstance(steps, str) else steps
         self._every: int | None = None
         self._given: list[int] | None = None
         if isinstance(steps, str):
