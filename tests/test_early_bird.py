@@ -24,6 +24,7 @@ from lottery_tickets import (
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.watcher import EarlyBirdResults
 from lottery_tickets.workloads import load_workload
+from tests.training import TrainedNorms
 
 CONTRACT_KEYS = {
     *("method", "target_sparsity", "convergence_threshold", "converged", "convergence_epoch", "checkpoints"),
@@ -329,3 +330,47 @@ def test_splitting_batches_changes_little() -> None:
     for use_sgd, tolerance in ((True, 0.05), (False, 1e-3)):
         whole, split = train(None, use_sgd), train(16, use_sgd)
         assert float((split - whole).norm() / (whole - start).norm()) < tolerance
+
+
+def test_channels_are_ranked_by_their_scales_with_the_published_penalty() -> None:
+    training = TrainedNorms(0.1)
+    data = list(zip(training.inputs.split(60), training.targets.split(60), strict=True))
+    sizes = {}
+    for penalty in (None, 0.05):
+        model = deepcopy(training.model)
+        found = compute_early_bird_tickets(
+            model,
+            data,
+            max_epochs=12,
+            check_interval=1,
+            target_sparsity=0.3,
+            use_magnitude_ranking=False,
+            learning_rate=0.1,
+            channels=True,
+            norm_l1=penalty,
+        )
+        assert list(found["final_mask"]) == ["1.weight", "4.weight"]
+        assert found["final_mask"].num_kept == 70
+        assert found["settings"]["norm_l1"] == (penalty or 1e-4)
+        assert found["verdict"] == "converged"
+        assert [len(check["queue_distances"]) for check in found["checkpoints"][:6]] == [0, 1, 2, 3, 4, 4][
+            : len(found["checkpoints"])
+        ]
+        assert found["starting_weights"].keys() == model.state_dict().keys()
+        sizes[penalty] = float(model[1].weight.detach().abs().mean())  # type: ignore[operator] # a Sequential
+    assert sizes[0.05] < sizes[None]
+
+
+def test_a_language_model_in_bfloat16() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, use_cache=False
+    )
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)  # tiny and random, to be fast
+    batches = [{"input_ids": torch.randint(64, (4, 16))} for _ in range(3)]
+    found = compute_early_bird_tickets(model, batches, max_epochs=3, check_interval=1, max_batch_size=2)
+    assert found["verdict"] == "trivially stable"
+    assert all(name.endswith("proj.weight") for name in found["final_mask"])
+    assert 0 < float(found["checkpoints"][-1]["share_moved"] or 0) < 0.2
+    assert all(weight.dtype == torch.bfloat16 for weight in found["starting_weights"].values())
