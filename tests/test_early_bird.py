@@ -245,6 +245,16 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         compute_early_bird_tickets(build_lenet(), load_digits(), **{**settings, "learning_rate": 0.2})
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "watch.safetensors", "trainer.pt", "history.json"])
+def test_a_run_that_was_cut_short_or_altered_is_refused(name: str, tmp_path: Path) -> None:
+    settings = {"max_epochs": 1, "run_folder": tmp_path / "run"}
+    find_digits(**settings)
+    [path] = (tmp_path / "run").glob(f"check-*/{name}")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=f"{name} must"):
+        find_digits(**settings)
+
+
 def test_what_it_logs(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         find_digits(max_epochs=2)

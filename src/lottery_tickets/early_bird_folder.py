@@ -14,6 +14,7 @@ FOLDER/
 
 import contextlib
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -124,9 +125,20 @@ class EarlyBirdFolder:
         return SavedCheck(
             model=load_state(last / MODEL),
             watch=read_tensors(last / WATCH)[0],
-            trainer=torch.load(last / TRAINER, map_location="cpu", weights_only=True),
+            trainer=_load_trainer(last / TRAINER),
             checkpoints=read_json(last / HISTORY),
         )
+
+
+def _load_trainer(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]  # torch goes on with advice to run the file's code
+        raise ValueError(
+            f"{path} must be what a run saved, but reading it gave: {reason}; delete its folder and run again"
+        ) from error
+    return found
 
 
 def _say_difference(path: Path, found: object, wanted: Mapping[str, Any]) -> str:

@@ -270,7 +270,7 @@ def _advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
     """
     ticket, rate = folder / TICKET, found["checkpoints"][-1]["learning_rate"] or 0.0
     if found["converged"]:
-        means = f"The ticket stood after {share:.0%} of the training that was allowed; one drawn at the end may still differ."
+        means = f"The ticket stood after {share:.0%} of the training that was allowed; that of its end may differ."
         advice = f"load {folder / START} into the network, hold_mask(network, Mask.load('{ticket}')), and train."
         if found["settings"]["channels"]:
             advice += " The mask is over the scales of batch norm: take the removed channels out before you train."
