@@ -28,14 +28,13 @@ from lottery_tickets.convergence import METHODS, Method
 from lottery_tickets.workloads import Workload, load_workload
 from statistical_report_generator.statistics import Interval, compute_t_interval
 
-SPARSITIES: Final = (0.3, 0.5, 0.7, 0.9)
-
 
 @dataclass(frozen=True)
 class Study:
     """How one network is trained; SGD with momentum 0.9, weight decay 1e-4 and a tenth of the rate for the last fifth.
 
     Attributes:
+        name: Of the study.
         model: Of the workload.
         num_steps: Of each training.
         check_steps: From one check to the next.
@@ -43,8 +42,10 @@ class Study:
         learning_rate: At first.
         num_replicates: Independent repetitions.
         num_tested: Test images.
+        sparsities: Of the tickets.
     """
 
+    name: str
     model: str
     num_steps: int
     check_steps: int
@@ -52,11 +53,16 @@ class Study:
     learning_rate: float
     num_replicates: int
     num_tested: int
+    sparsities: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
 
 
 STUDIES: Final = {
-    "lenet-300-100": Study("lenet-300-100", 4300, 86, 128, 0.1, 5, 10_000),
-    "resnet-20": Study("resnet-20", 300, 10, 64, 0.1, 3, 2_000),
+    study.name: study
+    for study in (
+        Study("lenet-300-100", "lenet-300-100", 4300, 86, 128, 0.1, 5, 10_000),
+        Study("lenet-300-100-by-epoch", "lenet-300-100", 4300, 430, 128, 0.03, 3, 10_000, (0.7, 0.9)),
+        Study("resnet-20", "resnet-20", 300, 10, 64, 0.1, 3, 2_000),
+    )
 }
 
 
@@ -66,24 +72,30 @@ def main() -> None:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--folder", type=Path, default=Path("runs/early-bird"))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--note", default="", help="what a reader of the figures must know")
     arguments = parser.parse_args()
     study = STUDIES[arguments.study]
     run = partial(run_replicate, study, arguments.folder)
     with ProcessPoolExecutor(arguments.workers) as pool:
         replicates = list(pool.map(run, range(study.num_replicates)))
-    payload = {"study": vars(study), "summaries": summarise(study, replicates), "replicates": replicates}
-    print(write_results(f"early_bird_{study.model.replace('-', '_')}", payload))
+    payload = {
+        "study": vars(study),
+        "note": arguments.note,
+        "summaries": summarise(study, replicates),
+        "replicates": replicates,
+    }
+    print(write_results(f"early_bird_{study.name.replace('-', '_')}", payload))
 
 
 def run_replicate(study: Study, folder: Path, replicate: int) -> dict[str, Any]:
     """Returns one replicate's figures, from its file if it is there."""
-    path = folder / f"{study.model}-{replicate}.json"
+    path = folder / f"{study.name}-{replicate}.json"
     if path.exists():
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
     torch.set_num_threads(1)
     workload = load_workload("fashion-mnist", study.model)
-    seed = derive_seed(0, study.model, replicate)
+    seed = derive_seed(0, study.name, replicate)
     model = workload.build_model(torch.Generator().manual_seed(seed))
     start = copy_state(model)
     watchers = {
@@ -94,12 +106,12 @@ def run_replicate(study: Study, folder: Path, replicate: int) -> dict[str, Any]:
             check_steps=study.check_steps,
         )
         for method in METHODS
-        for sparsity in SPARSITIES
+        for sparsity in study.sparsities
     }
     drawn: dict[float, tuple[Mask, int, dict[str, Tensor]]] = {}
     dense = train(study, workload, model, seed, after_step=partial(_watch, watchers, drawn))
     trainings = [{"branch": "dense", "sparsity": 0.0, **dense}]
-    for sparsity in SPARSITIES:
+    for sparsity in study.sparsities:
         end_mask = watchers["magnitude_ranking", sparsity].draw_ticket(last=True)
         trainings += run_branches(
             study, workload, start, seed, sparsity=sparsity, drawn=drawn.get(sparsity), end_mask=end_mask
@@ -201,7 +213,7 @@ def summarise(study: Study, replicates: list[dict[str, Any]]) -> dict[str, Any]:
             "share_of_training": None if len(shares) < 2 else vars(compute_t_interval(shares)),  # noqa: PLR2004 - an interval
         }
         for method in METHODS
-        for sparsity in SPARSITIES
+        for sparsity in study.sparsities
         for shares in [
             [
                 found["step"] / study.num_steps
@@ -212,7 +224,7 @@ def summarise(study: Study, replicates: list[dict[str, Any]]) -> dict[str, Any]:
         ]
     ]
     accuracies = []
-    for sparsity in SPARSITIES:
+    for sparsity in study.sparsities:
         for branch in ("early", "continued", "end", "shuffled", "random"):
             rows = [_find(replicate, branch, sparsity) for replicate in replicates]
             both = [(row, replicate) for row, replicate in zip(rows, replicates, strict=True) if row is not None]

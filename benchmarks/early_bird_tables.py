@@ -5,7 +5,11 @@ from typing import Any
 
 from table_parts import format_interval, load, make_table
 
-NAMES = {"lenet_300_100": "LeNet-300-100", "resnet_20": "ResNet-20"}
+NAMES = {
+    "lenet_300_100": "LeNet-300-100",
+    "lenet_300_100_by_epoch": "LeNet-300-100, checks by epoch",
+    "resnet_20": "ResNet-20",
+}
 METHOD_NAMES = {"magnitude_ranking": "rank correlation", "mask_distance": "mask distance"}
 BRANCH_NAMES = {
     "early": "early ticket",
@@ -70,9 +74,9 @@ def tabulate_accuracy() -> str:
         figures = load(f"early_bird_{name}")
         study = figures["study"]
         notes.append(
-            f"{title}: {study['num_steps']:,} steps of {study['batch_size']} images, {study['num_replicates']} "
-            f"replicates, tested on {study['num_tested']:,} images; dense "
-            f"{format_interval(figures['summaries']['dense'])} %."
+            f"{title}: {study['num_steps']:,} steps of {study['batch_size']} images at learning rate "
+            f"{study['learning_rate']:g}, a check every {study['check_steps']}, {study['num_replicates']} replicates, tested on {study['num_tested']:,} images; dense "
+            f"{format_interval(figures['summaries']['dense'])} %. {figures['note']}".rstrip()
         )
         for row in figures["summaries"]["accuracies"]:
             cells = (
