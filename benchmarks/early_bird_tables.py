@@ -75,8 +75,9 @@ def tabulate_accuracy() -> str:
         study = figures["study"]
         notes.append(
             f"{title}: {study['num_steps']:,} steps of {study['batch_size']} images at learning rate "
-            f"{study['learning_rate']:g}, a check every {study['check_steps']}, {study['num_replicates']} replicates, tested on {study['num_tested']:,} images; dense "
-            f"{format_interval(figures['summaries']['dense'])} %. {figures['note']}".rstrip()
+            f"{study['learning_rate']:g}, a check every {study['check_steps']}, {study['num_replicates']} replicates, "
+            f"tested on {study['num_tested']:,} images; dense {format_interval(figures['summaries']['dense'])} %. "
+            f"{figures['note']}".rstrip()
         )
         for row in figures["summaries"]["accuracies"]:
             cells = (
