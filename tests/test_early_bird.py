@@ -245,6 +245,14 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         compute_early_bird_tickets(build_lenet(), load_digits(), **{**settings, "learning_rate": 0.2})
 
 
+def test_a_run_that_has_converged_is_not_trained_on(tmp_path: Path) -> None:
+    first, trained = find_digits(run_folder=tmp_path)
+    assert first["converged"]
+    again, model = find_digits(run_folder=tmp_path)
+    assert strip(again) == strip(first)
+    assert hash_state(copy_state(model)) == hash_state(copy_state(trained))
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "watch.safetensors", "trainer.pt", "history.json"])
 def test_a_run_that_was_cut_short_or_altered_is_refused(name: str, tmp_path: Path) -> None:
     settings = {"max_epochs": 1, "run_folder": tmp_path / "run"}
