@@ -117,7 +117,7 @@ def test_the_model_comes_back_bit_for_bit(name: str, model_name: str, training: 
     model = MODELS[model_name]().train(training)
     data = batch(make_data(), 16, 8)
     functional.cross_entropy(model(data[0][0]), data[0][1]).backward()  # gradients that must stay as they are
-    hold_mask(model, create_magnitude_mask(model, 0.5))  # and hooks
+    hold_mask(model, create_magnitude_mask(model, 0.5, scope="layer"))  # and hooks
     before, gradients = copy.deepcopy(model.state_dict()), {n: p.grad for n, p in model.named_parameters()}
     values = {n: None if g is None else g.clone() for n, g in gradients.items()}
     flags = [module.training for module in model.modules()]
