@@ -78,6 +78,12 @@ def test_a_steady_drift_has_not_settled(power: float) -> None:
     assert detect_early_bird_convergence(history)["verdict"] == "converged"
 
 
+def test_a_history_can_be_judged_again_with_other_floors() -> None:
+    history = [check | {"corrected_start_distance": 0.07} for check in make_history([0.99] * 4)]
+    assert detect_early_bird_convergence(history)["verdict"] == "trivially stable"
+    assert detect_early_bird_convergence(history, rule=ConvergenceRule(movement_floor=0.05))["converged"]
+
+
 def test_what_a_history_lacks_is_named() -> None:
     with pytest.raises(ValueError, match=r"must have 'corrected_start_distance'.*require_movement=False"):
         detect_early_bird_convergence([{"epoch": n, "correlation": 0.99} for n in range(4)])

@@ -234,6 +234,7 @@ def detect_early_bird_convergence(
     distance_threshold: float = 0.1,
     queue_length: int = 5,
     require_movement: bool = True,
+    rule: ConvergenceRule | None = None,
 ) -> Detection:
     """Returns whether and when a ticket had converged, from a recorded history alone.
 
@@ -264,6 +265,7 @@ def detect_early_bird_convergence(
         queue_length: Masks in the queue, with the newest.
         require_movement: False applies 1 alone, as is common, to histories that recorded nothing else. Weights that do
             not train at all pass.
+        rule: Takes the place of all these, with floors of your own.
 
     Returns:
         `converged`; `convergence_epoch`, None when not; `verdict` and `reason` at the first converged check, else at
@@ -283,7 +285,7 @@ def detect_early_bird_convergence(
         >>> detect_early_bird_convergence(history, require_movement=False)["convergence_epoch"]
         3
     """
-    rule = ConvergenceRule(
+    judging = rule or ConvergenceRule(
         method=method,
         convergence_threshold=convergence_threshold,
         stability_window=stability_window,
@@ -296,7 +298,7 @@ def detect_early_bird_convergence(
     history: list[dict[str, Any]] = []
     for checkpoint in checkpoints:
         history.append(dict(checkpoint))
-        history[-1].update(rule.judge(history))
+        history[-1].update(judging.judge(history))
     return summarise_history(history)
 
 
