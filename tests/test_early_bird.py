@@ -337,6 +337,24 @@ def test_the_watcher_saves_ticket_and_evidence(tmp_path: Path) -> None:
     assert load_results(tmp_path / "evidence.json")["verdict"] == "still changing"
 
 
+def test_the_ticket_is_that_of_the_check_that_found_it_converged() -> None:
+    model = build_lenet()
+    watcher = EarlyBirdWatcher(model, check_steps=18)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    drawn = None
+    for step, (inputs, targets) in enumerate([batch for _ in range(9) for batch in load_digits()], start=1):
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        watcher.observe(model, step, loss=loss.detach())
+        if watcher.converged and drawn is None:
+            drawn = create_magnitude_mask(model, 0.5)
+    assert drawn is not None
+    assert watcher.draw_ticket() == drawn == watcher.results()["final_mask"]
+    assert watcher.draw_ticket(last=True) == create_magnitude_mask(model, 0.5) != drawn
+
+
 def test_splitting_batches_changes_little() -> None:
     def train(size: int | None, use_sgd: bool) -> Tensor:
         model = build_lenet()

@@ -27,7 +27,7 @@ class Evidence:
         sparsity: Of the masks.
         scope: What magnitudes are compared within for them.
         output_dims: As for the selector.
-        queue_length: How many masks are kept, with the newest.
+        queue_length: How many masks are compared, with the newest.
         seed: Of the sample whose movement is followed.
     """
 
@@ -44,7 +44,7 @@ class Evidence:
         self._sparsity, self._scope, self._output_dims = sparsity, scope, output_dims
         self.sizes = {name: weight.numel() for name, weight in weights.items()}
         self._start_mask = self.mask = self._select(weights)
-        self._queue: deque[Bits] = deque(maxlen=queue_length)
+        self._queue: deque[Bits] = deque(maxlen=max(1, queue_length - 1))  # those before the newest
         self._snapshot = take_snapshot(weights)
         self.trail = Trail(weights, seed)
 
@@ -59,9 +59,7 @@ class Evidence:
         ranks = correlate_ranks(self._snapshot, snapshot)
         start_ranks = correlate_ranks(take_snapshot({name: start[name] for name in weights}), snapshot)
         since, since_start = (overlay(mask, earlier, self.sizes) for earlier in (self.mask, self._start_mask))
-        queue_distances = [measure_distance(overlay(mask, old, self.sizes).values()).raw for old in self._queue][
-            -self._most :
-        ]
+        queue_distances = [measure_distance(overlay(mask, old, self.sizes).values()).raw for old in self._queue]
         moved = {name: measure_movement(weight, start[name]) for name, weight in weights.items()}
         self.trail.extend(weights)
         self._queue.append(mask)
@@ -119,10 +117,6 @@ class Evidence:
         self.mask = self._queue[-1] if self._queue else self._start_mask
         self._snapshot = Snapshot({name: state[f"ranks.{name}"] for name in self.sizes})
         self.trail.load_state(state)
-
-    @property
-    def _most(self) -> int:
-        return (self._queue.maxlen or 1) - 1
 
     def _select(self, weights: Mapping[str, Tensor]) -> Bits:
         return select_in_scope(weights, self._sparsity, scope=self._scope, output_dims=self._output_dims)
