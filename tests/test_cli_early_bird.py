@@ -176,8 +176,8 @@ WRONG = {
     "--language-model x --checkpoint c.pt": "--checkpoint is for a workload",
     "--language-model /nowhere": "folder must hold config.json",
     "--data mnist-format": "needs a folder",
-    "--device nonsense": "--device must be one that computes",
-    "--device meta": "--device must be one that computes",
+    "--device nonsense": "device must be one that computes",
+    "--device meta": "device must be one that computes",
 }
 
 
@@ -204,4 +204,4 @@ def test_help_says_that_it_can_be_stopped(capsys: Output) -> None:
 
 def test_score_refuses_a_device_in_the_same_words(tmp_path: Path, capsys: Output) -> None:
     message = refuse(["score", tmp_path / "s.json", "--method", "magnitude", "--device", "nonsense"], capsys)
-    assert "--device must be one that computes on this machine, but got 'nonsense'" in message
+    assert "device must be one that computes on this machine, but got 'nonsense'" in message

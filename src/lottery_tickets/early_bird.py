@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 from torch import nn
 
 from lottery_tickets._core.check_times import CheckSteps, CheckTimes
-from lottery_tickets._core.checks import check_count
+from lottery_tickets._core.checks import check_count, check_known
 from lottery_tickets._core.light_training import TrainerSettings
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.parameters import Choices
@@ -145,7 +145,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - the contract's signature
         >>> found["verdict"], len(found["checkpoints"]), found["final_mask"].sparsity
         ('trivially stable', 4, 0.5)
     """
-    _check_options(options)
+    check_known("further arguments", options, EarlyBirdOptions.__annotations__)
     rule = ConvergenceRule(
         "magnitude_ranking" if use_magnitude_ranking else "mask_distance",
         convergence_threshold,
@@ -174,12 +174,6 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - the contract's signature
         )
     path = options.get("run_folder")
     return _run(model, watcher, trainer, times, limit=limit, folder=None if path is None else EarlyBirdFolder(path))
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    known = EarlyBirdOptions.__annotations__
-    if unknown := sorted(options.keys() - known.keys()):
-        raise TypeError(f"further arguments must be among {', '.join(known)}, got {', '.join(unknown)}")
 
 
 def _pick(options: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -8,15 +8,15 @@ from typing import Any, Protocol, final
 import torch
 from torch import nn
 
-from lottery_tickets._core.checks import check_count
+from lottery_tickets._core.checks import check_count, check_restartable
 from lottery_tickets._core.determinism import derive_seed, seeded
 from lottery_tickets._core.light_training import LightTrainer, TrainerSettings
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.resuming import move_batch, split_batch
 from lottery_tickets._core.running import evaluating
-from lottery_tickets._core.states import load_clean_state
+from lottery_tickets._core.states import find_returned_model, load_returned_model
 from lottery_tickets.experiments.caller_subject import TrainerFunction
-from lottery_tickets.watcher import Training
+from lottery_tickets.watcher import TrainingFacts
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Trainer(Protocol):
     def num_steps(self) -> int | None:
         """Batches so far, None when unknown."""
 
-    def train_to(self, stop: int) -> Training:
+    def train_to(self, stop: int) -> TrainingFacts:
         """Trains to a position and returns what is known of the stretch."""
 
     def describe(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class DefaultTrainer:
         """See `Trainer`."""
         return self._light.num_steps
 
-    def train_to(self, stop: int) -> Training:
+    def train_to(self, stop: int) -> TrainingFacts:
         """See `Trainer`."""
         train = self._light.train_steps if self._by_step else self._light.train_epochs
         stretch = train(stop - self.position)
@@ -120,9 +120,7 @@ class CallersTrainer:
     def __init__(
         self, model: nn.Module, dataloader: Iterable[Any], trainer_fn: TrainerFunction, settings: TrainerSettings
     ) -> None:
-        if isinstance(dataloader, Iterator):
-            got = type(dataloader).__name__
-            raise TypeError(f"dataloader must start anew each epoch, but a {got} is used up after one; pass a list")
+        check_restartable(dataloader)
         size = settings.max_batch_size
         self._model, self._trainer_fn, self._seed = model, trainer_fn, settings.seed
         self._dataloader = dataloader if size is None else SplitBatches(dataloader, size)
@@ -141,13 +139,14 @@ class CallersTrainer:
         """See `Trainer`."""
         return None
 
-    def train_to(self, stop: int) -> Training:
+    def train_to(self, stop: int) -> TrainingFacts:
         """See `Trainer`."""
         start_loss = self._probe.measure() if self._position == 0 else None
         with seeded(derive_seed(self._seed, "epoch", self._position)):
             returned = self._trainer_fn(self._model, self._dataloader, epochs=stop - self._position)
-        _take_over(self._model, returned)
-        self._model.zero_grad(set_to_none=True)
+        other = find_returned_model(self._model, returned)
+        if other is not None:
+            load_returned_model(self._model, other)
         self._position = stop
         loss = self._probe.measure()
         logger.info("epoch %d: loss of one batch %s", stop, "unknown" if loss is None else f"{loss:.4f}")
@@ -169,17 +168,6 @@ class CallersTrainer:
 
 def _count_batches(dataloader: Iterable[Any]) -> int | None:
     return len(dataloader) if isinstance(dataloader, Sized) else None
-
-
-def _take_over(model: nn.Module, returned: object) -> None:
-    """Loads the weights of the model that a trainer returned, unless it is the one that it was given."""
-    inner = getattr(returned, "_orig_mod", returned)  # torch.compile wraps the model it is given
-    if not isinstance(inner, nn.Module) or returned is model or inner is model:
-        return
-    try:
-        load_clean_state(model, inner.state_dict())
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"trainer_fn must return the model it is given, a copy of it or None, but: {error}") from error
 
 
 @final

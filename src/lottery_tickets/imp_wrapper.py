@@ -2,7 +2,7 @@
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.parameters import Choices, find_prunable_weights
@@ -108,7 +109,7 @@ def compute_iterative_magnitude_pruning(
         >>> found["final_mask"].num_kept, [training["density"] for training in found["trainings"]]
         (4, [1.0, 0.75, 0.625, 0.5])
     """
-    _check_restartable(dataloader)
+    check_restartable(dataloader)
     schedule = _make_schedule(prune_rates, scope, target_sparsity)
     weights = {n: w.tensor for n, w in find_prunable_weights(model, include=include, exclude=exclude).items()}
     num_levels = schedule.find_last_level({name: weight.numel() for name, weight in weights.items()})
@@ -166,12 +167,6 @@ class AdamTrainer:
                 optimizer.zero_grad(set_to_none=True)
             if not num_batches:
                 raise ValueError("the dataloader must hold at least one batch each epoch, but gave none; is it empty?")
-
-
-def _check_restartable(dataloader: Iterable[Any]) -> None:
-    if isinstance(dataloader, Iterator):
-        got = type(dataloader).__name__
-        raise TypeError(f"dataloader must start anew each epoch, but a {got} is used up after one; pass a list")
 
 
 def _make_schedule(prune_rates: float | Mapping[str, float], scope: Scope, target_sparsity: float) -> PruningSchedule:

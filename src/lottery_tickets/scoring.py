@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypedDict, get_args
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets._core.checks import check_count
+from lottery_tickets._core.checks import check_count, check_known
 from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.stream import GradientStream, StreamSettings
 from lottery_tickets._core.gradients.values import Value
@@ -123,10 +123,7 @@ def make_options(**arguments: Any) -> ScoringOptions:  # noqa: ANN401 - of many 
         TypeError: When an argument is unknown; the message lists what there is.
         ValueError: When one is out of range.
     """
-    known = {field.name for field in fields(ScoringOptions)}
-    unknown = sorted(arguments.keys() - known)
-    if unknown:
-        raise TypeError(f"arguments of a score must be among {', '.join(sorted(known))}, got {', '.join(unknown)}")
+    check_known("arguments of a score", arguments, sorted(field.name for field in fields(ScoringOptions)))
     return ScoringOptions(**arguments)
 
 

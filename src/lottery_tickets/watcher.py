@@ -50,7 +50,7 @@ class EarlyBirdResults(TypedDict):
     settings: dict[str, Any]
 
 
-class Training(TypedDict, total=False):
+class TrainingFacts(TypedDict, total=False):
     """What whoever trains knows at a check; all of it may be left out."""
 
     epoch: float | None
@@ -174,11 +174,11 @@ class EarlyBirdWatcher:
         if self._next_check is None or step < self._next_check:
             return None
         self._next_check = self._times.after(step)
-        training: Training = {"epoch": epoch, "loss": loss, "learning_rate": learning_rate}
+        training: TrainingFacts = {"epoch": epoch, "loss": loss, "learning_rate": learning_rate}
         return self.check(model, step, training)
 
     @torch.no_grad()
-    def check(self, model: nn.Module, step: int | None, training: Training) -> EarlyBirdCheckpoint:
+    def check(self, model: nn.Module, step: int | None, training: TrainingFacts) -> EarlyBirdCheckpoint:
         """Returns a check made now, whether it is due or not.
 
         Args:

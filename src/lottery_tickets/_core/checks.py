@@ -1,6 +1,9 @@
 """Checks of arguments that several public functions share."""
 
+from collections.abc import Iterable, Iterator
 from numbers import Integral
+
+import torch
 
 
 def check_count(argument: str, value: object, allowed: str = "an integer of at least 1") -> int:
@@ -20,3 +23,33 @@ def check_count(argument: str, value: object, allowed: str = "an integer of at l
     if value < 1:
         raise ValueError(f"{argument} must be {allowed}, got {value!r}")
     return int(value)
+
+
+def check_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises a TypeError that lists what there is, when a keyword is none of it.
+
+    Args:
+        what: What the keywords are, such as "further arguments".
+        given: The keywords that a caller gave.
+        known: Those that there are.
+    """
+    allowed = list(known)
+    if unknown := sorted(set(given) - set(allowed)):
+        raise TypeError(f"{what} must be among {', '.join(allowed)}, got {', '.join(unknown)}")
+
+
+def check_restartable(dataloader: object) -> None:
+    """Raises a TypeError for an iterator, which is used up after one epoch."""
+    if isinstance(dataloader, Iterator):
+        got = type(dataloader).__name__
+        raise TypeError(f"dataloader must start anew each epoch, but a {got} is used up after one; pass a list")
+
+
+def check_device(device: str) -> None:
+    """Raises a ValueError when nothing can be computed on a device; "meta" computes nothing."""
+    try:
+        torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"device must be one that computes on this machine, but got {device!r}; 'cpu' always does"
+        ) from error

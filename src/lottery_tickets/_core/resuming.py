@@ -7,6 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.determinism import derive_seed, seed_everything
 
 
@@ -28,9 +29,7 @@ class ResumableBatches:
     """
 
     def __init__(self, dataloader: Iterable[Any], seed: int) -> None:
-        if isinstance(dataloader, Iterator):
-            got = type(dataloader).__name__
-            raise TypeError(f"dataloader must start anew each epoch, but a {got} is used up after one; pass a list")
+        check_restartable(dataloader)
         self.dataloader, self.seed = dataloader, seed
         self.num_steps = self.num_epochs = self.num_epoch_steps = 0
         self._iterator: Iterator[Any] | None = None

@@ -34,6 +34,29 @@ def hash_state(state: Mapping[str, Tensor]) -> str:
     return hashed.hexdigest()
 
 
+def find_returned_model(model: nn.Module, returned: object) -> nn.Module | None:
+    """Returns the model that a trainer gave back, inside what torch.compile wrapped around it; None for its own one."""
+    inner = getattr(returned, "_orig_mod", returned)
+    if not isinstance(inner, nn.Module) or returned is model or inner is model:
+        return None
+    return inner
+
+
+def load_returned_model(model: nn.Module, returned: nn.Module) -> dict[str, Tensor]:
+    """Loads the weights of a model that a trainer gave back; returns them, on the CPU.
+
+    Raises:
+        ValueError: When they do not fit.
+    """
+    state = copy_state(returned)
+    try:
+        load_clean_state(model, state)
+    except (KeyError, RuntimeError) as error:
+        message = f"trainer_fn must return the model it is given, a copy of it or None, but: {error}"
+        raise ValueError(message) from error
+    return state
+
+
 def load_clean_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Loads a state whose names are without what torch.compile puts into them, whatever the model's names have.
 

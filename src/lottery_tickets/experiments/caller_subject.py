@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.objective import LossFunction
-from lottery_tickets._core.states import copy_state, hash_state
+from lottery_tickets._core.states import copy_state, find_returned_model, hash_state, load_returned_model
 from lottery_tickets._core.training import evaluate_batches
 from lottery_tickets.controls import reinitialise_
 
@@ -112,22 +112,18 @@ class CallerSubject:
 
     def _train_epochs(self, model: nn.Module, num_epochs: int) -> None:
         returned = self.trainer_fn(model, self.dataloader, epochs=num_epochs)
-        inner = getattr(returned, "_orig_mod", returned)  # torch.compile wraps the model it is given
-        if isinstance(inner, nn.Module) and returned is not model and inner is not model:
-            pruned_before = {name: parameter.detach() == 0 for name, parameter in model.named_parameters()}
-            state = copy_state(inner)
-            try:
-                model.load_state_dict(state)
-            except RuntimeError as error:
-                message = f"trainer_fn must return the model it is given, a copy of it or None, but: {error}"
-                raise ValueError(message) from error
-            revived = [
-                name
-                for name, parameter in model.named_parameters()
-                if bool((pruned_before[name] & (parameter.detach() == 0) & (state[name] != 0)).any())
-            ]
-            if revived:
-                raise ValueError(
-                    "trainer_fn must return the model it is given or a copy.deepcopy of it, which keeps the mask, but "
-                    f"the model it returned has non-zero weights at pruned places of {revived}"
-                )
+        other = find_returned_model(model, returned)
+        if other is None:
+            return
+        pruned_before = {name: parameter.detach() == 0 for name, parameter in model.named_parameters()}
+        state = load_returned_model(model, other)
+        revived = [
+            name
+            for name, parameter in model.named_parameters()
+            if bool((pruned_before[name] & (parameter.detach() == 0) & (state[name] != 0)).any())
+        ]
+        if revived:
+            raise ValueError(
+                "trainer_fn must return the model it is given or a copy.deepcopy of it, which keeps the mask, but "
+                f"the model it returned has non-zero weights at pruned places of {revived}"
+            )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.batches import TensorBatches
+from lottery_tickets._core.checks import check_device
 from lottery_tickets._core.parameters import find_prunable_weights
 from lottery_tickets._core.training import evaluate_tensors, train_steps
 from lottery_tickets.workloads import ImageData, Recipe, Workload, load_workload
@@ -149,14 +150,6 @@ class WorkloadSource:
 
     def __call__(self) -> WorkloadSubject:
         """Returns the subject, its data loaded."""
-        _check_device(self.device)
+        check_device(self.device)
         workload = load_workload(self.data, self.model, folder=self.folder)
         return WorkloadSubject(replace(workload, recipe=self.recipe or workload.recipe), self.device)
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        message = f"device must be one that computes on this machine, but got {device!r}; 'cpu' always does"
-        raise ValueError(message) from error

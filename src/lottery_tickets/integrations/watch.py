@@ -9,6 +9,7 @@ from typing import Any, Final, SupportsFloat, TypedDict, final
 from torch import Tensor, nn
 
 from lottery_tickets._core.check_times import CheckSteps
+from lottery_tickets._core.checks import check_known
 from lottery_tickets._core.files import read_tensors, write_tensors
 from lottery_tickets._core.parameters import Choices, unwrap
 from lottery_tickets._core.states import copy_state, load_clean_state
@@ -65,9 +66,7 @@ class Watch:
     """
 
     def __init__(self, options: WatcherOptions, folder: str | Path | None) -> None:
-        known = WatcherOptions.__annotations__
-        if unknown := sorted(options.keys() - known.keys()):
-            raise TypeError(f"further arguments must be among {', '.join(known)}, got {', '.join(unknown)}")
+        check_known("further arguments", options, WatcherOptions.__annotations__)
         self._options = options
         self._folder = None if folder is None else Path(folder)
         self._last_step = 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
-from unified_model_analysis.commands.networks import check_device, load_language_network, load_workload_network
+from unified_model_analysis.commands.networks import load_language_network, load_workload_network
 from unified_model_analysis.commands.report import check_report_extra
 
 if TYPE_CHECKING:
@@ -150,6 +150,8 @@ class EarlyBird:
         return LANGUAGE if self.language_model else IMAGES
 
     def _check(self) -> None:
+        from lottery_tickets._core.checks import check_device
+
         if self.num_batches is not None and not self.language_model:
             raise ValueError("--num-batches is for a language model; an epoch of a workload is all its training images")
         if self.max_steps is not None and self.check_steps is None:

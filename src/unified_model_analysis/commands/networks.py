@@ -73,14 +73,3 @@ def load_language_network(
     texts = [path.read_text(encoding="utf-8") for path in text] or load_speeches().train
     sizes = {"batch_size": batch_size, "num_tokens": num_tokens, "num_batches": num_batches}
     return network, create_token_batches(texts, tokenizer, **sizes, seed=seed)
-
-
-def check_device(device: str) -> None:
-    """Raises a ValueError when nothing can be computed on a device; "meta" computes nothing."""
-    import torch
-
-    try:
-        torch.empty(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        message = f"--device must be one that computes on this machine, but got {device!r}; 'cpu' always does"
-        raise ValueError(message) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
-from unified_model_analysis.commands.networks import check_device, load_language_network, load_workload_network
+from unified_model_analysis.commands.networks import load_language_network, load_workload_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,6 +92,7 @@ class Score:
     def run(self) -> int:
         """Scores, saves and shows; returns the exit code."""
         from lottery_tickets import create_importance_mask, save_results
+        from lottery_tickets._core.checks import check_device
         from lottery_tickets._core.files import write_tensors
 
         check_device(self.device)
