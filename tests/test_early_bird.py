@@ -364,7 +364,7 @@ def test_splitting_batches_changes_little() -> None:
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
     start = torch.cat([parameter.detach().flatten() for parameter in build_lenet().parameters()])
-    # SGD's pieces are steps of their own, equal to first order in the rate; AdamW accumulates, so only rounding differs.
+    # SGD's pieces are steps of their own, equal to first order in the rate; AdamW accumulates: only rounding differs.
     for use_sgd, tolerance in ((True, 0.05), (False, 1e-3)):
         whole, split = train(None, use_sgd), train(16, use_sgd)
         assert float((split - whole).norm() / (whole - start).norm()) < tolerance
