@@ -157,7 +157,7 @@ def test_evaluation_does_not_depend_on_how_samples_are_batched() -> None:
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
-    with pytest.raises(ValueError, match="the loss must be finite, but evaluation gave nan"):
+    with pytest.raises(ValueError, match="the loss must be finite, but evaluation gave NaN or infinity"):
         evaluate_batches(nn.Linear(1, 2), [(torch.full((1, 1), torch.nan), torch.tensor([0]))])
 
 

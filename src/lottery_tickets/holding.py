@@ -6,18 +6,18 @@ The model is never wrapped: parameters keep their names, their identity and thei
 import contextlib
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from functools import partial
 from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lottery_tickets._core.bits import unpack_bits
 from lottery_tickets._core.parameters import Choices, clean_name, find_prunable_weights, unwrap
+from lottery_tickets._core.reads import ReplacedReads
 from lottery_tickets._core.zeroing import zero_pruned_
 from lottery_tickets.masks import Mask, as_mask
 
@@ -100,8 +100,11 @@ def masked(model: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[nn.Module]:
         0.0
     """
     checked = as_mask(mask)
-    parameters = find_masked_parameters(model, checked)
-    reads = _MaskedReads({id(parameter): (name, checked) for name, parameter in parameters.items()})
+    reads = ReplacedReads(
+        find_masked_parameters(model, checked),
+        partial(_prune_copy, checked),
+        purpose="masked() is for measuring, and hold_mask for training",
+    )
     with torch.compiler.set_stance("force_eager"), reads:  # compiled code would read the parameters unseen
         yield model
 
@@ -296,61 +299,10 @@ def _flat_state_of(optimizer: torch.optim.LBFGS, parameter: Tensor, offset: int)
                 yield vector[offset : offset + parameter.numel()].view(parameter.shape)
 
 
-@final
-class _MaskedReads(TorchFunctionMode):
-    """Hands every torch function a masked copy in place of a masked parameter."""
-
-    # Asking a parameter about itself reads none of its values.
-    METADATA = frozenset(
-        {"size", "dim", "numel", "stride", "is_floating_point", "is_complex", "data_ptr", "element_size", "get_device"}
-        | {"is_contiguous", "__len__", "__hash__", "untyped_storage", "nelement", "ndimension", "storage_offset"}
-    )
-    VIEWS = frozenset({"data", "T", "mT", "H", "mH"})  # attributes that do read values
-
-    def __init__(self, masked_parameters: dict[int, tuple[str, Mask]]) -> None:
-        super().__init__()
-        self.masked_parameters = masked_parameters
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:  # noqa: ANN401 - whatever func returns
-        kwargs = kwargs or {}
-        if not self._reads_values(func):
-            return func(*args, **kwargs)
-        copies: dict[int, Tensor] = {}
-        new_args, new_kwargs = self._replace(args, copies), self._replace(kwargs, copies)
-        name = func.__name__
-        if copies and (
-            name == "__set__" or (name.endswith("_") and not name.endswith("__")) or kwargs.get("out") is not None
-        ):
-            changed = [self.masked_parameters[i][0] for i in copies]
-            message = (
-                f"masked() is for measuring: nothing may change {changed} inside it, but {name} would; use hold_mask"
-            )
-            raise RuntimeError(message)
-        return func(*new_args, **new_kwargs)
-
-    def _reads_values(self, func: Callable[..., Any]) -> bool:
-        if func.__name__ == "__get__":
-            return getattr(getattr(func, "__self__", None), "__name__", "") in self.VIEWS
-        return func.__name__ not in self.METADATA
-
-    def _replace(self, value: Any, copies: dict[int, Tensor]) -> Any:  # noqa: ANN401 - any argument
-        if isinstance(value, nn.Parameter) and id(value) in self.masked_parameters:
-            if id(value) not in copies:
-                copies[id(value)] = self._prune_copy(value)
-            return copies[id(value)]
-        if type(value) in (tuple, list):  # not their kin, such as torch.Size, which hold no parameters
-            return type(value)(self._replace(item, copies) for item in value)
-        if type(value) is dict:
-            return {key: self._replace(item, copies) for key, item in value.items()}
-        return value
-
-    def _prune_copy(self, parameter: nn.Parameter) -> Tensor:
-        name, mask = self.masked_parameters[id(parameter)]
-        bits = mask.bits[name].to(parameter.device)
-        if torch.is_grad_enabled() and parameter.requires_grad:
-            return parameter.masked_fill(~unpack_bits(bits, parameter.shape), 0)
-        copied = parameter.detach().clone()  # nothing but this copy is allocated
-        zero_pruned_(copied, bits)
-        return copied
+def _prune_copy(mask: Mask, name: str, parameter: nn.Parameter) -> Tensor:
+    bits = mask.bits[name].to(parameter.device)
+    if torch.is_grad_enabled() and parameter.requires_grad:
+        return parameter.masked_fill(~unpack_bits(bits, parameter.shape), 0)
+    copied = parameter.detach().clone()  # nothing but this copy is allocated
+    zero_pruned_(copied, bits)
+    return copied

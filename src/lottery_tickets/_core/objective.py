@@ -39,13 +39,6 @@ def compute_loss(model: nn.Module, batch: Any, loss_fn: LossFunction | None = No
     return loss
 
 
-def compute_logits(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor] | None:  # noqa: ANN401 - any batch
-    """Returns logits and class indices of a pair, or None for a batch whose accuracy has no meaning here."""
-    if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor):  # noqa: PLR2004 - a pair
-        return _logits_of(_call(model, batch[0])), _class_indices(batch[1])
-    return None
-
-
 def _call(model: nn.Module, *inputs: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever a model takes and gives
     try:
         return model(*inputs, **named)

@@ -66,7 +66,7 @@ class ResumableBatches:
 
     def state(self) -> dict[str, Any]:
         """Returns the position: numbers, and the states of the data loader's own generators."""
-        states = self._generator_states or [generator.get_state() for generator in self._find_generators()]
+        states = self._generator_states or [generator.get_state() for generator in find_generators(self.dataloader)]
         return {
             "num_steps": self.num_steps,
             "num_epochs": self.num_epochs,
@@ -80,7 +80,7 @@ class ResumableBatches:
         Raises:
             ValueError: When the data loader has another number of generators than the one the state is of.
         """
-        wanted, got = len(state["generators"]), len(self._find_generators())
+        wanted, got = len(state["generators"]), len(find_generators(self.dataloader))
         if wanted != got:
             raise ValueError(
                 f"the dataloader must have {wanted} generators of its own, as when the state was saved, but has {got}; "
@@ -92,7 +92,7 @@ class ResumableBatches:
 
     def _open(self) -> Iterator[Any]:
         """Starts the present epoch and goes through what was done of it."""
-        generators = self._find_generators()
+        generators = find_generators(self.dataloader)
         if self._generator_states is None:
             self._generator_states = [generator.get_state() for generator in generators]
         for generator, saved in zip(generators, self._generator_states, strict=True):
@@ -110,13 +110,13 @@ class ResumableBatches:
                 ) from None
         return iterator
 
-    def _find_generators(self) -> list[torch.Generator]:
-        sampler = getattr(self.dataloader, "sampler", None)
-        inner = getattr(getattr(self.dataloader, "batch_sampler", None), "sampler", None)
-        found = [getattr(owner, "generator", None) for owner in (self.dataloader, sampler, inner)]
-        return list(
-            {id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values()
-        )
+
+def find_generators(dataloader: object) -> list[torch.Generator]:
+    """Returns the generators that a data loader has of its own, each once."""
+    sampler = getattr(dataloader, "sampler", None)
+    inner = getattr(getattr(dataloader, "batch_sampler", None), "sampler", None)
+    found = [getattr(owner, "generator", None) for owner in (dataloader, sampler, inner)]
+    return list({id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values())
 
 
 def move_batch(batch: Any, device: torch.device) -> Any:  # noqa: ANN401 - any batch

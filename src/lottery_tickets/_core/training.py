@@ -1,13 +1,13 @@
 """The default trainer: a plain loop over steps, and the evaluation that goes with it."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets._core.objective import LossFunction, compute_logits, compute_loss
+from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.performance import Measurement
 
 EVALUATION_BATCH = 1000  # samples; bounds the memory of activations
 
@@ -62,7 +62,7 @@ def evaluate_tensors(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple
 def evaluate_batches(
     model: nn.Module, batches: Iterable[Any], loss_fn: LossFunction | None = None
 ) -> tuple[float, float | None]:
-    """Returns the mean loss and, where batches are pairs with class indices and no `loss_fn` is given, the accuracy.
+    """Returns the mean loss and, where batches compute one cross-entropy, the accuracy.
 
     The model is evaluated in evaluation mode and comes back in the modes it had.
 
@@ -72,27 +72,11 @@ def evaluate_batches(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        totals = [_evaluate_batch(model, batch, loss_fn) for batch in batches]
+        figures = Measurement(loss_fn)(model, batches).figures
     finally:
         for module, training in modes.items():
             module.training = training
-    num_samples = sum(n for n, _, _ in totals)
-    if num_samples == 0:
-        message = "the data to evaluate on must hold at least one batch, but got none; was the iterator used up?"
-        raise ValueError(message)
-    loss = sum(total for _, total, _ in totals) / num_samples
-    if not math.isfinite(loss):
-        message = f"the loss must be finite, but evaluation gave {loss}; training diverged, so lower the learning rate"
-        raise ValueError(message)
-    correct = [c for _, _, c in totals if c is not None]
-    return loss, sum(correct) / num_samples if len(correct) == len(totals) else None
-
-
-def _evaluate_batch(model: nn.Module, batch: Any, loss_fn: LossFunction | None) -> tuple[int, float, int | None]:  # noqa: ANN401 - any batch
-    """Returns samples, summed loss and correct answers of one batch; a batch that is no pair counts as one sample."""
-    pair = None if loss_fn is not None else compute_logits(model, batch)
-    if pair is None:
-        return 1, float(compute_loss(model, batch, loss_fn)), None
-    logits, targets = pair
-    total = nn.functional.cross_entropy(logits, targets, reduction="sum")
-    return len(targets), float(total), int((logits.argmax(-1) == targets).sum())
+    loss = figures["loss"]
+    if loss is None:
+        raise ValueError("the loss must be finite, but evaluation gave NaN or infinity; lower the learning rate")
+    return loss, figures["accuracy"]
