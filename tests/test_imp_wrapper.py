@@ -336,7 +336,7 @@ def test_dict_batches_and_tied_weights() -> None:
     assert model.head.weight is model.embedding.weight
     assert found["rewind_state"] is not None
     assert found["rewind_state"].keys() == model.state_dict().keys()
-    assert set(found["trainings"][0]["history"]["end"]) == {"step", "train_loss"}
+    assert set(found["trainings"][0]["history"]["end"]) == {"step", "train_loss", "train_accuracy"}
 
 
 def test_any_batch_with_a_loss_function() -> None:

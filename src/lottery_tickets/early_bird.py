@@ -13,10 +13,10 @@ from lottery_tickets._core.light_training import TrainerSettings
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.parameters import Choices
 from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
+from lottery_tickets._core.trainer_function import TrainerFunction
 from lottery_tickets.convergence import ConvergenceRule
 from lottery_tickets.early_bird_folder import EarlyBirdFolder, SavedCheck
 from lottery_tickets.early_bird_trainers import CallersTrainer, DefaultTrainer, Trainer
-from lottery_tickets.experiments.caller_subject import TrainerFunction
 from lottery_tickets.watcher import EarlyBirdResults, EarlyBirdWatcher
 
 PUBLISHED_L1: Final = 1e-4  # on the scales of batch norm, in the code of You et al.

@@ -14,8 +14,7 @@ from lottery_tickets._core.light_training import LightTrainer, TrainerSettings
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.resuming import move_batch, split_batch
 from lottery_tickets._core.running import evaluating
-from lottery_tickets._core.states import find_returned_model, load_returned_model
-from lottery_tickets.experiments.caller_subject import TrainerFunction
+from lottery_tickets._core.trainer_function import TrainerFunction, train_epochs
 from lottery_tickets.watcher import TrainingFacts
 
 logger = logging.getLogger(__name__)
@@ -143,10 +142,7 @@ class CallersTrainer:
         """See `Trainer`."""
         start_loss = self._probe.measure() if self._position == 0 else None
         with seeded(derive_seed(self._seed, "epoch", self._position)):
-            returned = self._trainer_fn(self._model, self._dataloader, epochs=stop - self._position)
-        other = find_returned_model(self._model, returned)
-        if other is not None:
-            load_returned_model(self._model, other)
+            train_epochs(self._trainer_fn, self._model, self._dataloader, stop - self._position)
         self._position = stop
         loss = self._probe.measure()
         logger.info("epoch %d: loss of one batch %s", stop, "unknown" if loss is None else f"{loss:.4f}")

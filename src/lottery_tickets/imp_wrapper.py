@@ -16,10 +16,11 @@ from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.parameters import Choices, find_prunable_weights
+from lottery_tickets._core.trainer_function import TrainerFunction
 from lottery_tickets._core.training import evaluate_batches
 from lottery_tickets.controls import check_reinitialisable
 from lottery_tickets.experiments import records
-from lottery_tickets.experiments.caller_subject import CallerSubject, TrainerFunction
+from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.steps import keep_all, prune_survivors

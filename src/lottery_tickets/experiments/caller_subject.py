@@ -1,23 +1,17 @@
 """Somebody else's model and trainer as the subject of an experiment."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.objective import LossFunction
-from lottery_tickets._core.states import copy_state, find_returned_model, hash_state, load_returned_model
+from lottery_tickets._core.states import copy_state, hash_state
+from lottery_tickets._core.trainer_function import TrainerFunction, train_epochs
 from lottery_tickets._core.training import evaluate_batches
 from lottery_tickets.controls import reinitialise_
-
-
-class TrainerFunction(Protocol):
-    """Trains a model for some epochs, in place or by returning another model."""
-
-    def __call__(self, model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> nn.Module | None:
-        """Trains."""
 
 
 @final
@@ -96,10 +90,10 @@ class CallerSubject:
         """
         with seeded(seed):
             if first_step < rewind_step:
-                self._train_epochs(model, rewind_step - first_step)
+                train_epochs(self.trainer_fn, model, self.dataloader, rewind_step - first_step)
                 keep_rewind_point()
                 first_step = rewind_step
-            self._train_epochs(model, self.num_epochs - first_step)
+            train_epochs(self.trainer_fn, model, self.dataloader, self.num_epochs - first_step)
             data, split = (
                 (self.evaluation_dataloader, "test")
                 if self.evaluation_dataloader is not None
@@ -109,21 +103,3 @@ class CallerSubject:
         model.zero_grad(set_to_none=True)
         figures = {"step": self.num_epochs, f"{split}_loss": loss}
         return {"end": figures if accuracy is None else {**figures, f"{split}_accuracy": accuracy}}
-
-    def _train_epochs(self, model: nn.Module, num_epochs: int) -> None:
-        returned = self.trainer_fn(model, self.dataloader, epochs=num_epochs)
-        other = find_returned_model(model, returned)
-        if other is None:
-            return
-        pruned_before = {name: parameter.detach() == 0 for name, parameter in model.named_parameters()}
-        state = load_returned_model(model, other)
-        revived = [
-            name
-            for name, parameter in model.named_parameters()
-            if bool((pruned_before[name] & (parameter.detach() == 0) & (state[name] != 0)).any())
-        ]
-        if revived:
-            raise ValueError(
-                "trainer_fn must return the model it is given or a copy.deepcopy of it, which keeps the mask, but "
-                f"the model it returned has non-zero weights at pruned places of {revived}"
-            )
