@@ -18,6 +18,7 @@ from lottery_tickets import (
     load_results,
 )
 from lottery_tickets.workloads import build_model
+from statistical_report_generator.findings import describe_claims
 from tests.workloads.tiny_models import save_tiny_llama
 from unified_model_analysis.cli import main
 
@@ -148,6 +149,8 @@ def test_verify_refuses_what_is_no_run(tmp_path: Path, capsys: Output) -> None:
 # ------------------------------------------------------------------------------------------------------------------ imp
 
 WRONG = {
+    "--margin 0": "margin must be positive",
+    "--looks 0": "num_looks must be at least 1",
     "--steps 0": "num_steps",
     "--levels -1": "num_levels must be at least 0",
     "--levels 2 --controls 3": "control_levels must be in",
@@ -167,6 +170,18 @@ def test_experiments_that_cannot_be_run_are_refused(tmp_path: Path, capsys: Outp
     run = tmp_path / "run"
     assert WRONG[arguments] in refuse(["imp", run, *arguments.split(), "--workers", "1"], capsys)
     assert not run.exists()
+
+
+def test_imp_says_what_its_summary_claims(tmp_path: Path, capsys: Output) -> None:
+    settings = "--levels 1 --replicates 2 --steps 4 --evaluate-every 2 --margin 99 --looks 2 --workers 1"
+    assert main(["imp", str(tmp_path / "run"), *settings.split()]) == 0
+    shown = capsys.readouterr().out
+    summary = load_results(tmp_path / "run" / "summary.json")
+    assert summary["findings"] == describe_claims(summary["claims"])
+    assert "\n".join(summary["findings"]) in shown
+    assert (summary["claims"]["margin"], summary["claims"]["alpha_per_look"]) == (0.99, 0.025)
+    assert len(summary["claims"]["levels"]) == 1
+    assert len(summary["claims"]["levels"][0]["controls"]) == 3
 
 
 def test_a_file_in_place_of_the_folder_is_refused(checkpoint: Path, capsys: Output) -> None:

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Final, final
 
 from scipy import stats
@@ -98,8 +99,8 @@ def summarise_experiment(
         raise ValueError(
             "a simulation trains no ticket, so it has nothing to summarise; run the experiment with training"
         )
-    values = _collect(results, moment, metric)
-    steps = _collect(results, moment, "step")
+    values = collect_values(results, moment, metric)
+    steps = collect_values(results, moment, "step")
     densities = {(row["level"], row["branch"]): row["density"] for row in results["trainings"]}
     return [
         BranchSummary(
@@ -107,8 +108,8 @@ def summarise_experiment(
             branch=branch,
             density=density,
             value=compute_t_interval(list(values[level, branch].values())),
-            minus_dense=_compute_difference(values[level, branch], values[0, "ticket"]),
-            minus_ticket=_compute_difference(values[level, branch], values[level, "ticket"]),
+            minus_dense=compute_t_interval(compute_differences(values[level, branch], values[0, "ticket"])),
+            minus_ticket=compute_t_interval(compute_differences(values[level, branch], values[level, "ticket"])),
             step=compute_t_interval(list(steps[level, branch].values())),
             step_over_dense=_compute_ratio(steps[level, branch], steps[0, "ticket"]),
             step_over_ticket=_compute_ratio(steps[level, branch], steps[level, "ticket"]),
@@ -117,8 +118,17 @@ def summarise_experiment(
     ]
 
 
-def _collect(results: Mapping[str, Any], moment: str, metric: str) -> dict[tuple[int, str], dict[int, float]]:
-    """Returns the figure by level and branch, then by replicate."""
+def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict[tuple[int, str], dict[int, float]]:
+    """Returns a figure of every training, by level and branch, then by replicate.
+
+    Args:
+        results: With `trainings`, rows as in `results.json`.
+        moment: A key of each row's history.
+        metric: A figure at this moment.
+
+    Raises:
+        ValueError: When a row lacks the metric, when it is no finite number, or when a training stands there twice.
+    """
     found: dict[tuple[int, str], dict[int, float]] = {}
     for row in results["trainings"]:
         figures = row["history"].get(moment, {})
@@ -126,13 +136,25 @@ def _collect(results: Mapping[str, Any], moment: str, metric: str) -> dict[tuple
             raise ValueError(
                 f"the results must have {metric!r} at {moment!r}, but have {sorted(figures)}; choose one of these"
             )
-        found.setdefault((row["level"], row["branch"]), {})[row["replicate"]] = figures[metric]
+        replicate, level, branch, value = row["replicate"], row["level"], row["branch"], figures[metric]
+        where = f"replicate {replicate}, level {level}, branch {branch!r}"
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(
+                f"{metric!r} at {moment!r} must be a finite number in each row, but is {value!r} in that of {where};"
+                " leave this replicate out of every branch, and say so"
+            )
+        values = found.setdefault((level, branch), {})
+        if replicate in values:
+            raise ValueError(f"each training must stand in the results once, but that of {where} stands there twice")
+        values[replicate] = float(value)
     return found
 
 
+def compute_differences(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
+    """Returns values minus reference of the replicates that have both, in order of the replicates."""
+    return [values[replicate] - reference[replicate] for replicate in sorted(values.keys() & reference.keys())]
+
+
 def _compute_ratio(values: Mapping[int, float], reference: Mapping[int, float]) -> Interval:
-    return compute_t_interval([value / reference[replicate] for replicate, value in values.items()])
-
-
-def _compute_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Interval:
-    return compute_t_interval([value - reference[replicate] for replicate, value in values.items()])
+    pairs = sorted(values.keys() & reference.keys())
+    return compute_t_interval([values[replicate] / reference[replicate] for replicate in pairs])

@@ -70,6 +70,13 @@ def test_the_order_of_rows_does_not_matter_to_the_pairs() -> None:
         assert a.minus_dense.low == pytest.approx(b.minus_dense.low)
 
 
+def test_replicates_without_a_partner_are_left_out() -> None:
+    _, ticket, control = summarise_experiment(make_results({**ACCURACIES, (1, "ticket"): [0.91, 0.95]}))
+    assert (ticket.minus_dense.num_replicates, ticket.step_over_dense.num_replicates) == (2, 2)
+    assert control.minus_ticket == compute_t_interval([0.70 - 0.91, 0.76 - 0.95])
+    assert control.minus_dense.num_replicates == 3
+
+
 def test_the_moment_is_chosen() -> None:
     assert summarise_experiment(make_results(ACCURACIES), moment="end")[0].value.mean == pytest.approx(0.82)
 

@@ -37,7 +37,9 @@ class Imp:
         rewinding: Set back weights, or only the learning-rate schedule.
         data_order: Whether each level sees the batches in the same order.
         moment: When accuracy is taken: at the least validation loss, or after the last step.
-        margin: Points of test accuracy whose loss counts as none when findings are put in words.
+        margin: Points of test accuracy whose loss counts as none: a ticket is matching when it loses less.
+        looks: How often the findings are read in all while replicates are added, as planned before the first time;
+            each look spends its share of the error.
         seed: Names the experiment.
         workers: Processes that share the replicates; all cores when not given. Does not change the results.
         device: Where to train.
@@ -58,6 +60,7 @@ class Imp:
     data_order: Literal["same", "fresh"] = "same"
     moment: Literal["early_stop", "end"] = "early_stop"
     margin: float = 0.5
+    looks: int = 1
     seed: int = 0
     workers: int | None = None
     device: str = "cpu"
@@ -69,7 +72,9 @@ class Imp:
         from lottery_tickets.experiments.run import run_experiment
         from lottery_tickets.experiments.workload_subject import WorkloadSource
         from lottery_tickets.schedules import PruningSchedule
+        from statistical_report_generator.claims import check_settings
 
+        check_settings(margin=self.margin / 100, num_looks=self.looks)
         source = WorkloadSource(self.data, self.model, self.folder, device=self.device)
         subject = source()
         recipe = self._change_recipe(subject.workload.recipe)
@@ -88,7 +93,8 @@ class Imp:
         )
         workers = self.workers or os.cpu_count() or 1
         run_experiment(self.run_folder, plan, replace(source, recipe=recipe), num_workers=workers, progress=True)
-        report_experiment(self.run_folder, title=subject.workload.name, moment=self.moment, margin=self.margin / 100)
+        title, margin = subject.workload.name, self.margin / 100
+        report_experiment(self.run_folder, title=title, moment=self.moment, margin=margin, num_looks=self.looks)
         return 0
 
     def _list_control_levels(self) -> tuple[int, ...]:

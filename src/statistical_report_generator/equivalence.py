@@ -1,0 +1,163 @@
+"""Tests on differences paired by replicate: is their mean above or below a bound. Arrays in, arrays out."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Final, final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Floats = npt.NDArray[np.float64]
+
+FEWEST: Final = 2  # differences, to tell how far they spread
+ROUNDING: Final = 1e-12  # of the largest value: differences that spread less are equal
+LARGEST_SHIFT: Final = 1e6  # standard errors; scipy's noncentral t gives NaN far beyond
+
+
+@final
+@dataclass(frozen=True)
+class Differences:
+    """Paired differences, summed up; arrays of one shape.
+
+    Attributes:
+        mean: Their means; 0 where there is none.
+        std: Their sample standard deviations; exactly 0 where all are equal up to rounding, or fewer than 2.
+        num: How many there are.
+        rounding: Size below which a difference is rounding.
+    """
+
+    mean: Floats
+    std: Floats
+    num: npt.NDArray[np.int64]
+    rounding: Floats
+
+    def negate(self) -> "Differences":
+        """Returns the differences with the other sign."""
+        return replace(self, mean=-self.mean)
+
+
+def summarise_differences(values: npt.ArrayLike, reference: npt.ArrayLike) -> Differences:
+    """Returns mean, spread and number of values minus reference over the last axis.
+
+    Args:
+        values: Finite numbers, shape (..., n): one value a replicate. n may be 0.
+        reference: Those of the same replicates, a shape that broadcasts.
+
+    Example:
+        >>> found = summarise_differences([0.5, 0.75, 1.0], [0.5, 0.5, 0.5])
+        >>> float(found.mean), float(found.std), int(found.num)
+        (0.25, 0.25, 3)
+    """
+    first, second = np.broadcast_arrays(np.asarray(values, dtype=np.float64), np.asarray(reference, dtype=np.float64))
+    differences, num = first - second, first.shape[-1]
+    largest = np.maximum(np.abs(first).max(axis=-1, initial=0), np.abs(second).max(axis=-1, initial=0))
+    rounding = ROUNDING * largest
+    mean = differences.mean(axis=-1) if num else np.zeros(first.shape[:-1])
+    std = differences.std(axis=-1, ddof=1) if num >= FEWEST else np.zeros(first.shape[:-1])
+    std = np.where(std > rounding, std, 0.0)
+    return Differences(mean, std, np.full(first.shape[:-1], num), rounding)
+
+
+def stack_differences(parts: list[Differences]) -> Differences:
+    """Returns differences of a further, last axis, one entry a part; parts may differ in number."""
+
+    def stack(name: str) -> npt.NDArray[Any]:
+        return np.stack([getattr(part, name) for part in parts], axis=-1)
+
+    return Differences(stack("mean"), stack("std"), stack("num"), stack("rounding"))
+
+
+def compute_p_above(differences: Differences, bound: float) -> Floats:
+    """Returns the p values of "the true mean is at most `bound`": small where it lies above.
+
+    Student's one-sided t test. It has no meaning where all differences are equal; there it is the sign test: n of n
+    above the bound have probability 0.5**n at most when the median is at or below it. Fewer than 2 differences tell
+    nothing: p = 1.
+
+    Args:
+        differences: From `summarise_differences`.
+        bound: In the units of the differences.
+    """
+    distance = differences.mean - bound
+    spread = differences.std > 0
+    standard_error = np.where(spread, differences.std, 1.0) / np.sqrt(np.maximum(differences.num, 1))
+    by_t = stats.t.sf(distance / standard_error, np.maximum(differences.num - 1, 1))
+    by_sign = np.where(distance > differences.rounding, 0.5**differences.num, 1.0)
+    return np.where(differences.num < FEWEST, 1.0, np.where(spread, by_t, by_sign))
+
+
+def compute_p_below(differences: Differences, bound: float) -> Floats:
+    """Returns the p values of "the true mean is at least `bound`": small where it lies below.
+
+    Args:
+        differences: From `summarise_differences`.
+        bound: In the units of the differences.
+    """
+    return compute_p_above(differences.negate(), -bound)
+
+
+def adjust_holm(p_values: npt.ArrayLike) -> Floats:
+    """Returns p values corrected for their number, over the last axis: Holm's step-down method (Holm 1979).
+
+    Those at most alpha are rejected; then the chance to reject any true hypothesis is at most alpha, whatever the
+    dependence between the tests.
+
+    Args:
+        p_values: In [0, 1], shape (..., number of tests).
+
+    Example:
+        >>> adjust_holm([0.01, 0.04, 0.03]).round(3).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values, axis=-1, kind="stable")
+    factors = np.arange(values.shape[-1], 0, -1)
+    stepped = np.maximum.accumulate(np.take_along_axis(values, order, axis=-1) * factors, axis=-1)
+    adjusted = np.empty_like(values)
+    np.put_along_axis(adjusted, order, np.minimum(stepped, 1.0), axis=-1)
+    return adjusted
+
+
+def compute_power(distance: float, std: float, num: int, alpha: float) -> float:
+    """Returns the chance that the test of `compute_p_above` gives p <= alpha.
+
+    Args:
+        distance: True mean minus bound.
+        std: True standard deviation of the differences; 0 is the sign test.
+        num: Differences.
+        alpha: In (0, 1).
+    """
+    if num < FEWEST or distance <= 0:
+        return 0.0
+    if std == 0:
+        return float(0.5**num <= alpha)
+    shift = min(distance / std * math.sqrt(num), LARGEST_SHIFT)
+    return float(stats.nct.sf(stats.t.isf(alpha, num - 1), num - 1, shift))
+
+
+def count_replicates(distance: float, std: float, *, alpha: float, power: float, most: int) -> int | None:
+    """Returns the smallest number of replicates that decides with the given chance; None when `most` do not.
+
+    Args:
+        distance: True mean minus bound.
+        std: True standard deviation of the differences.
+        alpha: Level of the one-sided test, in (0, 1).
+        power: Chance to decide, in (0, 1).
+        most: Largest number to consider, at least 2.
+
+    Example:
+        >>> count_replicates(0.002, 0.002, alpha=0.05, power=0.8, most=1000)
+        8
+    """
+
+    def decides(num: int) -> bool:
+        return compute_power(distance, std, num, alpha) >= power
+
+    if not decides(most):
+        return None
+    low, high = FEWEST - 1, most  # low does not decide, high does; power grows with the number
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high
