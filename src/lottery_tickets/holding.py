@@ -157,6 +157,12 @@ def remove_mask(model: nn.Module) -> None:
             del hooks[key]
 
 
+def find_held_mask(model: nn.Module) -> Mask | None:
+    """Returns the mask that a model is held to; None when it is held to none."""
+    hooks = unwrap(model)._load_state_dict_post_hooks  # noqa: SLF001 - torch offers no way to list hooks
+    return next((hook.mask for hook in hooks.values() if isinstance(hook, _Holder)), None)
+
+
 def find_masked_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:
     """Returns the parameters a mask speaks of, by its names.
 

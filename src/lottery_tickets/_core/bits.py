@@ -1,10 +1,15 @@
 """Boolean tensors as packed bits: the weight at flat position i is bit i % 8 of byte i // 8, padding bits are zero."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+WORD_BYTES: Final = 8
+CHUNK_BYTES: Final = 1 << 18
 
 
 def pack_bits(kept: Tensor) -> Tensor:
@@ -25,7 +30,22 @@ def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
 
 def count_bits(bits: Tensor) -> int:
     """Returns how many bits are set."""
-    return int(np.bitwise_count(bits.numpy()).sum(dtype=np.int64))
+    return sum(int(np.bitwise_count(words).sum(dtype=np.int64)) for words in _cut(bits))
+
+
+def count_common_bits(first: Tensor, second: Tensor) -> int:
+    """Returns how many bits are set in both of two tensors of one length."""
+    pairs = zip(_cut(first), _cut(second), strict=True)
+    return sum(int(np.bitwise_count(a & b).sum(dtype=np.int64)) for a, b in pairs)
+
+
+def _cut(bits: Tensor) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Yields the bytes eight at a time, in pieces that stay in the cache, then those that are left over."""
+    flat = bits.numpy()
+    num_whole = len(flat) // WORD_BYTES * WORD_BYTES
+    for start in range(0, num_whole, CHUNK_BYTES):
+        yield flat[start : min(start + CHUNK_BYTES, num_whole)].view(np.uint64)
+    yield flat[num_whole:]
 
 
 def num_bytes(num_weights: int) -> int:

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
 from torch import Tensor
 
-from lottery_tickets._core.bits import count_bits
+from lottery_tickets._core.bits import count_bits, count_common_bits
 
 
 @final
@@ -26,6 +25,12 @@ class Overlap:
     num_both: int
 
     @property
+    def expected_both(self) -> float:
+        """How many two independent masks of these densities both keep on average (hypergeometric)."""
+        first, second = self.num_kept
+        return first * second / self.num_weights if self.num_weights else 0.0
+
+    @property
     def num_different(self) -> int:
         """How many weights only one of the masks keeps: the Hamming distance."""
         return sum(self.num_kept) - 2 * self.num_both
@@ -33,8 +38,7 @@ class Overlap:
     @property
     def expected_different(self) -> float:
         """How many two independent masks of these densities differ in on average."""
-        first, second = self.num_kept
-        return first + second - 2 * first * second / self.num_weights if self.num_weights else 0.0
+        return sum(self.num_kept) - 2 * self.expected_both
 
 
 @final
@@ -76,12 +80,7 @@ def overlay(first: Mapping[str, Tensor], second: Mapping[str, Tensor], sizes: Ma
         name: Overlap(
             sizes[name],
             (count_bits(bits), count_bits(second[name])),
-            _count_both(bits, second[name]),
+            count_common_bits(bits, second[name]),
         )
         for name, bits in first.items()
     }
-
-
-def _count_both(first: Tensor, second: Tensor) -> int:
-    # In numpy, which wakes no threads for this little work.
-    return int(np.bitwise_count(first.numpy() & second.numpy()).sum(dtype=np.int64))

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.resuming import count_samples, find_generators, move_batch
+from lottery_tickets._core.resuming import count_samples, move_batch, reseeded
 from lottery_tickets._core.running import evaluating
 
 MetricFunction = Callable[[nn.Module, Iterable[Any]], float]
@@ -137,13 +137,8 @@ def measuring(model: nn.Module, dataloader: Iterable[Any], seed: int = 0) -> Ite
         TypeError: When `dataloader` is an iterator, which is used up after one pass.
     """
     check_restartable(dataloader)
-    own = [(generator, generator.get_state()) for generator in find_generators(dataloader)]
-    try:
-        with seeded(seed), evaluating(model), torch.no_grad():
-            yield
-    finally:
-        for generator, state in own:
-            generator.set_state(state)
+    with seeded(seed), reseeded(dataloader, seed), evaluating(model), torch.no_grad():
+        yield
 
 
 def measure(model: nn.Module, dataloader: Iterable[Any], measurement: Measurement, seed: int = 0) -> Performance:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from queue import SimpleQueue
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, final
 
 import numpy as np
 import torch
@@ -81,6 +81,49 @@ def select_largest(
     kernels = _kernels_for(magnitudes, backend)
     threshold = find_threshold(magnitudes, num_kept, kernels)
     return _pack(magnitudes, kernels, threshold, num_kept)
+
+
+@final
+class Ranking:
+    """Scores in one order, from which the n largest are drawn for any n: fewer are always among more.
+
+    The order is that of `select_largest`. What one pass over the scores has counted serves all draws.
+
+    Args:
+        scores: As for `select_largest`; not to be changed in between.
+        names: What the tensors are called in error messages.
+
+    Example:
+        >>> ranking = Ranking([torch.tensor([0.5, -2.0, 0.5, 1.0])])
+        >>> [f"{int(bits):04b}"[::-1] for n in (1, 2, 3) for bits in ranking.keep(n)]
+        ['0100', '0101', '1101']
+    """
+
+    def __init__(self, scores: Sequence[Tensor], names: Sequence[str] | None = None) -> None:
+        self._magnitudes = Magnitudes(scores, None, names)
+        self._kernels = _kernels_for(self._magnitudes, None)
+        self._counted: dict[Bracket, tuple[int, Counters]] = {}
+
+    @property
+    def num_scores(self) -> int:
+        """How many scores there are."""
+        return self._magnitudes.num_elements
+
+    def keep(self, num_kept: int) -> list[Tensor]:
+        """Returns the packed bits of the `num_kept` largest, see `select_largest`."""
+        greatest = self._magnitudes.infinity - 1
+        if num_kept in {0, self.num_scores}:
+            threshold = find_threshold(self._magnitudes, num_kept, self._kernels)
+        else:
+            threshold = find_kth_largest(
+                self._count, num_kept, least=0, greatest=greatest, num_bins=self._kernels.NUM_BINS
+            )
+        return _pack(self._magnitudes, self._kernels, threshold, num_kept)
+
+    def _count(self, bracket: Bracket) -> tuple[int, Counters]:
+        if bracket not in self._counted:
+            self._counted[bracket] = _count_pass(self._magnitudes, self._kernels, bracket)
+        return self._counted[bracket]
 
 
 def find_threshold(magnitudes: Magnitudes, num_kept: int, kernels: Kernels) -> Threshold:
