@@ -1,5 +1,6 @@
 """Find, prove and use winning lottery tickets: sparse subnetworks that train as well as the dense network."""
 
+from lottery_tickets.connectivity import compute_linear_connectivity
 from lottery_tickets.controls import create_random_mask, reinitialise_, shuffle_mask
 from lottery_tickets.convergence import ConvergenceRule, detect_early_bird_convergence
 from lottery_tickets.early_bird import compute_early_bird_tickets
@@ -23,6 +24,7 @@ from lottery_tickets.pruning_scores import (
     compute_wanda_importance,
 )
 from lottery_tickets.schedules import PruningSchedule
+from lottery_tickets.stable_rewinding import compute_stable_rewinding_epoch, find_stable_rewinding_step
 from lottery_tickets.storage import load_results, save_results
 from lottery_tickets.synflow import compute_synflow_importance
 from lottery_tickets.utils import compute_histogram_quantile, ensure_deterministic_pruning
@@ -44,9 +46,11 @@ __all__ = [
     "compute_hybrid_importance",
     "compute_iterative_magnitude_pruning",
     "compute_layerwise_magnitude_ticket",
+    "compute_linear_connectivity",
     "compute_magnitude_importance",
     "compute_snip_importance",
     "compute_sparsity",
+    "compute_stable_rewinding_epoch",
     "compute_synflow_importance",
     "compute_taylor_importance",
     "compute_wanda_importance",
@@ -55,6 +59,7 @@ __all__ = [
     "create_random_mask",
     "detect_early_bird_convergence",
     "ensure_deterministic_pruning",
+    "find_stable_rewinding_step",
     "hold_mask",
     "load_results",
     "masked",

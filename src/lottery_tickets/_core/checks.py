@@ -1,7 +1,7 @@
 """Checks of arguments that several public functions share."""
 
 from collections.abc import Iterable, Iterator
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 
@@ -23,6 +23,25 @@ def check_count(argument: str, value: object, allowed: str = "an integer of at l
     if value < 1:
         raise ValueError(f"{argument} must be {allowed}, got {value!r}")
     return int(value)
+
+
+def check_share(what: str, value: object) -> float:
+    """Returns a number that is from 0 to 1.
+
+    Args:
+        what: What the number is.
+        value: What was got.
+
+    Raises:
+        TypeError: When it is no number.
+        ValueError: When it is outside, or NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{what} must be a number from 0 to 1, got {value!r}")
+    number = float(value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{what} must be from 0 to 1, got {value!r}")
+    return number
 
 
 def check_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:

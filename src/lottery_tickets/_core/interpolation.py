@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
+from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets._core.parameters import clean_name, unwrap
+from lottery_tickets._core.parameters import clean_name, identify, unwrap
 from lottery_tickets._core.performance import Measurement, Performance, measuring
 from lottery_tickets._core.resuming import move_batch
 from lottery_tickets._core.running import run_with
@@ -25,7 +26,7 @@ class Line:
 
     Args:
         model: Computes with these states; its own weights take no part.
-        first: The state at alpha 0, by the names of `model.state_dict()`.
+        first: The state at alpha 0, by the names of `model.state_dict()`. A tied weight needs one of its names.
         second: The state at alpha 1.
 
     Raises:
@@ -37,9 +38,9 @@ class Line:
         self._ends = _check_state(model, first, "first"), _check_state(model, second, "second")
 
     def mix(self, alpha: float) -> dict[str, Tensor]:
-        """Returns the state at alpha, on the model's devices; the ends are exact, and integers are the first end's."""
+        """Returns the state at alpha, on the model's devices; the ends are exact, and integers are the nearer end's."""
         first, second = self._ends
-        own = {clean_name(name): tensor for name, tensor in unwrap(self._model).state_dict().items()}
+        own = _list_state(self._model)
         return {name: _mix(first[name], second[name], alpha, own[name].device) for name in own}
 
     def measure(
@@ -63,57 +64,92 @@ class Line:
                 not read it.
             progress: Whether to show a bar.
             seed: Of the global generators, the same for each alpha.
+
+        Raises:
+            TypeError: When a loader is an iterator, or the model refuses a batch.
+            ValueError: When a loader is empty, or the metric has no meaning for the data.
         """
         data = dataloader if statistics_dataloader is None else statistics_dataloader
+        check_restartable(data)
+
+        def run(inner: nn.Module) -> Performance:
+            _recompute_statistics(inner, data, measurement)
+            return measurement(inner, dataloader)
+
         found = []
         for alpha in tqdm(alphas, unit="point", disable=not progress):
-            mixed = self.mix(alpha)  # outside of `run`, so that it is let go before the next
-
-            def run(inner: nn.Module) -> Performance:
-                _recompute_statistics(inner, data, measurement)
-                return measurement(inner, dataloader)
-
-            with measuring(self._model, dataloader, seed):
-                found.append(run_with(self._model, mixed, run))
+            with measuring(self._model, data, seed), measuring(self._model, dataloader, seed):
+                found.append(run_with(self._model, self.mix(alpha), run))
         return found
 
 
+def has_batch_norm(model: nn.Module) -> bool:
+    """Returns whether a model has running statistics, which `Line` computes anew."""
+    return bool(_find_norms(model))
+
+
 def _mix(first: Tensor, second: Tensor, alpha: float, device: torch.device) -> Tensor:
-    if alpha == 0 or not first.is_floating_point():
+    is_mixed = first.is_floating_point() or first.is_complex()
+    if alpha == 0 or (not is_mixed and 2 * alpha <= 1):
         return first.detach().to(device, copy=True)
-    if alpha == 1:
+    if alpha == 1 or not is_mixed:
         return second.detach().to(device, copy=True)
     wide = torch.promote_types(first.dtype, WIDEST)
     return torch.lerp(first.detach().to(device, wide), second.detach().to(device, wide), alpha).to(first.dtype)
 
 
+def _list_state(model: nn.Module) -> dict[str, Tensor]:
+    """Returns a model's own tensors by clean name, parameters as such."""
+    return {clean_name(name): tensor for name, tensor in unwrap(model).state_dict(keep_vars=True).items()}
+
+
 def _check_state(model: nn.Module, state: State, which: str) -> dict[str, Tensor]:
-    clean = {clean_name(name): tensor for name, tensor in state.items()}
-    for raw_name, own in unwrap(model).state_dict().items():
-        tensor = clean.get(clean_name(raw_name))
-        got = "nothing" if tensor is None else f"{tensor.dtype} of shape {tuple(tensor.shape)}"
-        if tensor is None or tensor.shape != own.shape or tensor.dtype != own.dtype:
+    """Returns a state by all names of the model."""
+    own = _list_state(model)
+    given = {clean_name(name): tensor for name, tensor in state.items()}
+    if foreign := sorted(given.keys() - own.keys()):
+        raise ValueError(f"the {which} state must be the model's, but holds {foreign[:5]}; was it saved from another?")
+    by_memory: dict[object, Tensor] = {}  # files of tied weights often hold one of their names only
+    for name, tensor in given.items():
+        _check_tensor(tensor, own[name], f"the {which} state", name)
+        same = by_memory.setdefault(identify(own[name]), tensor)
+        if same is not tensor and not torch.equal(same.to(tensor.device), tensor):
             raise ValueError(
-                f"the {which} state must hold {clean_name(raw_name)!r} as {own.dtype} of shape {tuple(own.shape)}, "
-                f"like the model, but has {got}; was it saved from another model?"
+                f"the {which} state must hold one value for tied weights, but {name!r} differs from another name of "
+                "the same weight; untie the model, or take a state of a tied one"
             )
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ValueError(
-                f"the {which} state must be finite, but {raw_name!r} holds NaN or infinity; did it diverge?"
-            )
-    return clean
+    missing = [name for name, tensor in own.items() if identify(tensor) not in by_memory]
+    if missing:
+        raise ValueError(
+            f"the {which} state must hold every tensor of the model, but lacks {missing[:5]}; save model.state_dict()"
+        )
+    return {name: given[name] if name in given else by_memory[identify(tensor)] for name, tensor in own.items()}
+
+
+def _check_tensor(tensor: Tensor, own: Tensor, whose: str, name: str) -> None:
+    if tensor.shape != own.shape or tensor.dtype != own.dtype:
+        raise ValueError(
+            f"{whose} must hold {name!r} as {own.dtype} of shape {tuple(own.shape)}, like the model, but has "
+            f"{tensor.dtype} of shape {tuple(tensor.shape)}; was it saved from another model?"
+        )
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"{whose} must be finite, but {name!r} holds NaN or infinity; did it diverge?")
+
+
+def _find_norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
 
 
 def _recompute_statistics(model: nn.Module, batches: Iterable[Any], measurement: Measurement) -> None:
     """Sets the running statistics of batch norms to averages over batches: interpolated ones fit no network."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = _find_norms(model)
     if not norms:
         return
-    device = next(model.parameters()).device
+    tensor = next(model.parameters(), None)
+    num_batches = 0
     with _averaging(norms):
-        num_batches = 0
         for num_batches, batch in enumerate(batches, start=1):  # noqa: B007 - counts the batches
-            compute_loss(model, move_batch(batch, device), measurement.loss_fn)
+            compute_loss(model, batch if tensor is None else move_batch(batch, tensor.device), measurement.loss_fn)
     if not num_batches:
         raise ValueError("batch-norm statistics need at least one batch, but got none; is the loader empty?")
 
@@ -122,11 +158,11 @@ def _recompute_statistics(model: nn.Module, batches: Iterable[Any], measurement:
 def _averaging(norms: Sequence[_BatchNorm]) -> Iterator[None]:
     """Within the block batch norms average over the batches they see, from scratch."""
     momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's way to ask for a plain average
-        norm.train()
     try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch's way to ask for a plain average
+            norm.train()
         yield
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
