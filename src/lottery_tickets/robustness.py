@@ -30,7 +30,8 @@ class RobustnessPoint(TypedDict):
     """A model's performance at one sparsity.
 
     Attributes:
-        sparsity: The share of weights that is removed.
+        sparsity: The level that was asked for.
+        actual_sparsity: The share of weights that is removed; within layers counts are rounded.
         loss: Mean loss; None when it is not finite.
         accuracy: Where batches have classes; None otherwise.
         perplexity: exp(loss), likewise.
@@ -39,6 +40,7 @@ class RobustnessPoint(TypedDict):
     """
 
     sparsity: float
+    actual_sparsity: float
     loss: float | None
     accuracy: float | None
     perplexity: float | None
@@ -240,7 +242,8 @@ def _measure_point(
     with masked(model, mask):
         found = measure(model, [batch], measurement)
     return {
-        "sparsity": mask.sparsity,
+        "sparsity": mask.provenance["sparsity"],
+        "actual_sparsity": mask.sparsity,
         "loss": found.figures["loss"],
         "accuracy": found.figures["accuracy"],
         "perplexity": found.figures["perplexity"],
