@@ -127,8 +127,13 @@ def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict
         metric: A figure at this moment.
 
     Raises:
-        ValueError: When a row lacks the metric, when it is no finite number, or when a training stands there twice.
+        ValueError: When there are no trainings, when a row lacks the metric, when it is no finite number, or when a
+            training stands there twice.
     """
+    if "trainings" not in results:
+        raise ValueError(
+            f"the results must have 'trainings', but have {sorted(results)}; give those of iterative magnitude pruning"
+        )
     found: dict[tuple[int, str], dict[int, float]] = {}
     for row in results["trainings"]:
         figures = row["history"].get(moment, {})
