@@ -53,6 +53,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "use_sgd": True,
     },
     "detect_early_bird_convergence": {"checkpoints": REQUIRED},
+    "compute_loss_landscape": {"model": REQUIRED, "dataloader": REQUIRED, "grid_points": 25},
     "compute_linear_connectivity": {"model": REQUIRED, "dataloader": REQUIRED, "first": None, "second": None},
     "find_stable_rewinding_step": {"measure_instability": REQUIRED, "last_step": REQUIRED},
     "compute_histogram_quantile": {"tensor": REQUIRED, "q": REQUIRED, "bins": 1000},

@@ -16,6 +16,7 @@ from lottery_tickets.importance_scoring import (
     create_importance_mask,
 )
 from lottery_tickets.magnitude_pruning import compute_layerwise_magnitude_ticket, create_magnitude_mask
+from lottery_tickets.landscape import compute_loss_landscape
 from lottery_tickets.masks import Mask, as_mask
 from lottery_tickets.movement import record_movement
 from lottery_tickets.pruning_scores import (
@@ -52,6 +53,7 @@ __all__ = [
     "compute_sparsity",
     "compute_stable_rewinding_epoch",
     "compute_synflow_importance",
+    "compute_loss_landscape",
     "compute_taylor_importance",
     "compute_wanda_importance",
     "create_importance_mask",

@@ -145,6 +145,44 @@ def find_channel_scales(
     return find_prunable_weights(model, include=include if include is not None else norms, exclude=exclude)
 
 
+def find_filtered_weights(
+    model: nn.Module, *, include: Choices | None = None, exclude: Choices | None = None
+) -> dict[str, PrunableWeight]:
+    """Returns the floating-point parameters of two or more dimensions by name: those that consist of filters.
+
+    The filters are numbered by `output_dims`: the outputs of linear and convolution weights of any kind, and the first
+    dimension of others, such as embeddings. Shared parameters count once, under their first name.
+
+    Args:
+        model: The model.
+        include: Restricts the choice: names, glob patterns or module types.
+        exclude: Removes from the choice.
+
+    Raises:
+        ValueError: When nothing is left, or a chosen weight is not initialised, on the meta device or not dense.
+    """
+    candidates = [found for found in _find_candidates(model) if not found.derived]
+    included, excluded = _listed("include", include), _listed("exclude", exclude)
+    for argument, choices in (("include", included), ("exclude", excluded)):
+        for choice in choices:
+            _check_matched(argument, choice, candidates)
+    chosen = [
+        found
+        for found in candidates
+        if (_is_lazy(found.tensor) or (found.tensor.ndim > 1 and found.tensor.is_floating_point()))
+        and (include is None or any(found.matches(choice) for choice in included))
+        and not any(found.matches(choice) for choice in excluded)
+    ]
+    if not chosen:
+        raise ValueError(
+            "there must be a weight of two or more dimensions, but none is left; name parameters with include=, there "
+            f"are {_enumerate(candidates)}"
+        )
+    for found in chosen:
+        _check_rankable(found)
+    return {found.name: PrunableWeight(found.name, found.tensor, found.output_dims or (0,)) for found in chosen}
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """Returns the model inside what torch.compile and data parallelism wrapped around it."""
     inner = getattr(model, "_orig_mod", None)
