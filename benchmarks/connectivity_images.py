@@ -10,19 +10,23 @@ subnetwork of step k comes from iterative magnitude pruning that rewinds to step
 """
 
 import argparse
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import matplotlib as mpl
 import torch
+from common import write_results
 from torch import Tensor, nn
 
-from lottery_tickets import hold_mask, remove_mask
+from lottery_tickets import compute_linear_connectivity, hold_mask, load_results, remove_mask, save_results
 from lottery_tickets._core.batches import TensorBatches
 from lottery_tickets._core.determinism import derive_seed
+from lottery_tickets._core.files import read_json
 from lottery_tickets._core.parameters import find_prunable_weights
 from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.training import train_steps
@@ -31,9 +35,33 @@ from lottery_tickets.experiments.steps import keep_all, prune_state_, prune_surv
 from lottery_tickets.masks import Mask
 from lottery_tickets.schedules import PruningSchedule
 from lottery_tickets.workloads import Workload, load_workload
+from statistical_report_generator.connectivity_figure import draw_instability
+from statistical_report_generator.statistics import Interval, compute_t_interval
 
 PRUNE_RATE: Final = 0.45  # of the survivors a round; three rounds leave 16.6 %, the paper's 16.8 % in fewer trainings
 COPIES: Final = ("first", "second")
+NAMES: Final = {"lenet-300-100": "LeNet-300-100", "resnet-20": "ResNet-20"}
+FIGURE: Final = Path(__file__).parent.parent / "docs" / "figures" / "connectivity.svg"
+BATCH: Final = 128  # images in a batch that statistics are computed from, and in one that is evaluated
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the lines of a study are looked at.
+
+    Attributes:
+        num_points: Alphas, the ends included.
+        num_test_images: The first ones of the test set, on which errors are measured.
+        num_statistics_images: Training images, the same for all, from which batch-norm statistics are computed at each
+            point.
+    """
+
+    num_points: int
+    num_test_images: int
+    num_statistics_images: int
+
+
+LOOKS: Final = {"lenet-300-100": Look(30, 10_000, 512), "resnet-20": Look(9, 1_500, 512)}  # 512: not read by a LeNet
 
 
 @dataclass(frozen=True)
@@ -79,6 +107,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     study = STUDIES[arguments.study]
+    if arguments.phase == "measure":
+        measure_study(study, arguments.folder)
+        return
     with ProcessPoolExecutor(arguments.workers) as pool:
         list(pool.map(partial(train_replicate, study, arguments.folder), range(study.num_replicates)))
 
@@ -94,21 +125,35 @@ def train_replicate(study: Study, folder: Path, replicate: int) -> None:
     torch.set_num_threads(1)
     workload = load_workload("fashion-mnist", study.model)
     seed = derive_seed(0, study.model, replicate)
-    model = workload.build_model(torch.Generator().manual_seed(seed)).to(memory_format=torch.channels_last)
+    model = build_fast(workload, seed)
     reached = 0
     for rewind_step in study.rewind_steps:
         train(study, workload, model, derive_seed(seed, "shared"), first_step=reached, last_step=rewind_step)
         reached, start = rewind_step, copy_state(model)
-        if not all(path.exists() for n in (0, *study.rounds) for path in find_pair(folder, study, replicate, reached, n)):
-            train_pairs(study, workload, start, seed, reached, partial(find_pair, folder, study, replicate, reached))
+        find_files = partial(find_pair, folder, study, replicate, reached)
+        if not all(path.exists() for num_rounds in (0, *study.rounds) for path in find_files(num_rounds)):
+            train_pairs(study, workload, start, seed, rewind_step=reached, find_files=find_files)
         model.load_state_dict(start)
 
 
+def build_fast(workload: Workload, seed: int) -> nn.Module:
+    """Returns a fresh network whose convolutions are laid out for speed."""
+    model = workload.build_model(torch.Generator().manual_seed(seed))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # which torch's types lack
+    return model
+
+
 def train_pairs(
-    study: Study, workload: Workload, start: Mapping[str, Tensor], seed: int, rewind_step: int, find_files: Any  # noqa: ANN401 - a partial
+    study: Study,
+    workload: Workload,
+    start: Mapping[str, Tensor],
+    seed: int,
+    *,
+    rewind_step: int,
+    find_files: Callable[[int], list[Path]],
 ) -> None:
     """Trains the dense pair and the subnetworks' pairs from one step, and writes them."""
-    model = workload.build_model(torch.Generator()).to(memory_format=torch.channels_last)
+    model = build_fast(workload, seed)
     schedule = PruningSchedule((("output.weight", 0.0), ("*.shortcut.*", 0.0), ("*", PRUNE_RATE)), "global")
     if study.model == "lenet-300-100":
         schedule = PruningSchedule((("output.weight", PRUNE_RATE / 2), ("*", PRUNE_RATE)), "layer")
@@ -153,6 +198,105 @@ def train(study: Study, workload: Workload, model: nn.Module, seed: int, *, firs
         lr_factor=lambda step: 0.1 if study.optimizer == "sgd" and step >= 0.8 * study.num_steps else 1.0,
         after_step=lambda _step: None,
     )
+
+
+# ----------------------------------------------------------------------------------------------------------- measuring
+
+
+def measure_study(study: Study, folder: Path) -> None:
+    """Walks the lines that have not been walked yet, and writes and draws what is there of the study."""
+    torch.set_num_threads(1)
+    workload = load_workload("fashion-mnist", study.model)
+    found: dict[tuple[int, int], dict[int, dict[str, Any]]] = {}
+    num_missing = 0
+    for replicate in range(study.num_replicates):
+        for rewind_step in study.rewind_steps:
+            for num_rounds in (0, *study.rounds):
+                files = find_pair(folder, study, replicate, rewind_step, num_rounds)
+                if all(path.exists() for path in files):
+                    figures = measure_pair(study, workload, files)
+                    found.setdefault((rewind_step, num_rounds), {})[replicate] = figures
+                else:
+                    num_missing += 1
+    rows = [summarise(study, found, *place) for place in sorted(found)]
+    payload = {"study": asdict(study), "look": asdict(LOOKS[study.model]), "num_missing_pairs": num_missing}
+    path = write_results(f"connectivity_{study.model.replace('-', '_')}", {**payload, "rows": rows})
+    draw(path.parent)
+
+
+def measure_pair(study: Study, workload: Workload, files: list[Path]) -> dict[str, Any]:
+    """Returns what is found on the line between two trained copies, from a file beside them when it has been walked."""
+    look, data = LOOKS[study.model], workload.data
+    kept = files[0].with_name(f"line-{look.num_points}-{look.num_test_images}-{look.num_statistics_images}.json")
+    if kept.exists():
+        return load_results(kept)
+    images, targets = (tensor[: look.num_test_images].split(BATCH) for tensor in (data.test_inputs, data.test_targets))
+    chosen = TensorBatches(data.train_inputs, data.train_targets, BATCH, derive_seed(0, "statistics")).from_step(0)
+    first, second = (load_state(path) for path in files)
+    model = build_fast(workload, 0)
+    found = compute_linear_connectivity(
+        model,
+        list(zip(images, targets, strict=True)),
+        first,
+        second,
+        num_points=look.num_points,
+        statistics_dataloader=list(itertools.islice(chosen, look.num_statistics_images // BATCH)),
+    )
+    weights = [first[name] for name in find_prunable_weights(model)]
+    density = sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
+    figures = {**found, "density": density}
+    save_results(figures, kept)
+    print(files[0].parent, f"instability {found['instability']:.4f}, barrier {found['barrier']:.4f}", flush=True)
+    return figures
+
+
+def summarise(
+    study: Study, found: Mapping[tuple[int, int], Mapping[int, Mapping[str, Any]]], rewind_step: int, num_rounds: int
+) -> dict[str, Any]:
+    """Returns the row of one rewinding step and network: intervals over the replicates that are there."""
+    pairs, dense = found[rewind_step, num_rounds], found.get((rewind_step, 0), {})
+    density = sum(pair["density"] for pair in pairs.values()) / len(pairs)
+    accuracies = {replicate: find_accuracy(pair) for replicate, pair in pairs.items()}
+    differences = [value - find_accuracy(dense[r]) for r, value in accuracies.items() if num_rounds and r in dense]
+    errors = [pair["pairs"][0]["errors"] for pair in pairs.values()]
+    return {
+        "step": rewind_step,
+        "share_of_training": rewind_step / study.num_steps,
+        "num_rounds": num_rounds,
+        "density": density,
+        "network": f"IMP subnetwork, {100 * density:.1f} % of the weights" if num_rounds else "dense",
+        "num_pairs": len(pairs),
+        "num_stable": sum(pair["stable"] for pair in pairs.values()),
+        "instability": asdict(interval(pairs, "instability")),
+        "barrier": asdict(interval(pairs, "barrier")),
+        "barrier_over_line": asdict(interval(pairs, "barrier_over_line")),
+        "accuracy": asdict(compute_t_interval(list(accuracies.values()))),
+        "accuracy_minus_dense": asdict(compute_t_interval(differences)) if differences else None,
+        "alphas": next(iter(pairs.values()))["pairs"][0]["alphas"],
+        "mean_errors": [sum(point) / len(point) for point in zip(*errors, strict=True)],
+    }
+
+
+def find_accuracy(pair: Mapping[str, Any]) -> float:
+    """Returns the mean accuracy of the two ends."""
+    ends = pair["pairs"][0]
+    return float(ends["first"]["accuracy"] + ends["second"]["accuracy"]) / 2
+
+
+def interval(pairs: Mapping[int, Mapping[str, Any]], name: str) -> Interval:
+    """Returns the interval of a figure over replicates."""
+    return compute_t_interval([pair[name] for pair in pairs.values()])
+
+
+def draw(results: Path) -> None:
+    """Draws the instability of all studies that have been measured."""
+    panels: dict[str, list[dict[str, Any]]] = {}
+    for name, title in NAMES.items():
+        path = results / f"connectivity_{name.replace('-', '_')}.json"
+        if path.exists():
+            panels[title] = read_json(path)["rows"]
+    with mpl.rc_context({"svg.hashsalt": "connectivity"}):  # the same ids in the file each time
+        draw_instability(panels).savefig(FIGURE, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -194,6 +194,14 @@ def test_ends_are_exact_and_equal_ends_stay_where_they_are() -> None:
     assert {hash_state(flat.mix(point / 29)) for point in range(30)} == {hash_state(first)}
 
 
+def test_mixed_weights_lie_in_memory_as_the_models_do() -> None:
+    model = make_convolutions()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # which torch's types lack
+    state = {name: tensor.contiguous() for name, tensor in copy_state(model).items()}  # as files have it
+    for alpha in (0.0, 0.3, 1.0):
+        assert Line(model, state, state).mix(alpha)["0.weight"].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_integers_are_the_nearer_ends() -> None:
     model = make_convolutions()
     first, second = perturb(model, 1), perturb(model, 2)

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import tyro
 
+from unified_model_analysis.commands.connectivity import Connectivity
 from unified_model_analysis.commands.demo import Demo
 from unified_model_analysis.commands.early_bird import EarlyBird
 from unified_model_analysis.commands.imp import Imp
@@ -21,7 +22,8 @@ WRONG_INPUT: Final = 2
 INTERRUPTED: Final = 130
 
 Command = (
-    Annotated[Demo, tyro.conf.subcommand("demo")]
+    Annotated[Connectivity, tyro.conf.subcommand("connectivity")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[EarlyBird, tyro.conf.subcommand("early-bird")]
     | Annotated[Imp, tyro.conf.subcommand("imp")]
     | Annotated[MaskCommand, tyro.conf.subcommand("mask")]

@@ -38,10 +38,10 @@ class Line:
         self._ends = _check_state(model, first, "first"), _check_state(model, second, "second")
 
     def mix(self, alpha: float) -> dict[str, Tensor]:
-        """Returns the state at alpha, on the model's devices; the ends are exact, and integers are the nearer end's."""
+        """Returns the state at alpha, placed as the model's own; the ends are exact, integers the nearer end's."""
         first, second = self._ends
         own = _list_state(self._model)
-        return {name: _mix(first[name], second[name], alpha, own[name].device) for name in own}
+        return {name: _mix(first[name], second[name], alpha, own[name]) for name in own}
 
     def measure(
         self,
@@ -88,14 +88,16 @@ def has_batch_norm(model: nn.Module) -> bool:
     return bool(_find_norms(model))
 
 
-def _mix(first: Tensor, second: Tensor, alpha: float, device: torch.device) -> Tensor:
+def _mix(first: Tensor, second: Tensor, alpha: float, own: Tensor) -> Tensor:
+    mixed = torch.empty_like(own.detach())  # on the model's device, and in its memory format, which decides its speed
     is_mixed = first.is_floating_point() or first.is_complex()
     if alpha == 0 or (not is_mixed and 2 * alpha <= 1):
-        return first.detach().to(device, copy=True)
+        return mixed.copy_(first.detach())
     if alpha == 1 or not is_mixed:
-        return second.detach().to(device, copy=True)
+        return mixed.copy_(second.detach())
     wide = torch.promote_types(first.dtype, WIDEST)
-    return torch.lerp(first.detach().to(device, wide), second.detach().to(device, wide), alpha).to(first.dtype)
+    start, end = first.detach().to(own.device, wide), second.detach().to(own.device, wide)
+    return mixed.copy_(torch.lerp(start, end, alpha))
 
 
 def _list_state(model: nn.Module) -> dict[str, Tensor]:

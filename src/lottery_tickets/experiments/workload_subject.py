@@ -47,9 +47,24 @@ class WorkloadSubject:
         return {name: weight.tensor for name, weight in find_prunable_weights(model).items()}
 
     def train(
-        self, model: nn.Module, *, first_step: int, seed: int, rewind_step: int, keep_rewind_point: Callable[[], None]
+        self,
+        model: nn.Module,
+        *,
+        first_step: int,
+        seed: int,
+        rewind_step: int,
+        keep_rewind_point: Callable[[], None],
+        last_step: int | None = None,
     ) -> dict[str, Any]:
         """Trains by the recipe, on one thread, so that the bits do not depend on how many cores there are.
+
+        Args:
+            model: See `Subject`.
+            first_step: See `Subject`.
+            seed: See `Subject`.
+            rewind_step: See `Subject`.
+            keep_rewind_point: See `Subject`.
+            last_step: Where to stop, with the recipe's schedule as it is; its end when None.
 
         Returns:
             `curve` (steps, validation loss and accuracy at each evaluation), `early_stop` (the evaluation of least
@@ -71,7 +86,7 @@ class WorkloadSubject:
                 TensorBatches(inputs, targets, recipe.batch_size, seed).from_step(first_step),
                 _make_optimizer(model, recipe),
                 first_step=first_step,
-                num_steps=recipe.num_steps,
+                num_steps=recipe.num_steps if last_step is None else last_step,
                 lr_factor=lambda step: find_lr_factor(recipe, step),
                 after_step=after_step,
             )
