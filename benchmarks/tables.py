@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from claims_tables import CLAIMS_TABLES
 from early_bird_tables import EARLY_BIRD_TABLES
 from table_parts import ROOT, format_interval, load, make_table
 
@@ -353,6 +354,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "score-worth-resnet-verdicts": lambda: tabulate_verdicts("resnet-20"),
     "score-worth-language": lambda: tabulate_worth("smollm2-135m", "loss", "global", "row"),
     "score-worth-language-verdicts": lambda: tabulate_verdicts("smollm2-135m"),
+    **CLAIMS_TABLES,
     **EARLY_BIRD_TABLES,
 }
 
