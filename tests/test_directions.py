@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from bench_training_memory import StorageTracker
+from plain_landscape import normalise
 from torch import Tensor, nn
 
 from lottery_tickets import Mask, create_magnitude_mask
 from lottery_tickets._core.directions import BLOCK_SIZE, MovedWeights
 from lottery_tickets._core.parameters import find_filtered_weights
-from tests.plain_landscape import normalise
 from tests.scored_models import make_convolutions, make_language_model, make_mlp
 
 SEEDS = (3, 4)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plain_landscape import evaluate_language, evaluate_pairs, measure_plane
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -27,7 +28,6 @@ from lottery_tickets._core.directions import MovedWeights
 from lottery_tickets._core.parameters import find_filtered_weights
 from lottery_tickets.landscape import LandscapeResults
 from tests import slow_landscape
-from tests.plain_landscape import evaluate_language, evaluate_pairs, measure_plane
 from tests.scored_models import make_convolutions, make_data, make_language_model, make_mlp, split
 
 

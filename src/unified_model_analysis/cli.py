@@ -14,6 +14,7 @@ from unified_model_analysis.commands.connectivity import Connectivity
 from unified_model_analysis.commands.demo import Demo
 from unified_model_analysis.commands.early_bird import EarlyBird
 from unified_model_analysis.commands.imp import Imp
+from unified_model_analysis.commands.landscape import Landscape
 from unified_model_analysis.commands.mask import MaskCommand
 from unified_model_analysis.commands.score import Score
 from unified_model_analysis.commands.verify import Verify
@@ -26,6 +27,7 @@ Command = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[EarlyBird, tyro.conf.subcommand("early-bird")]
     | Annotated[Imp, tyro.conf.subcommand("imp")]
+    | Annotated[Landscape, tyro.conf.subcommand("landscape")]
     | Annotated[MaskCommand, tyro.conf.subcommand("mask")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
