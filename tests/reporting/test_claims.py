@@ -257,7 +257,7 @@ def assess_two(accuracies: Accuracies, **options: Any) -> Claims:  # noqa: ANN40
     return assess(accuracies, controls=["reinitialised", "shuffled"], **options)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(FIVE, st.sampled_from([-0.5, 0.25, 8.0]), st.permutations(range(5)))
 def test_neither_a_constant_nor_the_order_of_replicates_matters(
     levels: list[tuple[list[float], ...]], constant: float, order: list[int]
@@ -270,7 +270,7 @@ def test_neither_a_constant_nor_the_order_of_replicates_matters(
     assert list_verdicts(assess_two(mixed)) == verdicts
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(FIVE)
 def test_a_larger_margin_never_unmakes_a_match(levels: list[tuple[list[float], ...]]) -> None:
     accuracies = make_accuracies(levels)
@@ -282,7 +282,7 @@ def test_a_larger_margin_never_unmakes_a_match(levels: list[tuple[list[float], .
     assert found == [list(row) for row in zip(*(sorted(column) for column in zip(*found, strict=True)), strict=True)]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(FIVE)
 def test_a_metric_that_should_fall_is_judged_the_other_way_round(levels: list[tuple[list[float], ...]]) -> None:
     accuracies = make_accuracies(levels)
@@ -296,7 +296,7 @@ def test_a_metric_that_should_fall_is_judged_the_other_way_round(levels: list[tu
         assert other["ticket_minus_dense"]["mean"] == pytest.approx(-mean), "shown as the metric is"
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(FIVE)
 def test_parts_of_a_verdict_agree(levels: list[tuple[list[float], ...]]) -> None:
     for level in assess_two(make_accuracies(levels))["levels"]:

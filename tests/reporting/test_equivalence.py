@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -22,6 +22,7 @@ VALUES = st.lists(st.floats(-1, 1), min_size=2, max_size=12)
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(VALUES, st.floats(-0.5, 0.5))
 def test_p_values_are_those_of_scipy(values: list[float], bound: float) -> None:
     found = summarise_differences(values, np.zeros(len(values)))
@@ -32,6 +33,7 @@ def test_p_values_are_those_of_scipy(values: list[float], bound: float) -> None:
         assert float(compute(found, bound)) == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(VALUES, st.floats(-0.5, 0.5))
 def test_the_other_sign_swaps_the_sides(values: list[float], bound: float) -> None:
     zeros = np.zeros(len(values))
@@ -86,6 +88,7 @@ def test_holm_on_a_worked_example() -> None:
     assert (adjusted <= 0.05).tolist() == [True, False, False, True]
 
 
+@settings(deadline=None)
 @given(P_VALUES, st.floats(0.001, 0.3))
 def test_holm_rejects_as_its_definition_says(p_values: list[float], alpha: float) -> None:
     """The smallest is compared with alpha / m, the next with alpha / (m - 1), until one fails."""
@@ -97,6 +100,7 @@ def test_holm_rejects_as_its_definition_says(p_values: list[float], alpha: float
     assert set(np.flatnonzero(adjust_holm(p_values) <= alpha)) == rejected
 
 
+@settings(deadline=None)
 @given(P_VALUES)
 def test_holm_lies_between_no_correction_and_bonferroni(p_values: list[float]) -> None:
     adjusted, raw = adjust_holm(p_values), np.array(p_values)
@@ -105,6 +109,7 @@ def test_holm_lies_between_no_correction_and_bonferroni(p_values: list[float]) -
     assert adjust_holm([p_values, p_values]).tolist() == [adjusted.tolist()] * 2
 
 
+@settings(deadline=None)
 @given(P_VALUES)
 def test_a_further_hypothesis_only_makes_holm_stricter(p_values: list[float]) -> None:
     assert (adjust_holm([*p_values, 1.0])[:-1] >= adjust_holm(p_values)).all()
@@ -121,6 +126,7 @@ def test_power_of_a_table() -> None:
     assert count_replicates(0.5, 1.0, alpha=0.05, power=0.8, most=1000) == 27
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 3), st.floats(0.1, 3), st.sampled_from([0.05, 0.05 / 15]))
 def test_the_number_of_replicates_is_the_smallest(distance: float, std: float, alpha: float) -> None:
     num = count_replicates(distance, std, alpha=alpha, power=0.8, most=2000)
