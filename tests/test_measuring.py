@@ -97,6 +97,10 @@ MEASUREMENTS: dict[str, Callable[[nn.Module, Loader, dict[str, Any]], object]] =
     "validation": lambda model, data, options: lt.validate_pruning_correctness(
         model, lt.create_magnitude_mask(model, 0.5, scope="layer"), data, 1.0, **options
     ),
+    "landscape": lambda model, data, options: lt.compute_loss_landscape(model, data, 2, **options),
+    "landscape, line": lambda model, data, options: lt.compute_loss_landscape(
+        model, data, 2, end_state=_state(model, 2.0), **options
+    ),
     "performance": lambda model, data, options: measure(model, data, Measurement(**options)),
 }
 
