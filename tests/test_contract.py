@@ -52,6 +52,16 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-4,
         "use_sgd": True,
     },
+    "compute_lottery_ticket_quality": {"model": REQUIRED, "mask": REQUIRED, "dataloader": REQUIRED},
+    "compute_pruning_robustness": {"model": REQUIRED, "batch": REQUIRED, "sparsity_levels": None},
+    "compute_ticket_overlap": {"mask1": REQUIRED, "mask2": REQUIRED, "method": "jaccard"},
+    "validate_pruning_correctness": {
+        "model": REQUIRED,
+        "mask": REQUIRED,
+        "dataloader": REQUIRED,
+        "original_performance": REQUIRED,
+    },
+    "recommend_settings": {"model_or_num_params": REQUIRED, "gpu_memory_gb": None},
     "detect_early_bird_convergence": {"checkpoints": REQUIRED},
     "compute_loss_landscape": {"model": REQUIRED, "dataloader": REQUIRED, "grid_points": 25},
     "compute_linear_connectivity": {"model": REQUIRED, "dataloader": REQUIRED, "first": None, "second": None},
@@ -132,3 +142,24 @@ def test_importance_is_a_dict_of_float32_tensors_in_the_parameters_shapes() -> N
 
 def test_gradient_scores_take_include_and_exclude() -> None:
     assert {"include", "exclude", "loss_fn", "progress"} <= ScoringArguments.__annotations__.keys()
+
+
+def test_keys_of_what_measures_a_ticket() -> None:
+    model, data = nn.Linear(8, 4), [(torch.randn(16, 8), torch.randint(4, (16,)))]
+    mask = lottery_tickets.create_magnitude_mask(model, 0.5)
+    quality = lottery_tickets.compute_lottery_ticket_quality(model, mask, data)
+    assert {"performance_retention", "metric", "baseline_performance", "ticket_performance"} <= quality.keys()
+    assert {"baseline_loss", "ticket_loss", "sparsity", "retrained"} <= quality.keys()
+    robustness = lottery_tickets.compute_pruning_robustness(model, data[0], [0.5])
+    assert {"baseline_loss", "sparsity_curves", "robustness_metrics", "masks"} <= robustness.keys()
+    assert set(robustness["sparsity_curves"]) == {"magnitude", "random"}
+    figures = {"winning_ticket_score", "optimal_sparsity", "critical_sparsity"}
+    assert figures <= robustness["robustness_metrics"].keys()
+    for method in ("jaccard", "dice", "overlap"):
+        overlap = lottery_tickets.compute_ticket_overlap(mask, mask, method)
+        assert {"overall_overlap", "layer_overlaps", "expected_overlap", "adjusted_overlap"} <= overlap.keys()
+        assert (f"{overlap:.2%}", float(overlap)) == ("100.00%", 1.0)
+    report = lottery_tickets.validate_pruning_correctness(model, mask, data, 0.5)
+    assert isinstance(report["valid"], bool)
+    settings = lottery_tickets.recommend_settings(model)
+    assert {"batch_size", "fisher_samples", "chunk_size", "grid_points", "optimizer"} <= settings.keys()

@@ -10,9 +10,11 @@ from typing import Annotated, Final
 
 import tyro
 
+from unified_model_analysis.commands.compare import Compare
 from unified_model_analysis.commands.connectivity import Connectivity
 from unified_model_analysis.commands.demo import Demo
 from unified_model_analysis.commands.early_bird import EarlyBird
+from unified_model_analysis.commands.evaluate import Evaluate
 from unified_model_analysis.commands.imp import Imp
 from unified_model_analysis.commands.landscape import Landscape
 from unified_model_analysis.commands.mask import MaskCommand
@@ -23,9 +25,11 @@ WRONG_INPUT: Final = 2
 INTERRUPTED: Final = 130
 
 Command = (
-    Annotated[Connectivity, tyro.conf.subcommand("connectivity")]
+    Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Connectivity, tyro.conf.subcommand("connectivity")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[EarlyBird, tyro.conf.subcommand("early-bird")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Imp, tyro.conf.subcommand("imp")]
     | Annotated[Landscape, tyro.conf.subcommand("landscape")]
     | Annotated[MaskCommand, tyro.conf.subcommand("mask")]

