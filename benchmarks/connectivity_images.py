@@ -5,8 +5,9 @@ two data orders; its instability is the worst error on the line between the two 
 subnetwork of step k comes from iterative magnitude pruning that rewinds to step k, and is trained twice from there too.
 
 `.venv/bin/python benchmarks/connectivity_images.py train resnet-20` (or `lenet-300-100`) keeps the trained pairs in
---folder, where an interrupted run goes on; `... measure resnet-20` walks the lines and writes
-`benchmarks/results/connectivity_NAME.json`.
+--folder, where an interrupted run goes on; `... measure resnet-20` walks the lines of the pairs that are there, keeps
+each beside its pair, and writes `benchmarks/results/connectivity_NAME.json` and the figure; `... write resnet-20` does
+only the last.
 """
 
 import argparse
@@ -99,9 +100,9 @@ STUDIES: Final = {
 
 
 def main() -> None:
-    """Trains the pairs of one study, or measures them."""
+    """Trains the pairs of one study, measures them, or writes what has been measured."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("phase", choices=["train", "measure"])
+    parser.add_argument("phase", choices=["train", "measure", "write"])
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--folder", type=Path, default=Path("runs/connectivity"))
     parser.add_argument("--workers", type=int, default=2)
@@ -109,6 +110,8 @@ def main() -> None:
     study = STUDIES[arguments.study]
     if arguments.phase == "measure":
         measure_study(study, arguments.folder)
+    if arguments.phase != "train":
+        write_study(study, arguments.folder)
         return
     with ProcessPoolExecutor(arguments.workers) as pool:
         list(pool.map(partial(train_replicate, study, arguments.folder), range(study.num_replicates)))
@@ -204,32 +207,45 @@ def train(study: Study, workload: Workload, model: nn.Module, seed: int, *, firs
 
 
 def measure_study(study: Study, folder: Path) -> None:
-    """Walks the lines that have not been walked yet, and writes and draws what is there of the study."""
+    """Walks the lines that have not been walked yet of the pairs that are trained."""
     torch.set_num_threads(1)
     workload = load_workload("fashion-mnist", study.model)
+    for replicate, rewind_step, num_rounds in list_pairs(study):
+        files = find_pair(folder, study, replicate, rewind_step, num_rounds)
+        if all(path.exists() for path in files) and not find_line(study, files).exists():
+            measure_pair(study, workload, files)
+
+
+def list_pairs(study: Study) -> list[tuple[int, int, int]]:
+    """Returns replicate, rewinding step and rounds of each pair."""
+    return list(itertools.product(range(study.num_replicates), study.rewind_steps, (0, *study.rounds)))
+
+
+def find_line(study: Study, files: list[Path]) -> Path:
+    """Returns the file that keeps what was found between two trained copies."""
+    look = LOOKS[study.model]
+    return files[0].with_name(f"line-{look.num_points}-{look.num_test_images}-{look.num_statistics_images}.json")
+
+
+def write_study(study: Study, folder: Path) -> None:
+    """Writes and draws what has been measured of a study."""
     found: dict[tuple[int, int], dict[int, dict[str, Any]]] = {}
-    num_missing = 0
-    for replicate in range(study.num_replicates):
-        for rewind_step in study.rewind_steps:
-            for num_rounds in (0, *study.rounds):
-                files = find_pair(folder, study, replicate, rewind_step, num_rounds)
-                if all(path.exists() for path in files):
-                    figures = measure_pair(study, workload, files)
-                    found.setdefault((rewind_step, num_rounds), {})[replicate] = figures
-                else:
-                    num_missing += 1
-    rows = [summarise(study, found, *place) for place in sorted(found)]
-    payload = {"study": asdict(study), "look": asdict(LOOKS[study.model]), "num_missing_pairs": num_missing}
-    path = write_results(f"connectivity_{study.model.replace('-', '_')}", {**payload, "rows": rows})
-    draw(path.parent)
+    for replicate, rewind_step, num_rounds in list_pairs(study):
+        line = find_line(study, find_pair(folder, study, replicate, rewind_step, num_rounds))
+        if line.exists():
+            found.setdefault((rewind_step, num_rounds), {})[replicate] = load_results(line)
+    payload = {
+        "study": asdict(study),
+        "look": asdict(LOOKS[study.model]),
+        "num_missing_pairs": len(list_pairs(study)) - sum(map(len, found.values())),
+        "rows": [summarise(study, found, *place) for place in sorted(found)],
+    }
+    draw(write_results(f"connectivity_{study.model.replace('-', '_')}", payload).parent)
 
 
-def measure_pair(study: Study, workload: Workload, files: list[Path]) -> dict[str, Any]:
-    """Returns what is found on the line between two trained copies, from a file beside them when it has been walked."""
+def measure_pair(study: Study, workload: Workload, files: list[Path]) -> None:
+    """Walks the line between two trained copies and keeps what it finds."""
     look, data = LOOKS[study.model], workload.data
-    kept = files[0].with_name(f"line-{look.num_points}-{look.num_test_images}-{look.num_statistics_images}.json")
-    if kept.exists():
-        return load_results(kept)
     images, targets = (tensor[: look.num_test_images].split(BATCH) for tensor in (data.test_inputs, data.test_targets))
     chosen = TensorBatches(data.train_inputs, data.train_targets, BATCH, derive_seed(0, "statistics")).from_step(0)
     first, second = (load_state(path) for path in files)
@@ -244,10 +260,8 @@ def measure_pair(study: Study, workload: Workload, files: list[Path]) -> dict[st
     )
     weights = [first[name] for name in find_prunable_weights(model)]
     density = sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
-    figures = {**found, "density": density}
-    save_results(figures, kept)
+    save_results({**found, "density": density}, find_line(study, files))
     print(files[0].parent, f"instability {found['instability']:.4f}, barrier {found['barrier']:.4f}", flush=True)
-    return figures
 
 
 def summarise(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from claims_tables import CLAIMS_TABLES
+from connectivity_tables import CONNECTIVITY_TABLES
 from early_bird_tables import EARLY_BIRD_TABLES
 from table_parts import ROOT, format_interval, load, make_table
 
@@ -355,6 +356,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "score-worth-language": lambda: tabulate_worth("smollm2-135m", "loss", "global", "row"),
     "score-worth-language-verdicts": lambda: tabulate_verdicts("smollm2-135m"),
     **CLAIMS_TABLES,
+    **CONNECTIVITY_TABLES,
     **EARLY_BIRD_TABLES,
 }
 

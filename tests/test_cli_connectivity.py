@@ -69,7 +69,7 @@ def test_copies_share_k_steps_and_then_part(tmp_path: Path, capsys: Output) -> N
 def test_what_is_trained_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     train, calls = WorkloadSubject.train, []
 
-    def train_three_times(subject: WorkloadSubject, *arguments: Any, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any
+    def train_three_times(subject: WorkloadSubject, *arguments: Any, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - as they come
         calls.append(settings)
         if len(calls) == 4:
             raise KeyboardInterrupt

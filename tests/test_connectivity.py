@@ -492,8 +492,8 @@ def test_a_search_that_was_killed_goes_on(tmp_path: Path) -> None:
         return 1 / (1 + step)
 
     with pytest.raises(KeyboardInterrupt, match="killed"):
-        find_stable_rewinding_step(measure, 200, path=path, subject={"name": "a"})
-    found = find_stable_rewinding_step(measure, 200, path=path, subject={"name": "a"})
+        find_stable_rewinding_step(measure, 200, path=path, subject={"name": ("a",)})
+    found = find_stable_rewinding_step(measure, 200, path=path, subject={"name": ("a",)})
     assert found == find_stable_rewinding_step(lambda step: 1 / (1 + step), 200)
     assert len(calls) == found["num_evaluations"] + 1  # the one that was killed
     with pytest.raises(ValueError, match="must be continued with what it was begun with"):

@@ -1,5 +1,6 @@
 """From which step on training is stable to its own noise: a search by bisection over rewinding steps."""
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
@@ -222,7 +223,7 @@ def _load(path: Path | None, subject: Mapping[str, Any] | None) -> dict[int, flo
     stored = read_json(path)
     if not isinstance(stored, dict) or not isinstance(stored.get("evaluations"), dict):
         raise ValueError(f"{path} must be the file of a search, but has no evaluations; name another file")
-    if stored.get("subject") != (None if subject is None else dict(subject)):
+    if stored.get("subject") != json.loads(json.dumps(subject)):  # tuples are lists in the file
         raise ValueError(
             f"{path} must be continued with what it was begun with, but holds evaluations of {stored.get('subject')}, "
             f"not of {subject}; name another file"

@@ -2,14 +2,13 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
-from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets._core.parameters import clean_name, identify, unwrap
 from lottery_tickets._core.performance import Measurement, Performance, measuring
@@ -17,7 +16,6 @@ from lottery_tickets._core.resuming import move_batch
 from lottery_tickets._core.running import run_with
 
 State = Mapping[str, Tensor]
-WIDEST: Final = torch.float32  # narrower dtypes are mixed in this one, and rounded once
 
 
 @final
@@ -70,7 +68,6 @@ class Line:
             ValueError: When a loader is empty, or the metric has no meaning for the data.
         """
         data = dataloader if statistics_dataloader is None else statistics_dataloader
-        check_restartable(data)
 
         def run(inner: nn.Module) -> Performance:
             _recompute_statistics(inner, data, measurement)
@@ -95,9 +92,8 @@ def _mix(first: Tensor, second: Tensor, alpha: float, own: Tensor) -> Tensor:
         return mixed.copy_(first.detach())
     if alpha == 1 or not is_mixed:
         return mixed.copy_(second.detach())
-    wide = torch.promote_types(first.dtype, WIDEST)
-    start, end = first.detach().to(own.device, wide), second.detach().to(own.device, wide)
-    return mixed.copy_(torch.lerp(start, end, alpha))
+    # torch.lerp computes narrow dtypes in float32 and rounds once.
+    return mixed.copy_(torch.lerp(first.detach().to(own.device), second.detach().to(own.device), alpha))
 
 
 def _list_state(model: nn.Module) -> dict[str, Tensor]:
