@@ -417,6 +417,8 @@ def test_wrong_arguments_are_refused() -> None:
         compute_linear_connectivity(model, data, state)
     with pytest.raises(ValueError, match="trainer_fn, which alone goes with mask"):
         compute_linear_connectivity(model, data, state, state, num_replicates=3)
+    with pytest.raises(ValueError, match="trainer_fn, which alone goes with mask, rewind_epoch"):
+        compute_linear_connectivity(model, data, state, state, train_dataloader=loader)
     with pytest.raises(ValueError, match="there must be no first and second"):
         compute_linear_connectivity(model, loader, state, state, trainer_fn=train)
     with pytest.raises(TypeError, match="first must be a state dict of tensors by name, got a Sequential"):
