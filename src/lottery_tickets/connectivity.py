@@ -155,8 +155,8 @@ def compute_linear_connectivity(
         is_for_training = mask is not None or train_dataloader is not None or num_replicates != 1 or rewind_epoch != 0
         if first is None or second is None or is_for_training:
             raise ValueError(
-                "there must be two states, first and second, or a trainer_fn, which alone goes with mask, rewind_epoch, "
-                "num_replicates and train_dataloader; pass model.state_dict() of two trained networks, or a trainer_fn"
+                "there must be two states, first and second, or a trainer_fn, which alone goes with mask, rewind_epoch,"
+                " num_replicates and train_dataloader; pass model.state_dict() of two trained networks, or a trainer_fn"
             )
         pairs = [look.walk(model, first, second, progress=progress)]
         return _sum_up(pairs, {**settings, "num_epochs": None, "rewind_epoch": None, "sparsity": None})
