@@ -4,6 +4,7 @@ from lottery_tickets.connectivity import compute_linear_connectivity
 from lottery_tickets.controls import create_random_mask, reinitialise_, shuffle_mask
 from lottery_tickets.convergence import ConvergenceRule, detect_early_bird_convergence
 from lottery_tickets.early_bird import compute_early_bird_tickets
+from lottery_tickets.evaluation import compute_lottery_ticket_quality
 from lottery_tickets.holding import apply_mask, compute_sparsity, hold_mask, masked, remove_mask
 from lottery_tickets.imp_wrapper import compute_iterative_magnitude_pruning
 from lottery_tickets.importance import Importance
@@ -15,20 +16,24 @@ from lottery_tickets.importance_scoring import (
     compute_taylor_importance,
     create_importance_mask,
 )
-from lottery_tickets.magnitude_pruning import compute_layerwise_magnitude_ticket, create_magnitude_mask
 from lottery_tickets.landscape import compute_loss_landscape
+from lottery_tickets.magnitude_pruning import compute_layerwise_magnitude_ticket, create_magnitude_mask
 from lottery_tickets.masks import Mask, as_mask
 from lottery_tickets.movement import record_movement
+from lottery_tickets.overlap import compute_overlap_matrix, compute_ticket_overlap
 from lottery_tickets.pruning_scores import (
     compute_grasp_importance,
     compute_snip_importance,
     compute_wanda_importance,
 )
+from lottery_tickets.recommendations import recommend_settings
+from lottery_tickets.robustness import compute_pruning_robustness
 from lottery_tickets.schedules import PruningSchedule
 from lottery_tickets.stable_rewinding import compute_stable_rewinding_epoch, find_stable_rewinding_step
 from lottery_tickets.storage import load_results, save_results
 from lottery_tickets.synflow import compute_synflow_importance
 from lottery_tickets.utils import compute_histogram_quantile, ensure_deterministic_pruning
+from lottery_tickets.validation import validate_pruning_correctness
 from lottery_tickets.watcher import EarlyBirdWatcher
 
 __all__ = [
@@ -48,13 +53,17 @@ __all__ = [
     "compute_iterative_magnitude_pruning",
     "compute_layerwise_magnitude_ticket",
     "compute_linear_connectivity",
+    "compute_loss_landscape",
+    "compute_lottery_ticket_quality",
     "compute_magnitude_importance",
+    "compute_overlap_matrix",
+    "compute_pruning_robustness",
     "compute_snip_importance",
     "compute_sparsity",
     "compute_stable_rewinding_epoch",
     "compute_synflow_importance",
-    "compute_loss_landscape",
     "compute_taylor_importance",
+    "compute_ticket_overlap",
     "compute_wanda_importance",
     "create_importance_mask",
     "create_magnitude_mask",
@@ -65,9 +74,11 @@ __all__ = [
     "hold_mask",
     "load_results",
     "masked",
+    "recommend_settings",
     "record_movement",
     "reinitialise_",
     "remove_mask",
     "save_results",
     "shuffle_mask",
+    "validate_pruning_correctness",
 ]
