@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lottery_tickets._core.checks import check_restartable
+from lottery_tickets._core.data_order import ordered_by
 from lottery_tickets._core.determinism import derive_seed, seeded
 from lottery_tickets._core.performance import Measurement, measure
 from lottery_tickets._core.restoring import restoring
-from lottery_tickets._core.resuming import reseeded
 from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
 from lottery_tickets._core.trainer_function import TrainerFunction, train_epochs
 from lottery_tickets.controls import check_reinitialisable, reinitialise_, shuffle_mask
@@ -134,7 +134,7 @@ class Retraining:
         if branch != "dense":
             hold_mask(model, shuffle_mask(mask, seeds[branch]) if branch in SCRAMBLED else mask)
         try:
-            with seeded(seeds["data order"]), reseeded(data, seeds["data order"]):
+            with ordered_by(data, seeds["data order"]):
                 train_epochs(self.trainer_fn, model, data, self.num_epochs)
         finally:
             remove_mask(model)

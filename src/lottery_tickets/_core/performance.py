@@ -16,9 +16,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from lottery_tickets._core.checks import check_restartable
-from lottery_tickets._core.determinism import seeded
+from lottery_tickets._core.data_order import ordered_by
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.resuming import count_samples, move_batch, reseeded
+from lottery_tickets._core.resuming import count_samples, move_batch
 from lottery_tickets._core.running import evaluating
 
 MetricFunction = Callable[[nn.Module, Iterable[Any]], float]
@@ -137,7 +137,7 @@ def measuring(model: nn.Module, dataloader: Iterable[Any], seed: int = 0) -> Ite
         TypeError: When `dataloader` is an iterator, which is used up after one pass.
     """
     check_restartable(dataloader)
-    with seeded(seed), reseeded(dataloader, seed), evaluating(model), torch.no_grad():
+    with ordered_by(dataloader, seed), evaluating(model), torch.no_grad():
         yield
 
 

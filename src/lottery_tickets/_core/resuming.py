@@ -1,6 +1,5 @@
 """Batches in an order that is a function of seed and position; moved to a device, cut into pieces."""
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, final
@@ -118,19 +117,6 @@ def find_generators(dataloader: object) -> list[torch.Generator]:
     inner = getattr(getattr(dataloader, "batch_sampler", None), "sampler", None)
     found = [getattr(owner, "generator", None) for owner in (dataloader, sampler, inner)]
     return list({id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values())
-
-
-@contextlib.contextmanager
-def reseeded(dataloader: object, seed: int) -> Iterator[None]:
-    """Within the block the generators that a data loader has of its own are seeded; afterwards they are as before."""
-    own = [(generator, generator.get_state()) for generator in find_generators(dataloader)]
-    for generator, _ in own:
-        generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        for generator, state in own:
-            generator.set_state(state)
 
 
 def move_batch(batch: Any, device: torch.device) -> Any:  # noqa: ANN401 - any batch
