@@ -11,6 +11,7 @@ from typing import Any
 from claims_tables import CLAIMS_TABLES
 from connectivity_tables import CONNECTIVITY_TABLES
 from early_bird_tables import EARLY_BIRD_TABLES
+from landscape_tables import LANDSCAPE_TABLES
 from table_parts import ROOT, format_interval, load, make_table
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -359,6 +360,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **CONNECTIVITY_TABLES,
     **EARLY_BIRD_TABLES,
 }
+    **LANDSCAPE_TABLES,
 
 
 if __name__ == "__main__":
