@@ -11,7 +11,7 @@ from plain_landscape import normalise
 from torch import Tensor, nn
 
 from lottery_tickets import Mask, create_magnitude_mask
-from lottery_tickets._core.directions import BLOCK_SIZE, MovedWeights
+from lottery_tickets._core.directions import MovedWeights
 from lottery_tickets._core.parameters import find_filtered_weights
 from tests.scored_models import make_convolutions, make_language_model, make_mlp
 
@@ -231,7 +231,7 @@ def test_extra_memory_is_one_weight_and_a_few_blocks() -> None:
         peaks.append(tracker.peak_bytes - before)
     largest = 4_000_000
     assert largest <= peaks[0] < 1.01 * largest
-    assert largest < peaks[1] < largest + 8 * 4 * BLOCK_SIZE
+    assert largest < peaks[1] < 1.6 * largest  # a block is a fifteenth of it, and a few are alive
 
 
 WRONG: Mapping[str, dict[str, Any]] = {

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
@@ -32,7 +33,8 @@ def draw_loss_landscape(results: Mapping[str, Any]) -> Figure:
 
     Args:
         results: As `compute_loss_landscape` returns and `save_results` stores them; read are `mode`, `x`, `y`,
-            `losses`, `accuracies`, `centre`, and, where they are there, `seeds`, `num_nonfinite` and `network`.
+            `losses`, `accuracies`, `centre`, and, where they are there, `settings`, `num_nonfinite`, `num_measured` and
+            `network`.
 
     Raises:
         ValueError: When there is no point.
@@ -45,9 +47,8 @@ def draw_loss_landscape(results: Mapping[str, Any]) -> Figure:
     if min(losses.shape) > 1:
         axes = figure.add_subplot()
         _draw_contours(figure, axes, x, y, losses)
-        seeds = results.get("seeds", {})
-        axes.set_xlabel(_label("x", seeds))
-        axes.set_ylabel(_label("y", seeds))
+        axes.set_xlabel("x: along a random direction, in lengths of the weights")
+        axes.set_ylabel("y: along another")
     else:
         _draw_curves(figure, results, x if len(x) >= len(y) else y, losses.ravel())
     figure.suptitle(_describe(results, losses), fontsize="medium")
@@ -58,15 +59,12 @@ def _to_array(rows: Rows) -> Values:
     return np.array([[math.nan if value is None else value for value in row] for row in rows], dtype=float)
 
 
-def _label(axis: str, seeds: Mapping[str, int]) -> str:
-    seed = f", seed {seeds[axis]}" if axis in seeds else ""
-    return f"{axis}: along a random direction{seed}"
-
-
 def _describe(results: Mapping[str, Any], losses: Values) -> str:
     name = results.get("network", "loss landscape")
     centre = results["centre"]["loss"]
     parts = [f"{name}: loss at the centre {'not finite' if centre is None else format(centre, '.4g')}"]
+    if results["mode"] == "plane" and "settings" in results:
+        parts.append(f"seed {results['settings']['seed']}")
     if results.get("num_nonfinite"):
         parts.append(f"{results['num_nonfinite']} of {losses.size} points not finite")
     if results.get("num_measured", losses.size) < losses.size:
@@ -76,10 +74,10 @@ def _describe(results: Mapping[str, Any], losses: Values) -> str:
 
 def _draw_contours(figure: Figure, axes: Axes, x: Values, y: Values, losses: Values) -> None:
     axes.set_facecolor(MISSING)
-    levels = _choose_levels(losses)
+    levels, norm = _choose_levels(losses)
     if len(levels):
         shown = np.ma.masked_invalid(losses)
-        filled = axes.contourf(x, y, shown, levels=levels, cmap="viridis", extend="both")
+        filled = axes.contourf(x, y, shown, levels=levels, norm=norm, cmap="viridis", extend="both")
         lines = axes.contour(x, y, shown, levels=levels[::NUM_LABELLED], colors="white", linewidths=0.8)
         axes.clabel(lines, fmt="%.3g", fontsize="x-small")
         bar = figure.colorbar(filled, ax=axes, ticks=levels[::NUM_LABELLED])
@@ -93,17 +91,22 @@ def _draw_contours(figure: Figure, axes: Axes, x: Values, y: Values, losses: Val
     axes.set_ylim(y[0], y[-1])
 
 
-def _choose_levels(losses: Values) -> Values:
-    """Returns ascending levels from the lowest loss to that which most points stay below; none without a range."""
+def _choose_levels(losses: Values) -> tuple[Values, Normalize]:
+    """Returns ascending levels from the lowest loss to that which most points stay below, and their scale.
+
+    Without a range there is no level.
+    """
     known = losses[~np.isnan(losses)]
     if not known.size:
-        return known
+        return known, Normalize()
     low, high = float(known.min()), float(np.quantile(known, HIGHEST_SHARE))
     if high <= low:
         high = float(known.max())
     is_log = low > 0 and high / low >= LEAST_LOG_RATIO
     levels = np.geomspace(low, high, NUM_LEVELS) if is_log else np.linspace(low, high, NUM_LEVELS)
-    return levels if bool((np.diff(levels) > 0).all()) else known[:0]
+    if not bool((np.diff(levels) > 0).all()):
+        return known[:0], Normalize()
+    return levels, (LogNorm if is_log else Normalize)(levels[0], levels[-1])
 
 
 def _draw_curves(figure: Figure, results: Mapping[str, Any], places: Values, losses: Values) -> None:

@@ -26,7 +26,7 @@ def make_results(losses: Rows, **changes: Any) -> dict[str, Any]:  # noqa: ANN40
         "centre": {"loss": 0.1234567},
         "num_nonfinite": 0,
         "num_measured": num_x * num_y,
-        "seeds": {"x": 7, "y": 8},
+        "settings": {"seed": 7},
         **changes,
     }
     loaded: dict[str, Any] = json.loads(json.dumps(results, allow_nan=False))
@@ -59,8 +59,8 @@ def test_contours_are_of_the_losses_and_the_centre_is_marked(tmp_path: Path) -> 
     assert (list(np.asarray(centre.get_xdata())), list(np.asarray(centre.get_ydata()))) == ([0], [0])
     assert figure.axes[0].get_xlim() == (-1, 1)
     assert figure.axes[0].get_ylim() == (-2, 2)
-    assert figure.axes[0].get_xlabel() == "x: along a random direction, seed 7"
-    assert figure.get_suptitle() == "loss landscape: loss at the centre 0.1235"
+    assert figure.axes[0].get_xlabel() == "x: along a random direction, in lengths of the weights"
+    assert figure.get_suptitle() == "loss landscape: loss at the centre 0.1235; seed 7"
 
 
 def test_losses_that_differ_much_have_logarithmic_levels() -> None:
@@ -75,7 +75,7 @@ def test_missing_losses_are_left_out_and_said(tmp_path: Path) -> None:
     losses = make_bowl(1)
     losses[0][:4] = [None] * 4
     figure = draw_and_save(make_results(losses, num_nonfinite=4, num_measured=60, network="LeNet"), tmp_path)
-    words = "LeNet: loss at the centre 0.1235; 4 of 81 points not finite; 60 of 81 points measured"
+    words = "LeNet: loss at the centre 0.1235; seed 7; 4 of 81 points not finite; 60 of 81 points measured"
     assert figure.get_suptitle() == words
     assert find_levels(figure)[0] == pytest.approx(0.5)
 
@@ -88,7 +88,7 @@ def test_a_plane_without_differences_says_so(tmp_path: Path, value: float | None
 
 def test_a_line_is_a_curve_of_loss_and_of_accuracy(tmp_path: Path) -> None:
     losses: Rows = [[1.0, None, 0.5]]
-    results = make_results(losses, mode="line", accuracies=[[0.5, None, 0.75]], seeds={})
+    results = make_results(losses, mode="line", accuracies=[[0.5, None, 0.75]])
     figure = draw_and_save(results, tmp_path)
     loss, accuracy = figure.axes
     for axes, values in ((loss, [1, np.nan, 0.5]), (accuracy, [0.5, np.nan, 0.75])):
