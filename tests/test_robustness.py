@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets import apply_mask, compute_pruning_robustness, create_magnitude_mask, load_results, save_results
+from lottery_tickets._core import selection
 from lottery_tickets._core.selection import Ranking, select_largest
 from lottery_tickets.robustness import SPARSITY_LEVELS, RobustnessPoint, _sum_up
 
@@ -84,13 +85,28 @@ def test_a_ranking_draws_what_the_selector_draws(dtype: torch.dtype) -> None:
         assert all(torch.equal(a, b) for a, b in zip(ranking.keep(num_kept), expected, strict=True))
 
 
-def test_weights_are_counted_once_for_all_levels() -> None:
+def test_weights_are_counted_once_for_all_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+
+    def count(magnitudes: Any, kernels: Any, bracket: Any) -> Any:  # noqa: ANN401 - handed on
+        passes.append(bracket)
+        return count_pass(magnitudes, kernels, bracket)
+
+    count_pass = selection._count_pass
+    monkeypatch.setattr(selection, "_count_pass", count)
     ranking = Ranking([torch.randn(1000)])
-    ranking.keep(500)
-    counted = len(ranking._counted)
-    ranking.keep(500)
-    ranking.keep(499)
-    assert len(ranking._counted) <= counted + 1  # the pass over all weights is not made again
+    for num_kept in (500, 500, 499, 100):
+        ranking.keep(num_kept)
+    assert len(passes) == len(set(passes))  # of which one is over all weights
+
+
+def test_layers_of_one_shape_get_random_masks_of_their_own() -> None:
+    model = nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 20))
+    batch = (torch.randn(4, 20), torch.randint(20, (4,)))
+    found = compute_pruning_robustness(model, batch, [0.5], curves=["random"], return_masks=True)
+    assert found["masks"] is not None
+    [mask] = found["masks"]["random"]
+    assert not torch.equal(mask["0.weight"], mask["1.weight"])
 
 
 def test_full_sparsity_and_none() -> None:
