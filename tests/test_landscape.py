@@ -429,6 +429,7 @@ DIFFERENT: dict[str, tuple[str, Callable[[], nn.Module], Sequence[Any], dict[str
     "mask": ("differs in mask_sha256;", make_mlp, PAIRS, {"mask": {"0.weight": torch.ones(7, 5)}}),
     "line": ("differs in mode", make_mlp, PAIRS, {"end_state": make_mlp().state_dict()}),
     "less data": ("must be a landscape on the same data, but .* over 12 .* over 10", make_mlp, PAIRS[:2], {}),
+    "the same data twice": ("the same data, but .* over 12 .* over 24", make_mlp, [*PAIRS, *PAIRS], {}),
     "other data": ("must be a landscape on the same data", make_mlp, [(i + 1, t) for i, t in PAIRS], {}),
 }
 
