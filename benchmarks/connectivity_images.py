@@ -93,7 +93,7 @@ class Study:
 STUDIES: Final = {
     study.model: study
     for study in (
-        Study("lenet-300-100", 6000, (0, 60, 600), (3, 6), 60, 5, "adam", 1.2e-3),
+        Study("lenet-300-100", 6000, (0,), (3, 6), 60, 5, "adam", 1.2e-3),
         Study("resnet-20", 500, (0, 15, 50, 125, 250), (3,), 64, 4, "sgd", 0.03),
     )
 }

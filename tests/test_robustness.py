@@ -148,6 +148,8 @@ def test_the_three_figures_on_hand_made_curves() -> None:
 def test_a_crossing_is_where_the_line_between_two_levels_crosses() -> None:
     metrics = _sum_up({"magnitude": points((0.4, 0.8), (0.6, 0.2), (0.8, 0.7))}, 0.05, 0.5)
     assert metrics["critical_sparsity"] == pytest.approx(0.5)
+    touching = {"magnitude": points((0.4, 0.5), (0.6, 0.5), (0.8, 0.3))}
+    assert _sum_up(touching, 0.05, 0.5)["critical_sparsity"] == pytest.approx(0.6)  # at 0.5 it is not below it yet
     assert _sum_up({"magnitude": points((0.4, 0.25))}, 0.05, 0.5)["critical_sparsity"] == pytest.approx(
         0.4 * 0.5 / 0.75
     )
