@@ -224,6 +224,8 @@ def test_bad_input() -> None:
         compute_lottery_ticket_quality(model, mask, data, trainer_fn=train, num_replicates=0)
     with pytest.raises(ValueError, match="starting_weights must be a state of this model"):
         compute_lottery_ticket_quality(model, mask, data, trainer_fn=train, starting_weights={})
+    with pytest.raises(TypeError, match="trainer_fn must be a function of model, dataloader and epochs, got 3"):
+        compute_lottery_ticket_quality(model, mask, data, trainer_fn=3)  # type: ignore[arg-type]
     hold_mask(model, mask)
     with pytest.raises(ValueError, match="the model must hold no mask"):
         compute_lottery_ticket_quality(model, mask, data, trainer_fn=train)

@@ -3,6 +3,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -107,6 +108,13 @@ def test_layers_of_one_shape_get_random_masks_of_their_own() -> None:
     assert found["masks"] is not None
     [mask] = found["masks"]["random"]
     assert not torch.equal(mask["0.weight"], mask["1.weight"])
+
+
+def test_levels_may_be_an_array_or_a_tensor() -> None:
+    model, batch = make_mlp(), make_batch()
+    expected = compute_pruning_robustness(model, batch, [0.0, 0.5, 1.0])
+    for levels in (np.linspace(0, 1, 3), torch.linspace(0, 1, 3), (1, 0, 0.5, 0.5)):
+        assert compute_pruning_robustness(model, batch, levels) == expected  # type: ignore[arg-type]
 
 
 def test_full_sparsity_and_none() -> None:

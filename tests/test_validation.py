@@ -207,3 +207,7 @@ def test_bad_input() -> None:
         validate_pruning_correctness(model, 3, data, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"tolerance must lie in \[0, 1\], the share that may be lost, got 5"):
         validate_pruning_correctness(model, prune(model)[0], data, None, tolerance=5)
+    with pytest.raises(TypeError, match=r"original_performance must be a number or None, got '0\.9'"):
+        validate_pruning_correctness(model, prune(model)[0], data, "0.9")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="original_performance must be finite, got nan"):
+        validate_pruning_correctness(model, prune(model)[0], data, float("nan"))

@@ -153,13 +153,15 @@ def compute_lottery_ticket_quality(
     }
 
 
-def _plan_retraining(trainer_fn: TrainerFunction | None, options: dict[str, Any]) -> Retraining | None:
+def _plan_retraining(trainer_fn: Any, options: dict[str, Any]) -> Retraining | None:  # noqa: ANN401 - checked here
     if trainer_fn is None:
         if unused := sorted(options.keys() - {"seed"}):
             raise ValueError(
                 f"{', '.join(unused)} must come with a trainer_fn, which trains the ticket again; pass one"
             )
         return None
+    if not callable(trainer_fn):
+        raise TypeError(f"trainer_fn must be a function of model, dataloader and epochs, got {trainer_fn!r}")
     options["num_epochs"] = check_count("num_epochs", options.get("num_epochs", 1))
     options["num_replicates"] = check_count("num_replicates", options.get("num_replicates", 1))
     controls = options.get("controls", CONTROLS)

@@ -183,6 +183,8 @@ def compute_pruning_robustness(
 
 def _check_levels(given: object) -> list[float]:
     levels = SPARSITY_LEVELS if given is None else given
+    if isinstance(levels, Tensor | np.ndarray):
+        levels = levels.tolist()
     if not isinstance(levels, Sequence) or isinstance(levels, str) or not levels:
         raise ValueError(f"sparsity_levels must be a list of at least one number in [0, 1], got {given!r}")
     return sorted({check_sparsity(level, "global") or 0.0 for level in levels})

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Real
 from typing import Any, Final, final
 
 import torch
@@ -82,6 +83,7 @@ def validate_pruning_correctness(
     if not 0 <= tolerance <= 1:
         raise ValueError(f"tolerance must lie in [0, 1], the share that may be lost, got {tolerance}")
     _check_mapping(mask)
+    _check_original(original_performance)
     watch = _OutputWatch()
     with watch.on(model):
         found = measure(model, dataloader, Measurement(loss_fn, metric, higher_is_better))
@@ -107,6 +109,15 @@ def validate_pruning_correctness(
 def _check_mapping(mask: object) -> None:
     if not isinstance(mask, Mapping) or not all(isinstance(tensor, Tensor) for tensor in mask.values()):
         raise TypeError(f"a mask must be a mapping from parameter names to tensors, but got {type(mask).__name__}")
+
+
+def _check_original(value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"original_performance must be a number or None, got {value!r}; pass the metric before pruning")
+    if not math.isfinite(value):
+        raise ValueError(f"original_performance must be finite, got {value}; measure the model before pruning")
 
 
 def _leave_out(reason: str) -> Check:
