@@ -83,7 +83,7 @@ CASES: dict[str, Case] = {
 }
 
 
-def _state(model: nn.Module, factor: float) -> dict[str, Tensor]:
+def _scale(model: nn.Module, factor: float) -> dict[str, Tensor]:
     return {n: t * factor if t.is_floating_point() else t.clone() for n, t in model.state_dict().items()}
 
 
@@ -99,7 +99,10 @@ MEASUREMENTS: dict[str, Callable[[nn.Module, Loader, dict[str, Any]], object]] =
     ),
     "landscape": lambda model, data, options: lt.compute_loss_landscape(model, data, 2, **options),
     "landscape, line": lambda model, data, options: lt.compute_loss_landscape(
-        model, data, 2, end_state=_state(model, 2.0), **options
+        model, data, 2, end_state=_scale(model, 2.0), **options
+    ),
+    "connectivity": lambda model, data, options: lt.compute_linear_connectivity(
+        model, data, model.state_dict(), _scale(model, 1.1), num_points=3, **options
     ),
     "performance": lambda model, data, options: measure(model, data, Measurement(**options)),
 }
