@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lottery_tickets import Mask, compute_iterative_magnitude_pruning, compute_sparsity, hold_mask
 from lottery_tickets._core.states import copy_state, hash_state
-from lottery_tickets.experiments.caller_subject import TrainerFunction
+from lottery_tickets._core.trainer_function import TrainerFunction
 from lottery_tickets.imp_wrapper import AdamTrainer
 from lottery_tickets.results import PruningResults
 
