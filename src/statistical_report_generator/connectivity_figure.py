@@ -102,6 +102,9 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], threshold: float) -> None:
         )
     axes.axhline(POINTS * threshold, color=GREY, linewidth=1, linestyle="--", label=f"stable below {threshold:.0%}")
     axes.set_xscale("log")
+    if len(steps) == 1:  # or the shifts would look like steps
+        [place] = places.values()
+        axes.set_xlim(place / 2, place * 2)
     axes.xaxis.set_major_locator(FixedLocator(list(places.values())))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda _, position: f"{steps[position]:,}"))

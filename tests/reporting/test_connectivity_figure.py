@@ -53,3 +53,14 @@ def test_instability_has_a_line_a_network_and_zero_on_its_axis() -> None:
             draw_instability(panels)
     with pytest.raises(TypeError, match="must be an Interval or its dict, got 3"):
         draw_instability({"one": [{"step": 0, "network": "dense", "instability": 3}]})
+
+
+def test_networks_at_a_single_step_stand_beside_each_other() -> None:
+    interval = compute_t_interval([0.1, 0.2])
+    rows = [{"step": 0, "network": network, "instability": interval} for network in ("dense", "a", "b")]
+    axes = draw_instability({"one": rows}).axes[0]
+    low, high = axes.get_xlim()
+    places = [
+        float(np.asarray(line.get_xdata())[0]) for line in axes.get_lines() if line.get_marker() in {"o", "s", "^"}
+    ]
+    assert max(places) / min(places) < (high / low) ** 0.1
