@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from table_parts import load, make_table
+from table_parts import format_interval, load, make_table
+
+from statistical_report_generator.claims import assess_claims
 
 WORLDS = {
     "normal": "normal",
@@ -100,9 +102,34 @@ def tabulate_peeking() -> str:
     return make_table(("looks", "number", "levels", "as if each were the only one, %", "with `num_looks`, %"), *rows)
 
 
+def tabulate_lenet_verdicts() -> str:
+    """What can be claimed of the LeNet experiment, corrected for its levels."""
+    trainings = {"trainings": load("fashion_lenet")["trainings"]}
+    found = {moment: assess_claims(trainings, moment=moment)["levels"] for moment in ("early_stop", "end")}
+    rows = []
+    for early, end in zip(found["early_stop"], found["end"], strict=True):
+        cells = [cell for level in (early, end) for cell in describe_verdict(level)]
+        rows.append((f"{100 * early['density']:.1f} %", *cells))
+    heads = ("weights", "minus dense, points, early stop", "verdict", "minus dense, points, end", "verdict")
+    return make_table(heads, *rows)
+
+
+def describe_verdict(level: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns the difference to dense and the verdict of a level."""
+    verdict = level["verdict"]
+    more = level["more_runs"]
+    if verdict == "undecided" and more is not None:
+        amount = f"{more['bound']} {more['num']}".strip()
+        verdict += f", {amount} more run{'' if more['num'] == 1 else 's'}"
+    if level["winning"] == "winning":
+        verdict += ", winning"
+    return format_interval(level["ticket_minus_dense"], form="+.2f"), verdict
+
+
 CLAIMS_TABLES: dict[str, Callable[[], str]] = {
     "claims-false": tabulate_false_claims,
     "claims-false-matching": tabulate_false_matching,
     "claims-power": tabulate_power,
     "claims-peeking": tabulate_peeking,
+    "lenet-verdicts": tabulate_lenet_verdicts,
 }

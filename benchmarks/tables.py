@@ -12,6 +12,7 @@ from claims_tables import CLAIMS_TABLES
 from connectivity_tables import CONNECTIVITY_TABLES
 from early_bird_tables import EARLY_BIRD_TABLES
 from landscape_tables import LANDSCAPE_TABLES
+from measuring_tables import MEASURING_TABLES
 from table_parts import ROOT, format_interval, load, make_table
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -359,8 +360,9 @@ TABLES: dict[str, Callable[[], str]] = {
     **CLAIMS_TABLES,
     **CONNECTIVITY_TABLES,
     **EARLY_BIRD_TABLES,
-}
     **LANDSCAPE_TABLES,
+    **MEASURING_TABLES,
+}
 
 
 if __name__ == "__main__":
