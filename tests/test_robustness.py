@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lottery_tickets import apply_mask, compute_pruning_robustness, create_magnitude_mask, load_results, save_results
 from lottery_tickets._core import selection
 from lottery_tickets._core.selection import Ranking, select_largest
-from lottery_tickets.robustness import SPARSITY_LEVELS, RobustnessPoint, _sum_up
+from lottery_tickets.robustness import SPARSITY_LEVELS, RobustnessPoint, _draw_random, _sum_up
 
 from .scored_models import make_convolutions, make_language_model, make_mlp
 
@@ -84,6 +86,31 @@ def test_a_ranking_draws_what_the_selector_draws(dtype: torch.dtype) -> None:
     for num_kept in (0, 1, 17, 80, 81, 169, 170):
         expected = select_largest(scores, num_kept)
         assert all(torch.equal(a, b) for a, b in zip(ranking.keep(num_kept), expected, strict=True))
+
+
+@given(st.integers(0, 200), st.integers(0, 2**31), st.integers(0, 2**31))
+def test_a_guess_right_or_wrong_never_changes_a_ranking(num_kept: int, first: int, second: int) -> None:
+    scores = [torch.randn(120, generator=torch.Generator().manual_seed(first)), torch.zeros(80)]
+    least, greatest = sorted(min(end, 0x7F7FFFFF) for end in (first, second))
+    expected = Ranking(scores).keep(num_kept)
+    assert all(map(torch.equal, Ranking(scores).keep(num_kept, (least, greatest)), expected))
+
+
+@pytest.mark.parametrize("size", [1, 2, 100, 10_000])
+def test_the_guess_of_random_scores_is_a_pass_saved(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+
+    def count(*arguments: Any) -> Any:  # noqa: ANN401 - handed on
+        passes.append(arguments[2])
+        return count_pass(*arguments)
+
+    count_pass = selection._count_pass
+    monkeypatch.setattr(selection, "_count_pass", count)
+    for seed in range(10):
+        _draw_random({"w": torch.empty(size)}, seed, 0.5)
+    assert len(passes) <= 25  # two each for float32 without a guess or with a wide one, and few are wrong
+    if size == 10_000:
+        assert all(bracket.hi - bracket.lo < 2**27 for bracket in passes[:10])
 
 
 def test_weights_are_counted_once_for_all_levels(monkeypatch: pytest.MonkeyPatch) -> None:

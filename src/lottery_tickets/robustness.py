@@ -1,5 +1,6 @@
 """How much pruning a trained model bears without retraining: by magnitude, beside random masks."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -218,8 +219,9 @@ def _rank_magnitudes(weights: Mapping[str, Tensor], scope: str) -> Draw:
 def _draw_random(weights: Mapping[str, Tensor], seed: int, sparsity: float) -> Mask:
     bits: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        scores = _draw_scores(weight.numel(), derive_seed(seed, "random mask", name))
-        [bits[name]] = Ranking([scores]).keep(weight.numel() - round(sparsity * weight.numel()))
+        size = weight.numel()
+        scores = _draw_scores(size, derive_seed(seed, "random mask", name))
+        [bits[name]] = Ranking([scores]).keep(size - round(sparsity * size), _guess_pattern(sparsity, size))
     return _make_mask(bits, weights, {"method": "random", "sparsity": sparsity, "scope": "layer", "seed": seed})
 
 
@@ -228,6 +230,13 @@ def _draw_scores(num_weights: int, seed: int) -> Tensor:
     words = np.random.PCG64(seed).random_raw(-(-num_weights // 2)).view(np.uint32)[:num_weights]
     words &= np.uint32(RANDOM_BITS)
     return torch.from_numpy(words.view(np.float32))
+
+
+def _guess_pattern(sparsity: float, num_weights: int) -> tuple[int, int]:
+    """Returns where the threshold of uniform scores is, within four standard deviations."""
+    spread = 4 * math.sqrt(sparsity * (1 - sparsity) / max(1, num_weights)) + 1 / max(1, num_weights)
+    low, high = (min(max(sparsity + side * spread, 0.0), 1.0) for side in (-1, 1))
+    return int(low * RANDOM_BITS), int(high * RANDOM_BITS)
 
 
 def _make_mask(bits: Mapping[str, Tensor], weights: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> Mask:

@@ -109,14 +109,19 @@ class Ranking:
         """How many scores there are."""
         return self._magnitudes.num_elements
 
-    def keep(self, num_kept: int) -> list[Tensor]:
-        """Returns the packed bits of the `num_kept` largest, see `select_largest`."""
+    def keep(self, num_kept: int, guess: tuple[int, int] | None = None) -> list[Tensor]:
+        """Returns the packed bits of the `num_kept` largest, see `select_largest`.
+
+        Args:
+            num_kept: How many, from none to all.
+            guess: Bit patterns between which the smallest of them probably is; a wrong guess costs a pass, no more.
+        """
         greatest = self._magnitudes.infinity - 1
         if num_kept in {0, self.num_scores}:
             threshold = find_threshold(self._magnitudes, num_kept, self._kernels)
         else:
             threshold = find_kth_largest(
-                self._count, num_kept, least=0, greatest=greatest, num_bins=self._kernels.NUM_BINS
+                self._count, num_kept, least=0, greatest=greatest, num_bins=self._kernels.NUM_BINS, guess=guess
             )
         return _pack(self._magnitudes, self._kernels, threshold, num_kept)
 
