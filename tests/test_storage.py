@@ -18,10 +18,11 @@ from lottery_tickets import Mask, load_results, save_results
 from lottery_tickets._core import files
 from lottery_tickets._core.files import exclusive_lock, hash_file, write_json, write_whole
 from lottery_tickets.importance import Importance
-from lottery_tickets.storage import QUANTILES, summarise_tensor
+from lottery_tickets.storage import MASK_KEY, QUANTILES, summarise_tensor
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
+KEYS = st.text().filter(lambda key: key != MASK_KEY)
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=10)
 MASK = Mask.from_tensors({"w": torch.eye(3)}, {"seed": 1})
 
 
@@ -30,12 +31,20 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "results.json"
 
 
-@given(results=st.dictionaries(st.text(), VALUES))
+@given(results=st.dictionaries(KEYS, VALUES))
 @settings(max_examples=50, deadline=None)
 def test_json_values_come_back_exactly(tmp_path_factory: pytest.TempPathFactory, results: dict[str, Any]) -> None:
     path = tmp_path_factory.mktemp("results") / "results.json"
     save_results(results, path)
     assert load_results(path) == results
+
+
+def test_the_key_of_a_masks_file_is_refused_before_anything_is_written(path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="results must not use the key 'mask_file', which names a mask's file, but /a/0"
+    ):
+        save_results({"a": [{"mask_file": None}]}, path)
+    assert not path.exists()
 
 
 def test_tuples_paths_and_masks(path: Path) -> None:

@@ -32,7 +32,7 @@ def save_results(results: Mapping[str, Any], path: str | Path) -> None:
         path: Where to; an existing file is replaced.
 
     Raises:
-        ValueError: When a number is NaN or infinite; the message says where.
+        ValueError: When a number is NaN or infinite, or a key is "mask_file"; the message says where.
         TypeError: When a value is of a type that cannot be written.
     """
     target = Path(path)
@@ -68,6 +68,9 @@ def _to_json(value: Any, where: str, stem: str, masks: dict[str, Mask]) -> Any: 
         masks[name] = value
         return {MASK_KEY: name, "sparsity": value.sparsity}
     if isinstance(value, Mapping):
+        if MASK_KEY in value:  # it would come back as a mask, or not at all
+            place = where or "the top level"
+            raise ValueError(f"results must not use the key {MASK_KEY!r}, which names a mask's file, but {place} does")
         return {str(key): _to_json(item, f"{where}/{key}", stem, masks) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_to_json(item, f"{where}/{i}", stem, masks) for i, item in enumerate(value)]
