@@ -57,5 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lottery-tickets: {error}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
-        print("lottery-tickets: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        hint = "the same command goes on where it stopped if it keeps a folder, and begins anew if not"
+        print(f"lottery-tickets: interrupted; {hint}", file=sys.stderr)
         return INTERRUPTED

@@ -12,7 +12,7 @@ from unified_model_analysis.commands.networks import load_language_network, load
 from unified_model_analysis.commands.report import check_report_extra
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from lottery_tickets import Mask
     from lottery_tickets.workloads import Workload
@@ -28,7 +28,7 @@ class Evaluate:
 
     Without --start everything is post-hoc: it says what pruning costs the network as it is, and nothing about tickets.
     With --start the ticket is trained from those weights by the workload's recipe, beside the dense network and three
-    controls, and what can be claimed is said in words. See docs/evaluation.md.
+    controls, and what can be claimed is said in words; an interruption loses these trainings. See docs/evaluation.md.
 
     Attributes:
         results: A JSON file to write.
@@ -212,5 +212,5 @@ def _describe_robustness(robustness: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {name}: {'not reached' if value is None else f'{value:.3f}'}"
 
 
-def _show(value: "float | Tensor | None", form: str = ".4g") -> str:
+def _show(value: float | None, form: str = ".4g") -> str:
     return "not finite" if value is None else f"{value:{form}}"
