@@ -108,13 +108,24 @@ def test_changes_beside_the_mask_are_found_in_biases_and_buffers() -> None:
     assert report["unchanged"]["missing"] == sorted(original)
 
 
+def test_nan_where_nan_was_is_no_change_and_nan_where_it_was_not_is_one() -> None:
+    model, data = make_mlp(torch.float32), make_data()
+    model.register_buffer("unset", torch.tensor([torch.nan, 1.0]))
+    mask, original = prune(model)
+    report = validate_pruning_correctness(model, mask, data, None, original_weights=original)
+    assert report["unchanged"]["passed"]
+    model.get_buffer("unset")[1] = torch.nan
+    report = validate_pruning_correctness(model, mask, data, None, original_weights=original)
+    assert report["unchanged"]["tensors"] == {"unset": 1}
+
+
 def test_dead_layers_and_outputs() -> None:
     model, data = make_mlp(torch.float32), make_data()
     mask = Mask.from_tensors(
         {
             "0.weight": torch.ones(7, 5),
             "2.weight": torch.zeros(6, 7),
-            "4.weight": torch.tensor([[1.0] * 6, [0.0] * 6, [1.0] * 6]),
+            "4.weight": torch.tensor([[1.0] * 6, [0.0] * 6, [1.0, 0, 0, 0, 0, 0]]),
         }
     )
     apply_mask(model, mask)
@@ -211,3 +222,19 @@ def test_bad_input() -> None:
         validate_pruning_correctness(model, prune(model)[0], data, "0.9")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="original_performance must be finite, got nan"):
         validate_pruning_correctness(model, prune(model)[0], data, float("nan"))
+
+
+def test_an_output_that_is_not_finite_fails_even_where_the_loss_does_not_see_it() -> None:
+    model, data = make_mlp(torch.float32), make_data()
+    mask, _ = prune(model)
+    with torch.no_grad():
+        model.get_parameter("4.bias")[2] = torch.nan
+
+    def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        output: Tensor = model(batch[0])
+        return output[:, :2].square().mean()
+
+    report = validate_pruning_correctness(model, mask, data, None, loss_fn=loss_fn)
+    assert report["finite_outputs"]["loss"] is not None
+    assert "finite_outputs" in failed(report)
+    assert report["finite_outputs"]["num_nonfinite"] == 16
