@@ -6,34 +6,40 @@ from typing import Any, TypeVar
 
 import pytest
 from beartype import beartype
-from beartype.roar import BeartypeDecorHintPep3119Exception
+from beartype.roar import BeartypeDecorHintException
 from jaxtyping import install_import_hook
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 SOURCE = Path(__file__).parent / "src"
+PACKAGE = SOURCE / "lottery_tickets"
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-def _mechanisms() -> list[str]:
-    """Returns the modules of `_core` but the kernels: numba compiles functions, not their checked wrappers."""
-    paths = (SOURCE / "lottery_tickets" / "_core").rglob("*.py")
+def list_mechanisms() -> list[str]:
+    """Returns the modules in folders that no face hands a name on from, but the kernels.
+
+    A face is the `__init__.py` of a folder. What it hands on checks its arguments itself, with errors for people; numba
+    compiles functions, not their checked wrappers.
+    """
+    faces = "".join(face.read_text() for face in PACKAGE.rglob("__init__.py"))
+    paths = [path for path in PACKAGE.rglob("*/*.py") if path.name != "__init__.py"]
     names = [".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in paths]
-    return [name for name in names if ".kernels" not in name and not name.endswith("__init__")]
+    return [name for name in names if ".kernels." not in name and f"from {name} import" not in faces]
 
 
 def check_calls(function: Decorated) -> Decorated:
     """Returns the function with its calls checked; an annotation that only mypy can check leaves it as it is."""
     try:
         return beartype(function)
-    except BeartypeDecorHintPep3119Exception:  # a Protocol that is not runtime_checkable
+    except BeartypeDecorHintException:  # a Protocol that is not runtime_checkable; Self outside of its class
         return function
 
 
 # Arguments are checked once, at the public edge, with errors for people; below it, in the tests, each call is checked
 # against its annotation. The hook must be in place before the package is imported.
-install_import_hook(_mechanisms(), f"{__name__}.check_calls")
+install_import_hook(list_mechanisms(), f"{__name__}.check_calls")
 
 
 @pytest.fixture

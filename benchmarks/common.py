@@ -17,7 +17,8 @@ from typing import Any, TypedDict
 
 import torch
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 LIBRARIES = ("torch", "numpy", "numba", "lottery-tickets")
 
 
@@ -66,10 +67,16 @@ def measure_peak_extra_bytes(function: Callable[[], object]) -> int:
 
 
 def call_in_new_process(script: str, *arguments: str) -> str:
-    """Returns what a script prints, run with an allocator that returns large blocks to the system at once."""
+    """Returns what a module of this package prints, run with an allocator that returns large blocks at once.
+
+    Args:
+        script: The module's `__file__`.
+        arguments: What it is given.
+    """
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, script, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout  # noqa: S603 - ours
+    module = ".".join(Path(script).relative_to(ROOT).with_suffix("").parts)
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout  # noqa: S603 - ours
 
 
 def describe_machine() -> dict[str, Any]:

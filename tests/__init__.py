@@ -1,1 +1,1 @@
-"""Tests; the folders mirror src/lottery_tickets."""
+"""Tests; the folders mirror src."""

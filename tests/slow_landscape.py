@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets import compute_loss_landscape, landscape
-from lottery_tickets.landscape import LandscapeResults
+from lottery_tickets import compute_loss_landscape
+from lottery_tickets.landscape import surface
+from lottery_tickets.landscape.surface import LandscapeResults
 
 
 def measure_slowly(path: Path, seconds: float) -> LandscapeResults:
     """Measures 25 points and writes after each."""
-    landscape.SECONDS_BETWEEN_WRITES = 0.0  # type: ignore[misc] # for this test
+    surface.SECONDS_BETWEEN_WRITES = 0.0  # type: ignore[misc] # for this test
     generator = torch.Generator().manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     with torch.no_grad():

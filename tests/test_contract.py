@@ -10,7 +10,7 @@ from torch import nn
 
 import lottery_tickets
 from lottery_tickets import Mask, compute_iterative_magnitude_pruning, compute_layerwise_magnitude_ticket
-from lottery_tickets.scoring import ScoringArguments
+from lottery_tickets.scores.gradient_scores import ScoringArguments
 
 REQUIRED = inspect.Parameter.empty
 

@@ -14,20 +14,21 @@ from tqdm import tqdm
 
 from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.determinism import seeded
+from lottery_tickets._core.folders import load_state
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.parameters import Choices, find_prunable_weights
-from lottery_tickets._core.trainer_function import TrainerFunction
-from lottery_tickets._core.training import evaluate_batches
-from lottery_tickets.controls import check_reinitialisable
+from lottery_tickets._core.training.plain_loop import evaluate_batches
+from lottery_tickets._core.training.trainer_function import TrainerFunction
+from lottery_tickets._core.weights import Choices, find_prunable_weights
 from lottery_tickets.experiments import records
 from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
+from lottery_tickets.experiments.results import PruningResults, TrainingRow
 from lottery_tickets.experiments.run import run_experiment
+from lottery_tickets.experiments.schedules import PruningSchedule, Scope
 from lottery_tickets.experiments.steps import keep_all, prune_survivors
-from lottery_tickets.holding import masked
-from lottery_tickets.masks import Mask
-from lottery_tickets.results import PruningResults, TrainingRow
-from lottery_tickets.schedules import PruningSchedule, Scope
+from lottery_tickets.masks.controls import check_reinitialisable
+from lottery_tickets.masks.holding import masked
+from lottery_tickets.masks.mask import Mask
 
 
 def compute_iterative_magnitude_pruning(
@@ -185,13 +186,13 @@ def _run(
         raise
     tickets = [Training(0, level, "ticket") for level in range(plan.num_levels + 1)]
     masks = [records.load_mask(folder, ticket) for ticket in tickets]
-    model.load_state_dict(records.load_state(folder / tickets[-1].path / records.WEIGHTS))
+    model.load_state_dict(load_state(folder / tickets[-1].path / records.WEIGHTS))
     return {
         "simulated": False,
         "target_sparsity": plan.schedule.target_sparsity or 0.0,
         "masks": masks,
         "final_mask": masks[-1],
-        "rewind_state": records.load_state(folder / tickets[0].path / records.REWIND),
+        "rewind_state": load_state(folder / tickets[0].path / records.REWIND),
         "trainings": results["trainings"],
         "run_folder": str(folder) if keep else None,
     }

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.values import GRADIENT, MAGNITUDE, SQUARE, UNIT_MAGNITUDE, UNIT_SQUARE
-from lottery_tickets._core.parameters import Choices, find_prunable_weights
-from lottery_tickets._core.ranks import compute_ranks
-from lottery_tickets.importance import Importance
-from lottery_tickets.masks import Mask
-from lottery_tickets.scoring import Formula, NumSamples, ScoringArguments, make_options, score_gradients
-from lottery_tickets.selector import order_scores, select_mask
+from lottery_tickets._core.weights import Choices, find_prunable_weights
+from lottery_tickets.masks.mask import Mask
+from lottery_tickets.masks.selector import order_scores, select_mask
+from lottery_tickets.scores.gradient_scores import Formula, NumSamples, ScoringArguments, make_options, score_gradients
+from lottery_tickets.scores.importance import Importance
+from lottery_tickets.scores.ranks import compute_ranks
 
 FISHER: Final = Formula("mean of gradient^2", SQUARE)
 SALIENCY: Final = Formula("0.5 * mean of gradient^2 * w^2", SQUARE, lambda weight: 0.5 * weight.square())

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.bits import count_bits, unpack_bits
-from lottery_tickets._core.parameters import Choices, find_prunable_weights
-from lottery_tickets._core.scopes import find_collapsed
-from lottery_tickets.masks import Mask
-from lottery_tickets.selector import select_mask
+from lottery_tickets._core.selection.scopes import find_collapsed
+from lottery_tickets._core.weights import Choices, find_prunable_weights
+from lottery_tickets.masks.mask import Mask
+from lottery_tickets.masks.selector import select_mask
 
 
 class MagnitudeTicket(TypedDict):

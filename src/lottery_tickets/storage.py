@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.files import read_json, write_json
-from lottery_tickets.importance import Importance
-from lottery_tickets.masks import Mask
+from lottery_tickets.masks.mask import Mask
+from lottery_tickets.scores.importance import Importance
 
 QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 NUM_BINS: Final = 50

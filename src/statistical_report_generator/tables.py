@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from statistical_report_generator.statistics import BranchSummary, Interval
+from statistical_report_generator.inference.intervals import BranchSummary, Interval
 
 HEADINGS: Final = ("density", "branch", "test accuracy %", "minus dense, points", "taken at step")
 POINTS: Final = 100.0

@@ -10,12 +10,13 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from lottery_tickets._core.files import exclusive_lock, read_json, write_json
+from lottery_tickets._core.folders import hash_json, remove_leftovers, to_json_values
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.experiments import records, steps
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.results import RESULTS, collect_results
 from lottery_tickets.experiments.subjects import Subject
-from lottery_tickets.holding import hold_mask, remove_mask
+from lottery_tickets.masks.holding import hold_mask, remove_mask
 
 PLAN: Final = "plan.json"
 LOCK: Final = ".lock"
@@ -39,8 +40,8 @@ def open_run(run: Path, plan: ExperimentPlan) -> Iterator[None]:
         if path.exists():
             _compare_plans(path, said)
         else:
-            write_json(path, {**said, "plan_sha256": records.hash_json(said)})
-        records.remove_leftovers(run)
+            write_json(path, {**said, "plan_sha256": hash_json(said)})
+        remove_leftovers(run)
         yield
 
 
@@ -90,7 +91,7 @@ def run_training(run: Path, plan: ExperimentPlan, subject: Subject, training: Tr
     finally:
         remove_mask(model)
     facts = {
-        "plan_sha256": records.hash_json(plan.to_dict()),
+        "plan_sha256": hash_json(plan.to_dict()),
         "versions": records.list_versions(),
         "seeds": seeds,
         "num_weights": mask.num_weights,
@@ -115,7 +116,7 @@ def _keep(kept: dict[str, dict[str, Tensor]], model: nn.Module) -> None:
 def _compare_plans(path: Path, said: dict[str, Any]) -> None:
     stored = read_json(path)
     found = {name: stored.get(name) for name in said} if isinstance(stored, dict) else {}
-    differences = sorted(_find_differences(found, records.to_json_values(said)))
+    differences = sorted(_find_differences(found, to_json_values(said)))
     if differences:
         message = (
             f"{path.parent} must be continued with the settings and versions it was begun with, but these differ: "

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, Self, final
 
 from lottery_tickets._core.determinism import derive_seed
-from lottery_tickets.schedules import PruningSchedule
+from lottery_tickets.experiments.schedules import PruningSchedule
 
 Branch = Literal["ticket", "reinitialised", "shuffled", "random"]
 CONTROLS: Final[tuple[Branch, ...]] = ("reinitialised", "shuffled", "random")

@@ -9,10 +9,7 @@ replicate-0/level-03-ticket/
 ```
 """
 
-import hashlib
-import json
 import platform
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,50 +19,21 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from lottery_tickets._core.files import flush_to_disk, hash_file, read_json, read_tensors, write_json, write_tensors
-from lottery_tickets._core.states import hash_state
+from lottery_tickets._core.files import flush_to_disk, hash_file, read_json, write_json
+from lottery_tickets._core.folders import hash_json, save_state
 from lottery_tickets.experiments.plan import Training
-from lottery_tickets.masks import Mask
+from lottery_tickets.masks.mask import Mask
 
 MASK: Final = "mask.safetensors"
 WEIGHTS: Final = "weights.safetensors"
 REWIND: Final = "rewind.safetensors"
 RECORD: Final = "record.json"
-STATE_HASH: Final = "state_sha256"
 
 
 def list_versions() -> dict[str, str]:
     """Returns the versions that decide the bits of a result."""
     packages = {name: version(name) for name in ("lottery-tickets", "torch", "numpy")}
     return {"python": platform.python_version(), "machine": platform.machine(), **packages}
-
-
-def hash_json(value: object) -> str:
-    """Returns the SHA-256 of a JSON-able value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-def to_json_values(value: object) -> Any:  # noqa: ANN401 - JSON is anything
-    """Returns a value as JSON gives it back: tuples are lists."""
-    return json.loads(json.dumps(value, allow_nan=False))
-
-
-def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes a state with its hash."""
-    write_tensors(path, state, {STATE_HASH: hash_state(state)})
-
-
-def load_state(path: Path) -> dict[str, Tensor]:
-    """Returns the state that `save_state` wrote.
-
-    Raises:
-        ValueError: When the file is cut short or altered.
-    """
-    state, metadata = read_tensors(path)
-    if metadata.get(STATE_HASH) != hash_state(state):
-        message = f"{path} must match the hash it carries, but does not; delete its folder and run again, or restore it"
-        raise ValueError(message)
-    return state
 
 
 def save_training(
@@ -122,9 +90,3 @@ def load_mask(run: Path, training: Training) -> Mask:
 def is_finished(run: Path, training: Training) -> bool:
     """Returns whether the training's folder stands."""
     return (run / training.path).is_dir()
-
-
-def remove_leftovers(run: Path) -> None:
-    """Deletes what writes that were cut off have left aside."""
-    for leftover in [*run.glob("**/.*.part")]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)

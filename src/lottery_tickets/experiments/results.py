@@ -1,14 +1,45 @@
 """The results of an experiment, collected from the records of its trainings."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
+
+from torch import Tensor
 
 from lottery_tickets._core.files import hash_file
+from lottery_tickets._core.folders import to_json_values
 from lottery_tickets.experiments import records
 from lottery_tickets.experiments.plan import ExperimentPlan
+from lottery_tickets.masks.mask import Mask
 
 RESULTS: Final = "results.json"
 SCHEMA: Final = "lottery-tickets experiment 1"
+
+
+class TrainingRow(TypedDict):
+    """One training of an experiment.
+
+    `history` holds `end` and, with our own trainer, `early_stop` and `curve`: JSON-able figures.
+    """
+
+    replicate: int
+    level: int
+    branch: str
+    num_weights: int
+    num_kept: int
+    density: float
+    history: dict[str, Any]
+
+
+class PruningResults(TypedDict):
+    """What `compute_iterative_magnitude_pruning` returns."""
+
+    simulated: bool
+    target_sparsity: float
+    masks: list[Mask]
+    final_mask: Mask
+    rewind_state: dict[str, Tensor] | None
+    trainings: list[TrainingRow]
+    run_folder: str | None
 
 
 def collect_results(run: Path, plan: ExperimentPlan) -> dict[str, Any]:
@@ -34,7 +65,7 @@ def collect_results(run: Path, plan: ExperimentPlan) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "simulated": False,
-        "plan": records.to_json_values(plan.to_dict()),
+        "plan": to_json_values(plan.to_dict()),
         "versions": records.list_versions(),
         "records": hashes,
         "trainings": rows,

@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lottery_tickets._core.selection import select_largest
-from lottery_tickets._core.zeroing import zero_pruned_
-from lottery_tickets.controls import shuffle_mask
+from lottery_tickets._core.folders import load_state
+from lottery_tickets._core.selection.largest import select_largest
+from lottery_tickets._core.selection.zeroing import zero_pruned_
 from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
-from lottery_tickets.experiments.records import REWIND, WEIGHTS, load_mask, load_state
-from lottery_tickets.masks import Mask
-from lottery_tickets.schedules import PruningSchedule
+from lottery_tickets.experiments.records import REWIND, WEIGHTS, load_mask
+from lottery_tickets.experiments.schedules import PruningSchedule
+from lottery_tickets.masks.controls import shuffle_mask
+from lottery_tickets.masks.mask import Mask
 
 
 def prune_survivors(state: Mapping[str, Tensor], mask: Mask, schedule: PruningSchedule, level: int) -> Mask:

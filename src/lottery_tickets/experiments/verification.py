@@ -10,12 +10,13 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits
 from lottery_tickets._core.files import hash_file, read_json
+from lottery_tickets._core.folders import hash_json, load_state
 from lottery_tickets._core.states import hash_state
 from lottery_tickets.experiments import records, steps
 from lottery_tickets.experiments.engine import PLAN
 from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
 from lottery_tickets.experiments.results import RESULTS, collect_results
-from lottery_tickets.masks import Mask
+from lottery_tickets.masks.mask import Mask
 
 
 @final
@@ -67,7 +68,7 @@ def _read_plan(run: Path) -> ExperimentPlan:
     content = (
         {name: value for name, value in stored.items() if name != "plan_sha256"} if isinstance(stored, dict) else {}
     )
-    if not content or stored.get("plan_sha256") != records.hash_json(content):
+    if not content or stored.get("plan_sha256") != hash_json(content):
         message = f"{run / PLAN} must match the hash it carries, but does not; it was altered after the run began"
         raise ValueError(message)
     try:
@@ -140,7 +141,7 @@ class _Verification:
 
     def find_foreign_settings(self) -> str:
         record, stored = self.record, read_json(self.run / PLAN)
-        if record["plan_sha256"] != records.hash_json(self.plan.to_dict()):
+        if record["plan_sha256"] != hash_json(self.plan.to_dict()):
             return "it was made under another plan"
         if record["versions"] != stored["versions"]:
             return f"it was made with {record['versions']}, the run was begun with {stored['versions']}"
@@ -175,9 +176,9 @@ class _Verification:
         if self.training == self.training.dense and self.plan.rewind_step > 0:
             return ""  # theta_0 is not stored then, theta_k is
         if self.training == self.training.dense:
-            start: dict[str, Tensor] | None = records.load_state(self.folder / records.REWIND)
+            start: dict[str, Tensor] | None = load_state(self.folder / records.REWIND)
         elif self.training.branch in FRESH:
-            start = records.load_state(self.run / self.training.dense.path / records.REWIND)
+            start = load_state(self.run / self.training.dense.path / records.REWIND)
             steps.prune_state_(start, mask)
             return "it started from theta_k, not from fresh weights" if hash_state(start) == start_hash else ""
         else:
@@ -185,7 +186,7 @@ class _Verification:
         return "" if start is not None and hash_state(start) == start_hash else "the weights it started from are others"
 
     def find_nonzero_weights(self) -> str:
-        mask, state = self.mask, records.load_state(self.folder / records.WEIGHTS)
+        mask, state = self.mask, load_state(self.folder / records.WEIGHTS)
         for name in mask:
             returned = int((state[name][~mask[name]] != 0).sum())
             if returned:

@@ -9,10 +9,10 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets._core.batches import TensorBatches
+from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.checks import check_device
-from lottery_tickets._core.parameters import find_prunable_weights
-from lottery_tickets._core.training import evaluate_tensors, train_steps
+from lottery_tickets._core.training.plain_loop import evaluate_tensors, train_steps
+from lottery_tickets._core.weights import find_prunable_weights
 from lottery_tickets.workloads import ImageData, Recipe, Workload, load_workload
 
 OPTIMIZERS: Final[Mapping[str, Callable[..., torch.optim.Optimizer]]] = {

@@ -4,5 +4,5 @@
 | --- | --- |
 | transformers | `lottery_tickets.integrations.transformers.EarlyBirdCallback` |
 | Lightning | `lottery_tickets.integrations.lightning.EarlyBirdCallback` |
-| Accelerate, a loop of your own | `lottery_tickets.watcher.EarlyBirdWatcher`, its `observe` after each optimizer step |
+| Accelerate, a loop of your own | `lottery_tickets.EarlyBirdWatcher`, its `observe` after each optimizer step |
 """

@@ -17,8 +17,8 @@ from typing import Any, SupportsFloat, Unpack, cast, final
 
 from torch import Tensor
 
+from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
 from lottery_tickets.integrations.watch import SavedWatch, Watch, WatcherOptions
-from lottery_tickets.watcher import EarlyBirdWatcher
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

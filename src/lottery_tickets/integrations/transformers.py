@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
 from lottery_tickets.integrations.watch import SavedWatch, Watch, WatcherOptions, read_watch, write_watch
-from lottery_tickets.watcher import EarlyBirdWatcher
 
 WATCH_FILE: Final = "early_bird.safetensors"
 

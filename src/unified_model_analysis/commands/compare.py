@@ -76,8 +76,8 @@ class Compare:
 
     def _claim(self) -> tuple[dict[str, Any], list[str]]:
         from lottery_tickets.storage import load_results
-        from statistical_report_generator.claims import assess_claims
-        from statistical_report_generator.findings import describe_claims
+        from statistical_report_generator.claims.assessment import assess_claims
+        from statistical_report_generator.claims.findings import describe_claims
 
         results: dict[str, Any] = {}
         lines: list[str] = []

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
-from unified_model_analysis.commands.checkpoints import load_checkpoint
-from unified_model_analysis.commands.report import check_report_extra
-from unified_model_analysis.commands.trained_pairs import DENSE, SUBNETWORK, TrainedPairs
+from unified_model_analysis.checkpoints import load_checkpoint
+from unified_model_analysis.experiment_summary import check_report_extra
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lottery_tickets.connectivity import ConnectivityResults
+    from lottery_tickets.connectivity.lines import ConnectivityResults
+    from lottery_tickets.experiments.pairs import TrainedPairs
     from lottery_tickets.workloads import Workload
 
 RESULTS: Final = "results.json"
@@ -101,8 +101,8 @@ class Connectivity:
 
     def _compare(self, workload: "Workload", first: "Mapping[str, Tensor]", second: "Mapping[str, Tensor]") -> None:
         from lottery_tickets import save_results
-        from statistical_report_generator.connectivity_figure import draw_error_path
-        from statistical_report_generator.figures import save_figure
+        from statistical_report_generator.figures.connectivity import draw_error_path
+        from statistical_report_generator.figures.experiment import save_figure
 
         found = self._measure(workload, first, second)
         save_results({"network": workload.name, **found}, self.results / RESULTS)
@@ -121,6 +121,7 @@ class Connectivity:
 
     def _train_and_compare(self, workload: "Workload") -> None:
         from lottery_tickets import Mask
+        from lottery_tickets.experiments.pairs import DENSE, SUBNETWORK, TrainedPairs
         from lottery_tickets.experiments.workload_subject import WorkloadSubject
 
         recipe = workload.recipe if self.steps is None else replace(workload.recipe, num_steps=self.steps)
@@ -159,9 +160,9 @@ class Connectivity:
         last = max(self.rewind_steps, default=num_steps - 1)
         return find_stable_rewinding_step(lambda step: measure(network, step), last, threshold=self.threshold)
 
-    def _make_row(self, workload: "Workload", pairs: TrainedPairs, network: str, step: int) -> dict[str, Any]:
+    def _make_row(self, workload: "Workload", pairs: "TrainedPairs", network: str, step: int) -> dict[str, Any]:
         """Returns what is found at one step, with intervals over the replicates."""
-        from statistical_report_generator.statistics import compute_t_interval
+        from statistical_report_generator.inference.intervals import compute_t_interval
 
         found = [self._measure(workload, *pairs.find_ends(r, step, network)) for r in range(self.replicates)]
         lines = [pair["pairs"][0] for pair in found]
@@ -203,8 +204,8 @@ class Connectivity:
 
     def _report(self, name: str, rows: Sequence[Mapping[str, Any]], searches: Mapping[str, Any]) -> None:
         from lottery_tickets import save_results
-        from statistical_report_generator.connectivity_figure import draw_instability
-        from statistical_report_generator.figures import save_figure
+        from statistical_report_generator.figures.connectivity import draw_instability
+        from statistical_report_generator.figures.experiment import save_figure
 
         findings = [
             f"{network}: stable from step {search['step']} on ({search['num_evaluations']} steps looked at)"

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
-from unified_model_analysis.commands.networks import load_language_network, load_workload_network
-from unified_model_analysis.commands.report import check_report_extra
+from unified_model_analysis.experiment_summary import check_report_extra
+from unified_model_analysis.networks import load_language_network, load_workload_network
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lottery_tickets.watcher import EarlyBirdResults
+    from lottery_tickets.early_bird.watcher import EarlyBirdResults
 
 RESULTS: Final = "results.json"
 TICKET: Final = "ticket.safetensors"
@@ -298,8 +298,8 @@ def _report(found: "EarlyBirdResults", folder: Path, name: str, findings: Sequen
     """Writes the files and prints table, verdict and findings."""
     from lottery_tickets import save_results
     from lottery_tickets._core.files import write_tensors
-    from statistical_report_generator.early_bird_figure import draw_early_bird
-    from statistical_report_generator.figures import save_figure
+    from statistical_report_generator.figures.early_bird import draw_early_bird
+    from statistical_report_generator.figures.experiment import save_figure
 
     left_out = {"starting_weights", "final_rankings"}
     results = {"network": name, **{key: value for key, value in found.items() if key not in left_out}}

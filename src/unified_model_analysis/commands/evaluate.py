@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
-from unified_model_analysis.commands.checkpoints import load_checkpoint
-from unified_model_analysis.commands.networks import load_language_network, load_workload_network
-from unified_model_analysis.commands.report import check_report_extra
+from unified_model_analysis.checkpoints import load_checkpoint
+from unified_model_analysis.experiment_summary import check_report_extra
+from unified_model_analysis.networks import load_language_network, load_workload_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -167,8 +167,8 @@ class Evaluate:
         }
 
     def _claim(self, retrained: Mapping[str, Any]) -> dict[str, Any]:
-        from statistical_report_generator.claims import assess_claims
-        from statistical_report_generator.findings import describe_claims
+        from statistical_report_generator.claims.assessment import assess_claims
+        from statistical_report_generator.claims.findings import describe_claims
 
         claims = assess_claims(retrained, moment="end", margin=self.margin / POINTS)
         return {"claims": claims, "findings": describe_claims(claims)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from unified_model_analysis.commands.report import check_report_extra, report_experiment
+from unified_model_analysis.experiment_summary import check_report_extra, report_experiment
 
 if TYPE_CHECKING:
     from lottery_tickets.workloads import Recipe
@@ -70,9 +70,9 @@ class Imp:
         check_report_extra()
         from lottery_tickets.experiments.plan import ExperimentPlan
         from lottery_tickets.experiments.run import run_experiment
+        from lottery_tickets.experiments.schedules import PruningSchedule
         from lottery_tickets.experiments.workload_subject import WorkloadSource
-        from lottery_tickets.schedules import PruningSchedule
-        from statistical_report_generator.claims import check_settings
+        from statistical_report_generator.claims.assessment import check_settings
 
         check_settings(margin=self.margin / 100, num_looks=self.looks)
         source = WorkloadSource(self.data, self.model, self.folder, device=self.device)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
-from unified_model_analysis.commands.checkpoints import load_checkpoint
-from unified_model_analysis.commands.networks import load_language_network, load_workload_network
-from unified_model_analysis.commands.report import check_report_extra
+from unified_model_analysis.checkpoints import load_checkpoint
+from unified_model_analysis.experiment_summary import check_report_extra
+from unified_model_analysis.networks import load_language_network, load_workload_network
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lottery_tickets.landscape import LandscapeResults
+    from lottery_tickets.landscape.surface import LandscapeResults
 
 RESULTS: Final = "landscape.json"
 FIGURE: Final = "landscape.png"
@@ -129,8 +129,8 @@ class Landscape:
 
     def _report(self, found: "LandscapeResults", name: str) -> None:
         """Draws the figure and prints what was found."""
-        from statistical_report_generator.figures import save_figure
-        from statistical_report_generator.landscape_figure import draw_loss_landscape
+        from statistical_report_generator.figures.experiment import save_figure
+        from statistical_report_generator.figures.landscape import draw_loss_landscape
 
         save_figure(draw_loss_landscape({**found, "network": name}), self.results / FIGURE)
         for line in _describe(found, name):

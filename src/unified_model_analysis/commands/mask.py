@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from unified_model_analysis.commands.checkpoints import load_checkpoint
+from unified_model_analysis.checkpoints import load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Show:
 
     def run(self) -> int:
         """Prints the mask; returns the exit code."""
-        from lottery_tickets.masks import Mask
+        from lottery_tickets.masks.mask import Mask
 
         mask = Mask.load(self.mask)
         print(f"{self.mask}: {mask!r}, {mask.nbytes:,} bytes of bits")

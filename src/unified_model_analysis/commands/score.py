@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
-from unified_model_analysis.commands.networks import load_language_network, load_workload_network
+from unified_model_analysis.networks import load_language_network, load_workload_network
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,10 +11,10 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from lottery_tickets._core.batches.samples import move_batch
 from lottery_tickets._core.gradients.losses import LOSSES
-from lottery_tickets._core.gradients.samples import move_batch
+from lottery_tickets._core.measuring.running import differentiate, run_with
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.running import differentiate, run_with
 
 Batches = Sequence[tuple[Any, int]]
 

@@ -14,9 +14,9 @@ from lottery_tickets._core.gradients.places import Place, find_place
 from lottery_tickets._core.gradients.rules import RULES
 from lottery_tickets._core.gradients.tracking import NotSeparableError, Tracker
 from lottery_tickets._core.gradients.uses import DirectUse, Use
+from lottery_tickets._core.measuring.running import run_with
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.parameters import PrunableWeight
-from lottery_tickets._core.running import run_with
+from lottery_tickets._core.weights import PrunableWeight
 
 Receive = Callable[[Place, Sequence[Use]], None]
 

@@ -16,24 +16,24 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lottery_tickets._core.determinism import derive_seed, make_generator, seeded
-from lottery_tickets._core.gradients.losses import Labels
-from lottery_tickets._core.gradients.passes import Objective, Passes, SingleSample, WholeBatch
-from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.samples import (
+from lottery_tickets._core.batches.samples import (
     cut_batches,
     find_different,
     move_batch,
     pick_samples,
     take_samples,
 )
+from lottery_tickets._core.determinism import derive_seed, make_generator, seeded
+from lottery_tickets._core.gradients.losses import Labels
+from lottery_tickets._core.gradients.passes import Objective, Passes, SingleSample, WholeBatch
+from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.sums import ValueSums, add_uses, compute_square_norms
 from lottery_tickets._core.gradients.tracking import NotSeparableError
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.gradients.values import Value
+from lottery_tickets._core.measuring.running import evaluating
 from lottery_tickets._core.objective import LossFunction
-from lottery_tickets._core.parameters import PrunableWeight
-from lottery_tickets._core.running import evaluating
+from lottery_tickets._core.weights import PrunableWeight
 
 logger = logging.getLogger(__name__)
 

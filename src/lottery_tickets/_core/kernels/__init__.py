@@ -1,0 +1,1 @@
+"""The hot loops, each on several backends with the same bits."""

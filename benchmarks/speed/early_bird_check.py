@@ -1,0 +1,73 @@
+"""What one early-bird check of a 100 M-parameter language model costs beside one training step of it at 8 x 512 tokens.
+
+`python -m benchmarks.speed.early_bird_check` writes `benchmarks/results/early_bird_check.json`. The floor of
+a check is reading the weights and the starting weights once: 8 bytes a weight over the memory's bandwidth.
+"""
+
+import statistics
+import time
+from typing import Final
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.common import write_results
+from lottery_tickets import EarlyBirdWatcher
+from lottery_tickets._core.training.light_training import LightTrainer, TrainerSettings
+
+NUM_REPEATS: Final = 3
+BATCH: Final = (8, 512)
+
+
+def main() -> None:
+    """Takes turns: a step, a check, one read of the weights."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=8192,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=14,
+        num_attention_heads=12,
+        num_key_value_heads=12,
+        use_cache=False,
+    )
+    model = LlamaForCausalLM(config)
+    batches = [{"input_ids": torch.randint(8192, BATCH)} for _ in range(NUM_REPEATS + 1)]
+    settings = TrainerSettings(activation_checkpointing=False)
+    trainer = LightTrainer(model, batches, settings)
+    watcher = EarlyBirdWatcher(model)
+    weights = list(model.parameters())
+    seconds: dict[str, list[float]] = {"step": [], "check": [], "read": []}
+    for repeat in range(NUM_REPEATS + 1):  # the first warms up
+        times = {}
+        start = time.perf_counter()
+        trainer.train_steps(1)
+        times["step"] = time.perf_counter() - start
+        start = time.perf_counter()
+        watcher.check(model, repeat + 1, {"loss": 1.0})
+        times["check"] = time.perf_counter() - start
+        start = time.perf_counter()
+        for _ in range(2):
+            for weight in weights:
+                weight.detach().sum()
+        times["read"] = time.perf_counter() - start
+        print({name: round(value, 3) for name, value in times.items()}, flush=True)
+        if repeat:
+            for name, value in times.items():
+                seconds[name].append(value)
+    ratios = {
+        "check_over_step": [check / step for check, step in zip(seconds["check"], seconds["step"], strict=True)],
+        "check_over_two_reads": [check / read for check, read in zip(seconds["check"], seconds["read"], strict=True)],
+    }
+    payload = {
+        "num_parameters": sum(weight.numel() for weight in weights),
+        "num_ranked": sum(watcher.draw_ticket().shapes[name].numel() for name in watcher.draw_ticket()),
+        "batch": BATCH,
+        "seconds": seconds,
+        **{name: {"median": statistics.median(v), "least": min(v), "most": max(v)} for name, v in ratios.items()},
+    }
+    print(write_results("early_bird_check", payload))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What tickets, scores and verdicts are worth, on real data."""

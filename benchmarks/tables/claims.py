@@ -1,0 +1,134 @@
+"""The tables of the page on claims."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from benchmarks.tables.parts import format_interval, load, make_table
+from statistical_report_generator.claims.assessment import assess_claims
+
+WORLDS = {
+    "normal": "normal",
+    "normal, 539 images": "normal, tested on 539 images",
+    "heavy-tailed": "heavy tails (t, 3 degrees of freedom)",
+    "left-skewed, dense too": "left-skewed, dense network too",
+    "right-skewed": "right-skewed, tickets alone",
+    "left-skewed": "left-skewed, tickets alone",
+    "rare collapses": "one ticket in ten collapses",
+}
+
+
+def list_false(verdict: str, world: str, **where: int) -> list[dict[str, Any]]:
+    """Returns the rates of a false verdict in a world, of all scenarios in which it could be false."""
+    return [
+        row["false"][verdict]
+        for row in load("claims_rates")["rates"]
+        if row["world"] == world and verdict in row["false"] and all(row[key] == value for key, value in where.items())
+    ]
+
+
+def find_worst(rates: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the largest rate with its interval, such as "5.1 [4.8, 5.4]", in percent."""
+    worst = max(rates, key=lambda rate: float(rate["rate"]))
+    return f"{100 * worst['rate']:.1f} [{100 * worst['low']:.1f}, {100 * worst['high']:.1f}]"
+
+
+def tabulate_false_claims() -> str:
+    """The worst rate of each false verdict over scenarios, levels and replicates, by kind of noise."""
+    verdicts = ("matching", "not matching", "winning")
+    rows = [
+        (title, *(find_worst(list_false(verdict, world)) for verdict in verdicts)) for world, title in WORLDS.items()
+    ]
+    figures = load("claims_rates")
+    normal = [rate for verdict in verdicts for rate in list_false(verdict, "normal")]
+    above = sum(rate["low"] > figures["alpha"] for rate in normal)
+    note = (
+        f"Percent of {figures['num_simulations']:,} simulated experiments with a false verdict at any level, in the "
+        "worst of all scenarios, 1, 5 or 15 levels, 3, 5, 10 or 20 replicates; exact 95 % interval of that cell. The "
+        f"largest of many cells lies above its own truth by chance: of the {len(normal)} cells with normal noise, "
+        f"{above} have an interval wholly above {100 * figures['alpha']:g} %; one in 40 would by chance, were all "
+        "exactly there."
+    )
+    return f"{make_table(('noise', *(f'false {verdict}, %' for verdict in verdicts)), *rows)}\n\n{note}"
+
+
+def tabulate_false_matching() -> str:
+    """The worst rate of a false matching over scenarios, by noise and replicates, at 15 levels."""
+    nums = sorted({row["num_replicates"] for row in load("claims_rates")["rates"]})
+    rows = [
+        (
+            title,
+            *(find_worst(list_false("matching", world, num_levels=15, num_replicates=num)) for num in nums),
+        )
+        for world, title in WORLDS.items()
+    ]
+    return make_table(("false matching at any of 15 levels, %", *(f"{num} replicates" for num in nums)), *rows)
+
+
+def tabulate_power() -> str:
+    """How often a ticket as good as dense is called matching, and how many replicates it takes."""
+    figures = load("claims_rates")["power"]
+    rows = [
+        (
+            f"{100 * row['std']:.1f}",
+            str(row["num_levels"]),
+            *(f"{100 * share:.0f}" for share in row["matching"].values()),
+            f"{row['replicates_needed']} ({100 * row['matching_at_replicates_needed']:.0f})",
+        )
+        for row in figures
+    ]
+    nums = tuple(f"{num} replicates" for num in figures[0]["matching"])
+    heads = (
+        "spread of ticket minus dense, points",
+        "levels",
+        *nums,
+        "replicates said to be needed (called matching then)",
+    )
+    return make_table(heads, *rows)
+
+
+def tabulate_peeking() -> str:
+    """How often a ticket on the margin is ever called matching, by when one looks."""
+    rows = [
+        (
+            row["looks"],
+            str(row["num_looks"]),
+            str(row["num_levels"]),
+            find_worst([row["naive"]]),
+            find_worst([row["planned"]]),
+        )
+        for row in load("claims_rates")["peeking"]
+    ]
+    return make_table(("looks", "number", "levels", "as if each were the only one, %", "with `num_looks`, %"), *rows)
+
+
+def tabulate_lenet_verdicts() -> str:
+    """What can be claimed of the LeNet experiment, corrected for its levels."""
+    trainings = {"trainings": load("fashion_lenet")["trainings"]}
+    found = {moment: assess_claims(trainings, moment=moment)["levels"] for moment in ("early_stop", "end")}
+    rows = []
+    for early, end in zip(found["early_stop"], found["end"], strict=True):
+        cells = [cell for level in (early, end) for cell in describe_verdict(level)]
+        rows.append((f"{100 * early['density']:.1f} %", *cells))
+    heads = ("weights", "minus dense, points, early stop", "verdict", "minus dense, points, end", "verdict")
+    return make_table(heads, *rows)
+
+
+def describe_verdict(level: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns the difference to dense and the verdict of a level."""
+    verdict = level["verdict"]
+    more = level["more_runs"]
+    if verdict == "undecided" and more is not None:
+        amount = f"{more['bound']} {more['num']}".strip()
+        verdict += f", {amount} more run{'' if more['num'] == 1 else 's'}"
+    if level["winning"] == "winning":
+        verdict += ", winning"
+    return format_interval(level["ticket_minus_dense"], form="+.2f"), verdict
+
+
+CLAIMS_TABLES: dict[str, Callable[[], str]] = {
+    "claims-false": tabulate_false_claims,
+    "claims-false-matching": tabulate_false_matching,
+    "claims-power": tabulate_power,
+    "claims-peeking": tabulate_peeking,
+    "lenet-verdicts": tabulate_lenet_verdicts,
+}

@@ -1,0 +1,93 @@
+"""The tables of the page on linear mode connectivity."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.tables.parts import ROOT, format_interval, load, make_table
+
+NAMES = {"lenet_300_100": "LeNet-300-100", "resnet_20": "ResNet-20"}
+THRESHOLD = 0.02
+
+
+def load_studies() -> dict[str, dict[str, Any]]:
+    """Returns the figures of the studies that have been measured, by the network's title."""
+    files = {title: f"connectivity_{name}" for name, title in NAMES.items()}
+    return {
+        title: load(file)
+        for title, file in files.items()
+        if (ROOT / "benchmarks" / "results" / f"{file}.json").exists()
+    }
+
+
+def tabulate_instability() -> str:
+    """Instability of all networks over rewinding steps."""
+    rows = [
+        (
+            title,
+            row["network"],
+            f"{row['step']}",
+            f"{100 * row['share_of_training']:.0f} %",
+            show(row["instability"]),
+            f"{row['num_stable']} of {row['num_pairs']}",
+            show(row["barrier"], 1.0, ".3f"),
+            show(row["accuracy"]),
+            show(row["accuracy_minus_dense"], form="+.2f") if row["accuracy_minus_dense"] else "",
+        )
+        for title, figures in load_studies().items()
+        for row in sorted(figures["rows"], key=lambda row: (row["num_rounds"], row["step"]))
+    ]
+    heads = (
+        *("study", "network", "k", "of training", "instability, points", "stable pairs", "loss barrier, nats"),
+        *("accuracy, %", "minus dense, points"),
+    )
+    return make_table(heads, *rows)
+
+
+def show(interval: Mapping[str, Any], scale: float = 100.0, form: str = ".2f") -> str:
+    """Returns a mean with its interval, or alone where one replicate gives none."""
+    if interval["low"] is None:
+        return f"{interval['mean'] * scale:{form}}"
+    return format_interval(dict(interval), scale, form)
+
+
+def tell_settings() -> str:
+    """What was trained and how lines were looked at, in sentences."""
+    lines = []
+    for title, figures in load_studies().items():
+        study, look = figures["study"], figures["look"]
+        missing = figures["num_missing_pairs"]
+        lines.append(
+            f"- {title}: {study['num_steps']:,} steps of {study['batch_size']} images with {study['optimizer']} at "
+            f"learning rate {study['learning_rate']:g}, {study['num_replicates']} replicates planned; "
+            f"{look['num_points']} alphas, errors on the first {look['num_test_images']:,} test images, batch-norm "
+            f"statistics, where there are any, from {look['num_statistics_images']:,} training images."
+            + (f" {missing} pairs are not trained and measured yet." if missing else "")
+        )
+    return "\n".join(lines)
+
+
+def tell_findings() -> str:
+    """From which step on each network is stable, as far as intervals tell."""
+    lines = []
+    for title, figures in load_studies().items():
+        for rounds in sorted({row["num_rounds"] for row in figures["rows"]}):
+            chosen = sorted((r for r in figures["rows"] if r["num_rounds"] == rounds), key=lambda row: row["step"])
+            words = ", ".join(f"k = {row['step']} {judge(row['instability'])}" for row in chosen)
+            lines.append(f"- {title}, {chosen[0]['network']}: {words}.")
+    return "\n".join(lines)
+
+
+def judge(interval: Mapping[str, Any]) -> str:
+    """Returns what an interval says of stability."""
+    if interval["low"] is None:
+        return "undecided (one pair)"
+    if interval["high"] < THRESHOLD:
+        return "stable"
+    return "unstable" if interval["low"] >= THRESHOLD else "undecided"
+
+
+CONNECTIVITY_TABLES: dict[str, Callable[[], str]] = {
+    "connectivity": tabulate_instability,
+    "connectivity-settings": tell_settings,
+    "connectivity-findings": tell_findings,
+}

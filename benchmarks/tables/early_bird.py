@@ -1,0 +1,221 @@
+"""The tables of the pages on early-bird tickets."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.tables.parts import format_interval, load, make_table
+
+NAMES = {
+    "lenet_300_100": "LeNet-300-100",
+    "lenet_300_100_by_epoch": "LeNet-300-100, checks by epoch",
+    "resnet_20": "ResNet-20",
+}
+METHOD_NAMES = {"magnitude_ranking": "rank correlation", "mask_distance": "mask distance"}
+BRANCH_NAMES = {
+    "early": "early ticket",
+    "continued": "early, continued",
+    "end": "ticket of the end",
+    "shuffled": "shuffled mask",
+    "random": "shuffled mask, fresh weights",
+}
+
+
+def tabulate_verdicts() -> str:
+    """How often each rule calls a training converged, by kind of training, at half the weights removed."""
+    figures = load("early_bird_verdicts")
+    tables = {(table["method"], table["sparsity"]): table for table in figures["tables"]}
+    heads = ("training", *(f"{METHOD_NAMES[m]}, {who}" for m in METHOD_NAMES for who in ("ours", "common")))
+    names = list(tables["magnitude_ranking", 0.5]["by_name"])
+    rows = [
+        (name, *(_count(tables[m, 0.5]["by_name"][name][who]) for m in METHOD_NAMES for who in ("ours", "common")))
+        for name in names
+    ]
+    for kind, title in (("null", "**all without a ticket**"), ("emergence", "**all with one**")):
+        cells = (_rate(tables[m, 0.5][kind][who]) for m in METHOD_NAMES for who in ("ours", "common"))
+        rows.append((title, *cells))
+    worst = max(table["null"]["ours"]["num_converged"] for table in tables.values())
+    note = (
+        f"Called converged, of the runs of each kind, at sparsity 0.5; the last rows with exact 95 % intervals. Over "
+        f"both methods and sparsities 0.5 and 0.9, at most {worst} of {figures['num_null_runs']} trainings without one "
+        "fool our rule."
+    )
+    return f"{make_table(heads, *rows)}\n\n{note}"
+
+
+def _count(verdicts: Mapping[str, int]) -> str:
+    return f"{verdicts.get('converged', 0)} of {sum(verdicts.values())}"
+
+
+def _rate(rate: Mapping[str, Any]) -> str:
+    interval = f"[{100 * rate['low']:.1f}, {100 * rate['high']:.1f}] %"
+    return f"{rate['num_converged']} of {rate['num_runs']}, {interval}"
+
+
+def tabulate_emergence() -> str:
+    """After which share of training each criterion says converged."""
+    rows = []
+    for name, title in NAMES.items():
+        figures = load(f"early_bird_{name}")
+        for row in figures["summaries"]["emergences"]:
+            share = row["share_of_training"]
+            num = figures["study"]["num_replicates"]
+            cells = (f"{100 * row['sparsity']:.0f} %", f"{row['num_converged']} of {num}")
+            rows.append(
+                (title, METHOD_NAMES[row["method"]], *cells, format_interval(share, form=".1f") if share else "")
+            )
+    return make_table(("network", "criterion", "sparsity", "converged", "after % of training"), *rows)
+
+
+def tabulate_accuracy() -> str:
+    """Accuracies of retrained tickets and controls, with their distance from dense and from the shuffled mask."""
+    rows = []
+    notes = []
+    for name, title in NAMES.items():
+        figures = load(f"early_bird_{name}")
+        study = figures["study"]
+        notes.append(
+            f"{title}: {study['num_steps']:,} steps of {study['batch_size']} images at learning rate "
+            f"{study['learning_rate']:g}, a check every {study['check_steps']}, {study['num_replicates']} replicates, "
+            f"tested on {study['num_tested']:,} images; dense {format_interval(figures['summaries']['dense'])} %. "
+            f"{figures['note']}".rstrip()
+        )
+        for row in figures["summaries"]["accuracies"]:
+            cells = (
+                format_interval(row["accuracy"]),
+                *(
+                    format_interval(row[f"minus_{other}"], form="+.2f") if row["branch"] != other else ""
+                    for other in ("dense", "end", "shuffled")
+                ),
+            )
+            rows.append((title, f"{100 * row['sparsity']:.0f} %", BRANCH_NAMES[row["branch"]], *cells))
+    heads = ("network", "sparsity", "branch", "accuracy, %", "minus dense", "minus the end's", "minus shuffled")
+    return "\n\n".join([make_table(heads, *rows), "\n".join(f"- {note}" for note in notes)])
+
+
+def tabulate_spacing() -> str:
+    """Distance of the early ticket from that of the end, by the spacing of checks."""
+    rows = []
+    for row in load("early_bird_spacing")["spacings"]:
+        found = "share_of_training" in row
+        cells = (
+            (
+                format_interval(row["share_of_training"], form=".1f"),
+                format_interval(row["corrected_distance_to_end"], scale=1.0),
+            )
+            if found
+            else ("", "")
+        )
+        rows.append((row["check_steps"], f"{row['num_converged']} of {row['num_runs']}", *cells))
+    return make_table(("checks", "converged", "after % of training", "distance to the end's, of chance"), *rows)
+
+
+def tabulate_language() -> str:
+    """Verdicts on language models."""
+    figures = load("early_bird_language")
+    rows = []
+    for run in [*figures["scratch"], *figures["finetune"]]:
+        last = run["checks"][-1]
+        moved, share = (last[key] for key in ("corrected_start_distance", "share_moved"))
+        rows.append(
+            (
+                run["name"],
+                str(run["replicate"]),
+                run["verdict"],
+                "" if run["step"] is None else str(run["step"]),
+                run["common_verdict"],
+                "" if moved is None else f"{moved:.3f}",
+                "" if share is None else f"{100 * share:.1f}",
+                "" if last["loss"] is None else f"{last['start_loss']:.2f} to {last['loss']:.2f}",
+            )
+        )
+    heads = (
+        "training",
+        "seed",
+        "verdict",
+        "at step",
+        "common rule",
+        "mask moved, of chance",
+        "weights moved, %",
+        "loss",
+    )
+    return make_table(heads, *rows)
+
+
+def tabulate_optimizers() -> str:
+    """Overlaps of the tickets of two optimizers."""
+    rows = []
+    for name, study in load("early_bird_optimizers")["studies"].items():
+        for row in study["overlaps"]:
+            cells = (
+                format_interval(row["raw"], form=".1f"),
+                f"{100 * row['raw_chance']['mean']:.1f}",
+                format_interval(row["kept"], form=".1f"),
+                f"{100 * row['kept_chance']['mean']:.1f}",
+                format_interval(row["corrected"], scale=1.0),
+            )
+            rows.append((name, row["pair"], f"{100 * row['sparsity']:.0f} %", *cells))
+    heads = ("network", "tickets of", "sparsity", "agree, %", "chance", "kept by both, %", "chance", "beyond chance")
+    return make_table(heads, *rows)
+
+
+def tabulate_memory() -> str:
+    """Bytes a parameter of one training step."""
+    figures = load("training_memory")
+    ours = figures["trainings"]["ours"]["peak_bytes"]
+    rows = []
+    for name, training in figures["trainings"].items():
+        parts = ("weight", "gradient", "optimizer", "peak")
+        cells = (f"{training[f'{part}_bytes_per_parameter']:.2f}" for part in parts)
+        over = f"{training['gradients_and_state_over_largest_parameter']:.2f}"
+        rows.append((name, *cells, over, f"{training['peak_bytes'] / ours:.2f}"))
+    heads = ("trainer", "weights", "gradients at once", "optimizer state", "peak of all tensors")
+    return make_table((*heads, "gradients and state over the largest layer", "peak over ours"), *rows)
+
+
+def tabulate_ranking() -> str:
+    """Time and error of Spearman's correlation beside scipy."""
+    rows = [
+        (
+            f"{row['num_weights'] / 1e6:.0f} M {row['dtype'].removeprefix('torch.')}",
+            f"{min(row['scipy_seconds']):.1f}",
+            f"{1000 * row['timings_after_the_last']['ours']['median_seconds']:.0f}",
+            f"{row['scipy_over_ours']:.0f}",
+            f"{row['ours_over_read_both']:.1f}",
+            f"{row['error']:.0e}",
+        )
+        for row in load("ranking")["compared"]
+    ]
+    heads = (
+        "weights",
+        "scipy, s",
+        "two snapshots and correlation, ms",
+        "scipy / ours (goal 50)",
+        "ours / one read of both",
+    )
+    return make_table((*heads, "difference"), *rows)
+
+
+def tell_check() -> str:
+    """What a check costs beside a step."""
+    figures = load("early_bird_check")
+    seconds = {name: sorted(values)[len(values) // 2] for name, values in figures["seconds"].items()}
+    ratio, reads = figures["check_over_step"], figures["check_over_two_reads"]
+    return (
+        f"A check of a model of {figures['num_parameters'] / 1e6:.0f} M parameters takes {seconds['check']:.2f} s, a "
+        f"training step of it at {figures['batch'][0]} x {figures['batch'][1]} tokens {seconds['step']:.1f} s: "
+        f"{ratio['median']:.3f} of a step ({ratio['least']:.3f} to {ratio['most']:.3f}), and {reads['median']:.0f} "
+        "times reading weights and starting weights once."
+    )
+
+
+EARLY_BIRD_TABLES: dict[str, Callable[[], str]] = {
+    "early-bird-verdicts": tabulate_verdicts,
+    "early-bird-emergence": tabulate_emergence,
+    "early-bird-accuracy": tabulate_accuracy,
+    "early-bird-spacing": tabulate_spacing,
+    "early-bird-language": tabulate_language,
+    "early-bird-optimizers": tabulate_optimizers,
+    "early-bird-memory": tabulate_memory,
+    "early-bird-ranking": tabulate_ranking,
+    "early-bird-check": tell_check,
+}

@@ -1,0 +1,71 @@
+"""The tables of the page on evaluation."""
+
+from collections.abc import Callable
+
+from benchmarks.tables.parts import load, make_table
+
+MEGA = 1e6
+JOBS = ("quality", "robustness")
+
+
+def tabulate_memory() -> str:
+    """Peak memory beyond a forward pass, ours and the plain implementation's, by two counts."""
+    figures = load("measuring")
+    sizes = figures["sizes"]
+    rows = [
+        (
+            f"{job}, {count}",
+            f"{figures[key]['extra_bytes'][f'ours {job}'] / MEGA:,.1f}",
+            f"{figures[key]['extra_bytes'][f'plain {job}'] / MEGA:,.1f}",
+            f"{100 * figures[key]['saved'][job]:.1f} %",
+        )
+        for key, count in (("tensors", "tensors alive"), ("resident", "resident memory"))
+        for job in JOBS
+    ]
+    table = make_table(
+        ("SmolLM2-135M, float32, 2 x 128 tokens of real text", "ours, MB", "copying the model, MB", "saved"), *rows
+    )
+    return (
+        f"{table}\n\nMB beyond a plain forward pass. For scale: the weights have {sizes['weights_bytes'] / MEGA:,.0f} "
+        f"MB, the largest layer {sizes['largest_layer_bytes'] / MEGA:.1f}, the packed mask "
+        f"{sizes['mask_bytes'] / MEGA:.1f}. The losses differ by at most {figures['largest_difference_of_losses']:.0e} "
+        "from those of pruned copies."
+    )
+
+
+def tabulate_time() -> str:
+    """Robustness over its forward passes; overlap of two large masks."""
+    figures = load("measuring")
+    robustness, overlap = figures["robustness_time"], figures["overlap_time"]
+    levels = robustness["num_levels"]
+    seconds = overlap["timings"]["overlap"]["median_seconds"]
+    return make_table(
+        ("what", "figure", "goal"),
+        (
+            f"robustness by magnitude, {levels} levels and the baseline, over {levels} forward passes",
+            f"{robustness['magnitude_over_ten_forward_passes']:.2f}",
+            "1.2",
+        ),
+        (
+            f"the same over the {levels + 1} forward passes it makes",
+            f"{robustness['magnitude_over_its_forward_passes']:.2f}",
+            "",
+        ),
+        (
+            f"both curves over the {2 * levels + 1} forward passes they make",
+            f"{robustness['both_over_their_forward_passes']:.2f}",
+            "1.2",
+        ),
+        (
+            f"overlap of two masks of {overlap['num_weights'] / 1e9:g} B weights, seconds",
+            f"{seconds:.3f}",
+            "1",
+        ),
+        ("the same over reading both masks once", f"{overlap['over_reading_once']:.1f}", ""),
+    )
+
+
+MEASURING_TABLES: dict[str, Callable[[], str]] = {
+    "measuring-memory": tabulate_memory,
+    "measuring-time": tabulate_time,
+}

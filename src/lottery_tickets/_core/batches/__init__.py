@@ -1,0 +1,1 @@
+"""Batches: as samples, in an order that a seed decides, from any position."""

@@ -1,0 +1,63 @@
+"""The order of a data loader's batches as a function of a seed, and whether a seed can change it at all."""
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lottery_tickets._core.batches.resuming import find_generators
+from lottery_tickets._core.determinism import derive_seed, seeded
+
+MOST_COMPARED: Final = 16  # batches; orders that are alike so far are taken for one
+
+
+@contextlib.contextmanager
+def ordered_by(dataloader: Iterable[Any], seed: int) -> Iterator[None]:
+    """Within the block all generators that a loader draws from are seeded: the global ones and its own; then as before.
+
+    Args:
+        dataloader: Whatever gives batches.
+        seed: Decides order and augmentation.
+    """
+    own = [(generator, generator.get_state()) for generator in find_generators(dataloader)]
+    try:
+        for number, (generator, _) in enumerate(own):
+            generator.manual_seed(derive_seed(seed, "generator", number))
+        with seeded(seed):
+            yield
+    finally:
+        for generator, state in own:
+            generator.set_state(state)
+
+
+def depends_on_seed(dataloader: Iterable[Any], first_seed: int, second_seed: int) -> bool:
+    """Returns whether two seeds give a loader's first batches in another order, or other ones.
+
+    Args:
+        dataloader: Iterated over twice, a few batches each.
+        first_seed: One seed.
+        second_seed: The other.
+    """
+    with ordered_by(dataloader, first_seed):
+        first = list(itertools.islice(dataloader, MOST_COMPARED))
+    with ordered_by(dataloader, second_seed):
+        second = list(itertools.islice(dataloader, MOST_COMPARED))
+    return not _are_same(first, second)
+
+
+def _are_same(first: Any, second: Any) -> bool:  # noqa: ANN401 - whatever batches hold
+    if first is second:
+        return True
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(_are_same(first[key], second[key]) for key in first)
+    if isinstance(first, tuple | list):
+        return len(first) == len(second) and all(map(_are_same, first, second))
+    if isinstance(first, Tensor):
+        return torch.equal(first, second)
+    return bool(np.all(first == second))

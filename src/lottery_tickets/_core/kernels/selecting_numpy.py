@@ -1,0 +1,56 @@
+"""The loops of selection in numpy, for small CPU tensors: the same bits as `reference`, but no threads are woken."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lottery_tickets._core.selection.thresholds import Bracket, Counters
+
+NUM_BINS = 1 << 16
+
+
+def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters) -> tuple[int, int]:
+    """Counts magnitudes by bit pattern; see `reference.count_patterns`."""
+    patterns = _patterns(words)
+    largest = int(patterns.max())
+    if within is not None:
+        patterns = patterns[_unpacked(within, patterns)]
+    above = patterns > bracket.hi
+    inside = patterns[(patterns >= bracket.lo) & ~above]
+    bins += np.bincount((inside - bracket.lo) >> bracket.shift, minlength=bracket.num_bins)
+    return int(np.count_nonzero(above)), largest
+
+
+def pack_above(words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:
+    """Packs which magnitudes are above the threshold; see `reference.pack_above`."""
+    patterns = _patterns(words)
+    above, equal = patterns > threshold, patterns == threshold
+    if within is not None:
+        equal &= _unpacked(within, patterns)
+    bits.numpy()[:] = np.packbits(above, bitorder="little") & (255 if within is None else within.numpy())
+    return int(np.count_nonzero(equal))
+
+
+def keep_first_equal(words: Tensor, within: Tensor | None, threshold: int, quota: int, bits: Tensor) -> None:
+    """Sets the bits of the first magnitudes equal to the threshold; see `reference.keep_first_equal`."""
+    patterns = _patterns(words)
+    equal = patterns == threshold
+    if within is not None:
+        equal &= _unpacked(within, patterns)
+    equal[equal.nonzero()[0][quota:]] = False
+    bits.numpy()[:] |= np.packbits(equal, bitorder="little")
+
+
+def num_workers() -> int:
+    """Returns how many chunks are worked on at a time: one."""
+    return 1
+
+
+def _patterns(words: Tensor) -> NDArray[np.signedinteger]:
+    patterns: NDArray[np.signedinteger] = words.numpy() & torch.iinfo(words.dtype).max
+    return patterns
+
+
+def _unpacked(within: Tensor, patterns: NDArray[np.signedinteger]) -> NDArray[np.bool_]:
+    return np.unpackbits(within.numpy(), count=len(patterns), bitorder="little").view(np.bool_)

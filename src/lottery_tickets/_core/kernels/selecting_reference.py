@@ -1,0 +1,88 @@
+"""The loops of selection in plain torch, for any device: what each kernel must compute, bit for bit.
+
+`words` are floats seen as signed integers of their own width, 1-D. With the sign bit cleared they sort like magnitudes:
+the *pattern* of a weight. `within` packs which weights are eligible; None means all.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lottery_tickets._core.bits import unpack_bits
+from lottery_tickets._core.selection.thresholds import Bracket, Counters
+
+NUM_BINS = 1 << 16
+
+
+def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters) -> tuple[int, int]:
+    """Returns how many eligible patterns exceed the bracket, and the largest pattern of all, eligible or not.
+
+    Args:
+        words: 1-D signed integers.
+        within: Packed bits of the eligible weights, or None.
+        bracket: The patterns to count, from 0 or more.
+        bins: int32 or int64 counters, one for each bin of the bracket, which are added to.
+    """
+    patterns = words & torch.iinfo(words.dtype).max
+    largest = int(patterns.max())
+    if within is not None:
+        patterns = patterns[_unpacked(within, patterns)]
+    inside = patterns[(patterns >= bracket.lo) & (patterns <= bracket.hi)].to(torch.int64)
+    counts = torch.bincount((inside - bracket.lo) >> bracket.shift)
+    bins[: len(counts)] += counts.cpu().numpy()
+    return int((patterns > bracket.hi).sum()), largest
+
+
+def pack_above(words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:
+    """Writes the packed bits of the eligible patterns above the threshold; returns how many are equal to it.
+
+    Args:
+        words: 1-D signed integers.
+        within: Packed bits of the eligible weights, or None.
+        threshold: The pattern compared with; -1 keeps all that are eligible.
+        bits: uint8 on the CPU, ceil(n / 8) bytes, written to.
+    """
+    patterns = words & torch.iinfo(words.dtype).max
+    above, equal = patterns > threshold, patterns == threshold
+    if within is not None:
+        eligible = _unpacked(within, patterns)
+        above, equal = above & eligible, equal & eligible
+    bits.copy_(_packed(above))
+    return int(equal.sum())
+
+
+def keep_first_equal(words: Tensor, within: Tensor | None, threshold: int, quota: int, bits: Tensor) -> None:
+    """Sets the bits of the first `quota` eligible patterns equal to the threshold.
+
+    Args:
+        words: 1-D signed integers.
+        within: Packed bits of the eligible weights, or None.
+        threshold: The pattern compared with.
+        quota: How many are kept, at least 1.
+        bits: uint8 on the CPU, ceil(n / 8) bytes, added to.
+    """
+    patterns = words & torch.iinfo(words.dtype).max
+    equal = patterns == threshold
+    if within is not None:
+        equal &= _unpacked(within, patterns)
+    places = equal.nonzero()[quota:]
+    equal[places] = False
+    bits |= _packed(equal)
+
+
+def num_workers() -> int:
+    """Returns how many chunks are worked on at a time: one, torch uses its threads inside a chunk."""
+    return 1
+
+
+def _unpacked(within: Tensor, patterns: Tensor) -> Tensor:
+    return unpack_bits(within, patterns.shape).to(patterns.device)
+
+
+def _packed(kept: Tensor) -> Tensor:
+    if kept.device.type == "cpu":
+        return torch.from_numpy(np.packbits(kept.numpy(), bitorder="little"))
+    # Packed where the weights are, so that one bit and not one byte a weight travels to the CPU.
+    padded = torch.nn.functional.pad(kept.to(torch.uint8), (0, -len(kept) % 8)).view(-1, 8)
+    places = torch.arange(8, dtype=torch.uint8, device=kept.device)
+    return (padded << places).sum(dim=1, dtype=torch.uint8).cpu()

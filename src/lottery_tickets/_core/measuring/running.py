@@ -1,0 +1,105 @@
+"""Running a model without touching it: other tensors in place of its parameters, and everything put back."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any, final
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.utils import checkpoint
+
+from lottery_tickets._core.weights import clean_name, identify, unwrap
+
+
+def run_with(model: nn.Module, tensors: Mapping[str, Tensor], function: Callable[[nn.Module], Any]) -> Any:  # noqa: ANN401 - whatever the function returns
+    """Returns `function(model)`, computed with other tensors in place of the model's own.
+
+    No parameter takes part itself, so none gets a gradient, and no hook that hangs on one is called.
+
+    Args:
+        model: Any model.
+        tensors: By name, what stands for parameters and buffers. A parameter that is not named stays as it is, but is
+            taken for a constant.
+        function: Given the model inside what torch.compile and data parallelism wrapped around it.
+    """
+    caller = _Caller(unwrap(model))
+    own = {
+        clean_name(raw_name.removeprefix("model.")): tensor
+        for raw_name, tensor in chain(caller.named_parameters(), caller.named_buffers())
+    }
+    # A weight may have several parameters, one beside the other in memory that they share; all of them are meant.
+    by_memory = {identify(own[name]): tensor for name, tensor in tensors.items() if name in own}
+    given = {
+        raw_name: by_memory.get(identify(parameter), parameter.detach())
+        for raw_name, parameter in caller.named_parameters()
+    }
+    for raw_name, _ in caller.named_buffers():
+        name = clean_name(raw_name.removeprefix("model."))
+        if name in tensors:
+            given[raw_name] = tensors[name]
+    return torch.func.functional_call(caller, given, (function,))
+
+
+def differentiate(output: Tensor, handles: Mapping[str, Tensor], *, create_graph: bool = False) -> dict[str, Tensor]:
+    """Returns the gradient of a number by name, of those handles that it depends on."""
+    found: Iterable[Tensor | None] = torch.autograd.grad(
+        output, list(handles.values()), create_graph=create_graph, allow_unused=True
+    )
+    return {name: gradient for name, gradient in zip(handles, found, strict=True) if gradient is not None}
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the block the model is in evaluation mode and runs uncompiled; then modes and buffers are as before.
+
+    Gradient checkpointing is off: it computes a second time in the backward pass, out of reach of handed-in tensors.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    model.eval()
+    try:
+        with torch.compiler.set_stance("force_eager"), torch.inference_mode(mode=False), _without_checkpointing():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for buffer, copy in buffers:
+                if not torch.equal(buffer, copy):
+                    buffer.copy_(copy)
+
+
+@contextlib.contextmanager
+def _without_checkpointing() -> Iterator[None]:
+    """Within the block torch.utils.checkpoint.checkpoint only calls its function, which gives the same numbers."""
+    with (
+        patch.object(checkpoint, "CheckpointFunction", _Direct),
+        patch.object(checkpoint, "_checkpoint_without_reentrant_generator", _yield_once),
+    ):
+        yield
+
+
+class _Direct:
+    """Stands for torch's CheckpointFunction."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:  # noqa: ANN401, ARG004, FBT001 - torch's signature
+        return function(*args)
+
+
+def _yield_once(*_: object, **__: object) -> Iterator[None]:
+    yield
+
+
+@final
+class _Caller(nn.Module):
+    """A module whose forward is any function of the model, so that torch.func.functional_call can hand tensors in."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[nn.Module], Any]) -> Any:  # noqa: ANN401 - whatever the function returns
+        return function(self.model)

@@ -1,0 +1,74 @@
+"""How many weights each layer keeps, where the scope decides that by more than one comparison of magnitudes."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lottery_tickets._core.bits import count_bits, unpack_bits
+from lottery_tickets._core.selection.largest import select_largest
+
+
+def allocate_erk(shapes: Mapping[str, tuple[int, ...]], capacities: Mapping[str, int], num_kept: int) -> dict[str, int]:
+    """Returns how many weights each layer keeps at a density proportional to sum(shape) / prod(shape).
+
+    A layer whose share exceeds its capacity keeps its capacity, and the rest is shared anew. Fractions are rounded by
+    the largest remainder (the earlier layer where equal), so the total is exact. Erdős-Rényi-Kernel, Evci et al.,
+    arXiv:1911.11134.
+
+    Args:
+        shapes: Of each layer.
+        capacities: How many weights a layer can keep at most.
+        num_kept: How many all layers together keep, at most the sum of the capacities.
+
+    Example:
+        >>> shapes = {"a": (2, 4), "b": (3, 6, 7), "c": (7, 4)}
+        >>> allocate_erk(shapes, {"a": 8, "b": 126, "c": 28}, 81)
+        {'a': 8, 'b': 45, 'c': 28}
+    """
+    # A layer keeps epsilon * sum(shape) weights, as the product is its size. A 0-D weight counts as of shape (1,).
+    parts = {name: sum(shape) or 1 for name, shape in shapes.items() if capacities[name]}
+    counts = dict.fromkeys(shapes, 0)
+    rest = num_kept
+    while full := [name for name, part in parts.items() if rest * part >= capacities[name] * sum(parts.values())]:
+        for name in full:
+            counts[name] = capacities[name]
+            rest -= capacities[name]
+            del parts[name]
+    total = sum(parts.values())
+    for name, part in parts.items():
+        counts[name] = rest * part // total
+    by_remainder = sorted(parts, key=lambda name: -(rest * parts[name] % total))
+    for name in by_remainder[: rest - sum(counts[name] for name in parts)]:
+        counts[name] += 1
+    return counts
+
+
+def allocate_lamp(scores: Mapping[str, Tensor], within: Mapping[str, Tensor] | None, num_kept: int) -> dict[str, int]:
+    """Returns how many weights each layer keeps when LAMP scores are compared over all layers, `num_kept` in all.
+
+    The LAMP score grows with the magnitude inside a layer, so the counts say it all. Memory: 8 bytes a weight.
+    Lee et al., arXiv:2010.07611.
+
+    Args:
+        scores: Finite float tensors.
+        within: For each the packed bits of its eligible weights.
+        num_kept: The total, at most the number of eligible weights.
+
+    Example:
+        >>> allocate_lamp({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.1, 0.1])}, None, 3)
+        {'a': 1, 'b': 2}
+    """
+    lamp = [_lamp_scores(score, None if within is None else within[name]) for name, score in scores.items()]
+    bits = select_largest(lamp, num_kept)
+    return {name: count_bits(packed) for name, packed in zip(scores, bits, strict=True)}
+
+
+def _lamp_scores(score: Tensor, within: Tensor | None) -> Tensor:
+    """Returns the LAMP scores of a layer, ascending: each square over the sum of itself and all greater ones."""
+    eligible = score.detach().flatten() if within is None else score.detach()[unpack_bits(within, score.shape)]
+    magnitudes = eligible.to("cpu", torch.float64).abs().sort().values
+    if len(magnitudes) == 0 or magnitudes[-1] == 0:
+        return torch.zeros_like(magnitudes)
+    squares = (magnitudes / magnitudes[-1]).square_()
+    return squares / squares.flip(0).cumsum(0).flip(0)

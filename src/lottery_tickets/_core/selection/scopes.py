@@ -1,0 +1,202 @@
+"""Scopes: a sparsity and a way to compare become groups of scores with a count each, and the groups become bits."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Final
+
+from torch import Tensor
+
+from lottery_tickets._core.bits import count_bits
+from lottery_tickets._core.selection.allocation import allocate_erk, allocate_lamp
+from lottery_tickets._core.selection.largest import check_finite, select_largest
+from lottery_tickets._core.selection.patterns import Magnitudes
+from lottery_tickets._core.selection.rows import select_in_blocks, select_in_rows
+
+NAMED_SCOPES: Final = ("global", "layer", "row", "erk", "lamp")
+N_OF_M: Final = re.compile(r"(\d+):(\d+)")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Scores to select from, checked: the sparsity is over all of them, also where `within` excludes some."""
+
+    scores: Mapping[str, Tensor]
+    sparsity: float
+    output_dims: Mapping[str, tuple[int, ...]]
+    within: Mapping[str, Tensor] | None
+
+    @property
+    def num_kept(self) -> int:
+        total = sum(score.numel() for score in self.scores.values())
+        return total - round(self.sparsity * total)
+
+    def num_eligible(self, name: str) -> int:
+        return self.scores[name].numel() if self.within is None else count_bits(self.within[name])
+
+    def eligible(self, name: str) -> Tensor | None:
+        return None if self.within is None else self.within[name]
+
+    def dims(self, name: str) -> tuple[int, ...]:
+        return self.output_dims.get(name, (0,))
+
+
+def select_in_scope(
+    scores: Mapping[str, Tensor],
+    sparsity: float | None,
+    *,
+    scope: str = "global",
+    output_dims: Mapping[str, tuple[int, ...]] | None = None,
+    within: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Returns packed bits by name: 1 where a score is among the largest magnitudes of its group.
+
+    With n scores in all, `global`, `erk` and `lamp` remove exactly round(sparsity * n), `layer` removes
+    round(sparsity * n_i) of the n_i scores of each tensor, and `row` removes round(sparsity * n_r) of the n_r scores of
+    each output. Equal magnitudes are kept in order of position.
+
+    Args:
+        scores: Tensors of any float dtype, by parameter name; their magnitudes are compared.
+        sparsity: The share removed of all scores, from 0 to 1. None for N:M, whose share is 1 - N/M.
+        scope: What is compared with what. `global`: all scores. `layer`: the scores of one tensor. `row`: those of one
+            output (Sun et al., Wanda, arXiv:2306.11695). `erk`: those of one tensor, at a density proportional to the
+            sum of its dimensions over their product (Evci et al., RigL, arXiv:1911.11134). `lamp`: all, each w_u
+            scored w_u^2 / sum of w_v^2 over the v >= u of its tensor in ascending order (Lee et al., arXiv:2010.07611).
+            "N:M": keep N of each M that follow each other along the inputs of one output.
+        output_dims: For each name the dimensions that number the outputs; (0,) where none are given.
+        within: For each name the packed bits that may be kept.
+
+    Raises:
+        TypeError: When a score is not a float tensor or the sparsity is not a number.
+        ValueError: When the sparsity is out of range, the scope unknown, a score NaN or infinite, `within` does not fit
+            or has too few bits, or N:M does not divide a tensor's inputs.
+
+    Example:
+        >>> import torch
+        >>> bits = select_in_scope({"a": torch.tensor([[4.0, 1.0], [3.0, 2.0]])}, 0.5, scope="row")
+        >>> f"{int(bits['a'][0]):04b}"[::-1]
+        '1010'
+    """
+    n_of_m = parse_n_of_m(scope)
+    share = check_sparsity(sparsity, scope)
+    _check_same_names(scores, within)
+    task = _Task(scores, share, output_dims or {}, within)
+    if n_of_m is not None:
+        return {
+            name: select_in_blocks(name, score, task.dims(name), n_of_m, within=task.eligible(name))
+            for name, score in scores.items()
+        }
+    return SELECTORS[scope](task)
+
+
+def parse_n_of_m(scope: str) -> tuple[int, int] | None:
+    """Returns (N, M) for a scope such as "2:4", None for a named one.
+
+    Raises:
+        ValueError: When the scope is neither a named one nor N:M with 0 < N < M.
+    """
+    if scope in NAMED_SCOPES:
+        return None
+    match = N_OF_M.fullmatch(str(scope))
+    n, m = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 0 < n < m:
+        names = ", ".join(repr(name) for name in NAMED_SCOPES)
+        raise ValueError(f"scope must be one of {names}, or 'N:M' with 0 < N < M such as '2:4', got {scope!r}")
+    return n, m
+
+
+def check_sparsity(sparsity: object, scope: str) -> float:
+    """Returns the share that is removed, which N:M fixes by itself.
+
+    Raises:
+        TypeError: When it is not a number.
+        ValueError: When it is out of [0, 1], or is not the share of N:M.
+    """
+    n_of_m = parse_n_of_m(scope)
+    if sparsity is None:
+        if n_of_m is None:
+            raise ValueError(f"sparsity must be given for scope {scope!r}, got None; only N:M has one by itself")
+        return 1 - n_of_m[0] / n_of_m[1]
+    if isinstance(sparsity, bool) or not isinstance(sparsity, Real):
+        raise TypeError(f"sparsity must be a number from 0 to 1, got {sparsity!r}")
+    value = float(sparsity)
+    if not 0 <= value <= 1:
+        raise ValueError(f"sparsity must be from 0 (keep all) to 1 (keep none), got {sparsity}")
+    if n_of_m is not None and not math.isclose(value, 1 - n_of_m[0] / n_of_m[1], abs_tol=1e-12):
+        share = 1 - n_of_m[0] / n_of_m[1]
+        raise ValueError(f"sparsity must be {share:g} for scope {scope!r}, got {sparsity}; pass that or None")
+    return value
+
+
+def find_collapsed(bits: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Returns the names of the layers that have weights but keep none."""
+    return [name for name, packed in bits.items() if 0 not in shapes[name] and count_bits(packed) == 0]
+
+
+def _select_globally(task: _Task) -> dict[str, Tensor]:
+    _check_enough(task.num_kept, sum(map(task.num_eligible, task.scores)), task.sparsity, "the weights")
+    within = None if task.within is None else [task.within[name] for name in task.scores]
+    bits = select_largest(list(task.scores.values()), task.num_kept, within=within, names=list(task.scores))
+    return dict(zip(task.scores, bits, strict=True))
+
+
+def _select_by_layer(task: _Task) -> dict[str, Tensor]:
+    counts = {}
+    for name, score in task.scores.items():
+        counts[name] = score.numel() - round(task.sparsity * score.numel())
+        _check_enough(counts[name], task.num_eligible(name), task.sparsity, repr(name))
+    return _select_counts(task, counts)
+
+
+def _select_by_erk(task: _Task) -> dict[str, Tensor]:
+    eligible = {name: task.num_eligible(name) for name in task.scores}
+    _check_enough(task.num_kept, sum(eligible.values()), task.sparsity, "the weights")
+    return _select_counts(
+        task, allocate_erk({n: tuple(s.shape) for n, s in task.scores.items()}, eligible, task.num_kept)
+    )
+
+
+def _select_by_lamp(task: _Task) -> dict[str, Tensor]:
+    _check_enough(task.num_kept, sum(map(task.num_eligible, task.scores)), task.sparsity, "the weights")
+    check_finite(Magnitudes(list(task.scores.values()), names=list(task.scores)))
+    return _select_counts(task, allocate_lamp(task.scores, task.within, task.num_kept))
+
+
+def _select_by_row(task: _Task) -> dict[str, Tensor]:
+    return {
+        name: select_in_rows(name, score, task.dims(name), task.sparsity, within=task.eligible(name))
+        for name, score in task.scores.items()
+    }
+
+
+def _select_counts(task: _Task, counts: Mapping[str, int]) -> dict[str, Tensor]:
+    bits = {}
+    for name, score in task.scores.items():
+        within = None if task.within is None else [task.within[name]]
+        [bits[name]] = select_largest([score], counts[name], within=within, names=[name])
+    return bits
+
+
+def _check_same_names(scores: Mapping[str, Tensor], within: Mapping[str, Tensor] | None) -> None:
+    if within is not None and within.keys() != scores.keys():
+        odd = sorted(within.keys() ^ scores.keys())
+        raise ValueError(f"`within` must have the same names as the scores, but {odd} stand on one side only")
+
+
+def _check_enough(num_kept: int, num_eligible: int, sparsity: float, what: str) -> None:
+    if num_kept > num_eligible:
+        raise ValueError(
+            f"sparsity {sparsity:g} keeps {num_kept} of {what}, but `within` has only {num_eligible} left; "
+            "ask for a higher sparsity, it counts all weights and not the survivors only"
+        )
+
+
+SELECTORS: Final[Mapping[str, Callable[[_Task], dict[str, Tensor]]]] = {
+    "global": _select_globally,
+    "layer": _select_by_layer,
+    "row": _select_by_row,
+    "erk": _select_by_erk,
+    "lamp": _select_by_lamp,
+}

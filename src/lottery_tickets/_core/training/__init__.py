@@ -1,0 +1,1 @@
+"""The trainers of this library, and the callers' own."""

@@ -1,0 +1,378 @@
+"""The default trainer of methods that watch a training: light in memory, and exact when it goes on after a stop."""
+
+import contextlib
+import logging
+import math
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol, TypedDict, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm import tqdm
+
+from lottery_tickets._core.batches.resuming import ResumableBatches, count_samples, move_batch, split_batch
+from lottery_tickets._core.checks import check_count
+from lottery_tickets._core.determinism import seeded
+from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.training.accumulated import AccumulatedAdamW
+from lottery_tickets._core.training.in_backward import InBackwardSGD
+from lottery_tickets._core.weights import clean_name, unwrap
+
+FEWEST_TO_JUDGE = 10  # batches; a share of fewer says little
+# What may differ between the trainer that saved a state and the one that goes on.
+FREE_SETTINGS = frozenset({"nonfinite_limit", "loss_fn", "progress"})
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How `LightTrainer` trains.
+
+    Attributes:
+        learning_rate: At least 0, constant.
+        use_sgd: SGD with its step inside the backward pass; else AdamW.
+        momentum: Of SGD, in [0, 1); costs one buffer a weight, in the weight's dtype.
+        weight_decay: At least 0; SGD adds it to the gradient, AdamW decays the weights beside it.
+        adamw_bits: Bits of each number of AdamW's state; 8 needs bitsandbytes.
+        norm_l1: At least 0; times the sign of the batch-norm weights, added to their gradient (You et al. 2020, arXiv
+            1909.11957).
+        stochastic_rounding: Whether SGD rounds bfloat16 weights at random, right on average; rounded to nearest, small
+            steps are lost. AdamW rounds to nearest.
+        activation_checkpointing: Whether activations are computed again in the backward pass where the model offers
+            it, as those of `transformers` do. It may change the last bits of gradients, whose sums take another order.
+        max_batch_size: Samples that go through the model at once; larger batches are split, nothing is dropped.
+        nonfinite_limit: Share of batches, in [0, 1], whose loss may be NaN or infinite; these are not trained on.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        seed: Decides order, dropout and rounding.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: When a setting is out of range or does not go with another.
+    """
+
+    learning_rate: float = 1e-4
+    use_sgd: bool = True
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    adamw_bits: Literal[8, 32] = 32
+    norm_l1: float = 0.0
+    stochastic_rounding: bool = True
+    activation_checkpointing: bool = True
+    max_batch_size: int | None = None
+    nonfinite_limit: float = 0.1
+    loss_fn: LossFunction | None = None
+    seed: int = 42
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        ranges: list[tuple[str, bool, str]] = [
+            ("learning_rate", 0 <= self.learning_rate < math.inf, "at least 0"),
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
+            ("norm_l1", 0 <= self.norm_l1 < math.inf, "at least 0"),
+            ("nonfinite_limit", 0 <= self.nonfinite_limit <= 1, "in [0, 1]"),
+            ("adamw_bits", self.adamw_bits in {8, 32}, "8 or 32"),
+        ]
+        for name, is_valid, allowed in ranges:
+            if not is_valid:
+                raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
+        if self.max_batch_size is not None:
+            check_count("max_batch_size", self.max_batch_size, "an integer of at least 1 or None")
+        if self.momentum and not self.use_sgd:
+            raise ValueError(f"momentum must be 0 for AdamW, which has its own, got {self.momentum!r}; use SGD")
+
+
+class StretchReport(TypedDict):
+    """What one stretch of training did: numbers that JSON can hold.
+
+    `num_batches` of this stretch; `num_samples` in them, None where batches hold no tensors; `num_steps` and
+    `num_epochs` that the trainer has done since it began; `mean_loss` over the batches with a finite loss;
+    `first_loss` of the first batch, None where it was not finite; `num_nonfinite_losses`, batches that were not (or,
+    split, not wholly) trained on; `learning_rate`.
+    """
+
+    num_batches: int
+    num_samples: int | None
+    num_steps: int
+    num_epochs: int
+    mean_loss: float
+    first_loss: float | None
+    num_nonfinite_losses: int
+    learning_rate: float
+
+
+class _Stepper(Protocol):
+    """What turns the losses of a batch's pieces into steps."""
+
+    def hooked(self) -> contextlib.AbstractContextManager[None]: ...
+    def backward(self, loss: Tensor, share: float) -> None: ...
+    def finish_batch(self) -> None: ...
+    def drop_batch(self) -> None: ...
+    def state(self) -> dict[str, Any]: ...
+    def load_state(self, state: Mapping[str, Any], /) -> None: ...
+
+
+@final
+class LightTrainer:
+    """Trains a model in place, a stretch at a time, and can go on from any stretch's end, bit for bit.
+
+    A stretch leaves the modes of the model, its checkpointing and the caller's generators as they were, and no
+    gradients (what was in `.grad` before is gone too). After an exception the weights may be amid a step.
+
+    With SGD, each piece of a split batch is a step of its own with its share of the learning rate: the whole batch's
+    step to first order in the learning rate. With AdamW, the pieces' gradients are summed: the whole batch's gradient,
+    for a loss that is a mean over samples and a model without batch statistics.
+
+    Args:
+        model: Its parameters with `requires_grad` are trained.
+        dataloader: Batches for `compute_loss`; starts anew each epoch.
+        settings: How.
+
+    Raises:
+        TypeError: When `dataloader` is an iterator.
+        ValueError: When nothing can be trained, or `norm_l1` has nothing to act on.
+        ModuleNotFoundError: `adamw_bits=8` without bitsandbytes.
+    """
+
+    def __init__(self, model: nn.Module, dataloader: Iterable[Any], settings: TrainerSettings) -> None:
+        self.model, self.settings = model, settings
+        self.batches = ResumableBatches(dataloader, settings.seed)
+        self.parameters = {clean_name(n): p for n, p in unwrap(model).named_parameters() if p.requires_grad}
+        if not self.parameters:
+            raise ValueError("the model must have parameters to train, but none requires a gradient; unfreeze some")
+        self.stepper = _make_stepper(self.parameters, _find_norms(model, self.parameters, settings), settings)
+        logger.info("training %d tensors with %s", len(self.parameters), self.describe())
+
+    @property
+    def num_steps(self) -> int:
+        """Batches done; one that is split counts once."""
+        return self.batches.num_steps
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs done; one counts when its end has been seen, which is when the batch after its last is asked for."""
+        return self.batches.num_epochs
+
+    def train_epochs(self, num_epochs: int) -> StretchReport:
+        """Trains to the end of so many epochs; what is left of a begun one counts as one.
+
+        Raises:
+            ValueError: When the data is empty, a batch cannot be split, or too many losses are not finite.
+        """
+        return self._train(num_epochs=check_count("num_epochs", num_epochs), num_steps=None)
+
+    def train_steps(self, num_steps: int) -> StretchReport:
+        """Trains on so many batches, going on in the middle of an epoch, and over its end.
+
+        Raises:
+            ValueError: As for `train_epochs`.
+        """
+        return self._train(num_epochs=None, num_steps=check_count("num_steps", num_steps))
+
+    def state(self) -> dict[str, Any]:
+        """Returns position and optimizer state, on the CPU, for `torch.load(weights_only=True)`; not the weights."""
+        return {
+            "settings": _list_fixed_settings(self.settings),
+            "batches": self.batches.state(),
+            "optimizer": self.stepper.state(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state()` was taken, given a model with the weights of that moment and the same data.
+
+        Raises:
+            ValueError: When the state is of another training.
+        """
+        own = _list_fixed_settings(self.settings)
+        differing = {name: (state["settings"].get(name), own[name]) for name in own}
+        differing = {name: pair for name, pair in differing.items() if pair[0] != pair[1]}
+        if differing:
+            raise ValueError(
+                f"the state must be of a trainer with the same settings, but (saved, own) are {differing}; use the "
+                "saved ones"
+            )
+        self.stepper.load_state(state["optimizer"])
+        self.batches.load_state(state["batches"])
+
+    def describe(self) -> str:
+        """Returns one line that says which optimizer is used, and what is done for memory."""
+        settings = self.settings
+        parts = [f"lr {settings.learning_rate:g}"]
+        parts += [f"momentum {settings.momentum:g}"] if settings.momentum else []
+        parts += [f"weight decay {settings.weight_decay:g}"] if settings.weight_decay else []
+        parts += [f"L1 {settings.norm_l1:g} on batch-norm weights"] if settings.norm_l1 else []
+        if settings.use_sgd and any(p.dtype == torch.bfloat16 for p in self.parameters.values()):
+            parts.append(
+                ("stochastic rounding" if settings.stochastic_rounding else "rounding to nearest") + " in bfloat16"
+            )
+        if settings.activation_checkpointing and _offers_checkpointing(unwrap(self.model)):
+            parts.append("activation checkpointing")
+        if settings.max_batch_size is not None:
+            parts.append(f"at most {settings.max_batch_size} samples at once")
+        name = "SGD inside the backward pass" if settings.use_sgd else f"AdamW with {settings.adamw_bits}-bit state"
+        return ", ".join([name, *parts])
+
+    def _train(self, *, num_epochs: int | None, num_steps: int | None) -> StretchReport:
+        tally = _Tally()
+        with self._prepared(), self._make_bar(num_epochs, num_steps) as bar:
+            for batch in self._take(num_epochs, num_steps):
+                loss, num_samples = self._train_batch(batch)
+                self.batches.count()
+                tally.add(loss, num_samples)
+                bar.update()
+                self._check_losses(tally, is_over=False)
+        self._check_losses(tally, is_over=True)
+        logger.info(
+            "step %d: trained on %d batches, mean loss %.4f, %d skipped for losses that are not finite",
+            *(self.num_steps, tally.num_batches, tally.mean_loss, tally.num_nonfinite),
+        )
+        return {
+            "num_batches": tally.num_batches,
+            "num_samples": tally.num_samples,
+            "num_steps": self.num_steps,
+            "num_epochs": self.num_epochs,
+            "mean_loss": tally.mean_loss,
+            "first_loss": tally.first_loss,
+            "num_nonfinite_losses": tally.num_nonfinite,
+            "learning_rate": self.settings.learning_rate,
+        }
+
+    def _take(self, num_epochs: int | None, num_steps: int | None) -> Iterator[Any]:
+        """Yields batches until so many epochs (that had any left) or batches are through."""
+        epochs = steps = 0
+        while epochs != num_epochs:
+            steps_before = steps
+            for batch in self.batches.rest_of_epoch():
+                yield batch
+                steps += 1
+                if steps == num_steps:
+                    return
+            epochs += steps > steps_before
+
+    def _train_batch(self, batch: Any) -> tuple[float, int | None]:  # noqa: ANN401 - any batch
+        """Returns the mean loss of a batch (not finite: it was not, or not wholly, trained on) and its samples."""
+        moved = move_batch(batch, next(iter(self.parameters.values())).device)
+        total = 0.0
+        for piece, share in split_batch(moved, self.settings.max_batch_size):
+            loss = compute_loss(self.model, piece, self.settings.loss_fn)
+            value = loss.item()  # the one wait for the device: a backward pass that steps cannot be taken back
+            total += value * share
+            if not math.isfinite(value):
+                self.stepper.drop_batch()
+                return value, count_samples(batch)
+            self.stepper.backward(loss, share)
+            del loss  # and with it the graph, before the next piece makes its own
+        self.stepper.finish_batch()
+        return total, count_samples(batch)
+
+    def _check_losses(self, tally: "_Tally", *, is_over: bool) -> None:
+        limit = self.settings.nonfinite_limit
+        has_too_many = tally.num_batches >= FEWEST_TO_JUDGE and tally.num_nonfinite > limit * tally.num_batches
+        if has_too_many or (is_over and tally.num_nonfinite == tally.num_batches):
+            raise ValueError(
+                f"at most {limit:.0%} of the losses may be NaN or infinite, but {tally.num_nonfinite} of "
+                f"{tally.num_batches} are; lower the learning rate of {self.settings.learning_rate:g}, or look for "
+                "broken batches"
+            )
+
+    @contextlib.contextmanager
+    def _prepared(self) -> Iterator[None]:
+        """Within the block the model trains; afterwards it and the global generators are as before."""
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.train()
+        self.model.zero_grad(set_to_none=True)
+        try:
+            with seeded(self.settings.seed), _checkpointing(self.model, self.settings), self.stepper.hooked():
+                yield
+        except BaseException:
+            self.stepper.drop_batch()
+            self.batches.drop()
+            raise
+        finally:
+            self.model.zero_grad(set_to_none=True)
+            for module, training in modes.items():
+                module.training = training
+
+    def _make_bar(self, num_epochs: int | None, num_steps: int | None) -> "tqdm[Any]":
+        length = operator.length_hint(self.batches.dataloader)
+        total = num_steps if num_epochs is None else num_epochs * length
+        return tqdm(total=total or None, unit="batch", disable=not self.settings.progress)
+
+
+@dataclass
+class _Tally:
+    """The losses of a stretch so far."""
+
+    num_batches: int = 0
+    num_nonfinite: int = 0
+    num_samples: int | None = 0
+    first_loss: float | None = None
+    sum_of_losses: float = 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        return self.sum_of_losses / (self.num_batches - self.num_nonfinite)
+
+    def add(self, loss: float, num_samples: int | None) -> None:
+        is_finite = math.isfinite(loss)
+        if is_finite:
+            self.sum_of_losses += loss
+            self.first_loss = loss if self.num_batches == 0 else self.first_loss
+        self.num_nonfinite += not is_finite
+        self.num_batches += 1
+        self.num_samples = None if self.num_samples is None or num_samples is None else self.num_samples + num_samples
+
+
+def _make_stepper(parameters: dict[str, nn.Parameter], norm_names: set[str], settings: TrainerSettings) -> _Stepper:
+    common: dict[str, Any] = {
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "norm_l1": settings.norm_l1,
+        "norm_names": norm_names,
+    }
+    if not settings.use_sgd:
+        return AccumulatedAdamW(parameters, bits=settings.adamw_bits, **common)
+    return InBackwardSGD(
+        parameters, momentum=settings.momentum, stochastic_rounding=settings.stochastic_rounding, **common
+    )
+
+
+def _find_norms(model: nn.Module, parameters: Mapping[str, nn.Parameter], settings: TrainerSettings) -> set[str]:
+    """Returns the names of the batch-norm weights that `norm_l1` acts on."""
+    if not settings.norm_l1:
+        return set()
+    weights = {id(module.weight) for module in model.modules() if isinstance(module, _BatchNorm)}
+    names = {name for name, parameter in parameters.items() if id(parameter) in weights}
+    if not names:
+        raise ValueError("norm_l1 must be 0 for a model without batch-norm weights to train; leave it at 0")
+    return names
+
+
+def _list_fixed_settings(settings: TrainerSettings) -> dict[str, Any]:
+    return {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in FREE_SETTINGS}
+
+
+def _offers_checkpointing(model: nn.Module) -> bool:
+    return bool(getattr(model, "supports_gradient_checkpointing", False))
+
+
+@contextlib.contextmanager
+def _checkpointing(model: nn.Module, settings: TrainerSettings) -> Iterator[None]:
+    """Within the block a model that can compute its activations again does; one that did before is left alone."""
+    inner: Any = unwrap(model)
+    # transformers 5 calls it activation checkpointing, and warns of the names before.
+    prefix = "activation" if hasattr(inner, "activation_checkpointing_enable") else "gradient"
+    is_on = getattr(inner, f"is_{prefix}_checkpointing", True)
+    if is_on or not settings.activation_checkpointing or not _offers_checkpointing(inner):
+        yield
+        return
+    arguments = {f"{prefix}_checkpointing_kwargs": {"use_reentrant": False}}
+    getattr(inner, f"{prefix}_checkpointing_enable")(**arguments)
+    try:
+        yield
+    finally:
+        getattr(inner, f"{prefix}_checkpointing_disable")()

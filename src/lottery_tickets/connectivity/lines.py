@@ -1,0 +1,317 @@
+"""Linear mode connectivity: do two trainings that differ in their noise alone end in one linearly connected minimum?"""
+
+import copy
+import statistics
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypedDict, final
+
+from torch import Tensor, nn
+
+from lottery_tickets._core.batches.order import depends_on_seed, ordered_by
+from lottery_tickets._core.checks import check_count, check_restartable, check_share
+from lottery_tickets._core.determinism import derive_seed
+from lottery_tickets._core.measuring.interpolation import Line, has_batch_norm
+from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, Performance
+from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.states import copy_state, hash_state
+from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
+from lottery_tickets.connectivity.instability import PathFigures, summarise_path
+from lottery_tickets.masks.holding import find_masked_parameters, hold_mask
+from lottery_tickets.masks.mask import Mask, as_mask
+
+FEWEST_POINTS: Final = 3  # the ends and one between
+COPIES: Final = ("first", "second")
+
+
+class PairFigures(PathFigures):
+    """What was found on the line between two networks, and how they were trained.
+
+    Attributes:
+        start_sha256: Hash of the weights that both copies were trained from; None for states that were handed in.
+        seeds: Of the data order of each copy, and of the training that they share; None as above.
+    """
+
+    start_sha256: str | None
+    seeds: dict[str, int] | None
+
+
+class ConnectivityResults(TypedDict):
+    """What `compute_linear_connectivity` returns.
+
+    Attributes:
+        instability: Mean over the pairs; None where no accuracy exists.
+        instabilities: One a pair.
+        stable: Whether the mean is below the threshold.
+        barrier: Mean over the pairs; None when some pair has none.
+        barriers: One a pair.
+        barrier_over_line: As `barrier`.
+        barriers_over_line: One a pair.
+        pairs: The pairs, see `PairFigures`.
+        settings: `threshold`, `num_points`, `num_replicates`, `seed`, `trained` (whether copies were trained here),
+            `num_epochs` and `rewind_epoch` (None when not), `sparsity` of the mask that was held (None without one),
+            `recomputed_statistics` (whether there is batch norm).
+    """
+
+    instability: float | None
+    instabilities: list[float | None]
+    stable: bool | None
+    barrier: float | None
+    barriers: list[float | None]
+    barrier_over_line: float | None
+    barriers_over_line: list[float | None]
+    pairs: list[PairFigures]
+    settings: dict[str, Any]
+
+
+def compute_linear_connectivity(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    first: Mapping[str, Tensor] | None = None,
+    second: Mapping[str, Tensor] | None = None,
+    *,
+    trainer_fn: TrainerFunction | None = None,
+    num_epochs: int = 10,
+    rewind_epoch: int = 0,
+    mask: Mapping[str, Tensor] | None = None,
+    num_replicates: int = 1,
+    train_dataloader: Iterable[Any] | None = None,
+    statistics_dataloader: Iterable[Any] | None = None,
+    num_points: int = 30,
+    threshold: float = 0.02,
+    metric: MetricFunction | None = None,
+    loss_fn: LossFunction | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> ConnectivityResults:
+    """Returns the error along the straight line between two networks, and the instability that follows from it.
+
+    After Frankle et al. 2020 (arXiv 1912.05671, sections 2 and 3): the *instability* is the largest error on the line
+    minus the mean error of its ends, and below 2 % two networks count as linearly connected. With `first` and `second`
+    the line is that between two states. With `trainer_fn` this function *trains*: from the model's present weights,
+    two deep copies of it, which differ in the order of the data alone (and in what else the trainer draws from the
+    global generators: augmentation, dropout). That says whether training is stable to its own noise from these weights
+    on. Memory: one copy of the model, and two states on the CPU.
+
+    The error is 1 - accuracy; of language models, 1 - the share of next tokens that are predicted. Dropout is off.
+    Running statistics of batch norm, which fit no network between the ends, are computed anew at every point, the ends
+    included: by one pass over `statistics_dataloader`, or over `dataloader` where there is none.
+
+    The model's own weights, buffers, gradients, modes and hooks, the generators and those of the loaders are as before
+    when this returns or raises, as long as the trainer trains the model it is given.
+
+    Args:
+        model: Computes with the states, or is what copies are made of.
+        dataloader: What errors and losses are measured on, see `compute_loss`; iterated anew for each point.
+        first: The state at alpha 0, such as `model.state_dict()`.
+        second: The state at alpha 1.
+        trainer_fn: Called as `trainer_fn(model, dataloader, epochs=n)`; trains in place or returns a model.
+        num_epochs: Epochs of a whole training, at least 1.
+        rewind_epoch: k, from 0 to `num_epochs` - 1: epochs that both copies share before they part. The trainer is
+            called anew where they part, so its optimizer starts anew.
+        mask: What the copies hold pruned once they part, by parameter name; the shared epochs are dense.
+        num_replicates: Pairs to train, each with its own data orders.
+        train_dataloader: What copies are trained on; `dataloader` when None. It must shuffle, by the global generators
+            or its own.
+        statistics_dataloader: What batch-norm statistics are computed from; training data, in training-sized batches,
+            is what they usually come from.
+        num_points: Alphas, evenly spaced with the ends included; at least 3.
+        threshold: Instability below which a pair is stable, in [0, 1].
+        metric: `metric(model, dataloader)` -> accuracy in [0, 1], where the loss does not tell it.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        seed: Decides the data orders.
+        progress: Whether to show bars.
+
+    Returns:
+        `instability`, `stable`, `barrier`, `barrier_over_line` (means over the pairs), `instabilities`, `barriers`,
+        `barriers_over_line` (one a pair), `pairs` (with `alphas`, `errors`, `losses`, the figures of both ends) and
+        `settings`; JSON-able. Points that are not finite are None, are counted, and count as the worst.
+
+    Raises:
+        TypeError: When a loader is an iterator, or the model refuses a batch.
+        ValueError: When an argument is out of range, a state does not fit or is not finite, the copies do not differ,
+            or the loss of an end is not finite.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Linear(1, 2, bias=False)
+        >>> data = [(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 0]))]
+        >>> first, second = ({"weight": torch.tensor(w)} for w in ([[9.0], [1.0]], [[1.0], [0.0]]))
+        >>> found = compute_linear_connectivity(model, data, first, second)
+        >>> found["instability"], found["stable"], len(found["pairs"][0]["alphas"])
+        (0.0, True, 30)
+    """
+    look = _Look(dataloader, statistics_dataloader, Measurement(loss_fn, metric or "auto"), num_points, threshold, seed)
+    settings = {
+        "threshold": look.threshold,
+        "num_points": look.num_points,
+        "num_replicates": num_replicates,
+        "seed": seed,
+        "trained": trainer_fn is not None,
+        "recomputed_statistics": has_batch_norm(model),
+    }
+    if trainer_fn is None:
+        is_for_training = mask is not None or train_dataloader is not None or num_replicates != 1 or rewind_epoch != 0
+        if first is None or second is None or is_for_training:
+            raise ValueError(
+                "there must be two states, first and second, or a trainer_fn, which alone goes with mask, rewind_epoch,"
+                " num_replicates and train_dataloader; pass model.state_dict() of two trained networks, or a trainer_fn"
+            )
+        pairs = [look.walk(model, first, second, progress=progress)]
+        return _sum_up(pairs, {**settings, "num_epochs": None, "rewind_epoch": None, "sparsity": None})
+    if first is not None or second is not None:
+        raise ValueError("with a trainer_fn there must be no first and second, which it trains; leave one of them out")
+    noise = _Noise(
+        model,
+        trainer_fn,
+        dataloader if train_dataloader is None else train_dataloader,
+        num_epochs=num_epochs,
+        rewind_epoch=rewind_epoch,
+        mask=mask,
+    )
+    pairs = []
+    for replicate in range(check_count("num_replicates", num_replicates)):
+        seeds = {use: derive_seed(seed, "replicate", replicate, use) for use in (*COPIES, "shared")}
+        noise.check_order(seeds)
+        start_hash, ends = noise.train(seeds)
+        pair = look.walk(model, *ends, progress=progress)
+        pairs.append({**pair, "start_sha256": start_hash, "seeds": seeds})
+    sparsity = None if noise.mask is None else noise.mask.sparsity
+    return _sum_up(pairs, {**settings, "num_epochs": num_epochs, "rewind_epoch": rewind_epoch, "sparsity": sparsity})
+
+
+@final
+class _Noise:
+    """Trains pairs of copies of a model that differ in the order of the data."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        trainer_fn: TrainerFunction,
+        dataloader: Iterable[Any],
+        *,
+        num_epochs: int,
+        rewind_epoch: object,
+        mask: object,
+    ) -> None:
+        if not callable(trainer_fn):
+            raise TypeError(f"trainer_fn must be a function of model, dataloader and epochs, got {trainer_fn!r}")
+        check_restartable(dataloader)
+        self.num_epochs = check_count("num_epochs", num_epochs)
+        if isinstance(rewind_epoch, bool) or not isinstance(rewind_epoch, int) or not 0 <= rewind_epoch < num_epochs:
+            raise ValueError(f"rewind_epoch must be from 0 to num_epochs - 1, {num_epochs - 1}, got {rewind_epoch!r}")
+        self.model, self.trainer_fn, self.dataloader, self.rewind_epoch = model, trainer_fn, dataloader, rewind_epoch
+        self.mask: Mask | None = None
+        if mask is not None:
+            self.mask = as_mask(mask)
+            find_masked_parameters(model, self.mask)
+
+    def check_order(self, seeds: Mapping[str, int]) -> None:
+        """Warns before hours are spent on copies that see the same batches; a trainer may have a loader of its own."""
+        if not depends_on_seed(self.dataloader, seeds["first"], seeds["second"]):
+            warnings.warn(
+                "the training data must come in an order that the seed decides, but two seeds give the same batches; "
+                "pass a loader with shuffle=True, unless the trainer shuffles by itself",
+                stacklevel=3,
+            )
+
+    def train(self, seeds: Mapping[str, int]) -> tuple[str, list[dict[str, Tensor]]]:
+        """Returns the hash of what both copies start from, and where they end."""
+        shared = copy.deepcopy(self.model)
+        if self.rewind_epoch:
+            self._train(shared, seeds["shared"], self.rewind_epoch)
+        if self.mask is not None:
+            hold_mask(shared, self.mask)
+        start = hash_state(copy_state(shared))
+        ends = []
+        for name in COPIES:
+            trained = shared if name == COPIES[-1] else copy.deepcopy(shared)
+            self._train(trained, seeds[name], self.num_epochs - self.rewind_epoch)
+            ends.append(copy_state(trained))
+        _check_ends(start, *map(hash_state, ends))
+        return start, ends
+
+    def _train(self, model: nn.Module, seed: int, num_epochs: int) -> None:
+        with ordered_by(self.dataloader, seed):
+            train_epochs(self.trainer_fn, model, self.dataloader, num_epochs)
+        model.zero_grad(set_to_none=True)
+
+
+def _check_ends(start: str, first: str, second: str) -> None:
+    if start in (first, second):
+        raise ValueError(
+            "trainer_fn must train the model it is given, or return another, but a copy ended bit for bit as it began; "
+            "does it train a model of its own?"
+        )
+    if first == second:
+        raise ValueError(
+            "the two copies must see the data in different orders, but ended bit for bit alike, which would pass for "
+            "perfect stability; pass a loader with shuffle=True that draws from the global generators or its own"
+        )
+
+
+@final
+@dataclass(frozen=True)
+class _Look:
+    """How a line is looked at."""
+
+    dataloader: Iterable[Any]
+    statistics_dataloader: Iterable[Any] | None
+    measurement: Measurement
+    num_points: int
+    threshold: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        allowed = f"an integer of at least {FEWEST_POINTS}, the ends and one between"
+        if check_count("num_points", self.num_points, allowed) < FEWEST_POINTS:
+            raise ValueError(f"num_points must be {allowed}, got {self.num_points!r}")
+        check_share("threshold", self.threshold)
+        check_restartable(self.dataloader)
+
+    def walk(self, model: nn.Module, first: object, second: object, *, progress: bool) -> PairFigures:
+        for name, state in (("first", first), ("second", second)):
+            if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+                raise TypeError(f"{name} must be a state dict of tensors by name, got a {type(state).__name__}")
+        alphas = [point / (self.num_points - 1) for point in range(self.num_points)]
+        found = Line(model, first, second).measure(  # type: ignore[arg-type] # checked in the loop above
+            alphas,
+            self.dataloader,
+            self.measurement,
+            statistics_dataloader=self.statistics_dataloader,
+            progress=progress,
+            seed=self.seed,
+        )
+        losses = [performance.figures["loss"] for performance in found]
+        accuracies = [self._find_accuracy(performance) for performance in found]
+        path = summarise_path(alphas, losses, accuracies, self.threshold)
+        return {**path, "start_sha256": None, "seeds": None}
+
+    def _find_accuracy(self, performance: Performance) -> float | None:
+        if not callable(self.measurement.metric):
+            return performance.figures["accuracy"]
+        return None if performance.value is None else check_share("the accuracy that metric returns", performance.value)
+
+
+def _sum_up(pairs: list[PairFigures], settings: dict[str, Any]) -> ConnectivityResults:
+    instabilities = [pair["instability"] for pair in pairs]
+    barriers = [pair["barrier"] for pair in pairs]
+    over_line = [pair["barrier_over_line"] for pair in pairs]
+    instability = _average(instabilities)
+    return {
+        "instability": instability,
+        "instabilities": instabilities,
+        "stable": None if instability is None else instability < settings["threshold"],
+        "barrier": _average(barriers),
+        "barriers": barriers,
+        "barrier_over_line": _average(over_line),
+        "barriers_over_line": over_line,
+        "pairs": pairs,
+        "settings": settings,
+    }
+
+
+def _average(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None

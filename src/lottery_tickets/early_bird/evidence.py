@@ -1,0 +1,132 @@
+"""What one check of an early-bird watch compares: ranks, masks and movement, against the check before and the start."""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, final
+
+from torch import Tensor
+
+from lottery_tickets._core.bits import count_bits
+from lottery_tickets._core.selection.scopes import select_in_scope
+from lottery_tickets.early_bird.displacement import Movement, measure_movement
+from lottery_tickets.early_bird.rank_correlation import correlate_ranks, rank_shares
+from lottery_tickets.early_bird.snapshots import Snapshot, take_snapshot
+from lottery_tickets.early_bird.trail import Trail
+from lottery_tickets.masks.common_weights import measure_distance, overlay
+
+Bits = Mapping[str, Tensor]
+
+
+@final
+class Evidence:
+    """The memory of a watch: what the next check is compared with.
+
+    Args:
+        weights: At the start.
+        sparsity: Of the masks.
+        scope: What magnitudes are compared within for them.
+        output_dims: As for the selector.
+        queue_length: How many masks are compared, with the newest.
+        seed: Of the sample whose movement is followed.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        *,
+        sparsity: float,
+        scope: str,
+        output_dims: Mapping[str, tuple[int, ...]],
+        queue_length: int,
+        seed: int,
+    ) -> None:
+        self._sparsity, self._scope, self._output_dims = sparsity, scope, output_dims
+        self.sizes = {name: weight.numel() for name, weight in weights.items()}
+        self._start_mask = self.mask = self._select(weights)
+        self._queue: deque[Bits] = deque(maxlen=max(1, queue_length - 1))  # those before the newest
+        self._snapshot = take_snapshot(weights)
+        self.trail = Trail(weights, seed)
+
+    def add(self, weights: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Returns the figures of a check by the names of `EarlyBirdCheckpoint`, and remembers these weights.
+
+        Args:
+            weights: Now, finite.
+            start: The starting weights, on the CPU.
+        """
+        snapshot, mask = take_snapshot(weights), self._select(weights)
+        ranks = correlate_ranks(self._snapshot, snapshot)
+        start_ranks = correlate_ranks(take_snapshot({name: start[name] for name in weights}), snapshot)
+        since, since_start = (overlay(mask, earlier, self.sizes) for earlier in (self.mask, self._start_mask))
+        queue_distances = [measure_distance(overlay(mask, old, self.sizes).values()).raw for old in self._queue]
+        moved = {name: measure_movement(weight, start[name]) for name, weight in weights.items()}
+        self.trail.extend(weights)
+        self._queue.append(mask)
+        self._snapshot, self.mask = snapshot, mask
+        last, first = measure_distance(since.values()), measure_distance(since_start.values())
+        return {
+            "correlation": ranks.overall,
+            "start_correlation": start_ranks.overall,
+            "mask_distance": last.raw,
+            "chance_distance": last.chance,
+            "corrected_distance": last.corrected,
+            "queue_distances": queue_distances,
+            "start_distance": first.raw,
+            "start_chance_distance": first.chance,
+            "corrected_start_distance": first.corrected,
+            **_sum_up(moved, self.sizes),
+            "persistence": self.trail.persistence,
+            "chance_persistence": self.trail.chance,
+            "layers": {
+                name: {
+                    "correlation": ranks.layers[name],
+                    "mask_distance": measure_distance([since[name]]).raw,
+                    "chance_distance": measure_distance([since[name]]).chance,
+                    "start_distance": measure_distance([since_start[name]]).raw,
+                    "start_chance_distance": measure_distance([since_start[name]]).chance,
+                    "density": count_bits(mask[name]) / max(1, size),
+                    "share_moved": moved[name].num_moved / max(1, size),
+                }
+                for name, size in self.sizes.items()
+            },
+        }
+
+    def nothing(self) -> dict[str, Any]:
+        """Returns the figures of a check of weights that are not finite."""
+        names = ("correlation", "start_correlation", "mask_distance", "chance_distance", "corrected_distance")
+        more = ("start_distance", "start_chance_distance", "corrected_start_distance", "share_moved", "movement")
+        figures: dict[str, Any] = dict.fromkeys((*names, *more, "persistence"))
+        return {**figures, "queue_distances": [], "chance_persistence": self.trail.chance, "layers": {}}
+
+    def rank_shares(self) -> dict[str, Tensor]:
+        """Returns the ranks at the last check, see `rank_shares` of `_core`."""
+        return rank_shares(self._snapshot)
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns what `load_state` needs."""
+        masks = {f"queue.{place}.{name}": bits for place, mask in enumerate(self._queue) for name, bits in mask.items()}
+        ranks = {f"ranks.{name}": codes for name, codes in self._snapshot.codes.items()}
+        return {**masks, **ranks, **self.trail.state()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from a state, in evidence made of the same starting weights."""
+        num_masks = len({name.split(".")[1] for name in state if name.startswith("queue.")})
+        self._queue.clear()
+        self._queue.extend({name: state[f"queue.{place}.{name}"] for name in self.sizes} for place in range(num_masks))
+        self.mask = self._queue[-1] if self._queue else self._start_mask
+        self._snapshot = Snapshot({name: state[f"ranks.{name}"] for name in self.sizes})
+        self.trail.load_state(state)
+
+    def _select(self, weights: Mapping[str, Tensor]) -> Bits:
+        return select_in_scope(weights, self._sparsity, scope=self._scope, output_dims=self._output_dims)
+
+
+def _sum_up(moved: Mapping[str, Movement], sizes: Mapping[str, int]) -> dict[str, float]:
+    distance, start = (
+        math.sqrt(sum(getattr(part, name) for part in moved.values())) for name in ("squared_distance", "squared_start")
+    )
+    return {
+        "share_moved": sum(part.num_moved for part in moved.values()) / max(1, sum(sizes.values())),
+        "movement": distance / start if start else float(distance > 0),
+    }

@@ -1,0 +1,227 @@
+"""Early-bird tickets: train until the mask that pruning would draw no longer changes, and draw it then."""
+
+from collections.abc import Iterable, Mapping, Sized
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final, Literal, TypedDict, Unpack
+
+from torch import nn
+
+from lottery_tickets._core.checks import check_count, check_known
+from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
+from lottery_tickets._core.training.light_training import TrainerSettings
+from lottery_tickets._core.training.trainer_function import TrainerFunction
+from lottery_tickets._core.weights import Choices
+from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes
+from lottery_tickets.early_bird.convergence import ConvergenceRule
+from lottery_tickets.early_bird.folder import EarlyBirdFolder, SavedCheck
+from lottery_tickets.early_bird.trainers import CallersTrainer, DefaultTrainer, Trainer
+from lottery_tickets.early_bird.watcher import EarlyBirdResults, EarlyBirdWatcher
+
+PUBLISHED_L1: Final = 1e-4  # on the scales of batch norm, in the code of You et al.
+TRAINING_OPTIONS: Final = (
+    *("momentum", "weight_decay", "norm_l1", "adamw_bits", "stochastic_rounding", "activation_checkpointing"),
+    *("nonfinite_limit", "loss_fn", "seed", "progress"),
+)
+
+
+class EarlyBirdOptions(TypedDict, total=False):
+    """What `compute_early_bird_tickets` takes as further keywords.
+
+    Attributes:
+        check_steps: Checks by step instead of epoch: every so many, at these steps, or "log".
+        max_steps: Steps at most, with `check_steps`; by default those of `max_epochs`.
+        distance_threshold: The largest mask distance that is stable, as a share of all weights.
+        queue_length: Masks in the queue, with the newest.
+        scope: What magnitudes are compared within for the mask, see `create_magnitude_mask`.
+        channels: Whether to rank the scales of batch norm, each for its channel, as published; the mask is over these.
+        include: Replaces the default choice of weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
+        momentum: Of SGD; needs a buffer of the weights' size.
+        weight_decay: Of the default trainer.
+        norm_l1: L1 coefficient on the scales of batch norm; by default 1e-4 with `channels`, else 0.
+        adamw_bits: 8 keeps AdamW's states in 8 bits, with bitsandbytes.
+        stochastic_rounding: Whether bfloat16 weights are rounded at random, so that small steps count on average.
+        activation_checkpointing: Whether to compute activations twice to save memory, where the model offers it.
+        nonfinite_limit: The share of batches whose loss may be NaN or infinite; they are skipped and counted.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        seed: Of data order, dropout, rounding and the sample that is followed.
+        run_folder: Keeps the last check; the same call goes on from it after an interruption, to the same bits.
+        progress: Whether to show a bar.
+    """
+
+    check_steps: CheckSteps | None
+    max_steps: int | None
+    distance_threshold: float
+    queue_length: int
+    scope: str
+    channels: bool
+    include: Choices | None
+    exclude: Choices | None
+    momentum: float
+    weight_decay: float
+    norm_l1: float | None
+    adamw_bits: Literal[8, 32]
+    stochastic_rounding: bool
+    activation_checkpointing: bool
+    nonfinite_limit: float
+    loss_fn: LossFunction | None
+    seed: int
+    run_folder: str | Path | None
+    progress: bool
+
+
+def compute_early_bird_tickets(  # noqa: PLR0917 - the contract's signature
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    trainer_fn: TrainerFunction | None = None,
+    max_epochs: int = 50,
+    check_interval: int = 5,
+    target_sparsity: float = 0.5,
+    convergence_threshold: float = 0.95,
+    stability_window: int = 3,
+    use_magnitude_ranking: bool = True,  # noqa: FBT001, FBT002 - the contract's signature
+    max_batch_size: int | None = None,
+    learning_rate: float = 1e-4,
+    use_sgd: bool = True,  # noqa: FBT001, FBT002 - the contract's signature
+    **options: Unpack[EarlyBirdOptions],
+) -> EarlyBirdResults:
+    """Trains a model until its ticket has converged, and returns the ticket with the evidence for it.
+
+    The model is trained in place and left as it is at the last check, with no gradients; the starting weights are in
+    the result. What "converged" means, and why stability alone does not count, stands in
+    `detect_early_bird_convergence`.
+
+    The default trainer is SGD whose step happens inside the backward pass: each gradient is used and freed before the
+    next exists, and there is no optimizer state. Weights in bfloat16 are rounded stochastically, because at such
+    learning rates nearly every plain update rounds to nothing. It cannot accumulate gradients: a batch that
+    `max_batch_size` splits makes several steps, each with its share of the learning rate.
+
+    Args:
+        model: Any model; its weights now are theta_0.
+        dataloader: Batches, see the three ways a model can be driven in `compute_loss`; iterated anew each epoch.
+        trainer_fn: Called as `trainer_fn(model, dataloader, epochs=n)` in place of the default trainer; trains in
+            place, or returns a model whose weights are then taken over.
+        max_epochs: Epochs at most.
+        check_interval: Epochs from one check to the next. The last check is at `max_epochs` at the latest.
+        target_sparsity: Of the ticket, in [0, 1]. 0.7 for classification, 0.5 for language modelling and 0.3 for
+            fine-tuning are usual.
+        convergence_threshold: The least rank correlation of two checks that is stable.
+        stability_window: Checks in a row that must be stable (for rank correlation; the queue takes its place
+            otherwise).
+        use_magnitude_ranking: Whether stability is rank correlation of all magnitudes; if not, it is the distance of
+            the mask from those of a queue, as published.
+        max_batch_size: Larger batches are split, never dropped.
+        learning_rate: Of the default trainer.
+        use_sgd: Whether the default trainer is SGD; if not, AdamW.
+        **options: See `EarlyBirdOptions`.
+
+    Returns:
+        `method` ("magnitude_ranking" or "mask_distance"), `target_sparsity`, `convergence_threshold`; `converged`,
+        `convergence_epoch` (None when not), `verdict` ("converged", "still changing", "trivially stable", "diverged"),
+        `reason`; `checkpoints`, see `EarlyBirdCheckpoint`; `final_rankings`, by name uint16 tensors, the rank of each
+        magnitude among all in 65,536ths; `final_mask`, the `Mask`; `starting_weights`, theta_0 by name on the CPU, what
+        a ticket is trained from; `settings`.
+
+    Raises:
+        TypeError: When `dataloader` is an iterator, which is used up after one epoch, or the model refuses a batch.
+        ValueError: When an argument is out of range, the data is empty, too many losses are not finite, `trainer_fn`
+            returns another model, or `run_folder` belongs to another run.
+        ModuleNotFoundError: When `adamw_bits=8` and bitsandbytes is not installed.
+
+    Warns:
+        UserWarning: When the ticket loses all weights of a layer.
+
+    References:
+        You et al., arXiv:1909.11957 (mask distance, queue, batch-norm scales). Rank correlation of weights is another
+        criterion, not theirs.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+        >>> data = [(torch.randn(16, 8), torch.randint(2, (16,)))]
+        >>> found = compute_early_bird_tickets(model, data, max_epochs=4, check_interval=1)
+        >>> found["verdict"], len(found["checkpoints"]), found["final_mask"].sparsity
+        ('trivially stable', 4, 0.5)
+    """
+    check_known("further arguments", options, EarlyBirdOptions.__annotations__)
+    rule = ConvergenceRule(
+        "magnitude_ranking" if use_magnitude_ranking else "mask_distance",
+        convergence_threshold,
+        stability_window,
+        **_pick(options, "distance_threshold", "queue_length"),
+    )
+    limit, times = check_count("max_epochs", max_epochs), CheckTimes(check_count("check_interval", check_interval))
+    check_steps = options.get("check_steps")
+    if check_steps is not None:
+        limit, times = _find_last_step(dataloader, limit, options.get("max_steps")), CheckTimes(check_steps)
+    watched = _pick(options, "scope", "channels", "include", "exclude", "seed")
+    watcher = EarlyBirdWatcher(model, target_sparsity=target_sparsity, rule=rule, **watched)
+    trained = _pick(options, *TRAINING_OPTIONS)
+    if options.get("norm_l1") is None:
+        trained["norm_l1"] = PUBLISHED_L1 * bool(options.get("channels"))
+    settings = TrainerSettings(learning_rate, use_sgd, max_batch_size=max_batch_size, **trained)
+    trainer: Trainer
+    if trainer_fn is None:
+        trainer = DefaultTrainer(model, dataloader, settings, by_step=check_steps is not None)
+    elif check_steps is None:
+        trainer = CallersTrainer(model, dataloader, trainer_fn, settings)
+    else:
+        raise ValueError(
+            "check_steps needs the default trainer, because a trainer_fn trains whole epochs; use check_interval, or "
+            "watch your own loop with EarlyBirdWatcher"
+        )
+    path = options.get("run_folder")
+    return _run(model, watcher, trainer, times, limit=limit, folder=None if path is None else EarlyBirdFolder(path))
+
+
+def _pick(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: options[name] for name in names if name in options}
+
+
+def _run(
+    model: nn.Module,
+    watcher: EarlyBirdWatcher,
+    trainer: Trainer,
+    times: CheckTimes,
+    *,
+    limit: int,
+    folder: EarlyBirdFolder | None,
+) -> EarlyBirdResults:
+    start = hash_state(watcher.starting_weights)
+    settings = {**watcher.describe(), **trainer.describe(), "checks": times.steps, "start_sha256": start}
+    opened = nullcontext(None) if folder is None else folder.opened(settings, watcher.starting_weights)
+    try:
+        with opened as saved:
+            if saved is not None:
+                _continue(model, watcher, trainer, saved)
+            while not watcher.should_stop and trainer.position < limit:
+                stop = times.after(trainer.position)
+                if stop is None:
+                    break
+                training = trainer.train_to(min(stop, limit))
+                watcher.check(model, trainer.num_steps, training)
+                if folder is not None:
+                    folder.save(SavedCheck(copy_state(model), watcher.state(), trainer.state(), watcher.checkpoints))
+    except BaseException:
+        load_clean_state(model, watcher.starting_weights)  # so that the same call, on the same model, can go on
+        raise
+    finally:
+        model.zero_grad(set_to_none=True)
+    return {**watcher.results(), "settings": settings}
+
+
+def _continue(model: nn.Module, watcher: EarlyBirdWatcher, trainer: Trainer, saved: SavedCheck) -> None:
+    load_clean_state(model, saved.model)
+    trainer.load_state(saved.trainer)
+    watcher.load_state(saved.watch, saved.checkpoints, trainer.num_steps or 0)
+
+
+def _find_last_step(dataloader: Iterable[Any], max_epochs: int, max_steps: int | None) -> int:
+    if max_steps is not None:
+        return check_count("max_steps", max_steps)
+    length = len(dataloader) if isinstance(dataloader, Sized) else None
+    if length is None:
+        raise ValueError("max_steps must be given with check_steps, because the dataloader does not know its length")
+    return max_epochs * max(1, length)

@@ -1,0 +1,176 @@
+"""Magnitudes of weights at one moment, in 2 bytes a weight on the CPU, as codes that sort like them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Final, Literal, Protocol, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lottery_tickets._core.kernels import ranking_reference
+from lottery_tickets._core.selection.largest import check_finite
+from lottery_tickets._core.selection.patterns import WORDS, Chunk, Magnitudes, map_chunks
+
+NUM_CODES: Final = 1 << 16
+SHARE_OF_LAYER: Final = 1 << 44  # divided among a layer's weights; sums for 2^19 layers fit int64
+FEWEST_CODES_BUT_ZERO: Final = 16  # to one code for zero, where other magnitudes exist
+SMALLEST_FOR_CPU_KERNEL: Final = 1 << 20  # weights; below it, numpy takes milliseconds and numba need not be imported
+
+Backend = Literal["reference", "cpu"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Magnitudes of weights at one moment.
+
+    Args:
+        codes: For each name an int16 tensor on the CPU, in the weight's shape; read as uint16, codes sort like the
+            magnitudes of all weights together.
+    """
+
+    codes: Mapping[str, Tensor]
+
+
+class Kernels(Protocol):
+    """The hot loops of one backend; `kernels.ranking_reference` says what they compute."""
+
+    def count_bins(self, words: Tensor, share: int, bins: NDArray[np.int64]) -> None:
+        """Counts by bit pattern, weighted."""
+
+    def encode(self, words: Tensor, table: NDArray[np.uint32], codes: Tensor) -> None:
+        """Writes codes of float32."""
+
+    def clear_signs(self, words: Tensor, codes: Tensor) -> int:
+        """Writes codes of floats of 16 bits."""
+
+    def count_codes(self, codes: NDArray[np.uint16], counts: NDArray[np.unsignedinteger]) -> None:
+        """Counts codes."""
+
+    def sum_products(
+        self,
+        earlier: NDArray[np.uint16],
+        later: NDArray[np.uint16],
+        earlier_ranks: NDArray[np.uint32],
+        later_ranks: NDArray[np.uint32],
+    ) -> int:
+        """Sums products of ranks."""
+
+    def num_workers(self) -> int:
+        """Says how many chunks to work on at a time."""
+
+
+def take_snapshot(weights: Mapping[str, Tensor], *, backend: Backend | None = None) -> Snapshot:
+    """Returns the magnitudes of all weights as codes of 16 bits that sort like them.
+
+    The codes of float16, bfloat16 or float8 weights, all of one of these, are their bits without the sign: exact. Other
+    weights are read as float32 (float64 beyond its range are tied) and share 65,536 codes: each layer, however
+    small, has the same number, spread so that about as many of its weights have each. Equal magnitudes have equal codes
+    and a larger magnitude never has a lesser code, but magnitudes that are near to each other can share one. They do,
+    to a fault, when many layers each hold magnitudes that agree in more than the first 8 bits of the mantissa.
+
+    Args:
+        weights: Tensors of any float dtypes, shapes, strides and devices, by name; finite.
+        backend: Which kernels code; None: numba for many weights on the CPU, torch otherwise. The codes are the same.
+
+    Raises:
+        TypeError: When a weight is not of a float dtype.
+        ValueError: When a weight is NaN or infinite.
+
+    Example:
+        >>> snapshot = take_snapshot({"fc.weight": torch.tensor([1.0, -2.0, 0.0], dtype=torch.bfloat16)})
+        >>> snapshot.codes["fc.weight"].tolist()
+        [16256, 16384, 0]
+    """
+    magnitudes = Magnitudes(list(weights.values()), names=list(weights))
+    on_cpu = all(tensor.device.type == "cpu" for tensor in magnitudes.tensors)
+    kernels = kernels_for(magnitudes.num_elements, backend, on_cpu=on_cpu)
+    codes = [torch.empty(tensor.shape, dtype=torch.int16) for tensor in magnitudes.tensors]
+    if WORDS[magnitudes.dtype] == torch.int16:
+        _copy_patterns(magnitudes, kernels, codes)
+    else:
+        _encode_patterns(magnitudes, kernels, codes)
+    return Snapshot(dict(zip(magnitudes.names, codes, strict=True)))
+
+
+def kernels_for(num_weights: int, backend: Backend | None, *, on_cpu: bool = True) -> Kernels:
+    """Returns the kernels of a backend, or those that suit so many weights."""
+    if backend == "cpu" or (backend is None and on_cpu and num_weights >= SMALLEST_FOR_CPU_KERNEL):
+        from lottery_tickets._core.kernels import ranking_cpu  # noqa: PLC0415 - numba takes half a second
+
+        return ranking_cpu
+    return ranking_reference
+
+
+def sum_over_chunks(
+    count: Callable[[Chunk, NDArray[Any]], object],
+    chunks: Sequence[Chunk],
+    dtype: type[np.integer[Any]],
+    num_workers: int,
+) -> NDArray[np.integer[Any]]:
+    """Returns 65,536 counters, the sum of what `count` adds for each chunk to those of the worker that has it."""
+    free: SimpleQueue[NDArray[np.integer[Any]]] = SimpleQueue()
+    counters: list[NDArray[np.integer[Any]]] = [np.zeros(NUM_CODES, dtype) for _ in range(num_workers)]
+    for counter in counters:
+        free.put(counter)
+
+    def count_chunk(chunk: Chunk) -> None:
+        counter = free.get()
+        try:
+            count(chunk, counter)
+        finally:
+            free.put(counter)
+
+    map_chunks(count_chunk, chunks, num_workers)
+    return sum(counters[1:], start=counters[0])
+
+
+def _copy_patterns(magnitudes: Magnitudes, kernels: Kernels, codes: list[Tensor]) -> None:
+    def copy(chunk: Chunk) -> int:
+        return kernels.clear_signs(magnitudes.words(chunk), codes[chunk.index].view(-1)[chunk.start : chunk.stop])
+
+    if max(map_chunks(copy, magnitudes.chunks(), kernels.num_workers()), default=0) >= magnitudes.infinity:
+        check_finite(magnitudes)  # raises, and says which weight it is
+
+
+def _encode_patterns(magnitudes: Magnitudes, kernels: Kernels, codes: list[Tensor]) -> None:
+    # Integers, so that neither chunks nor threads change a sum.
+    shares = [SHARE_OF_LAYER // max(1, tensor.numel()) for tensor in magnitudes.tensors]
+
+    def count(chunk: Chunk, bins: NDArray[np.int64]) -> None:
+        kernels.count_bins(_single_words(magnitudes, chunk), shares[chunk.index], bins)
+
+    def encode(chunk: Chunk) -> None:
+        part = codes[chunk.index].view(-1)[chunk.start : chunk.stop]
+        kernels.encode(_single_words(magnitudes, chunk), table, part)
+
+    chunks, num_workers = magnitudes.chunks(), kernels.num_workers()
+    bins = sum_over_chunks(count, chunks, np.int64, num_workers)
+    infinity = int(torch.tensor(torch.inf).view(torch.int32)) >> ranking_reference.LOW_BITS
+    if bins[infinity:].any():
+        check_finite(magnitudes)  # raises, and says which weight it is, unless it is a float64 that was finite
+    table = _share_codes(bins)
+    map_chunks(encode, chunks, num_workers)
+
+
+def _single_words(magnitudes: Magnitudes, chunk: Chunk) -> Tensor:
+    """Returns a chunk as float32 seen as int32."""
+    words = magnitudes.words(chunk)
+    # A float64 beyond float32's range becomes infinity, which sorts above all others and so has a code as they have.
+    return words if magnitudes.dtype == torch.float32 else words.view(torch.float64).to(torch.float32).view(torch.int32)
+
+
+def _share_codes(bins: NDArray[np.integer[Any]]) -> NDArray[np.uint32]:
+    """Returns for each bin its first code, in the upper 16 bits, and its number of codes, in the lower."""
+    shares = bins.astype(np.int64)
+    others = int(shares[1:].sum())
+    if others:
+        # The first bin is that of zero, which needs one code however many weights are pruned.
+        shares[0] = min(int(shares[0]), others // FEWEST_CODES_BUT_ZERO)
+    reached = np.concatenate([[0], shares.cumsum()])
+    # Rounded up, so that even what lies above all weights has a code below 65,536.
+    first = reached // (int(reached[-1]) // NUM_CODES + 1)
+    return ((first[:-1] << 16) | np.diff(first)).astype(np.uint32)

@@ -1,0 +1,319 @@
+"""Watching a model while anybody trains it: is its early-bird ticket there yet?"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, SupportsFloat, TypedDict, final
+
+import torch
+from torch import Tensor, nn
+
+from lottery_tickets._core.selection.largest import check_finite
+from lottery_tickets._core.selection.patterns import Magnitudes
+from lottery_tickets._core.selection.scopes import check_sparsity
+from lottery_tickets._core.states import copy_state
+from lottery_tickets._core.weights import (
+    Choices,
+    PrunableWeight,
+    clean_name,
+    find_channel_scales,
+    find_prunable_weights,
+    unwrap,
+)
+from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes
+from lottery_tickets.early_bird.convergence import (
+    ConvergenceRule,
+    EarlyBirdCheckpoint,
+    Method,
+    Verdict,
+    summarise_history,
+)
+from lottery_tickets.early_bird.evidence import Evidence
+from lottery_tickets.masks.mask import Mask
+from lottery_tickets.masks.selector import describe_mask
+from lottery_tickets.storage import save_results
+
+TICKET: Final = "ticket.safetensors"
+EVIDENCE: Final = "evidence.json"
+
+
+class EarlyBirdResults(TypedDict):
+    """What `compute_early_bird_tickets` returns; explained there."""
+
+    method: Method
+    target_sparsity: float
+    convergence_threshold: float
+    converged: bool
+    convergence_epoch: float | None
+    verdict: Verdict
+    reason: str
+    checkpoints: list[EarlyBirdCheckpoint]
+    final_rankings: dict[str, Tensor]
+    final_mask: Mask
+    starting_weights: dict[str, Tensor]
+    settings: dict[str, Any]
+
+
+class TrainingFacts(TypedDict, total=False):
+    """What whoever trains knows at a check; all of it may be left out."""
+
+    epoch: float | None
+    loss: SupportsFloat | None
+    start_loss: float | None
+    learning_rate: SupportsFloat | None
+    num_batches: int | None
+    num_nonfinite_losses: int
+
+
+@final
+class EarlyBirdWatcher:
+    """Records, while anybody trains a model, what tells whether its early-bird ticket has emerged.
+
+    Call `observe(model, step)` after each step. Between checks it compares two integers; at a check it ranks all
+    magnitudes, compares them and their mask with those of the check before and of the start, and judges. It only reads.
+
+    Memory on the CPU: the starting weights in their own dtype, 2 bytes a weight for ranks, and a bit a weight for each
+    mask (the start's, the last one's; with "mask_distance" those of the queue).
+
+    Args:
+        model: Its weights now are the starting weights, theta_0, which are kept.
+        target_sparsity: Of the ticket, in [0, 1].
+        rule: When it counts as converged; see `detect_early_bird_convergence`.
+        check_steps: Checks after every so many steps, at these steps, or "log": at steps 1, 2, 3, 4, 6, 8, 12, 16, ...
+        scope: What magnitudes are compared within for the mask, as in `create_magnitude_mask`.
+        channels: Whether to rank the scales of batch norm instead of weights: each stands for a channel (You et al.).
+            The mask is over these scales.
+        include: Replaces the default choice of weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
+        seed: Of the sample of weights whose movement is followed.
+
+    Raises:
+        TypeError: When the model is none.
+        ValueError: When an argument is out of range or there is nothing to prune.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+        >>> watcher = EarlyBirdWatcher(model, check_steps=10)
+        >>> for step in range(1, 31):
+        ...     loss = model(torch.randn(8, 64)).square().mean()
+        ...     loss.backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        ...     checkpoint = watcher.observe(model, step, loss=loss.detach())
+        >>> watcher.verdict, len(watcher.checkpoints)
+        ('trivially stable', 3)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        target_sparsity: float = 0.5,
+        rule: ConvergenceRule | None = None,
+        check_steps: CheckSteps = 100,
+        scope: str = "global",
+        channels: bool = False,
+        include: Choices | None = None,
+        exclude: Choices | None = None,
+        seed: int = 42,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"the model must be a torch.nn.Module, which can be trained, got {type(model).__name__}")
+        self.target_sparsity = check_sparsity(target_sparsity, scope)
+        self.rule = rule if rule is not None else ConvergenceRule()
+        self.scope, self.channels, self.include, self.exclude = scope, channels, include, exclude
+        self.checkpoints: list[EarlyBirdCheckpoint] = []
+        self.starting_weights = {clean_name(name): value for name, value in copy_state(unwrap(model)).items()}
+        found = self._find(model)
+        self._evidence = Evidence(
+            {name: weight.tensor for name, weight in found.items()},
+            sparsity=self.target_sparsity,
+            scope=scope,
+            output_dims={name: weight.output_dims for name, weight in found.items()},
+            queue_length=self.rule.queue_length,
+            seed=seed,
+        )
+        self._start_loss: SupportsFloat | None = None
+        self._ticket: Mapping[str, Tensor] | None = None
+        self._times = CheckTimes(check_steps)
+        self._next_check = self._times.after(0)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What can be said so far; "still changing" before the first check."""
+        return summarise_history(self.checkpoints)["verdict"] if self.checkpoints else "still changing"
+
+    @property
+    def converged(self) -> bool:
+        """Whether a check has found the ticket converged."""
+        return self._ticket is not None
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether training on is of no use for the ticket: it has converged, or the weights are not finite."""
+        return self.converged or (bool(self.checkpoints) and not self.checkpoints[-1]["finite"])
+
+    def observe(
+        self,
+        model: nn.Module,
+        step: int,
+        *,
+        epoch: float | None = None,
+        loss: SupportsFloat | None = None,
+        learning_rate: SupportsFloat | None = None,
+    ) -> EarlyBirdCheckpoint | None:
+        """Returns the check made after a step, or None when none is due; a due one that was passed over is made now.
+
+        Args:
+            model: The model as it is after the step; it may be wrapped by torch.compile or data parallelism.
+            step: Steps so far.
+            epoch: Epochs so far; the number of the step when not given.
+            loss: Of this step, a number or a tensor, which is read at checks only. The first one that is given stands
+                for the loss at the start.
+            learning_rate: At this step.
+        """
+        if self._start_loss is None and loss is not None:
+            self._start_loss = loss.detach().clone() if isinstance(loss, Tensor) else loss
+        if self._next_check is None or step < self._next_check:
+            return None
+        self._next_check = self._times.after(step)
+        training: TrainingFacts = {"epoch": epoch, "loss": loss, "learning_rate": learning_rate}
+        return self.check(model, step, training)
+
+    @torch.no_grad()
+    def check(self, model: nn.Module, step: int | None, training: TrainingFacts) -> EarlyBirdCheckpoint:
+        """Returns a check made now, whether it is due or not.
+
+        Args:
+            model: The model as it is.
+            step: Steps so far, None when unknown; then an epoch must be given.
+            training: What is known of the training.
+        """
+        began = time.perf_counter()
+        weights = {name: weight.tensor for name, weight in self._find(model).items()}
+        if self._start_loss is None:
+            self._start_loss = training.get("start_loss")
+        loss, start_loss = _to_float(training.get("loss")), _to_float(self._start_loss)
+        finite = _are_finite(weights) and (loss is None or math.isfinite(loss))
+        figures = self._evidence.add(weights, self.starting_weights) if finite else self._evidence.nothing()
+        epoch = training.get("epoch")
+        checkpoint: dict[str, Any] = {
+            "epoch": (step or 0) if epoch is None else epoch,
+            "step": step,
+            "finite": finite,
+            **figures,
+            "loss": loss if finite else None,
+            "start_loss": start_loss if start_loss is not None and math.isfinite(start_loss) else None,
+            "learning_rate": _to_float(training.get("learning_rate")),
+            "num_batches": training.get("num_batches"),
+            "num_nonfinite_losses": training.get("num_nonfinite_losses", 0),
+        }
+        judged = {**checkpoint, **self.rule.judge([*self.checkpoints, checkpoint])}
+        judged["seconds"] = time.perf_counter() - began
+        ordered: EarlyBirdCheckpoint = {name: judged[name] for name in EarlyBirdCheckpoint.__annotations__}  # type: ignore[assignment] # these are all keys
+        self.checkpoints.append(ordered)
+        if ordered["verdict"] == "converged" and self._ticket is None:
+            self._ticket = self._evidence.mask
+        return ordered
+
+    def draw_ticket(self, *, last: bool = False) -> Mask:
+        """Returns the mask of the check that found it converged; of the last check when none has.
+
+        Args:
+            last: Whether to return that of the last check in any case.
+
+        Warns:
+            UserWarning: When a layer loses all its weights.
+        """
+        bits = self._evidence.mask if last or self._ticket is None else self._ticket
+        provenance = {"method": "early-bird", **self.describe(), "verdict": self.verdict}
+        return describe_mask(bits, {name: self.starting_weights[name].shape for name in bits}, provenance)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the settings, JSON-able."""
+        return {
+            "sparsity": self.target_sparsity,
+            "scope": self.scope,
+            "channels": self.channels,
+            "rule": asdict(self.rule),
+            "weights": list(self._evidence.sizes),
+        }
+
+    def results(self) -> EarlyBirdResults:
+        """Returns what has been found so far, as `compute_early_bird_tickets` does.
+
+        Raises:
+            ValueError: When no check was made.
+        """
+        if not self.checkpoints:
+            raise ValueError(
+                "there must be a check before there are results, but none was made; "
+                f"the next is at step {self._next_check}"
+            )
+        outcome = summarise_history(self.checkpoints)
+        return {
+            "method": self.rule.method,
+            "target_sparsity": self.target_sparsity,
+            "convergence_threshold": self.rule.convergence_threshold,
+            "converged": outcome["converged"],
+            "convergence_epoch": outcome["convergence_epoch"],
+            "verdict": outcome["verdict"],
+            "reason": outcome["reason"],
+            "checkpoints": list(self.checkpoints),
+            "final_rankings": self._evidence.rank_shares(),
+            "final_mask": self.draw_ticket(),
+            "starting_weights": dict(self.starting_weights),
+            "settings": self.describe(),
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the ticket and all evidence into a folder: `ticket.safetensors` and `evidence.json`.
+
+        Raises:
+            ValueError: When no check was made.
+        """
+        found = self.results()
+        folder = Path(folder)
+        found["final_mask"].save(folder / TICKET)
+        left_out = {"starting_weights", "final_rankings"}
+        save_results({name: value for name, value in found.items() if name not in left_out}, folder / EVIDENCE)
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns the tensors that `load_state` needs beside `checkpoints`; the starting weights are not among them."""
+        ticket = {f"ticket.{name}": bits for name, bits in (self._ticket or {}).items()}
+        loss = [] if self._start_loss is None else [float(self._start_loss)]
+        return {**self._evidence.state(), **ticket, "start_loss": torch.tensor(loss, dtype=torch.float64)}
+
+    def load_state(self, state: Mapping[str, Tensor], checkpoints: Sequence[EarlyBirdCheckpoint], step: int) -> None:
+        """Goes on from a state, in a watcher made of the same starting weights with the same settings.
+
+        Args:
+            state: As `state` returned it.
+            checkpoints: Those made until then.
+            step: Steps made until then.
+        """
+        self._evidence.load_state(state)
+        self.checkpoints = list(checkpoints)
+        ticket = {name.removeprefix("ticket."): bits for name, bits in state.items() if name.startswith("ticket.")}
+        self._ticket = ticket or None
+        self._start_loss = next(iter(state["start_loss"].tolist()), None)
+        self._next_check = self._times.after(step)
+
+    def _find(self, model: nn.Module) -> dict[str, PrunableWeight]:
+        find = find_channel_scales if self.channels else find_prunable_weights
+        return find(model, include=self.include, exclude=self.exclude)
+
+
+def _to_float(value: SupportsFloat | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _are_finite(weights: Mapping[str, Tensor]) -> bool:
+    try:
+        check_finite(Magnitudes(list(weights.values())))
+    except ValueError:
+        return False
+    return True

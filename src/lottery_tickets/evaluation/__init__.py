@@ -1,0 +1,11 @@
+"""What a ticket is worth: its quality, how much pruning a model bears, whether a model is what its mask says."""
+
+from lottery_tickets.evaluation.quality import compute_lottery_ticket_quality
+from lottery_tickets.evaluation.robustness import compute_pruning_robustness
+from lottery_tickets.evaluation.validation import validate_pruning_correctness
+
+__all__ = [
+    "compute_lottery_ticket_quality",
+    "compute_pruning_robustness",
+    "validate_pruning_correctness",
+]

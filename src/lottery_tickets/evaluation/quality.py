@@ -1,0 +1,176 @@
+"""What a ticket is worth: post-hoc, as the trained model pruned; and trained again beside its controls."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypedDict, Unpack
+
+from torch import Tensor, nn
+
+from lottery_tickets._core.checks import check_count, check_known
+from lottery_tickets._core.measuring.performance import (
+    Measurement,
+    MetricFunction,
+    MetricName,
+    PerformanceFigures,
+    measure,
+)
+from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.training.trainer_function import TrainerFunction
+from lottery_tickets.experiments.retraining import CONTROLS, Branch, Retraining
+from lottery_tickets.masks.holding import masked
+from lottery_tickets.masks.mask import as_mask
+
+
+class QualityOptions(TypedDict, total=False):
+    """What `compute_lottery_ticket_quality` takes as further keywords; all but the first four need a `trainer_fn`.
+
+    Attributes:
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        metric: "auto" (perplexity for language models, accuracy for other classification, else loss), "accuracy",
+            "perplexity", "loss", or a function of the model and the data loader that returns a number.
+        higher_is_better: Whether more is better, for a function.
+        seed: Of a shuffling data loader, and of all that is drawn.
+        num_epochs: What every branch is trained for.
+        train_dataloader: What they are trained on; `dataloader` when None, and the result then says "train".
+        starting_weights: theta_0 or theta_k of the ticket, by the names of `model.state_dict()`; the model's present
+            weights when None.
+        controls: Of "reinitialised", "shuffled" and "random".
+        num_replicates: Repetitions with other data orders and draws. Intervals and claims need at least 3.
+        initialise_fn: Draws fresh weights of a model in place; by default each module's `reset_parameters`.
+        progress: Whether to show a bar.
+    """
+
+    loss_fn: LossFunction | None
+    metric: MetricName | MetricFunction
+    higher_is_better: bool
+    seed: int
+    num_epochs: int
+    train_dataloader: Iterable[Any] | None
+    starting_weights: Mapping[str, Tensor] | None
+    controls: Sequence[Branch]
+    num_replicates: int
+    initialise_fn: Callable[[nn.Module], object] | None
+    progress: bool
+
+
+class TicketQuality(TypedDict):
+    """What `compute_lottery_ticket_quality` returns.
+
+    Attributes:
+        kind: "post-hoc": the model as it is, pruned and not retrained.
+        metric: What performance is measured by.
+        higher_is_better: Whether more of it is better.
+        performance_retention: The ticket's performance over the baseline's, or the other way round where less is
+            better: 1 is all of it. None where the ratio has no meaning.
+        baseline_performance: The metric of the model as it is.
+        ticket_performance: The metric under the mask; None when it is not finite.
+        baseline_loss: Mean loss of the model as it is.
+        ticket_loss: Mean loss under the mask; None when it is not finite.
+        baseline: All figures of the model as it is.
+        ticket: All figures under the mask.
+        sparsity: The share of weights that the mask removes.
+        retrained: Without a `trainer_fn` None; else `trainings`, rows of the dense network (level 0), the ticket and
+            its controls, to be judged by claims; `num_epochs`, `num_replicates`, `starting_sha256`, `split`.
+    """
+
+    kind: str
+    metric: str
+    higher_is_better: bool
+    performance_retention: float | None
+    baseline_performance: float
+    ticket_performance: float | None
+    baseline_loss: float
+    ticket_loss: float | None
+    baseline: PerformanceFigures
+    ticket: PerformanceFigures
+    sparsity: float
+    retrained: dict[str, Any] | None
+
+
+def compute_lottery_ticket_quality(
+    model: nn.Module,
+    mask: Mapping[str, Tensor],
+    dataloader: Iterable[Any],
+    *,
+    trainer_fn: TrainerFunction | None = None,
+    **options: Unpack[QualityOptions],
+) -> TicketQuality:
+    """Returns how well a model does under a mask, beside itself as it is; with a `trainer_fn` also retrained.
+
+    Two qualities, named apart. *Post-hoc*: the model's present weights with the mask on them, not retrained. It says
+    what pruning costs now, and nothing about a ticket. *Retrained*: the ticket is trained from its starting weights,
+    beside the dense network and the controls on the same budget; rows for intervals and claims, which
+    `statistical_report_generator.claims` makes. Its replicates differ in data order and in the draws of the controls,
+    not in the starting weights: they speak of this one ticket.
+
+    Post-hoc measuring leaves the model as it is, and takes one layer of memory beyond a forward pass. Retraining trains
+    the model in place and puts everything back, from a copy on the CPU, also when it raises.
+
+    Args:
+        model: A trained model.
+        mask: By parameter name, True where a weight is kept.
+        dataloader: What to measure on; iterated anew for each measurement.
+        trainer_fn: Called as `trainer_fn(model, dataloader, epochs=n)`; trains in place, or returns a model whose
+            weights are then taken over. Pruned weights stay zero whatever it does.
+        **options: See `QualityOptions`.
+
+    Returns:
+        See `TicketQuality`.
+
+    Raises:
+        TypeError: When `dataloader` is an iterator, the model refuses a batch, or a keyword is unknown.
+        ValueError: When the mask does not fit the model, the data is empty, the model's own loss is not finite, the
+            metric has no meaning for the data, or retraining cannot be done as asked.
+
+    References:
+        Frankle & Carbin, arXiv:1803.03635 (tickets and their reinitialised control); Frankle et al., arXiv:1912.05671
+        (matching); Su et al., arXiv:2009.11094 (random tickets).
+
+    Example:
+        >>> import torch
+        >>> model, data = nn.Linear(4, 3), [(torch.randn(8, 4), torch.randint(3, (8,)))]
+        >>> quality = compute_lottery_ticket_quality(model, {"weight": torch.ones(3, 4)}, data)
+        >>> quality["ticket_loss"] == quality["baseline_loss"], quality["metric"], quality["kind"]
+        (True, 'accuracy', 'post-hoc')
+    """
+    check_known("further arguments", options, QualityOptions.__annotations__)
+    checked = as_mask(mask)
+    given: dict[str, Any] = dict(options)
+    measured = {name: given.pop(name) for name in ("loss_fn", "metric", "higher_is_better") if name in given}
+    measurement, seed = Measurement(**measured), given.get("seed", 0)
+    baseline = measure(model, dataloader, measurement, seed)
+    if baseline.value is None or baseline.figures["loss"] is None:
+        raise ValueError("the model's own loss must be finite, but is NaN or infinite on this data; did it diverge?")
+    with masked(model, checked):
+        ticket = measure(model, dataloader, measurement, seed)
+    retraining = _plan_retraining(trainer_fn, given)
+    return {
+        "kind": "post-hoc",
+        "metric": baseline.metric,
+        "higher_is_better": baseline.higher_is_better,
+        "performance_retention": ticket.retain(baseline),
+        "baseline_performance": baseline.value,
+        "ticket_performance": ticket.value,
+        "baseline_loss": baseline.figures["loss"],
+        "ticket_loss": ticket.figures["loss"],
+        "baseline": baseline.figures,
+        "ticket": ticket.figures,
+        "sparsity": checked.sparsity,
+        "retrained": None if retraining is None else retraining.run(model, checked, dataloader, measurement),
+    }
+
+
+def _plan_retraining(trainer_fn: Any, options: dict[str, Any]) -> Retraining | None:  # noqa: ANN401 - checked here
+    if trainer_fn is None:
+        if unused := sorted(options.keys() - {"seed"}):
+            raise ValueError(
+                f"{', '.join(unused)} must come with a trainer_fn, which trains the ticket again; pass one"
+            )
+        return None
+    if not callable(trainer_fn):
+        raise TypeError(f"trainer_fn must be a function of model, dataloader and epochs, got {trainer_fn!r}")
+    options["num_epochs"] = check_count("num_epochs", options.get("num_epochs", 1))
+    options["num_replicates"] = check_count("num_replicates", options.get("num_replicates", 1))
+    controls = options.get("controls", CONTROLS)
+    if isinstance(controls, str) or not set(controls) <= set(CONTROLS):
+        raise ValueError(f"controls must be among {', '.join(CONTROLS)}, got {controls!r}")
+    return Retraining(trainer_fn, **options)

@@ -1,0 +1,263 @@
+"""Is a model pruned the way its mask says? Each check with its verdict and its figures."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Real
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor, nn
+
+from lottery_tickets._core.batches.resuming import move_batch
+from lottery_tickets._core.measuring.performance import (
+    Measurement,
+    MetricFunction,
+    MetricName,
+    Performance,
+    measure,
+    measuring,
+)
+from lottery_tickets._core.measuring.running import differentiate, run_with
+from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.selection.scopes import find_collapsed
+from lottery_tickets._core.weights import clean_name, unwrap
+from lottery_tickets.masks.mask import Mask, as_mask
+
+MISFIT: Final = "the mask does not fit the model, see shapes and binary"
+Check = dict[str, Any]
+
+
+def validate_pruning_correctness(
+    model: nn.Module,
+    mask: Mapping[str, Tensor],
+    dataloader: Iterable[Any],
+    original_performance: float | None,
+    *,
+    original_weights: Mapping[str, Tensor] | None = None,
+    tolerance: float = 0.05,
+    loss_fn: LossFunction | None = None,
+    metric: MetricName | MetricFunction = "auto",
+    higher_is_better: bool = True,
+) -> dict[str, Any]:
+    """Returns whether a pruned model is what its mask says, check by check, with figures.
+
+    What is wrong is reported, not raised: a mask of another model fails "shapes", and what cannot be checked then says
+    so. The model is left as it was.
+
+    Args:
+        model: The pruned model.
+        mask: By parameter name, True where a weight is kept.
+        dataloader: What outputs, gradients and performance are looked at on; iterated anew for each.
+        original_performance: The metric before pruning, such as `baseline_performance` of
+            `compute_lottery_ticket_quality`; None leaves that check out.
+        original_weights: The state before pruning, by the names of `model.state_dict()`; None leaves the check out
+            whether anything else has changed. It must not have been trained since.
+        tolerance: The share of the original performance that may be lost, in [0, 1].
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        metric: As in `compute_lottery_ticket_quality`.
+        higher_is_better: Whether more is better, for a metric that is a function.
+
+    Returns:
+        `valid`, whether no check has failed, and one entry a check, with `passed` (None: not checked, and `reason` says
+        why) and figures: `shapes` (names and shapes of the mask are the model's), `binary` (0 and 1 only), `zeros`
+        (pruned weights are exactly zero), `unchanged` (kept weights, and all that the mask does not name, have the bits
+        of `original_weights`), `no_dead_layer` (each layer keeps a weight; outputs that keep none are counted),
+        `gradient_flow` (each layer's kept weights get a finite gradient that is not all zero, of the first batch),
+        `finite_outputs` (losses and outputs hold no NaN or infinity), `performance` (at least 1 - tolerance of the
+        original).
+
+    Raises:
+        TypeError: When `mask` is not a mapping of tensors, the model refuses a batch, or the loader is an iterator.
+        ValueError: When the data is empty, or an argument is out of range.
+
+    Example:
+        >>> from lottery_tickets import apply_mask, create_magnitude_mask
+        >>> model = nn.Linear(8, 4)
+        >>> mask = create_magnitude_mask(model, 0.5)
+        >>> apply_mask(model, mask)
+        >>> report = validate_pruning_correctness(model, mask, [(torch.randn(4, 8), torch.arange(4))], None)
+        >>> report["valid"], report["zeros"]["num_nonzero"]
+        (True, 0)
+    """
+    if not 0 <= tolerance <= 1:
+        raise ValueError(f"tolerance must lie in [0, 1], the share that may be lost, got {tolerance}")
+    _check_mapping(mask)
+    _check_original(original_performance)
+    watch = _OutputWatch()
+    with watch.on(model):
+        found = measure(model, dataloader, Measurement(loss_fn, metric, higher_is_better))
+    parameters = {clean_name(name): p for name, p in unwrap(model).named_parameters(remove_duplicate=False)}
+    shapes, binary = _check_shapes(parameters, mask), _check_binary(mask)
+    fits = shapes["passed"] and binary["passed"]
+    checks: dict[str, Callable[[Mask], Check]] = {
+        "zeros": lambda checked: _check_zeros(parameters, checked),
+        "unchanged": lambda checked: _check_unchanged(model, checked, original_weights),
+        "no_dead_layer": _check_no_dead_layer,
+        "gradient_flow": lambda checked: _check_gradients(model, checked, dataloader, loss_fn),
+    }
+    report: dict[str, Check] = {
+        "shapes": shapes,
+        "binary": binary,
+        **{name: check(as_mask(mask)) if fits else _leave_out(MISFIT) for name, check in checks.items()},
+        "finite_outputs": watch.judge(found),
+        "performance": _check_performance(found, original_performance, tolerance),
+    }
+    return {"valid": all(check["passed"] is not False for check in report.values()), **report}
+
+
+def _check_mapping(mask: object) -> None:
+    if not isinstance(mask, Mapping) or not all(isinstance(tensor, Tensor) for tensor in mask.values()):
+        raise TypeError(f"a mask must be a mapping from parameter names to tensors, but got {type(mask).__name__}")
+
+
+def _check_original(value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"original_performance must be a number or None, got {value!r}; pass the metric before pruning")
+    if not math.isfinite(value):
+        raise ValueError(f"original_performance must be finite, got {value}; measure the model before pruning")
+
+
+def _leave_out(reason: str) -> Check:
+    return {"passed": None, "reason": reason}
+
+
+def _check_shapes(parameters: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> Check:
+    unknown = sorted(mask.keys() - parameters.keys())
+    differing = {
+        name: {"mask": list(tensor.shape), "parameter": list(parameters[name].shape)}
+        for name, tensor in mask.items()
+        if name in parameters and tensor.shape != parameters[name].shape
+    }
+    return {
+        "passed": bool(mask) and not unknown and not differing,
+        "num_parameters": len(mask),
+        "unknown": unknown,
+        "differing": differing,
+    }
+
+
+def _check_binary(mask: Mapping[str, Tensor]) -> Check:
+    counts = {} if isinstance(mask, Mask) else {name: _count_other(tensor) for name, tensor in mask.items()}
+    odd = {name: count for name, count in counts.items() if count}
+    return {"passed": not odd, "num_other_values": odd}
+
+
+def _count_other(tensor: Tensor) -> int:
+    return 0 if tensor.dtype == torch.bool else int(((tensor != 0) & (tensor != 1)).sum())
+
+
+def _check_zeros(parameters: Mapping[str, Tensor], mask: Mask) -> Check:
+    """Looks at one layer at a time."""
+    nonzero = {name: int((parameters[name].detach().cpu()[~mask[name]] != 0).sum()) for name in mask}
+    return {
+        "passed": not any(nonzero.values()),
+        "num_pruned": mask.num_weights - mask.num_kept,
+        "num_nonzero": sum(nonzero.values()),
+        "layers": {name: count for name, count in nonzero.items() if count},
+        "sparsity": mask.sparsity,
+        "layer_sparsities": mask.layer_sparsity(),
+    }
+
+
+def _check_unchanged(model: nn.Module, mask: Mask, original: Mapping[str, Tensor] | None) -> Check:
+    if original is None:
+        return _leave_out("pass original_weights, the state before pruning, to have kept weights compared")
+    before = {clean_name(name): tensor for name, tensor in original.items()}
+    now = {clean_name(name): tensor for name, tensor in unwrap(model).state_dict().items()}
+    missing = sorted(name for name in now if name not in before or before[name].shape != now[name].shape)
+    changed = {name: _count_changed(now[name], before[name], mask.get(name)) for name in now if name not in missing}
+    return {
+        "passed": not missing and not any(changed.values()),
+        "num_changed": sum(changed.values()),
+        "tensors": {name: count for name, count in changed.items() if count},
+        "missing": missing,
+    }
+
+
+def _count_changed(now: Tensor, before: Tensor, kept: Tensor | None) -> int:
+    """Returns how many values differ, of those that are kept; NaN where NaN was is no change."""
+    a, b = now.detach().cpu(), before.detach().cpu().to(now.dtype)
+    differs = (a != b) & ~(a.isnan() & b.isnan())
+    return int((differs if kept is None else differs & kept).sum())
+
+
+def _check_no_dead_layer(mask: Mask) -> Check:
+    """An output is the first dimension of a weight, whatever kind of layer it is."""
+    dead = find_collapsed(mask.bits, mask.shapes)
+    dead_outputs = {name: int((~mask[name].flatten(1).any(1)).sum()) for name in mask if mask.shapes[name].numel()}
+    return {
+        "passed": not dead,
+        "dead_layers": dead,
+        "num_dead_outputs": sum(dead_outputs.values()),
+        "dead_outputs": {name: count for name, count in dead_outputs.items() if count},
+    }
+
+
+def _check_gradients(model: nn.Module, mask: Mask, dataloader: Iterable[Any], loss_fn: LossFunction | None) -> Check:
+    """Differentiates the first batch's loss by handles in place of the weights, so that no .grad is written."""
+    own = {clean_name(name): p for name, p in unwrap(model).named_parameters(remove_duplicate=False)}
+    handles = {name: own[name].detach().requires_grad_() for name in mask}
+    with measuring(model, dataloader), torch.enable_grad():
+        batch = move_batch(next(iter(dataloader)), next(iter(own.values())).device)
+        loss = run_with(model, handles, lambda inner: compute_loss(inner, batch, loss_fn))
+        gradients = differentiate(loss, handles) if loss.requires_grad else {}
+    largest = {
+        name: float(gradients[name].abs().cpu()[mask[name]].max()) if name in gradients and mask[name].any() else 0.0
+        for name in mask
+    }
+    nonfinite = sorted(name for name, value in largest.items() if not math.isfinite(value))
+    still = sorted(name for name, value in largest.items() if value == 0)
+    return {
+        "passed": not nonfinite and not still,
+        "without_gradient": still,
+        "nonfinite": nonfinite,
+        "largest": {name: value for name, value in largest.items() if math.isfinite(value)},
+    }
+
+
+def _check_performance(found: Performance, original: float | None, tolerance: float) -> Check:
+    figures = {"metric": found.metric, "value": found.value, "original": original, "tolerance": tolerance}
+    if original is None:
+        return {**_leave_out("pass original_performance, the metric before pruning"), **figures}
+    baseline = Performance(found.figures, found.metric, float(original), found.higher_is_better)
+    retention = found.retain(baseline)
+    if retention is None:
+        return {**_leave_out("the ratio of two values that are not positive has no meaning"), **figures}
+    return {"passed": retention >= 1 - tolerance, "retention": retention, **figures}
+
+
+@final
+class _OutputWatch:
+    """Counts what a model puts out, and what of it is not finite."""
+
+    def __init__(self) -> None:
+        self.num_outputs = self.num_nonfinite = 0
+
+    @contextlib.contextmanager
+    def on(self, model: nn.Module) -> Iterator[None]:
+        """Within the block each call of the model is looked at."""
+        handle = unwrap(model).register_forward_hook(self._look)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def judge(self, found: Performance) -> Check:
+        """Returns the check of outputs and loss."""
+        loss = found.figures["loss"]
+        passed = loss is not None and not self.num_nonfinite
+        return {
+            "passed": passed,
+            "loss": loss,
+            "num_outputs": self.num_outputs,
+            "num_nonfinite": self.num_nonfinite,
+        }
+
+    def _look(self, _module: nn.Module, _inputs: object, output: object) -> None:
+        logits = getattr(output, "logits", output)
+        if isinstance(logits, Tensor) and logits.is_floating_point():
+            self.num_outputs += logits.numel()
+            self.num_nonfinite += int((~logits.isfinite()).sum())

@@ -1,0 +1,7 @@
+"""The loss landscape around a model."""
+
+from lottery_tickets.landscape.surface import compute_loss_landscape
+
+__all__ = [
+    "compute_loss_landscape",
+]

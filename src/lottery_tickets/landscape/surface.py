@@ -1,0 +1,372 @@
+"""The loss landscape around a model: on a plane of two random directions, or on the line to another state."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Final, Literal, TypedDict, Unpack, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lottery_tickets._core.checks import check_count, check_known, check_restartable
+from lottery_tickets._core.determinism import derive_seed
+from lottery_tickets._core.files import write_json
+from lottery_tickets._core.measuring.interpolation import Line
+from lottery_tickets._core.measuring.performance import Measurement, Performance, PerformanceFigures, measuring
+from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.states import hash_state
+from lottery_tickets._core.weights import Choices, PrunableWeight, clean_name, find_filtered_weights, unwrap
+from lottery_tickets.landscape.directions import MovedWeights
+from lottery_tickets.landscape.saved_points import Point, load_points
+from lottery_tickets.landscape.sharpness import Rise, find_rises
+from lottery_tickets.masks.holding import find_masked_parameters
+from lottery_tickets.masks.mask import Mask, as_mask
+
+FORMAT: Final = "lottery-tickets landscape 1"
+AXES: Final = ("x", "y")
+SECONDS_BETWEEN_WRITES: Final = 1.0
+
+Mode = Literal["plane", "line"]
+
+
+class LandscapeOptions(TypedDict, total=False):
+    """What `compute_loss_landscape` takes as further keywords.
+
+    Attributes:
+        span: On a plane how far to go to each side, in units in which 1 is as long as the weights: a number, 1.0 by
+            default, or one for x and one for y. On a line its two ends, (0, 1) by default: 0 is the model, 1 is
+            `end_state`.
+        seed: Of the two directions, and of the global generators while data is read.
+        mask: Of the landscape of a pruned network: pruned weights are zero and do not move, and filters have the norm
+            of what is kept.
+        end_state: A state dict of the model's kind. Then the landscape is the line from the model to it.
+        include: Restricts the weights that move on a plane: names, glob patterns or module types.
+        exclude: Removes from them.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        path: A JSON file that holds what is measured so far; the same call goes on from it.
+        progress: Whether to show a bar.
+    """
+
+    span: float | tuple[float, float] | None
+    seed: int
+    mask: Mapping[str, Tensor] | None
+    end_state: Mapping[str, Tensor] | None
+    include: Choices | None
+    exclude: Choices | None
+    loss_fn: LossFunction | None
+    path: str | Path | None
+    progress: bool
+
+
+class MovedParameter(TypedDict):
+    """A parameter that moves: its shape, its number of weights and of filters, each of which has a norm of its own."""
+
+    name: str
+    shape: list[int]
+    num_weights: int
+    num_filters: int
+
+
+class LandscapeResults(TypedDict):
+    """What `compute_loss_landscape` returns, see there."""
+
+    mode: Mode
+    x: list[float]
+    y: list[float]
+    span: list[float]
+    losses: list[list[float | None]]
+    accuracies: list[list[float | None]]
+    centre: PerformanceFigures
+    num_nonfinite: int
+    num_measured: int
+    sharpness: list[Rise]
+    normalisation: str | None
+    seeds: dict[str, int]
+    parameters: list[MovedParameter]
+    settings: dict[str, Any]
+
+
+def compute_loss_landscape(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    grid_points: int | tuple[int, int] = 25,
+    **options: Unpack[LandscapeOptions],
+) -> LandscapeResults:
+    """Returns the losses around a model, on a plane of two random directions or on the line to another state.
+
+    On a plane the loss is that of weights + x * first + y * second. The directions are random and filter-normalised:
+    each filter (the weights of one output of a linear weight or a convolution, one row of an embedding) is as long as
+    the same filter of the weights, because scaling a layer up and the next one down must not change the picture. Biases
+    and norms do not move. The plane shows two directions of very many: another seed shows another plane.
+
+    The model's weights are never written, so nothing can be left undone: functions that read a weight are handed the
+    moved one, made for them and let go after. On a plane the memory beyond a forward pass is that of the largest
+    weight. Models of less than 64 MiB keep the directions. On a line it is that of one state.
+
+    Args:
+        model: Any model, on any device. It is measured in evaluation mode; on a plane with the batch-norm statistics
+            it has, on a line with statistics computed anew from `dataloader` at each point.
+        dataloader: Batches, see the three ways a model can be driven in `compute_loss`; iterated anew for each point.
+        grid_points: Points in each direction, or (points in x, points in y); on a line its points. 1 is the centre. An
+            odd number has the centre among them.
+        **options: See `LandscapeOptions`.
+
+    Returns:
+        `mode` ("plane" or "line"); `x`, `y`, the coordinates (on a line x is the share of `end_state`, and y is [0.0]);
+        `span`; `losses` and `accuracies`, nested lists of len(y) rows and len(x) columns, mean loss and share of right
+        predictions, None where they are not finite or there is nothing to count; `centre`, see `PerformanceFigures`:
+        the model itself; `num_nonfinite`, points whose loss is not finite; `num_measured`; `sharpness`, the mean and
+        the largest rise of the loss on circles around the centre, see `Rise` (empty on a line; it depends on the span,
+        so compare equal spans only); `normalisation` ("filter", None on a line); `seeds` of the directions;
+        `parameters` that move, see `MovedParameter`; `settings`, what a file must have in common with this call.
+
+    Raises:
+        TypeError: When `dataloader` is an iterator, the model refuses a batch, a keyword is unknown or a weight is no
+            plain tensor.
+        ValueError: When an argument is out of range, the data is empty, weights are not finite, mask or `end_state` do
+            not fit the model, or `path` holds another landscape.
+
+    References:
+        Li et al., arXiv:1712.09913 (filter normalisation); Goodfellow et al., arXiv:1412.6544 (lines).
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> data = [(torch.randn(16, 4), torch.randint(2, (16,)))]
+        >>> found = compute_loss_landscape(model, data, grid_points=(5, 3), span=0.5)
+        >>> found["x"], len(found["losses"]), len(found["losses"][0])
+        ([-0.5, -0.25, 0.0, 0.25, 0.5], 3, 5)
+        >>> found["losses"][1][2] == found["centre"]["loss"]
+        True
+        >>> [moved["num_filters"] for moved in found["parameters"]]
+        [8, 2]
+    """
+    check_known("further arguments", options, LandscapeOptions.__annotations__)
+    _check_model_and_data(model, dataloader)
+    seed: object = options.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise TypeError(f"seed must be an integer, got {seed!r}")
+    measurement = Measurement(options.get("loss_fn"))
+    make = _make_plane if options.get("end_state") is None else _make_line
+    surface = make(model, dataloader, measurement, grid_points, {**options, "seed": int(seed)})
+    path = options.get("path")
+    return _measure(surface, None if path is None else Path(path), progress=options.get("progress", False))
+
+
+@final
+@dataclass(frozen=True)
+class _Surface:
+    """What is measured: where, how, and the facts of it that do not depend on the measurement."""
+
+    measure_at: Callable[[float, float], Performance]
+    x: list[float]
+    y: list[float]
+    facts: dict[str, Any]
+
+
+def _make_plane(
+    model: nn.Module, dataloader: Iterable[Any], measurement: Measurement, grid_points: object, options: dict[str, Any]
+) -> _Surface:
+    num_x, num_y = _check_grid(grid_points)
+    span_x, span_y = _check_span(options.get("span"))
+    weights = find_filtered_weights(model, include=options.get("include"), exclude=options.get("exclude"))
+    _check_weights(model, weights)
+    mask = None if options.get("mask") is None else as_mask(options["mask"])
+    if mask is not None:
+        find_masked_parameters(model, mask)  # which checks that it fits
+    seeds = {axis: derive_seed(options["seed"], "landscape", axis) for axis in AXES}
+    moved = MovedWeights(model, weights, list(seeds.values()), None if mask is None else mask.bits)
+
+    def measure_at(x: float, y: float) -> Performance:
+        with measuring(model, dataloader, options["seed"]), moved.at(x, y):
+            return measurement(unwrap(model), dataloader)
+
+    facts: dict[str, Any] = {
+        "mode": "plane",
+        "span": [span_x, span_y],
+        "normalisation": "filter",
+        "seeds": seeds,
+        "parameters": [_describe(weight) for weight in weights.values()],
+        "settings": _describe_settings(model, options["seed"], mask=mask),
+    }
+    return _Surface(measure_at, _space(span_x, num_x), _space(span_y, num_y), facts)
+
+
+def _make_line(
+    model: nn.Module, dataloader: Iterable[Any], measurement: Measurement, grid_points: object, options: dict[str, Any]
+) -> _Surface:
+    if odd := [name for name in ("mask", "include", "exclude") if options.get(name) is not None]:
+        raise ValueError(
+            f"{', '.join(odd)} must be left out on the line to end_state, where every weight moves; to compare pruned "
+            "networks, prune both ends with apply_mask"
+        )
+    num_points = check_count("grid_points on a line", grid_points)
+    start, stop = _check_ends(options.get("span"))
+    state = unwrap(model).state_dict()
+    end_state = options["end_state"]
+    if not isinstance(end_state, Mapping):
+        raise TypeError(f"end_state must be a state dict, got {type(end_state).__name__}; pass model.state_dict()")
+    try:
+        line = Line(model, state, end_state)
+    except ValueError as error:
+        raise ValueError(f"model (first) and end_state (second) must fit, but {error}") from error
+
+    def measure_at(x: float, _: float) -> Performance:
+        return line.measure([x], dataloader, measurement, seed=options["seed"])[0]
+
+    settings = _describe_settings(model, options["seed"], end_state=end_state)
+    facts: dict[str, Any] = {
+        "mode": "line",
+        "span": [start, stop],
+        "normalisation": None,
+        "seeds": {},
+        "parameters": [],
+    }
+    positions = [float(x) for x in np.linspace(start, stop, num_points)]
+    return _Surface(measure_at, positions, [0.0], {**facts, "settings": settings})
+
+
+def _measure(surface: _Surface, path: Path | None, *, progress: bool) -> LandscapeResults:
+    """Returns the figures of all points, those that are in the file taken from there."""
+    facts = json.loads(json.dumps({**surface.facts, "x": surface.x, "y": surface.y}))
+    centre = surface.measure_at(0.0, 0.0).figures
+    found = [] if path is None or not path.exists() else load_points(path, facts, centre)
+    num_points = len(surface.x) * len(surface.y)
+
+    def save() -> LandscapeResults:
+        results = _collect(facts, centre, found)
+        if path is not None:
+            write_json(path, results)
+        return results
+
+    save()  # before hours of work, so that a place that cannot be written is known now
+    written = time.monotonic()
+    try:
+        for number in tqdm(range(len(found), num_points), initial=len(found), total=num_points, disable=not progress):
+            figures = surface.measure_at(
+                surface.x[number % len(surface.x)], surface.y[number // len(surface.x)]
+            ).figures
+            found.append(Point(figures["loss"], figures["accuracy"]))
+            if time.monotonic() - written >= SECONDS_BETWEEN_WRITES:
+                save()
+                written = time.monotonic()
+    finally:
+        results = save()
+    return results
+
+
+def _collect(facts: Mapping[str, Any], centre: PerformanceFigures, found: list[Point]) -> LandscapeResults:
+    """Returns the results of the points that are measured, row by row; of those that are not, None."""
+    num_x, num_y = len(facts["x"]), len(facts["y"])
+    padded = found + [Point(None, None)] * (num_x * num_y - len(found))
+    rows = [padded[num_x * row : num_x * (row + 1)] for row in range(num_y)]
+    losses = [[point.loss for point in row] for row in rows]
+    return {
+        "mode": facts["mode"],
+        "x": facts["x"],
+        "y": facts["y"],
+        "span": facts["span"],
+        "losses": losses,
+        "accuracies": [[point.accuracy for point in row] for row in rows],
+        "centre": centre,
+        "num_nonfinite": sum(point.loss is None for point in found),
+        "num_measured": len(found),
+        "sharpness": find_rises(losses, centre["loss"]) if facts["mode"] == "plane" else [],
+        "normalisation": facts["normalisation"],
+        "seeds": facts["seeds"],
+        "parameters": facts["parameters"],
+        "settings": facts["settings"],
+    }
+
+
+def _describe(weight: PrunableWeight) -> MovedParameter:
+    shape = weight.tensor.shape
+    num_filters = torch.Size(shape[dim] for dim in weight.output_dims).numel()
+    return {"name": weight.name, "shape": list(shape), "num_weights": shape.numel(), "num_filters": num_filters}
+
+
+def _describe_settings(
+    model: nn.Module, seed: int, *, mask: Mask | None = None, end_state: Mapping[str, Tensor] | None = None
+) -> dict[str, Any]:
+    inner = unwrap(model)
+    own = dict(inner.named_parameters()) | dict(inner.named_buffers())
+    return {
+        "format": FORMAT,
+        "seed": seed,
+        "model_sha256": hash_state({clean_name(name): tensor for name, tensor in own.items()}),
+        "mask_sha256": None if mask is None else mask.digest,
+        "end_state_sha256": None if end_state is None else hash_state(_pick_tensors(end_state)),
+    }
+
+
+def _pick_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _space(span: float, num_points: int) -> list[float]:
+    """Returns points from -span to span, symmetric about zero; zero alone when there is one."""
+    return [span * (2 * number - (num_points - 1)) / max(1, num_points - 1) for number in range(num_points)]
+
+
+def _check_model_and_data(model: object, dataloader: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise TypeError(
+            "the model must run in Python, but TorchScript hides what it reads; pass the model it is made of"
+        )
+    check_restartable(dataloader)
+    if not hasattr(dataloader, "__iter__") and not hasattr(dataloader, "__getitem__"):
+        raise TypeError(f"dataloader must give batches, got {type(dataloader).__name__}; pass a DataLoader or a list")
+
+
+def _check_weights(model: nn.Module, weights: Mapping[str, PrunableWeight]) -> None:
+    for weight in weights.values():
+        if type(weight.tensor.data) is not Tensor:
+            kind = type(weight.tensor.data).__name__
+            raise TypeError(f"{weight.name!r} must be a plain tensor, but is a {kind}; gather the model first")
+    for name, tensor in unwrap(model).named_parameters():
+        values = tensor.detach()
+        if values.numel() and values.is_floating_point() and not all(map(torch.isfinite, values.aminmax())):
+            raise ValueError(f"weights must be finite, but {clean_name(name)!r} holds NaN or infinity; did it diverge?")
+
+
+def _check_grid(grid_points: object) -> tuple[int, int]:
+    allowed = "an integer of at least 1, or two of them for x and y"
+    both = grid_points if isinstance(grid_points, tuple | list) else (grid_points, grid_points)
+    if len(both) != len(AXES):
+        raise ValueError(f"grid_points must be {allowed}, got {grid_points!r}")
+    num_x, num_y = (check_count("grid_points", number, allowed) for number in both)
+    return num_x, num_y
+
+
+def _check_span(span: object) -> tuple[float, float]:
+    allowed = "a finite number above 0, or two of them for x and y"
+    given = 1.0 if span is None else span
+    both = _check_numbers(given if isinstance(given, tuple | list) else (given, given), span, allowed)
+    if min(both) <= 0:
+        raise ValueError(f"span must be {allowed}, got {span!r}")
+    return both
+
+
+def _check_ends(span: object) -> tuple[float, float]:
+    allowed = "two finite numbers on the line to end_state, the lower first, such as (0, 1)"
+    ends = _check_numbers((0.0, 1.0) if span is None else span, span, allowed)
+    if ends[0] >= ends[1]:
+        raise ValueError(f"span must be {allowed}, got {span!r}")
+    return ends
+
+
+def _check_numbers(numbers: object, span: object, allowed: str) -> tuple[float, float]:
+    """Returns two finite numbers."""
+    if not isinstance(numbers, tuple | list) or not all(
+        isinstance(number, Real) and not isinstance(number, bool) for number in numbers
+    ):
+        raise TypeError(f"span must be {allowed}, got {span!r}")
+    if len(numbers) != len(AXES) or not all(np.isfinite(float(number)) for number in numbers):
+        raise ValueError(f"span must be {allowed}, got {span!r}")
+    return float(numbers[0]), float(numbers[1])

@@ -1,0 +1,113 @@
+"""What a ticket is compared with: masks and weights that share its sparsity and nothing else."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lottery_tickets._core.bits import count_bits
+from lottery_tickets._core.determinism import make_generator, seeded
+from lottery_tickets._core.selection.largest import select_largest
+from lottery_tickets._core.selection.scopes import select_in_scope
+from lottery_tickets._core.weights import Choices, find_prunable_weights
+from lottery_tickets.masks.mask import Mask, as_mask
+
+
+def create_random_mask(
+    model_or_mask: nn.Module | Mapping[str, Tensor],
+    sparsity: float,
+    seed: int,
+    *,
+    scope: str = "global",
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+) -> Mask:
+    """Returns a mask that keeps weights drawn uniformly at random.
+
+    Args:
+        model_or_mask: A model, or a mask whose names and shapes are taken.
+        sparsity: Fraction removed, in [0, 1]; exactly round(sparsity * n) weights go.
+        seed: Same seed, same mask.
+        scope: As in `create_magnitude_mask`: "global" draws over all weights, "layer" the same share of
+            each layer, "erk" shares by layer size.
+        include: Replaces the default choice of a model's weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
+
+    Raises:
+        ValueError: When the sparsity or the scope is not allowed.
+
+    Example:
+        >>> create_random_mask(nn.Linear(10, 10), 0.75, seed=0).num_kept
+        25
+    """
+    if isinstance(model_or_mask, nn.Module):
+        weights = find_prunable_weights(model_or_mask, include=include, exclude=exclude)
+        shapes = {name: weight.tensor.shape for name, weight in weights.items()}
+        output_dims = {name: weight.output_dims for name, weight in weights.items()}
+    else:
+        shapes = dict(as_mask(model_or_mask).shapes)
+        output_dims = dict.fromkeys(shapes, (0,))
+    generator = make_generator(seed, "random mask")
+    scores = {name: _draw(shape, generator) for name, shape in shapes.items()}
+    bits = select_in_scope(scores, sparsity, scope=scope, output_dims=output_dims)
+    return Mask(bits, shapes, {"method": "random", "sparsity": sparsity, "scope": scope, "seed": seed})
+
+
+def shuffle_mask(mask: Mapping[str, Tensor], seed: int) -> Mask:
+    """Returns a mask that keeps as many weights of each layer as `mask`, at random places.
+
+    Args:
+        mask: The mask to scramble.
+        seed: Same seed, same result.
+
+    Example:
+        >>> mask = Mask.from_tensors({"weight": torch.eye(4)})
+        >>> shuffle_mask(mask, seed=0).num_kept
+        4
+    """
+    original = as_mask(mask)
+    generator = make_generator(seed, "shuffled mask")
+    bits = {
+        name: select_largest([_draw(shape, generator)], count_bits(original.bits[name]))[0]
+        for name, shape in original.shapes.items()
+    }
+    return Mask(bits, original.shapes, {"method": "shuffled", "seed": seed, "of": original.provenance})
+
+
+def reinitialise_(model: nn.Module, seed: int) -> None:
+    """Draws a model's parameters anew, in place, by each module's own `reset_parameters`; returns nothing.
+
+    The global random state is left as it was.
+
+    Args:
+        model: The model.
+        seed: Same seed, same weights.
+
+    Raises:
+        ValueError: When a parameter belongs to a module without `reset_parameters`, so that it would keep its old
+            values.
+    """
+    check_reinitialisable(model)
+    with seeded(seed):
+        for module in model.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+
+
+def check_reinitialisable(model: nn.Module) -> None:
+    """Raises a ValueError when a parameter belongs to a module without `reset_parameters`."""
+    modules = dict(model.named_modules())
+    for name, _ in model.named_parameters():
+        owner = modules[name.rpartition(".")[0]]
+        if not callable(getattr(owner, "reset_parameters", None)):
+            message = (
+                f"every parameter must belong to a module with reset_parameters() to be drawn anew, but {name!r} "
+                f"belongs to {type(owner).__name__}; pass initialise_fn(model)"
+            )
+            raise ValueError(message)
+
+
+def _draw(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    # float64 has 53 random bits, so that equal draws, which would favour earlier places, do not happen in practice.
+    return torch.rand(shape, generator=generator, dtype=torch.float64)

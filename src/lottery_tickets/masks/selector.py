@@ -1,0 +1,143 @@
+"""One selector: scores in, the mask that keeps exactly n of them out. Every mask of a score is made here."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lottery_tickets._core.selection.scopes import check_sparsity, find_collapsed, select_in_scope
+from lottery_tickets.masks.mask import Mask, as_mask
+
+logger = logging.getLogger(__name__)
+
+
+def select_mask(
+    scores: Mapping[str, Tensor],
+    sparsity: float | None,
+    *,
+    scope: str,
+    output_dims: Mapping[str, tuple[int, ...]],
+    within: Mapping[str, Tensor] | None,
+    provenance: Mapping[str, Any],
+) -> Mask:
+    """Returns the mask that keeps the scores of largest magnitude, with how it was made.
+
+    Args:
+        scores: By parameter name, in the parameters' shapes; any float dtype.
+        sparsity: The share removed, from 0 to 1; None only for N:M.
+        scope: What is compared with what, see `create_magnitude_mask`.
+        output_dims: For each name the dimensions that number the outputs.
+        within: An earlier mask; the result is a subset of it.
+        provenance: What to write into the mask beside sparsity, scope and versions.
+
+    Raises:
+        TypeError: When a score or the sparsity is of another type.
+        ValueError: When sparsity, scope, `within` or a score is out of range.
+
+    Warns:
+        UserWarning: When a layer loses all its weights.
+    """
+    share = check_sparsity(sparsity, scope)
+    bits = select_in_scope(
+        scores,
+        share,
+        scope=scope,
+        output_dims=output_dims,
+        within=None if within is None else _bits_for(scores, as_mask(within)),
+    )
+    shapes = {name: score.shape for name, score in scores.items()}
+    return describe_mask(bits, shapes, {**provenance, "sparsity": share, "scope": scope})
+
+
+def describe_mask(
+    bits: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], provenance: Mapping[str, Any]
+) -> Mask:
+    """Returns packed bits as a mask that says how it was made, and with which versions; logs it.
+
+    Warns:
+        UserWarning: When a layer loses all its weights.
+    """
+    mask = Mask(bits, shapes, {**provenance, **_versions()})
+    _warn_of_collapse(find_collapsed(bits, shapes), mask.sparsity)
+    logger.info(
+        "%s mask, scope %s: %d of %d weights removed, in %d parameters: %s",
+        provenance.get("method", "score"),
+        provenance.get("scope", "global"),
+        mask.num_weights - mask.num_kept,
+        mask.num_weights,
+        len(shapes),
+        ", ".join(shapes),
+    )
+    return mask
+
+
+def order_scores(scores: Mapping[str, object]) -> dict[str, Tensor]:
+    """Returns scores whose magnitudes sort as the given scores do, signs included; themselves when none is negative.
+
+    Raises:
+        TypeError: When a score is not a float tensor.
+        ValueError: When scores of both signs are not finite, or are float64.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, score in scores.items():
+        if not isinstance(score, Tensor) or not score.is_floating_point():
+            got = score.dtype if isinstance(score, Tensor) else type(score).__name__
+            raise TypeError(f"the scores of {name!r} must be a float tensor, got {got}")
+        tensors[name] = score.detach()
+    if not tensors:
+        raise ValueError("importance must hold the scores of at least one weight, got none; was the model empty?")
+    if not any(bool((score < 0).any()) for score in tensors.values()):
+        return tensors
+    return {name: _order_of(name, score) for name, score in tensors.items()}
+
+
+def _order_of(name: str, score: Tensor) -> Tensor:
+    """Returns each float32's place in the order of all float32 numbers, as a float64, which holds it exactly."""
+    if not bool(score.isfinite().all()):
+        raise ValueError(f"scores must be finite, but {name!r} has NaN or infinity; how were they computed?")
+    if score.dtype == torch.float64:
+        raise ValueError(
+            f"scores of both signs must be float32 or narrower, but {name!r} is float64; cast it by .float()"
+        )
+    patterns = (score.float() + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 makes one zero of two
+    return torch.where(patterns >= 0, patterns + 2**31, -1 - (patterns & (2**31 - 1)) + 2**31).double()
+
+
+def _bits_for(scores: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
+    """Returns the packed bits of a mask for these weights, which it must cover."""
+    for name, score in scores.items():
+        if name not in mask.shapes:
+            raise ValueError(
+                f"`within` must cover every weight, but {name!r} is missing; was it made for another model?"
+            )
+        if mask.shapes[name] != score.shape:
+            raise ValueError(
+                f"mask for {name!r} has shape {tuple(mask.shapes[name])}, but the parameter has shape "
+                f"{tuple(score.shape)}; was it made for another model?"
+            )
+    if unknown := sorted(mask.shapes.keys() - scores.keys()):
+        raise ValueError(f"`within` must hold masks of the weights only, got {unknown}; was it made for another model?")
+    return {name: mask.bits[name] for name in scores}
+
+
+def _warn_of_collapse(collapsed: list[str], sparsity: float) -> None:
+    if collapsed and sparsity < 1:
+        names = ", ".join(collapsed)
+        message = (
+            f"layer collapse: nothing is kept of {names}; ask for less sparsity, or scope 'layer', 'erk' or 'lamp'"
+        )
+        warnings.warn(message, stacklevel=5)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    try:
+        own = version("lottery-tickets")
+    except PackageNotFoundError:
+        own = "unknown"
+    return {"lottery_tickets": own, "torch": str(torch.__version__)}

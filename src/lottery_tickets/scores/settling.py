@@ -1,0 +1,58 @@
+"""Has a ranking settled? The mask of n samples beside that of 2n."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from torch import Tensor
+
+from lottery_tickets._core.bits import count_bits
+from lottery_tickets._core.selection.scopes import select_in_scope
+
+FIRST_STOP: Final = 64
+
+
+@dataclass
+class Settling:
+    """Compares the masks at 64, 128, 256, ... samples, until the last doubling changed few of the kept weights.
+
+    For independent samples the estimates of n and of 2n differ by as much, in variance, as the estimate of 2n differs
+    from the truth: Var(S_n - S_2n) = s^2 / 2n = Var(S_2n - S). So the share that a doubling has changed estimates the
+    share that the mask still lies off, without any assumption on the distribution of the gradients.
+
+    Attributes:
+        compute_scores: Returns the scores so far.
+        sparsity: At which the ranking matters.
+        scope: What is compared with what.
+        output_dims: As for the selector.
+        tolerance: The share of the kept weights that may still change.
+        history: (samples, share changed) at each look but the first.
+    """
+
+    compute_scores: Callable[[], tuple[int, Mapping[str, Tensor]]]
+    sparsity: float
+    scope: str
+    output_dims: Mapping[str, tuple[int, ...]]
+    tolerance: float
+    history: list[tuple[int, float]] = field(default_factory=list)
+    _bits: dict[str, Tensor] | None = None
+
+    def is_settled(self) -> bool:
+        """Looks at the scores and returns whether the last doubling changed no more than the tolerance."""
+        num_samples, scores = self.compute_scores()
+        bits = select_in_scope(scores, self.sparsity, scope=self.scope, output_dims=self.output_dims)
+        before, self._bits = self._bits, bits
+        if before is None:
+            return False
+        kept = sum(map(count_bits, bits.values()))
+        both = sum(count_bits(bits[name] & before[name]) for name in bits)
+        self.history.append((num_samples, 1 - both / kept if kept else 0.0))
+        return self.history[-1][1] <= self.tolerance
+
+
+def list_stops(limit: int) -> list[int]:
+    """Returns 64, 128, 256 and so on, below a limit."""
+    stops = [FIRST_STOP]
+    while stops[-1] * 2 < limit:
+        stops.append(stops[-1] * 2)
+    return stops

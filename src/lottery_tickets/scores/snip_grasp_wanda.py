@@ -1,0 +1,337 @@
+"""Scores of the literature that need data: SNIP and GraSP at initialisation, Wanda for trained models."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Unpack
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lottery_tickets._core.batches.samples import cut_batches, move_batch
+from lottery_tickets._core.checks import check_count
+from lottery_tickets._core.determinism import derive_seed, seeded
+from lottery_tickets._core.gradients.curvature import Curvature
+from lottery_tickets._core.gradients.inputs import InputSquares
+from lottery_tickets._core.gradients.tracking import NotSeparableError
+from lottery_tickets._core.gradients.values import GRADIENT
+from lottery_tickets._core.measuring.running import evaluating, run_with
+from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.weights import Choices, PrunableWeight, find_prunable_weights
+from lottery_tickets.scores.gradient_scores import (
+    MODE,
+    SAMPLE,
+    Formula,
+    NumSamples,
+    Offload,
+    ScoringArguments,
+    make_options,
+    score_gradients,
+)
+from lottery_tickets.scores.importance import Importance, ImportanceReport
+
+CONNECTION_SENSITIVITY: Final = Formula(
+    "|w * mean of gradient| / sum over all weights", GRADIENT, lambda weight: weight
+)
+
+
+class CalibrationReport(ImportanceReport, total=False):
+    """How GraSP or Wanda scores were found.
+
+    Attributes:
+        temperature: That logits were divided by.
+        advised_scope: For `create_importance_mask`: what the paper compares with what.
+        num_idle_weights: Weights whose inputs were zero in every sample (of an expert that no token was sent to), so
+            that their score 0 says nothing of them.
+    """
+
+    temperature: float
+    advised_scope: str
+    num_idle_weights: int
+
+
+def compute_snip_importance(  # noqa: PLR0917 - as compute_fisher_importance
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    num_samples: NumSamples = 1000,
+    chunk_size: int | None = None,
+    use_mixed_precision: bool = True,  # noqa: FBT001, FBT002 - as compute_fisher_importance
+    gradient_clip: float | None = None,
+    **options: Unpack[ScoringArguments],
+) -> Importance:
+    """Returns SNIP's connection sensitivity: |w * mean gradient| of each weight over their sum, which is 1.
+
+    It is the size of the derivative of the loss by a factor c before the weight, at c = 1. Unlike Taylor importance,
+    which averages magnitudes over samples, samples that pull in opposite directions cancel. The paper scores a network
+    at its initialisation, with one batch, and compares all weights with each other (scope "global").
+
+    Args:
+        model: Any model; it is run in evaluation mode and comes back bit for bit as it was.
+        dataloader: Batches: dicts, pairs (inputs, class indices), or anything with `loss_fn`. The first dimension of
+            their tensors numbers the samples.
+        num_samples: How many samples to use, at most; "auto" doubles them from 64 on until the ranking has settled.
+        chunk_size: The most per-sample gradients in memory at once, counted in elements; None for what suits the device
+            (never less than one sample of the largest layer). Bounds memory, changes nothing.
+        use_mixed_precision: Whether float32 models on a GPU that computes in bfloat16 run under autocast; sums are
+            float32 all the same. Without such a GPU nothing changes.
+        gradient_clip: The largest norm of a sample's gradient over the chosen weights; longer ones are scaled down
+            before anything else, and counted. Costs a second backward pass.
+        options: What all gradient scores take, see `ScoringArguments`: loss_fn, include, exclude, offload,
+            standard_errors, target_sparsity, scope, tolerance, nonfinite_limit, seed, progress.
+
+    Returns:
+        By parameter name a float32 tensor in the parameter's shape, with `report` and, if asked for, `standard_errors`.
+
+    Raises:
+        TypeError: When the model refuses a batch, or an argument is of another type.
+        ValueError: When an argument is out of range, the data is empty, too many gradients are not finite, or all are
+            zero.
+
+    References:
+        Lee et al., arXiv:1810.02340.
+
+    Example:
+        >>> data = [(torch.ones(4, 3), torch.tensor([0, 1, 0, 0]))]
+        >>> scores = compute_snip_importance(nn.Linear(3, 2), data)
+        >>> round(float(scores["weight"].sum()), 6)
+        1.0
+    """
+    _check_model(model)
+    settings = make_options(
+        num_samples=num_samples,
+        chunk_size=chunk_size,
+        use_mixed_precision=use_mixed_precision,
+        gradient_clip=gradient_clip,
+        **options,
+    )
+    [importance] = score_gradients(model, dataloader, [CONNECTION_SENSITIVITY], settings)
+    total = sum(float(score.sum(dtype=torch.float64)) for score in importance.values())
+    if not total:
+        raise ValueError("a score must not be zero for SNIP to rank, but all are: the gradients or the weights vanish")
+    for tensor in (*importance.values(), *(importance.standard_errors or {}).values()):
+        tensor.div_(total)
+    return importance
+
+
+def compute_grasp_importance(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    num_samples: int = 1000,
+    *,
+    temperature: float = 200.0,
+    loss_fn: LossFunction | None = None,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+    seed: int = 42,
+    progress: bool = False,
+) -> Importance:
+    """Returns GraSP's signed score w * (H g): how much of the gradient's norm removing each weight would cost.
+
+    g is the gradient of the mean loss over all samples, H its Hessian. Removing weight w changes |g|^2 by -2 * w * (Hg)
+    to first order. The paper calls S = -w * (Hg) the score and removes the weights of largest S; here the sign is
+    turned, so that `create_importance_mask`, which keeps the largest scores with their sign, keeps what the paper
+    keeps. All weights are compared with each other (scope "global"), of a network at its initialisation.
+
+    Each cross-entropy that the loss calls sees its logits divided by `temperature`, 200 in the authors' code, and the
+    mean loss is the mean over samples of each sample's own, however they are batched. Of other losses, those of batches
+    are averaged, each weighted by its samples. Biases, norms and all weights that are not chosen are constants.
+
+    Memory: two float32 a chosen weight, the batches, which both passes over the data need, and the graph of a double
+    backward pass of one batch (attention computed step by step); use smaller batches to bound it. Time: that of about
+    five backward passes.
+
+    Args:
+        model: Any model; it is run in evaluation mode and comes back bit for bit as it was. In bfloat16 the product
+            with the Hessian has few digits.
+        dataloader: Batches: dicts, pairs (inputs, class indices), or anything with `loss_fn`. The first dimension of
+            their tensors numbers the samples.
+        num_samples: How many samples to use, at most; the authors take 10 to 25 a class.
+        temperature: Of cross-entropies; 1 leaves any loss as it is.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        include: Replaces the default choice of weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
+        seed: Of a loader that shuffles.
+        progress: Whether to show a bar.
+
+    Returns:
+        By parameter name a float32 tensor in the parameter's shape, of both signs.
+
+    Raises:
+        TypeError: When the model refuses a batch, or an argument is of another type.
+        ValueError: When an argument is out of range, the data is empty, a loss or a score is not finite, or a
+            temperature has no cross-entropy to act on.
+
+    References:
+        Wang et al., arXiv:2002.07376.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> scores = compute_grasp_importance(model, [(torch.ones(4, 3), torch.tensor([0, 1, 0, 0]))])
+        >>> scores["0.weight"].shape, scores.report["score"]
+        (torch.Size([8, 3]), 'w * (Hessian @ gradient)')
+    """
+    limit = check_count("num_samples", num_samples)
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be a positive number, got {temperature!r}")
+    _check_model(model)
+    weights = find_prunable_weights(model, include=include, exclude=exclude)
+    curvature = Curvature(model, {name: w.tensor.detach() for name, w in weights.items()}, loss_fn, float(temperature))
+    with seeded(derive_seed(seed, "loader")), evaluating(model):
+        batches = list(cut_batches(dataloader, limit))
+        if not batches:
+            raise _no_samples()
+        with tqdm(total=2 * len(batches), unit="batch", disable=not progress) as bar:
+            gradient = curvature.average_gradient(batches, bar.update)
+            scores = curvature.average_product(batches, gradient, bar.update)
+    for name, score in scores.items():
+        score.mul_(weights[name].tensor.detach())
+    report: CalibrationReport = {
+        "score": "w * (Hessian @ gradient)",
+        "sample": SAMPLE,
+        "num_samples": sum(size for _, size in batches),
+        "num_batches": len(batches),
+        "labels": "empirical",
+        "mode": MODE,
+        "temperature": float(temperature),
+        "advised_scope": "global",
+    }
+    return _make_importance(scores, weights, report)
+
+
+def compute_wanda_importance(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    num_samples: int = 128,
+    *,
+    loss_fn: LossFunction | None = None,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+    offload: Offload | None = None,
+    seed: int = 42,
+    progress: bool = False,
+) -> Importance:
+    """Returns Wanda's score |W_ij| * ||X_j||: the weight times the norm of its input over all calibration tokens.
+
+    The paper compares weights within one output: `create_importance_mask(scores, 0.5, scope="row")`, or scope "2:4".
+    Comparing over a layer or the whole model is something else, and worse.
+
+    The inputs are those of the dense model, seen in one pass; the authors' code prunes block after block and feeds each
+    what the pruned blocks before it give. For that, score and prune one block at a time with `include=`. Every position
+    of every sample counts, padding too: give sequences without any. The input of a convolution's weight is what its
+    kernel place sees, padding zeros included; of an expert's, the tokens that were sent to it.
+
+    Forward passes only, so a model too large to train can be scored. Memory: one float32 a chosen weight.
+
+    Args:
+        model: Any model; it is run in evaluation mode and comes back bit for bit as it was.
+        dataloader: Batches: dicts for `model(**batch)`, tensors or pairs (inputs, anything) for `model(inputs)`, or
+            anything with `loss_fn`. The first dimension of their tensors numbers the samples.
+        num_samples: How many samples to use, at most; the paper takes 128 sequences.
+        loss_fn: `loss_fn(model, batch)` runs the model on batches of other kinds; what it returns is not used.
+        include: Replaces the default choice of weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
+        offload: "cpu" puts the scores of a model on a GPU into CPU memory, one weight at a time; changes nothing else.
+        seed: Of a loader that shuffles.
+        progress: Whether to show a bar.
+
+    Returns:
+        By parameter name a float32 tensor in the parameter's shape. In the report `advised_scope`, and
+        `num_idle_weights`, whose inputs were zero throughout.
+
+    Raises:
+        TypeError: When the model refuses a batch, or an argument is of another type.
+        ValueError: When an argument is out of range, the data is empty, inputs are not finite, or those of a weight
+            cannot be found.
+
+    References:
+        Sun et al., arXiv:2306.11695.
+
+    Example:
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> model.load_state_dict({"weight": torch.tensor([[-1.0, 2.0]])})
+        <All keys matched successfully>
+        >>> compute_wanda_importance(model, [torch.tensor([[3.0, 1.0], [4.0, 0.0]])])["weight"].tolist()
+        [[5.0, 2.0]]
+    """
+    limit = check_count("num_samples", num_samples)
+    if offload not in {None, "cpu"}:
+        raise ValueError(f"offload must be None or 'cpu', got {offload!r}")
+    _check_model(model)
+    weights = find_prunable_weights(model, include=include, exclude=exclude)
+    inputs = InputSquares({name: weight.tensor for name, weight in weights.items()})
+    device = next(iter(weights.values())).tensor.device
+    seen = num_batches = 0
+    bar = tqdm(total=limit, unit="sample", disable=not progress)
+    with seeded(derive_seed(seed, "loader")), evaluating(model), bar:
+        for batch, size in cut_batches(dataloader, limit):
+            _watch_inputs(model, inputs, move_batch(batch, device), loss_fn)
+            seen, num_batches = seen + size, num_batches + 1
+            bar.update(size)
+    if not seen:
+        raise _no_samples()
+    if unused := inputs.find_unused():
+        raise ValueError(
+            f"the inputs of every weight must be found, but the forward passes do not use {', '.join(unused)}, or only "
+            "under no_grad or in compiled code; leave them out with exclude="
+        )
+    scores, num_idle = {}, 0
+    for name, weight in weights.items():
+        total = inputs.compute_total(name)
+        num_idle += int((total == 0).sum())
+        score = total.sqrt_().mul_(weight.tensor.detach().abs())
+        scores[name] = score if offload is None else score.cpu()
+    report: CalibrationReport = {
+        "score": "|w| * norm of inputs",
+        "sample": "one entry of the batch's first dimension",
+        "num_samples": seen,
+        "num_batches": num_batches,
+        "mode": MODE,
+        "advised_scope": "row",
+        "num_idle_weights": num_idle,
+    }
+    return _make_importance(scores, weights, report)
+
+
+def _watch_inputs(model: nn.Module, inputs: InputSquares, batch: object, loss_fn: LossFunction | None) -> None:
+    handles, tracker = inputs.watch()
+
+    def run(module: nn.Module) -> None:
+        if loss_fn is not None:
+            loss_fn(module, batch)
+        elif isinstance(batch, Mapping):
+            module(**batch)
+        elif isinstance(batch, tuple | list):
+            module(batch[0])
+        else:
+            module(batch)
+
+    try:
+        # Nothing here requires a gradient, so no graph is kept; but a mode does not look into no_grad.
+        with torch.enable_grad(), tracker:
+            run_with(model, handles, run)
+    except NotSeparableError as error:
+        raise ValueError(
+            f"the inputs of every weight must be found, but {error}; leave it out with exclude="
+        ) from error
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be a torch.nn.Module, which can be run on data, got {type(model).__name__}")
+
+
+def _make_importance(
+    scores: Mapping[str, Tensor], weights: Mapping[str, PrunableWeight], report: CalibrationReport
+) -> Importance:
+    for name, score in scores.items():
+        if not bool(score.isfinite().all()):
+            raise ValueError(f"scores must be finite, but those of {name!r} are not; look for NaN in the data")
+    return Importance(
+        {name: score.float() for name, score in scores.items()},
+        report,
+        output_dims={name: weight.output_dims for name, weight in weights.items()},
+    )
+
+
+def _no_samples() -> ValueError:
+    return ValueError("the dataloader must hold at least one sample, but gave none; is it empty?")

@@ -1,0 +1,10 @@
+"""Claims that stand: is a ticket matching, does it win, how many more replicates would tell."""
+
+from statistical_report_generator.claims.assessment import assess_claims, check_settings
+from statistical_report_generator.claims.findings import describe_claims
+
+__all__ = [
+    "assess_claims",
+    "check_settings",
+    "describe_claims",
+]

@@ -1,0 +1,168 @@
+"""Claims that stand: is a ticket matching, does it win, or how many more replicates would tell."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from statistical_report_generator.claims.pairs import Values, describe_pairs, read_p_values, summarise_pairs
+from statistical_report_generator.claims.types import Claims, DenseClaim, MoreRuns
+from statistical_report_generator.claims.winning import claim_winning
+from statistical_report_generator.inference.equivalence import FEWEST, Differences, count_replicates, stack_differences
+from statistical_report_generator.inference.intervals import collect_values
+from statistical_report_generator.inference.verdicts import compare_with_dense
+
+MARGIN: Final = 0.002  # 0.2 points: "matching" after Frankle et al. (arXiv 1912.05671)
+ALPHA: Final = 0.05
+CONTROLS: Final = ("reinitialised", "shuffled", "random")
+POWER: Final = 0.8
+MOST_MORE_RUNS: Final = 1000
+
+
+def assess_claims(
+    results: Mapping[str, Any],
+    *,
+    metric: str = "test_accuracy",
+    moment: str = "early_stop",
+    margin: float = MARGIN,
+    alpha: float = ALPHA,
+    controls: Sequence[str] = CONTROLS,
+    num_looks: int = 1,
+    higher_is_better: bool = True,
+) -> Claims:
+    """Returns what an experiment shows of each level's ticket, all levels together at an error of at most alpha.
+
+    *Matching* is not being worse than the dense network by the margin or more: one side of the two one-sided tests
+    (Schuirmann 1987), paired by replicate. *Not matching* needs a test of its own; between the two lies *undecided*.
+    Each of these families of tests is corrected over the levels by Holm's method (Holm 1979). *Winning* is matching
+    and better than every control. docs/claims.md has the measured error rates and the replicates it takes.
+
+    Adding replicates after a look and looking again makes errors more frequent. Plan the number of looks and say it:
+    each look then spends its share of alpha (Bonferroni), which holds however the looks are spaced.
+
+    Args:
+        results: As an experiment writes to `results.json`, or any dict whose `trainings` are rows with `replicate`,
+            `level`, `branch`, `density` and `history[moment][metric]`. Level 0 of branch "ticket" is the dense network.
+        metric: A figure of the history.
+        moment: When it is taken, such as "early_stop" or "end".
+        margin: The loss that counts as none, positive, in units of the metric; 0.002 is 0.2 points of accuracy.
+        alpha: Largest chance of a false "matching" at any level, in (0, 0.5); likewise of a false "not matching" and
+            of a false "winning".
+        controls: What a ticket must beat to win; at least one. Other branches are ignored.
+        num_looks: How often the results are looked at in all while replicates are added, as planned before the first.
+        higher_is_better: False for a loss or a perplexity.
+
+    Returns:
+        The settings and `levels`, densest first.
+
+    Raises:
+        ValueError: When the results are a simulation, lack the dense network, a ticket or the metric, hold a figure
+            that is not finite or a training twice, or when a setting is out of range.
+    """
+    check_settings(margin=margin, alpha=alpha, controls=controls, num_looks=num_looks)
+    if results.get("simulated"):
+        raise ValueError("a simulation trains no ticket, so it supports no claim; run the experiment with training")
+    values = collect_values(results, moment, metric)
+    densities = {row["level"]: row["density"] for row in results["trainings"] if row["branch"] == "ticket"}
+    levels = _list_levels(values)
+    sign = 1.0 if higher_is_better else -1.0
+    claims: Claims = {
+        "metric": metric,
+        "moment": moment,
+        "higher_is_better": higher_is_better,
+        "margin": margin,
+        "alpha": alpha,
+        "num_looks": num_looks,
+        "alpha_per_look": alpha / num_looks,
+        "required_controls": list(controls),
+        "levels": [],
+    }
+    dense_claims = _claim_against_dense(values, levels, sign, claims)
+    winning_claims = claim_winning(values, dense_claims, sign, claims)
+    claims["levels"] = [
+        {"level": level, "density": densities[level], **dense_claims[level], **winning_claims[level]}
+        for level in levels
+    ]
+    return claims
+
+
+def check_settings(
+    *, margin: float = MARGIN, alpha: float = ALPHA, controls: Sequence[str] = CONTROLS, num_looks: int = 1
+) -> None:
+    """Raises ValueError when claims could not be assessed by these settings, for callers that train for hours first.
+
+    Args:
+        margin: As in `assess_claims`.
+        alpha: As in `assess_claims`.
+        controls: As in `assess_claims`.
+        num_looks: As in `assess_claims`.
+    """
+    if not (math.isfinite(margin) and margin > 0):
+        raise ValueError(f"margin must be positive, but is {margin}; no number of replicates shows a loss of exactly 0")
+    if not 0 < alpha < 0.5:  # noqa: PLR2004 - from here on a coin would do
+        raise ValueError(f"alpha must lie between 0 and 0.5, but is {alpha}; 0.05 is usual")
+    if isinstance(controls, str) or not controls or "ticket" in controls or len(set(controls)) < len(controls):
+        raise ValueError(
+            f"controls must be different branches beside the ticket, at least one, but are {controls!r};"
+            " without a control no ticket wins"
+        )
+    if num_looks < 1:
+        raise ValueError(f"num_looks must be at least 1, but is {num_looks}; the look at these results is one")
+
+
+def _list_levels(values: Mapping[tuple[int, str], Values]) -> list[int]:
+    """Returns the pruned levels, densest first."""
+    for level in (0, *sorted({level for level, _ in values})):
+        if (level, "ticket") not in values:
+            raise ValueError(
+                f"the results must have branch 'ticket' at level {level}{' (the dense network)' * (level == 0)}, but"
+                " have not; controls have nothing to be compared with"
+            )
+    return sorted({level for level, _ in values} - {0})
+
+
+def _claim_against_dense(
+    values: Mapping[tuple[int, str], Values], levels: Sequence[int], sign: float, claims: Claims
+) -> dict[int, DenseClaim]:
+    """Returns each level's claim against the dense network; `sign` is -1 for a metric where lower is better."""
+    if not levels:
+        return {}
+    dense = values[0, "ticket"]
+    differences = [summarise_pairs(values[level, "ticket"], dense, sign) for level in levels]
+    tests = compare_with_dense(stack_differences(differences), claims["margin"])
+    alpha = claims["alpha_per_look"]
+    found: dict[int, DenseClaim] = {}
+    for place, level in enumerate(levels):
+        matching, not_matching = (bool(test.holds(alpha)[place]) for test in (tests.not_worse, tests.worse))
+        undecided = not (matching or not_matching)
+        found[level] = {
+            "verdict": "matching" if matching else "not matching" if not_matching else "undecided",
+            "is_equivalent": bool(tests.equivalent.holds(alpha)[place]),
+            "is_better": bool(tests.above.holds(alpha)[place]),
+            "is_worse": bool(tests.below.holds(alpha)[place]),
+            "ticket_minus_dense": describe_pairs(values[level, "ticket"], dense),
+            "more_runs": _count_more_runs(differences[place], claims, len(levels)) if undecided else None,
+            "not_worse": read_p_values(tests.not_worse, place),
+            "not_better": read_p_values(tests.not_better, place),
+            "equivalent": read_p_values(tests.equivalent, place),
+            "worse": read_p_values(tests.worse, place),
+            "above": read_p_values(tests.above, place),
+            "below": read_p_values(tests.below, place),
+        }
+    return found
+
+
+def _count_more_runs(differences: Differences, claims: Claims, num_levels: int) -> MoreRuns:
+    """Returns how many further replicates decide a level at the alpha that Holm's method leaves it at worst."""
+    num = int(differences.num)
+    if num < FEWEST:
+        return {"num": FEWEST - num, "bound": "at least"}
+    needed = count_replicates(
+        max(0.0, abs(float(differences.mean) + claims["margin"]) - float(differences.rounding)),
+        float(differences.std),
+        alpha=claims["alpha_per_look"] / num_levels,
+        power=POWER,
+        most=num + MOST_MORE_RUNS,
+    )
+    if needed is None:
+        return {"num": MOST_MORE_RUNS, "bound": "more than"}
+    return {"num": max(1, needed - num), "bound": ""}

@@ -1,0 +1,156 @@
+"""What an experiment shows and what it does not, in words, each with its figures; the verdicts are of `claims`."""
+
+from typing import Final
+
+from statistical_report_generator.claims.types import (
+    Claims,
+    ControlClaim,
+    LevelClaim,
+    MoreRuns,
+    PairedDifference,
+    PValues,
+)
+from statistical_report_generator.tables import POINTS
+
+NAMES: Final = {
+    "reinitialised": "the same mask with fresh weights (reinitialised)",
+    "shuffled": "a shuffled mask with the original weights",
+    "random": "a random mask with fresh weights",
+}
+SMALLEST_P: Final = 0.001
+
+
+def describe_claims(claims: Claims) -> list[str]:
+    """Returns sentences: of each level whether its ticket is matching, where it has controls whether it wins, limits.
+
+    Args:
+        claims: From `assess_claims`.
+    """
+    sentences = []
+    for level in claims["levels"]:
+        sentences.append(f"At {POINTS * level['density']:.1f} % of the weights: {_describe_level(level, claims)}")
+        sentences += [f"  {_describe_control(control, claims)}" for control in level["controls"]]
+        if level["controls"]:
+            sentences.append(f"  {_conclude(level)}")
+    if not claims["levels"]:
+        return ["No level was pruned, so there is no ticket to claim anything of."]
+    return [*sentences, *_state_missing(claims), *_state_limits(claims)]
+
+
+def _describe_level(level: LevelClaim, claims: Claims) -> str:
+    margin, figures = _format(claims["margin"], claims), _format_difference(level["ticket_minus_dense"], claims)
+    if level["verdict"] == "matching":
+        words = f"matching, less than {margin} worse than dense ({_format_p(level['not_worse'])})"
+        if level["is_better"]:
+            words += ", and measurably better"
+        elif level["is_worse"]:
+            words += ", though measurably worse"
+        elif level["is_equivalent"]:
+            words += ", equivalent: nor that much better"
+    elif level["verdict"] == "not matching":
+        words = f"not matching, more than {margin} worse than dense ({_format_p(level['worse'])})"
+    else:
+        words = f"undecided, {describe_more_runs(level['more_runs'])}"
+    return f"{words}; minus dense {figures}{_describe_pairing(level['ticket_minus_dense'])}."
+
+
+def describe_more_runs(more_runs: MoreRuns | None) -> str:
+    """Returns words such as "at least 1 more run needed"."""
+    if more_runs is None:
+        return "no more runs needed"
+    number, bound = more_runs["num"], more_runs["bound"]
+    return f"{bound} {_count(number, 'more run')} needed".strip()
+
+
+def _describe_pairing(difference: PairedDifference) -> str:
+    words = ""
+    if difference["num_unpaired"]:
+        words += f", {_count(difference['num_replicates'], 'pair')}"
+        words += f", {_count(difference['num_unpaired'], 'replicate')} without a partner"
+    if difference["test"] == "sign":
+        words += ", the same difference in all replicates (sign test; are they copies?)"
+    return words
+
+
+def _describe_control(control: ControlClaim, claims: Claims) -> str:
+    name, figures = NAMES.get(control["control"], control["control"]), control["ticket_minus_control"]
+    words, p_values = {
+        "beaten": ("is worse than the ticket", control["beaten"]),
+        "better": ("is better than the ticket", control["better"]),
+        "equal": ("is as good as the ticket within the margin", control["equal"]),
+        "undecided": ("is not shown to be worse than the ticket", control["beaten"]),
+    }[control["verdict"]]
+    return (
+        f"{name} {words} ({_format_p(p_values)}); ticket minus it"
+        f" {_format_difference(figures, claims)}{_describe_pairing(figures)}."
+    )
+
+
+def _conclude(level: LevelClaim) -> str:
+    if level["winning"] == "winning" and level["winning_test"]:
+        return f"=> Found: a winning ticket; {level['winning_reason']} ({_format_p(level['winning_test'])})."
+    if level["winning"] == "not winning":
+        return f"=> Not a winning ticket: {level['winning_reason']}."
+    if level["winning"] == "not shown":
+        return f"=> Not shown to be a winning ticket: {level['winning_reason']}."
+    return f"=> Of winning {level['winning_reason']}."
+
+
+def _state_missing(claims: Claims) -> list[str]:
+    num_bare = sum(not level["controls"] for level in claims["levels"])
+    if num_bare == len(claims["levels"]):
+        return ["No controls were trained, so nothing can be said about winning tickets."]
+    if num_bare:
+        return [
+            f"No controls were trained at {_count(num_bare, 'level')}, so nothing is said about winning tickets there."
+        ]
+    return []
+
+
+def _state_limits(claims: Claims) -> list[str]:
+    looks, num_levels = claims["num_looks"], len(claims["levels"])
+    planned = "one look at these results" if looks == 1 else f"{looks} planned looks"
+    pairs = sorted({level["ticket_minus_dense"]["num_replicates"] for level in claims["levels"]})
+    replicates = " to ".join(str(num) for num in dict.fromkeys((pairs[0], pairs[-1])))
+    errors = (
+        f"Over {_count(num_levels, 'level')} and {planned} together, a false matching, not"
+        f" matching or winning has a chance of at most {POINTS * claims['alpha']:g} % each: paired t tests, p corrected"
+        f" by Holm's method, the margin is {_format(claims['margin'], claims)}."
+    )
+    intervals = (
+        f"Replicates: {replicates}; intervals are 95 % Student t intervals of one level alone"
+        f"{'' if claims['higher_is_better'] else '; lower is better'}. To add replicates and look again, plan the"
+        " number of looks first."
+    )
+    return [errors, intervals]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _is_share(claims: Claims) -> bool:
+    return claims["metric"].endswith("accuracy")
+
+
+def _format(value: float, claims: Claims) -> str:
+    if not _is_share(claims):
+        return f"{value:g}"
+    number = f"{POINTS * value:.6g}"
+    return f"{number} {'point' if number == '1' else 'points'}"
+
+
+def _format_difference(difference: PairedDifference, claims: Claims) -> str:
+    """Returns such as "+0.31 [+0.10, +0.52] points"."""
+    scale, unit, form = (POINTS, " points", "+.2f") if _is_share(claims) else (1.0, "", "+.4g")
+    mean, low, high = difference["mean"], difference["low"], difference["high"]
+    if mean is None:
+        return "without a pair"
+    if low is None or high is None:
+        return f"{scale * mean:{form}}{unit}"
+    return f"{scale * mean:{form}} [{scale * low:{form}}, {scale * high:{form}}]{unit}"
+
+
+def _format_p(p_values: PValues) -> str:
+    p_value = p_values["adjusted_p_value"]
+    return f"p = {p_value:.3f}" if p_value >= SMALLEST_P else f"p < {SMALLEST_P}"

@@ -1,0 +1,15 @@
+"""Figures from saved results, drawn with matplotlib's object interface: no window, no global state."""
+
+from statistical_report_generator.figures.connectivity import draw_error_path, draw_instability
+from statistical_report_generator.figures.early_bird import draw_early_bird
+from statistical_report_generator.figures.experiment import draw_accuracy_over_density, save_figure
+from statistical_report_generator.figures.landscape import draw_loss_landscape
+
+__all__ = [
+    "draw_accuracy_over_density",
+    "draw_early_bird",
+    "draw_error_path",
+    "draw_instability",
+    "draw_loss_landscape",
+    "save_figure",
+]

@@ -1,0 +1,1 @@
+"""Inference over replicates: intervals, tests on paired differences, many experiments at once."""

@@ -1,0 +1,114 @@
+"""What a check compares, against the obvious way to compute it."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lottery_tickets import Mask, shuffle_mask
+from lottery_tickets.early_bird.check_times import CheckTimes
+from lottery_tickets.early_bird.displacement import measure_movement
+from lottery_tickets.early_bird.trail import NUM_SAMPLED, Trail
+from lottery_tickets.masks.common_weights import measure_distance, overlay
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_movement_is_what_it_says(dtype: torch.dtype) -> None:
+    start = torch.randn(700, 500).to(dtype)
+    now = start.float().clone()
+    now[::3] += 0.5 * torch.randn(234, 500)
+    now = now.to(dtype)
+    found = measure_movement(now.t(), start.t())
+    moved = now.double() - start.double()
+    assert found.num_moved == int((now.double() != start.double()).sum())
+    assert found.squared_distance == pytest.approx(float(moved.square().sum()), rel=1e-5)
+    assert found.squared_start == pytest.approx(float(start.double().square().sum()), rel=1e-5)
+
+
+def test_distances_and_chance() -> None:
+    masks = [Mask.from_tensors({"a": torch.rand(40, 50) < 0.3, "b": torch.rand(37) < 0.9}) for _ in range(2)]
+    sizes = {"a": 2000, "b": 37}
+    found = measure_distance(overlay(masks[0].bits, masks[1].bits, sizes).values())
+    different = sum(int((masks[0][name] != masks[1][name]).sum()) for name in sizes)
+    assert found.raw == different / 2037
+    shuffled = [
+        measure_distance(overlay(masks[0].bits, shuffle_mask(masks[1], seed).bits, sizes).values())
+        for seed in range(60)
+    ]
+    assert {one.chance for one in shuffled} == {found.chance}
+    assert sum(one.raw for one in shuffled) / 60 == pytest.approx(found.chance, rel=0.01)
+    same = measure_distance(overlay(masks[0].bits, masks[0].bits, sizes).values())
+    assert (same.raw, same.corrected) == (0.0, 0.0)
+    full = Mask.from_tensors({"a": torch.ones(3)})
+    assert measure_distance(overlay(full.bits, full.bits, {"a": 3}).values()).corrected == 0.0
+
+
+def follow(points: list[Tensor], **others: Tensor) -> Trail:
+    trail = Trail({"w": points[0], **others}, seed=0)
+    for point in points[1:]:
+        trail.extend({"w": point, **others})
+    return trail
+
+
+def test_persistence_tells_a_direction_from_a_random_walk() -> None:
+    start, direction = torch.randn(2, 300, 400)
+    straight = follow([start + 0.01 * step * direction for step in range(6)])
+    assert straight.persistence == pytest.approx(1, abs=0.01)
+    there_and_back = follow([start + 0.01 * (step % 3) * direction for step in range(9)])
+    assert there_and_back.persistence is not None
+    assert there_and_back.persistence < 0.5
+    walk = [start]
+    for _ in range(6):
+        walk.append(walk[-1] + 0.01 * torch.randn(300, 400))
+    found = follow(walk)
+    assert found.persistence is not None
+    assert abs(found.persistence) < found.chance
+    assert found.num_sampled == 120_000
+    assert follow([start, start, start, start]).persistence is None
+    assert follow(walk[:3]).persistence is None
+
+
+def test_momentum_does_not_make_a_walk_persist() -> None:
+    points, velocity = [torch.randn(400, 400)], torch.zeros(400, 400)
+    for _ in range(8):
+        for _ in range(40):
+            velocity = 0.9 * velocity + 1e-3 * torch.randn(400, 400)
+            points[-1] = points[-1] + velocity
+        points.append(points[-1].clone())
+    found = follow(points)
+    assert found.persistence is not None
+    assert found.persistence < 0.03
+
+
+def test_shrinking_is_no_movement_and_large_models_are_sampled() -> None:
+    start = torch.randn(1000, 1000)
+    shrinking = follow([start * 0.9**step for step in range(5)])
+    assert shrinking.persistence is None or abs(shrinking.persistence) < 1
+    assert float((shrinking._points[-1] - shrinking._points[0]).norm()) < 1e-3
+    assert abs(shrinking.num_sampled - NUM_SAMPLED) < 10
+    resumed = follow([start])
+    resumed.load_state(follow([start, start + 1, start + 2]).state())
+    resumed.extend({"w": start + torch.randn(1000, 1000)})
+    whole = follow([start, start + 1, start + 2])
+    assert torch.equal(resumed._points[1], whole._points[2])
+
+
+@given(st.integers(0, 10_000), st.sampled_from([1, 7, 100]))
+def test_checks_come_every_so_many_steps(step: int, every: int) -> None:
+    found = CheckTimes(every).after(step)
+    assert found is not None
+    assert found % every == 0
+    assert step < found <= step + every
+
+
+def test_checks_spaced_by_the_logarithm() -> None:
+    times, step, found = CheckTimes("log"), 0, []
+    while step < 100:
+        step = times.after(step) or 0
+        found.append(step)
+    assert found == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
+    assert all((CheckTimes("log").after(step) or 0) in found for step in range(128))
+    assert [CheckTimes([9, 3, 3]).after(step) for step in (0, 3, 9)] == [3, 9, None]
+    with pytest.raises(ValueError, match="at least one step, got none"):
+        CheckTimes([])

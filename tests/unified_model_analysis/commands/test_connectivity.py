@@ -1,0 +1,135 @@
+"""`lottery-tickets connectivity` walks the line between two networks, or trains pairs that part at chosen steps."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from lottery_tickets import Mask, compute_linear_connectivity, create_magnitude_mask, load_results
+from lottery_tickets._core.determinism import derive_seed
+from lottery_tickets._core.folders import load_state
+from lottery_tickets._core.states import copy_state
+from lottery_tickets.experiments.workload_subject import WorkloadSubject
+from lottery_tickets.workloads import load_workload
+from tests.unified_model_analysis.test_cli import Output, refuse
+from unified_model_analysis.cli import main
+
+FAST = ("--steps", 12, "--replicates", 2, "--points", 5)
+
+
+def find(folder: Path, *options: object) -> dict[str, Any]:
+    assert main(["connectivity", str(folder), *map(str, options)]) == 0
+    return load_results(folder / "results.json")
+
+
+def save_network(path: Path, seed: int) -> dict[str, torch.Tensor]:
+    state = copy_state(load_workload("digits", "lenet-300-100").build_model(torch.Generator().manual_seed(seed)))
+    safetensors.torch.save_file(state, path)
+    return state
+
+
+def test_the_line_between_two_checkpoints(tmp_path: Path, capsys: Output) -> None:
+    states = [save_network(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
+    found = find(
+        tmp_path / "out", "--checkpoints", tmp_path / "1.safetensors", tmp_path / "2.safetensors", "--points", 4
+    )
+    shown = capsys.readouterr().out
+    workload = load_workload("digits", "lenet-300-100")
+    data = [(workload.data.test_inputs, workload.data.test_targets)]
+    plain = compute_linear_connectivity(workload.build_model(torch.Generator()), data, *states, num_points=4)
+    assert found["pairs"][0]["errors"] == plain["pairs"][0]["errors"]
+    assert found["barrier"] == pytest.approx(plain["barrier"], rel=1e-5)
+    assert f"instability {100 * found['instability']:.2f} points of error" in shown
+    assert [line.split()[0] for line in shown.splitlines()[:5]] == ["alpha", "0.000", "0.333", "0.667", "1.000"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json", "path.png"}
+
+
+def test_copies_share_k_steps_and_then_part(tmp_path: Path, capsys: Output) -> None:
+    found = find(tmp_path, *FAST, "--rewind-steps", 0, 8)
+    assert [(row["step"], row["network"], row["num_pairs"]) for row in found["rows"]] == [
+        (0, "dense", 2),
+        (8, "dense", 2),
+    ]
+    assert f"{found['rows'][1]['num_stable']} of 2" in capsys.readouterr().out
+    assert (tmp_path / "instability.png").stat().st_size > 10_000
+    workload = load_workload("digits", "lenet-300-100")
+    subject = WorkloadSubject(workload)
+    stop: dict[str, Any] = {"rewind_step": 0, "keep_rewind_point": lambda: None, "last_step": 8}
+    model = subject.build(derive_seed(0, "replicate", 1, "initialisation"))
+    subject.train(model, first_step=0, seed=derive_seed(0, "replicate", 1, "shared"), **stop)
+    stored = load_state(tmp_path / "pairs" / "replicate-1" / "step-8-shared.safetensors")
+    assert all(torch.equal(stored[name], tensor) for name, tensor in copy_state(model).items())
+    subject.train(model, first_step=8, seed=derive_seed(0, "replicate", 1, "second"), **{**stop, "last_step": 12})
+    stored = load_state(tmp_path / "pairs" / "replicate-1" / "step-8-dense-second.safetensors")
+    assert all(torch.equal(stored[name], tensor) for name, tensor in copy_state(model).items())
+
+
+def test_what_is_trained_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    train, calls = WorkloadSubject.train, []
+
+    def train_three_times(subject: WorkloadSubject, *arguments: Any, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - as they come
+        calls.append(settings)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return train(subject, *arguments, **settings)
+
+    whole = find(tmp_path / "whole", *FAST, "--rewind-steps", 0, 8)
+    monkeypatch.setattr(WorkloadSubject, "train", train_three_times)
+    halves = tmp_path / "halves"
+    assert main(["connectivity", str(halves), *map(str, FAST), "--rewind-steps", "0", "8"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert find(halves, *FAST, "--rewind-steps", 0, 8) == whole
+    assert len(calls) == 2 * (2 + 1 + 2) + 1  # the ends at 0, the shared steps and the ends at 8; one was killed
+    find(halves, *FAST, "--rewind-steps", 8)
+    assert len(calls) == 11
+    message = refuse(["connectivity", halves, *FAST, "--steps", 13, "--rewind-steps", 0], capsys)
+    assert "holds pairs with another subject; take another folder" in message
+
+
+def test_a_mask_is_trained_beside_the_dense_network(tmp_path: Path) -> None:
+    start = save_network(tmp_path / "start.safetensors", 5)
+    mask = create_magnitude_mask(start, 0.8)
+    mask.save(tmp_path / "mask.safetensors")
+    options = ("--start", tmp_path / "start.safetensors", "--mask", tmp_path / "mask.safetensors")
+    found = find(tmp_path / "out", *FAST, *options, "--rewind-steps", 4)
+    assert [row["network"] for row in found["rows"]] == ["dense", "subnetwork"]
+    ends = tmp_path / "out" / "pairs" / "replicate-0"
+    trained = load_state(ends / "step-4-subnetwork-first.safetensors")
+    assert all(
+        bool((trained[name][~kept] == 0).all()) for name, kept in Mask.load(tmp_path / "mask.safetensors").items()
+    )
+    dense = load_state(ends / "step-4-dense-first.safetensors")
+    assert all(bool(dense[name].any()) for name in mask)
+    assert not torch.equal(dense["fc1.weight"], trained["fc1.weight"])
+
+
+def test_a_search_says_from_which_step_on(tmp_path: Path, capsys: Output) -> None:
+    found = find(tmp_path, *FAST, "--search", "--threshold", 1, "--replicates", 1)
+    assert found["searches"]["dense"]["step"] == 0
+    assert "dense: stable from step 0 on (2 steps looked at)" in capsys.readouterr().out
+    assert [row["step"] for row in found["rows"]] == [0, 11]
+    found = find(tmp_path, *FAST, "--search", "--threshold", 0, "--replicates", 1, "--rewind-steps", 4)
+    assert "dense: not stable at step 4, the last that was looked at" in capsys.readouterr().out
+
+
+WRONG = {
+    "": "say either --checkpoints, or --rewind-steps or --search",
+    "--checkpoints a b --search": "say either --checkpoints",
+    "--checkpoints a b --start c": "--mask and --start are for trainings",
+    "--rewind-steps 0 --mask m": "--mask goes with the weights that it was found from",
+    "--rewind-steps 600": "--rewind-steps must be from 0 to 599, got [600]",
+    "--rewind-steps 0 --replicates 0": "--replicates must be",
+    "--rewind-steps 0 --threshold 2": "--threshold must be from 0 to 1",
+    "--rewind-steps 0 --device nonsense": "device must be one that computes",
+    "--rewind-steps 0 --statistics-images 0": "--statistics-images must be",
+    "--checkpoints a.safetensors b.safetensors": "a.safetensors must be a whole safetensors file",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_arguments_are_refused_and_leave_nothing(tmp_path: Path, capsys: Output, arguments: str) -> None:
+    folder = tmp_path / "results"
+    assert WRONG[arguments] in refuse(["connectivity", folder, *arguments.split()], capsys)
+    assert not folder.exists()

@@ -1,0 +1,156 @@
+"""`lottery-tickets evaluate` and `compare`: masks on networks, tickets trained again, masks beside each other."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from lottery_tickets import (
+    Mask,
+    apply_mask,
+    compute_ticket_overlap,
+    create_magnitude_mask,
+    load_results,
+    shuffle_mask,
+)
+from lottery_tickets._core.training.plain_loop import evaluate_tensors
+from lottery_tickets.workloads import Workload, load_workload
+from tests.lottery_tickets.workloads.tiny_models import save_tiny_llama
+from tests.unified_model_analysis.test_cli import Output, refuse
+from unified_model_analysis.cli import main
+
+
+@pytest.fixture(scope="module")
+def workload() -> Workload:
+    return load_workload("digits", "lenet-300-100")
+
+
+@pytest.fixture(scope="module")
+def trained(workload: Workload, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with starting and trained weights, and a mask of 80 %."""
+    folder = tmp_path_factory.mktemp("trained")
+    network = workload.build_model(torch.Generator().manual_seed(0))
+    safetensors.torch.save_file(network.state_dict(), folder / "start.safetensors")
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(workload.data.train_inputs), workload.data.train_targets).backward()
+        optimizer.step()
+    safetensors.torch.save_file(network.state_dict(), folder / "trained.safetensors")
+    create_magnitude_mask(network, 0.8, scope="layer").save(folder / "mask.safetensors")
+    return folder
+
+
+def evaluate(folder: Path, *options: object) -> dict[str, Any]:
+    assert main(["evaluate", str(folder / "results.json"), *map(str, options)]) == 0
+    return load_results(folder / "results.json")
+
+
+def test_a_mask_is_measured_and_validated(trained: Path, workload: Workload, tmp_path: Path, capsys: Output) -> None:
+    results = evaluate(
+        tmp_path, "--mask", trained / "mask.safetensors", "--checkpoint", trained / "trained.safetensors",
+        "--levels", 0.5, 0.9,
+    )  # fmt: skip
+    shown = capsys.readouterr().out
+    network = workload.build_model(torch.Generator())
+    network.load_state_dict(safetensors.torch.load_file(trained / "trained.safetensors"))
+    test = workload.data.test_inputs, workload.data.test_targets
+    _, before = evaluate_tensors(network, *test)
+    apply_mask(network, Mask.load(trained / "mask.safetensors"))
+    _, after = evaluate_tensors(network, *test)
+    quality = results["quality"]
+    assert (quality["baseline_performance"], quality["ticket_performance"]) == (before, after)
+    assert quality["retrained"] is None
+    assert f"post-hoc (not retrained) at sparsity 80.00%: accuracy {before:.4g} -> {after:.4g}" in shown
+    assert all(results["validation"][name]["passed"] for name in ("shapes", "binary", "zeros", "unchanged"))
+    assert [point["sparsity"] for point in results["robustness"]["sparsity_curves"]["random"]] == [0.5, 0.9]
+    assert "robustness of the network as it is (post-hoc), retention of accuracy:" in shown
+    assert "claims" not in results
+    assert "winning ticket" not in shown.replace("winning_ticket_score", "")
+
+
+def test_a_ticket_is_trained_again_beside_its_controls(trained: Path, tmp_path: Path, capsys: Output) -> None:
+    results = evaluate(
+        tmp_path, "--mask", trained / "mask.safetensors", "--checkpoint", trained / "trained.safetensors",
+        "--start", trained / "start.safetensors", "--steps", 30, "--replicates", 2, "--no-robustness",
+    )  # fmt: skip
+    rows = results["quality"]["retrained"]["trainings"]
+    assert len(rows) == 2 * 5
+    # Other data orders: the same branch does not end alike in both replicates.
+    ends = [row["history"]["end"]["test_loss"] for row in rows if row["branch"] == "ticket" and row["level"] == 1]
+    assert len(set(ends)) == 2
+    shown = capsys.readouterr().out
+    assert "trained again beside its controls:" in shown
+    assert results["claims"]["findings"][0] in shown
+    assert "robustness" not in results
+
+
+def test_a_language_model_is_measured_on_text(tmp_path: Path, capsys: Output) -> None:
+    folder = save_tiny_llama(tmp_path / "model")
+    text = tmp_path / "text.txt"
+    text.write_text("the union is strong " * 200, encoding="utf-8")
+    results = evaluate(
+        tmp_path, "--language-model", folder, "--text", text, "--num-tokens", 4, "--batches", 2, "--batch-size", 2,
+        "--levels", 0.5,
+    )  # fmt: skip
+    assert results["robustness"]["metric"] == "perplexity"
+    assert "retention of perplexity" in capsys.readouterr().out
+
+
+def test_what_evaluate_refuses(trained: Path, tmp_path: Path, capsys: Output) -> None:
+    mask, weights = trained / "mask.safetensors", trained / "trained.safetensors"
+    where = tmp_path / "results.json"
+    assert "--checkpoint must name the trained weights" in refuse(["evaluate", str(where)], capsys)
+    assert "there must be something to measure" in refuse(["evaluate", str(where), "--no-robustness"], capsys)
+    assert "--start trains a ticket of a workload again; give its --mask" in refuse(
+        ["evaluate", str(where), "--checkpoint", str(weights), "--start", str(weights)], capsys
+    )
+    assert "must be a mask that Mask.save wrote" in refuse(
+        ["evaluate", str(where), "--checkpoint", str(weights), "--mask", str(weights)], capsys
+    )
+    assert "device must be one that computes" in refuse(
+        ["evaluate", str(where), "--checkpoint", str(weights), "--mask", str(mask), "--device", "meta"], capsys
+    )
+    assert not where.exists()
+
+
+def test_masks_are_compared_beside_chance(trained: Path, tmp_path: Path, capsys: Output) -> None:
+    mask = Mask.load(trained / "mask.safetensors")
+    paths = [tmp_path / name for name in ("a", "b", "c")]
+    for path, one in zip(paths, (mask, mask, shuffle_mask(mask, 0)), strict=True):
+        one.save(path)
+    words = ["compare", *map(str, paths), "--layers", "--output", str(tmp_path / "out.json")]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    results = load_results(tmp_path / "out.json")
+    found = compute_ticket_overlap(mask, Mask.load(paths[2]))
+    assert results["matrix"]["overlaps"][0] == [1.0, 1.0, float(found)]
+    assert f"{found['expected_overlap']:9.2%}" in shown
+    assert [line.split()[-1] for line in shown.splitlines()[-4:-1]] == ["fc1.weight", "fc2.weight", "output.weight"]
+
+
+def test_run_folders_are_compared_by_their_claims(tmp_path: Path, capsys: Output) -> None:
+    run = tmp_path / "run"
+    imp = ["imp", str(run), "--steps", "20", "--levels", "1", "--replicates", "2", "--workers", "1"]
+    assert main([*imp, "--evaluate-every", "20"]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(run), "--output", str(tmp_path / "claims.json")]) == 0
+    shown = capsys.readouterr().out
+    assert f"{run}:" in shown
+    assert "the margin is 0.2 points" in shown
+    assert len(load_results(tmp_path / "claims.json")[str(run)]["levels"]) == 1
+
+
+def test_what_compare_refuses(trained: Path, tmp_path: Path, capsys: Output) -> None:
+    mask = str(trained / "mask.safetensors")
+    assert "there must be two masks or more" in refuse(["compare", mask], capsys)
+    assert "each mask must be named once" in refuse(["compare", mask, mask], capsys)
+    assert "there must be something to compare" in refuse(["compare"], capsys)
+    assert "not both; name one kind" in refuse(["compare", mask, str(tmp_path)], capsys)
+    assert f"{tmp_path / 'none'} must be a mask file or a run folder, but is not there" in refuse(
+        ["compare", mask, str(tmp_path / "none")], capsys
+    )
+    assert "results.json must be a whole JSON file" in refuse(["compare", str(tmp_path)], capsys)
