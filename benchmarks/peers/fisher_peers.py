@@ -30,7 +30,7 @@ from benchmarks.peers.fisher_models import LARGE_CASES, SMALL_CASES, Case, to_fl
 from lottery_tickets._core.gradients.stream import GradientStream, StreamSettings
 from lottery_tickets._core.gradients.values import SQUARE
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.weights import find_prunable_weights
+from lottery_tickets._core.prunable_weights import find_prunable_weights
 
 Weights = Mapping[str, nn.Parameter]
 Peer = Callable[[Case, Any, Weights], dict[str, Tensor]]

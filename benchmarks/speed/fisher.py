@@ -26,7 +26,7 @@ from lottery_tickets import compute_fisher_importance
 from lottery_tickets._core.gradients.stream import GradientStream, StreamSettings
 from lottery_tickets._core.gradients.values import SQUARE, Value
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets._core.weights import find_prunable_weights
+from lottery_tickets._core.prunable_weights import find_prunable_weights
 
 CASES: dict[str, Callable[[], Case]] = {
     "ResNet-20, 64 images": lambda: resnet20(num_batches=9),

@@ -28,7 +28,7 @@ from benchmarks.speed.training_memory import StorageTracker
 from lottery_tickets import compute_loss_landscape, landscape
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets._core.weights import find_filtered_weights
+from lottery_tickets._core.prunable_weights import find_filtered_weights
 from lottery_tickets.landscape.directions import MovedWeights
 from lottery_tickets.workloads import create_token_batches, load_smollm2, load_speeches, load_workload
 

@@ -36,7 +36,7 @@ from lottery_tickets import (
     create_magnitude_mask,
 )
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets._core.weights import find_prunable_weights
+from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets.evaluation.robustness import SPARSITY_LEVELS
 from lottery_tickets.workloads import create_token_batches, load_smollm2, load_speeches
 

@@ -9,23 +9,24 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.folders import load_state
 from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.training.plain_loop import evaluate_batches
 from lottery_tickets._core.training.trainer_function import TrainerFunction
-from lottery_tickets._core.weights import Choices, find_prunable_weights
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments import records
 from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.results import PruningResults, TrainingRow
 from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule, Scope
-from lottery_tickets.experiments.steps import keep_all, prune_survivors
+from lottery_tickets.experiments.steps import prune_survivors
 from lottery_tickets.masks.controls import check_reinitialisable
 from lottery_tickets.masks.holding import masked
 from lottery_tickets.masks.mask import Mask
@@ -113,8 +114,8 @@ def compute_iterative_magnitude_pruning(
     """
     check_restartable(dataloader)
     schedule = _make_schedule(prune_rates, scope, target_sparsity)
-    weights = {n: w.tensor for n, w in find_prunable_weights(model, include=include, exclude=exclude).items()}
-    num_levels = schedule.find_last_level({name: weight.numel() for name, weight in weights.items()})
+    weights = find_prunable_weights(model, include=include, exclude=exclude)
+    num_levels = schedule.find_last_level({name: weight.size for name, weight in weights.items()})
     if trainer_fn is None and not train:
         with seeded(seed):  # a shuffling data loader draws from the global generators
             return _simulate(
@@ -200,7 +201,7 @@ def _run(
 
 def _simulate(
     model: nn.Module,
-    weights: Mapping[str, Tensor],
+    weights: Weights,
     dataloader: Iterable[Any],
     loss_fn: LossFunction | None,
     *,
@@ -216,7 +217,9 @@ def _simulate(
     masks: list[Mask] = []
     rows: list[TrainingRow] = []
     for level in tqdm(range(num_levels + 1), unit="level", disable=not progress):
-        masks.append(prune_survivors(weights, masks[-1], schedule, level) if level else keep_all(weights))
+        masks.append(
+            prune_survivors(weights, masks[-1], schedule, level) if level else Mask.keeping_all(weights.shapes)
+        )
         with torch.no_grad(), masked(model, masks[-1]):
             loss, accuracy = evaluate_batches(model, dataloader, loss_fn)
         rows.append(

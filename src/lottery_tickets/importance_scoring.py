@@ -1,19 +1,23 @@
 """Importance of each weight: magnitude, gradient, Taylor, Fisher, mixtures of them, and masks from any score."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, Unpack
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from lottery_tickets._core.checks import take_options
 from lottery_tickets._core.gradients.losses import Labels
+from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.values import GRADIENT, MAGNITUDE, SQUARE, UNIT_MAGNITUDE, UNIT_SQUARE
-from lottery_tickets._core.weights import Choices, find_prunable_weights
+from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import order_scores, select_mask
-from lottery_tickets.scores.gradient_scores import Formula, NumSamples, ScoringArguments, make_options, score_gradients
+from lottery_tickets.scores.gradient_scores import Formula, NumSamples, score_gradients
 from lottery_tickets.scores.importance import Importance
-from lottery_tickets.scores.ranks import compute_ranks
+from lottery_tickets.scores.mixing import find_shares, mix_ranks
 
 FISHER: Final = Formula("mean of gradient^2", SQUARE)
 SALIENCY: Final = Formula("0.5 * mean of gradient^2 * w^2", SQUARE, lambda weight: 0.5 * weight.square())
@@ -57,31 +61,33 @@ def compute_magnitude_importance(
         [[1.0, 2.0]]
     """
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    return Importance(
-        {name: weight.tensor.detach().abs().float() for name, weight in weights.items()},
-        {"score": "|w|"},
-        output_dims={name: weight.output_dims for name, weight in weights.items()},
-    )
+    scores = {name: tensor.detach().abs().float() for name, tensor in weights.tensors.items()}
+    return Importance(scores, {"score": "|w|"}, output_dims=weights.output_dims)
 
 
-def compute_fisher_importance(  # noqa: PLR0917 - the contract's signature
+def compute_fisher_importance(  # noqa: PLR0917 - promised by position, tests/test_contract.py
     model: nn.Module,
     dataloader: Iterable[Any],
     num_samples: NumSamples = 1000,
     chunk_size: int | None = None,
-    use_mixed_precision: bool = True,  # noqa: FBT001, FBT002 - the contract's signature
+    use_mixed_precision: bool = True,  # noqa: FBT001, FBT002 - promised by position, tests/test_contract.py
     gradient_clip: float | None = None,
     *,
     saliency: bool = False,
     kind: Labels = "empirical",
-    **options: Unpack[ScoringArguments],
+    options: ScoringOptions | None = None,
+    loss_fn: LossFunction | None = None,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+    seed: int = 42,
+    progress: bool = False,
 ) -> Importance:
-    """Returns the diagonal of the Fisher information: the mean over samples of the squared gradient of each weight.
+    """Returns the diagonal of the Fisher information: F = mean over samples n of (dL_n / dw)^2, for each weight w.
 
     Each sample's own gradient is squared, whatever the batch size; the square of a batch's mean gradient is something
-    else. A sample's loss is that of a batch which holds it alone: for a language model the mean over the tokens of one
-    sequence. As a pruning score take `saliency=True`: what removing the weight costs, to second order (optimal brain
-    damage); F alone says how sharply the loss bends, not what the weight is worth.
+    else. A sample's loss L_n is that of a batch which holds it alone: for a language model the mean over the tokens of
+    one sequence. As a pruning score take `saliency=True`, 0.5 * F * w^2: what removing the weight costs, to second
+    order (optimal brain damage). F alone says how sharply the loss bends, not what the weight is worth.
 
     Memory: one float32 a chosen weight, and the gradient of one sample of one layer. Time: near that of a forward and
     a backward pass of each batch. A model that cannot be taken apart by sample is run one sample at a time; `report`
@@ -91,18 +97,20 @@ def compute_fisher_importance(  # noqa: PLR0917 - the contract's signature
         model: Any model; it is run in evaluation mode and comes back bit for bit as it was.
         dataloader: Batches: dicts, pairs (inputs, class indices), or anything with `loss_fn`. The first dimension of
             their tensors numbers the samples.
-        num_samples: How many samples to use, at most; "auto" doubles them from 64 on until the ranking has settled.
-        chunk_size: The most per-sample gradients in memory at once, counted in elements; None for what suits the device
-            (never less than one sample of the largest layer). Bounds memory, changes nothing.
-        use_mixed_precision: Whether float32 models on a GPU that computes in bfloat16 run under autocast; sums are
-            float32 all the same. Without such a GPU nothing changes.
-        gradient_clip: The largest norm of a sample's gradient over the chosen weights; longer ones are scaled down
-            before anything else, and counted. Costs a second backward pass.
+        num_samples: How many samples to use, at most; "auto" doubles them from 64 on until the ranking has settled at
+            the options' `target_sparsity`.
+        chunk_size: See `ScoringOptions`.
+        use_mixed_precision: See `ScoringOptions`.
+        gradient_clip: See `ScoringOptions`.
         saliency: Whether to return 0.5 * F * w^2.
         kind: Labels of the data ("empirical"), drawn from the model's own distribution ("sampled"), or the expectation
             over all classes ("exact"; one backward pass a class, for one prediction a sample).
-        options: What all gradient scores take, see `ScoringArguments`: loss_fn, include, exclude, offload,
-            standard_errors, target_sparsity, scope, tolerance, nonfinite_limit, seed, progress.
+        options: How to compute; takes the place of `chunk_size`, `use_mixed_precision` and `gradient_clip`.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        include: Replaces the default choice of weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
+        seed: Of labels that are drawn, and of a loader that shuffles.
+        progress: Whether to show a bar.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape, with `report` and, if asked for, `standard_errors`.
@@ -115,51 +123,63 @@ def compute_fisher_importance(  # noqa: PLR0917 - the contract's signature
         Kirkpatrick et al., arXiv:1612.00796 (the diagonal Fisher); LeCun et al., Optimal Brain Damage, NIPS 1989.
 
     Example:
-        >>> model = nn.Linear(2, 2, bias=False)
-        >>> data = [(torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([0, 1]))]
-        >>> fisher = compute_fisher_importance(model, data)
-        >>> fisher["weight"].shape, fisher["weight"][:, 1].tolist(), fisher.report["num_samples"]
-        (torch.Size([2, 2]), [0.0, 0.0], 2)
+        Of two classes with equal logits, dL/dw is -0.5 * x for the label's row and 0.5 * x for the other.
+
+        >>> model = nn.Linear(1, 2, bias=False)
+        >>> _ = nn.init.zeros_(model.weight)
+        >>> data = [(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 1]))]
+        >>> compute_fisher_importance(model, data)["weight"].tolist()  # the mean of 0.5^2 and 1.5^2
+        [[1.25], [1.25]]
     """
-    settings = make_options(
-        num_samples=num_samples,
-        chunk_size=chunk_size,
-        use_mixed_precision=use_mixed_precision,
-        gradient_clip=gradient_clip,
-        **options,
-        kind=kind,
+    single = ScoringOptions(chunk_size, use_mixed_precision, gradient_clip)
+    chosen = take_options("options", options, single, ScoringOptions())
+    if kind not in get_args(Labels):
+        raise ValueError(f"kind must be one of {', '.join(map(repr, get_args(Labels)))}, got {kind!r}")
+    if kind == "exact" and (chosen.standard_errors or chosen.gradient_clip is not None):
+        raise ValueError("kind 'exact' has neither standard_errors nor gradient_clip; use kind 'sampled' for these")
+    [importance] = score_gradients(
+        model,
+        dataloader,
+        [SALIENCY if saliency else FISHER],
+        num_samples,
+        chosen,
+        labels=kind,
+        loss_fn=loss_fn,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        progress=progress,
     )
-    return score_gradients(model, dataloader, [SALIENCY if saliency else FISHER], settings)[0]
+    return importance
 
 
-def compute_gradient_importance(  # noqa: PLR0917 - as Fisher's
+def compute_gradient_importance(
     model: nn.Module,
     dataloader: Iterable[Any],
     num_samples: NumSamples = 1000,
-    chunk_size: int | None = None,
-    use_mixed_precision: bool = True,  # noqa: FBT001, FBT002 - the contract's signature
-    gradient_clip: float | None = None,
     *,
     average: Literal["magnitudes", "gradients"] = "magnitudes",
-    **options: Unpack[ScoringArguments],
+    options: ScoringOptions | None = None,
+    loss_fn: LossFunction | None = None,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+    seed: int = 42,
+    progress: bool = False,
 ) -> Importance:
-    """Returns how steeply the loss changes with each weight.
+    """Returns how steeply the loss changes with each weight: the mean over samples n of |dL_n / dw|.
 
     Args:
-        model: Any model; it is run in evaluation mode and comes back bit for bit as it was.
-        dataloader: Batches: dicts, pairs (inputs, class indices), or anything with `loss_fn`. The first dimension of
-            their tensors numbers the samples.
-        num_samples: How many samples to use, at most; "auto" doubles them from 64 on until the ranking has settled.
-        chunk_size: The most per-sample gradients in memory at once, counted in elements; None for what suits the device
-            (never less than one sample of the largest layer). Bounds memory, changes nothing.
-        use_mixed_precision: Whether float32 models on a GPU that computes in bfloat16 run under autocast; sums are
-            float32 all the same. Without such a GPU nothing changes.
-        gradient_clip: The largest norm of a sample's gradient over the chosen weights; longer ones are scaled down
-            before anything else, and counted. Costs a second backward pass.
-        average: "magnitudes" for the mean over samples of |gradient|; "gradients" for |mean gradient|, near 0 for all
-            weights of a model that is trained to the end.
-        options: What all gradient scores take, see `ScoringArguments`: loss_fn, include, exclude, offload,
-            standard_errors, target_sparsity, scope, tolerance, nonfinite_limit, seed, progress.
+        model: As for `compute_fisher_importance`.
+        dataloader: As there.
+        num_samples: As there.
+        average: "magnitudes" for the mean over samples of |dL_n / dw|; "gradients" for |mean of dL_n / dw|, near 0 for
+            all weights of a model that is trained to the end.
+        options: How to compute.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        include: Replaces the default choice of weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
+        seed: Of a loader that shuffles.
+        progress: Whether to show a bar.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape, with `report` and, if asked for, `standard_errors`.
@@ -169,52 +189,61 @@ def compute_gradient_importance(  # noqa: PLR0917 - as Fisher's
         ValueError: When an argument is out of range, the data is empty, or too many gradients are not finite.
 
     Example:
-        >>> data = [(torch.ones(4, 3), torch.tensor([0, 1, 0, 1]))]
-        >>> compute_gradient_importance(nn.Linear(3, 2), data)["weight"].shape
-        torch.Size([2, 3])
+        >>> model = nn.Linear(1, 2, bias=False)
+        >>> _ = nn.init.zeros_(model.weight)  # gradients of the first row: -0.5 and 1.5
+        >>> data = [(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 1]))]
+        >>> compute_gradient_importance(model, data)["weight"].tolist()
+        [[1.0], [1.0]]
+        >>> compute_gradient_importance(model, data, average="gradients")["weight"].tolist()
+        [[0.5], [0.5]]
     """
-    formula = _look_up("average", average, GRADIENTS)
-    settings = make_options(
-        num_samples=num_samples,
-        chunk_size=chunk_size,
-        use_mixed_precision=use_mixed_precision,
-        gradient_clip=gradient_clip,
-        **options,
+    [importance] = score_gradients(
+        model,
+        dataloader,
+        [_look_up("average", average, GRADIENTS)],
+        num_samples,
+        options or ScoringOptions(),
+        loss_fn=loss_fn,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        progress=progress,
     )
-    return score_gradients(model, dataloader, [formula], settings)[0]
+    return importance
 
 
-def compute_taylor_importance(  # noqa: PLR0917 - as Fisher's
+def compute_taylor_importance(
     model: nn.Module,
     dataloader: Iterable[Any],
     num_samples: NumSamples = 1000,
-    chunk_size: int | None = None,
-    use_mixed_precision: bool = True,  # noqa: FBT001, FBT002 - the contract's signature
-    gradient_clip: float | None = None,
     *,
     granularity: Literal["weight", "unit"] = "weight",
     norm: Literal["absolute", "squared"] = "absolute",
-    **options: Unpack[ScoringArguments],
+    options: ScoringOptions | None = None,
+    loss_fn: LossFunction | None = None,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+    seed: int = 42,
+    progress: bool = False,
 ) -> Importance:
-    """Returns what removing each weight, or each unit, does to the loss, to first order and averaged over samples.
+    """Returns what removing each weight does to the loss, to first order: the mean over samples n of |w * dL_n / dw|.
+
+    Of a unit (one output of a weight) it is the mean over samples of |sum over its weights of w * dL_n / dw|.
 
     Args:
-        model: Any model; it is run in evaluation mode and comes back bit for bit as it was.
-        dataloader: Batches: dicts, pairs (inputs, class indices), or anything with `loss_fn`. The first dimension of
-            their tensors numbers the samples.
-        num_samples: How many samples to use, at most; "auto" doubles them from 64 on until the ranking has settled.
-        chunk_size: The most per-sample gradients in memory at once, counted in elements; None for what suits the device
-            (never less than one sample of the largest layer). Bounds memory, changes nothing.
-        use_mixed_precision: Whether float32 models on a GPU that computes in bfloat16 run under autocast; sums are
-            float32 all the same. Without such a GPU nothing changes.
-        gradient_clip: The largest norm of a sample's gradient over the chosen weights; longer ones are scaled down
-            before anything else, and counted. Costs a second backward pass.
-        granularity: "weight" for |gradient * w| of each; "unit" for the sum of gradient * w over an output
-            unit's or channel's weights first: one score for all of them.
-        norm: "absolute", or "squared" as Molchanov et al. have it. Of single weights "squared" is twice the saliency
-            of `compute_fisher_importance`.
-        options: What all gradient scores take, see `ScoringArguments`: loss_fn, include, exclude, offload,
-            standard_errors, target_sparsity, scope, tolerance, nonfinite_limit, seed, progress.
+        model: As for `compute_fisher_importance`.
+        dataloader: As there.
+        num_samples: As there.
+        granularity: "weight" for each weight by itself; "unit" for one score for all weights of an output unit or
+            channel.
+        norm: "absolute", or "squared" for (...)^2 in place of |...| as Molchanov et al. have it. Of single weights
+            "squared" is twice the saliency of `compute_fisher_importance`.
+        options: How to compute.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        include: Replaces the default choice of weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
+        seed: Of a loader that shuffles.
+        progress: Whether to show a bar.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape, with `report` and, if asked for, `standard_errors`.
@@ -227,52 +256,58 @@ def compute_taylor_importance(  # noqa: PLR0917 - as Fisher's
         Molchanov et al., arXiv:1906.10771.
 
     Example:
-        >>> data = [(torch.ones(4, 3), torch.tensor([0, 1, 0, 1]))]
-        >>> scores = compute_taylor_importance(nn.Linear(3, 2), data, granularity="unit")
-        >>> bool((scores["weight"] == scores["weight"][:, :1]).all())
-        True
+        >>> model = nn.Linear(1, 2, bias=False)
+        >>> _ = nn.init.constant_(model.weight, 2.0)  # equal logits, so gradients are -0.5 and 1.5 in the first row
+        >>> data = [(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 1]))]
+        >>> compute_taylor_importance(model, data)["weight"].tolist()
+        [[2.0], [2.0]]
     """
-    formula = _look_up("granularity and norm", (granularity, norm), TAYLOR)
-    settings = make_options(
-        num_samples=num_samples,
-        chunk_size=chunk_size,
-        use_mixed_precision=use_mixed_precision,
-        gradient_clip=gradient_clip,
-        **options,
+    [importance] = score_gradients(
+        model,
+        dataloader,
+        [_look_up("granularity and norm", (granularity, norm), TAYLOR)],
+        num_samples,
+        options or ScoringOptions(),
+        loss_fn=loss_fn,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        progress=progress,
     )
-    return score_gradients(model, dataloader, [formula], settings)[0]
+    return importance
 
 
-def compute_hybrid_importance(  # noqa: PLR0917 - as Fisher's
+def compute_hybrid_importance(
     model: nn.Module,
     dataloader: Iterable[Any],
     weights: Mapping[str, float] | None = None,
     num_samples: NumSamples = 1000,
-    chunk_size: int | None = None,
-    use_mixed_precision: bool = True,  # noqa: FBT001, FBT002 - the contract's signature
-    gradient_clip: float | None = None,
     *,
     rank_within: Literal["global", "layer", "row"] = "global",
-    **options: Unpack[ScoringArguments],
+    options: ScoringOptions | None = None,
+    loss_fn: LossFunction | None = None,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+    seed: int = 42,
+    progress: bool = False,
 ) -> Importance:
-    """Returns a weighted mean of several scores, each as ranks from 0 to 1: units differ, ranks can be added.
+    """Returns sum over scores s of share_s * rank_s(w): a weighted mean of several scores, each as ranks from 0 to 1.
+
+    The scores themselves have different units and cannot be added; their ranks can.
 
     Args:
-        model: Any model; it is run in evaluation mode and comes back bit for bit as it was.
-        dataloader: Batches: dicts, pairs (inputs, class indices), or anything with `loss_fn`. The first dimension of
-            their tensors numbers the samples.
-        num_samples: How many samples to use, at most.
+        model: As for `compute_fisher_importance`.
+        dataloader: As there.
         weights: The share of each score: "magnitude", "fisher", "saliency" (0.5 * F * w^2), "taylor" (|gradient * w|),
             "gradient". Divided by their sum. None for equal shares of magnitude, fisher and taylor.
-        chunk_size: The most per-sample gradients in memory at once, counted in elements; None for what suits the device
-            (never less than one sample of the largest layer). Bounds memory, changes nothing.
-        use_mixed_precision: Whether float32 models on a GPU that computes in bfloat16 run under autocast; sums are
-            float32 all the same. Without such a GPU nothing changes.
-        gradient_clip: The largest norm of a sample's gradient over the chosen weights; longer ones are scaled down
-            before anything else, and counted. Costs a second backward pass.
+        num_samples: As for `compute_fisher_importance`.
         rank_within: What a weight's rank is among: all weights, its layer or its output. Use the scope of the mask.
-        options: What all gradient scores take, see `ScoringArguments`: loss_fn, include, exclude, offload,
-            standard_errors, target_sparsity, scope, tolerance, nonfinite_limit, seed, progress.
+        options: How to compute.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        include: Replaces the default choice of weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
+        seed: Of a loader that shuffles.
+        progress: Whether to show a bar.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape, in [0, 1], with `report`.
@@ -282,29 +317,33 @@ def compute_hybrid_importance(  # noqa: PLR0917 - as Fisher's
         ValueError: When an argument is out of range, the data is empty, or too many gradients are not finite.
 
     Example:
-        >>> data = [(torch.ones(4, 3), torch.tensor([0, 1, 0, 1]))]
-        >>> scores = compute_hybrid_importance(nn.Linear(3, 2), data, weights={"magnitude": 1, "fisher": 1})
-        >>> scores.report["score"]
-        'ranks within global: 0.5 * |w| + 0.5 * mean of gradient^2'
+        >>> model = nn.Linear(2, 2, bias=False)
+        >>> _ = model.load_state_dict({"weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]])})
+        >>> data = [(torch.eye(2), torch.tensor([0, 1]))]
+        >>> scores = compute_hybrid_importance(model, data, weights={"magnitude": 1})
+        >>> scores["weight"].tolist(), scores.report["score"]
+        ([[0.125, 0.375], [0.625, 0.875]], 'ranks within global: 1 * |w|')
     """
-    shares = _check_shares(weights)
-    settings = make_options(
-        num_samples=num_samples,
-        chunk_size=chunk_size,
-        use_mixed_precision=use_mixed_precision,
-        gradient_clip=gradient_clip,
-        **options,
-    )
+    shares = find_shares(weights, (*HYBRID, MAGNITUDE_NAME))
     parts: dict[str, Importance] = {}
     formulas = {name: HYBRID[name] for name in shares if name != MAGNITUDE_NAME}
     if formulas:
-        found = score_gradients(model, dataloader, list(formulas.values()), settings)
+        found = score_gradients(
+            model,
+            dataloader,
+            list(formulas.values()),
+            num_samples,
+            options or ScoringOptions(),
+            loss_fn=loss_fn,
+            include=include,
+            exclude=exclude,
+            seed=seed,
+            progress=progress,
+        )
         parts.update(zip(formulas, found, strict=True))
     if MAGNITUDE_NAME in shares:
-        parts[MAGNITUDE_NAME] = compute_magnitude_importance(
-            model, include=options.get("include"), exclude=options.get("exclude")
-        )
-    return _mix({name: parts[name] for name in shares}, shares, rank_within)
+        parts[MAGNITUDE_NAME] = compute_magnitude_importance(model, include=include, exclude=exclude)
+    return mix_ranks({name: parts[name] for name in shares}, shares, rank_within)
 
 
 def create_importance_mask(
@@ -342,44 +381,13 @@ def create_importance_mask(
     if not isinstance(importance, Mapping):
         raise TypeError(f"importance must map parameter names to scores, got {type(importance).__name__}")
     provenance = {"method": "importance"}
-    output_dims: Mapping[str, tuple[int, ...]] = {}
+    output_dims = {}
     if isinstance(importance, Importance):
         provenance["score"] = importance.report.get("score", "")
         provenance["num_samples"] = str(importance.report.get("num_samples", 0))
         output_dims = importance.output_dims
-    return select_mask(
-        order_scores(importance),
-        sparsity,
-        scope=scope,
-        output_dims=output_dims,
-        within=within,
-        provenance=provenance,
-    )
-
-
-def _mix(parts: Mapping[str, Importance], shares: Mapping[str, float], scope: str) -> Importance:
-    first = next(iter(parts.values()))
-    mixed = {name: torch.zeros_like(score) for name, score in first.items()}
-    for part, importance in parts.items():
-        for name, ranks in compute_ranks(importance, scope, importance.output_dims).items():
-            mixed[name].add_(ranks, alpha=shares[part])
-    terms = " + ".join(f"{shares[part]:g} * {importance.report['score']}" for part, importance in parts.items())
-    report = max((importance.report for importance in parts.values()), key=len)
-    return Importance(mixed, {**report, "score": f"ranks within {scope}: {terms}"}, output_dims=first.output_dims)
-
-
-def _check_shares(weights: Mapping[str, float] | None) -> dict[str, float]:
-    shares = dict.fromkeys(("magnitude", "fisher", "taylor"), 1.0) if weights is None else dict(weights)
-    allowed = sorted({*HYBRID, MAGNITUDE_NAME})
-    for name, share in shares.items():
-        if name not in allowed:
-            raise ValueError(f"weights must name scores of {', '.join(allowed)}, got {name!r}")
-        if not 0 <= share < float("inf"):
-            raise ValueError(f"the weight of {name!r} must be a number of at least 0, got {share!r}")
-    total = sum(shares.values())
-    if not total:
-        raise ValueError(f"at least one weight must be above 0, got {shares}")
-    return {name: share / total for name, share in shares.items() if share}
+    scores = Weights.from_tensors(order_scores(importance), output_dims)
+    return select_mask(scores, sparsity, scope=scope, within=within, provenance=provenance)
 
 
 def _look_up(argument: str, key: Any, formulas: Mapping[Any, Formula]) -> Formula:  # noqa: ANN401 - a name or two

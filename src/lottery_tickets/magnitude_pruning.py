@@ -1,16 +1,18 @@
 """Magnitudes to masks: what has a small magnitude is removed, exactly as many weights as asked for."""
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Final, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets._core.bits import count_bits, unpack_bits
-from lottery_tickets._core.selection.scopes import find_collapsed
-from lottery_tickets._core.weights import Choices, find_prunable_weights
+from lottery_tickets._core.bits import num_bytes, unpack_bits
+from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
+from lottery_tickets._core.weights import Weight
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import select_mask
+
+WEIGHTS_PER_BLOCK: Final = 1 << 20  # a multiple of 8
 
 
 class MagnitudeTicket(TypedDict):
@@ -75,10 +77,9 @@ def create_magnitude_mask(
     """
     weights = find_prunable_weights(model, include=include, exclude=exclude)
     return select_mask(
-        {name: weight.tensor for name, weight in weights.items()},
+        weights,
         sparsity,
         scope=scope,
-        output_dims={name: weight.output_dims for name, weight in weights.items()},
         within=within,
         provenance={"method": "magnitude"},
     )
@@ -121,21 +122,22 @@ def compute_layerwise_magnitude_ticket(
         ({'a.weight': 0.5, 'b.weight': 0.5}, {'a.weight': 2.0, 'b.weight': 4.0})
     """
     scope = "global" if use_global_ranking else "layer"
-    mask = create_magnitude_mask(model, target_sparsity, scope=scope, within=within, include=include, exclude=exclude)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
+    mask = select_mask(weights, target_sparsity, scope=scope, within=within, provenance={"method": "magnitude"})
     return {
         "mask": mask,
         "actual_sparsity": mask.sparsity,
-        "layer_sparsities": {name: _sparsity(bits, mask.shapes[name]) for name, bits in mask.bits.items()},
-        "thresholds": {name: _least_kept(weight.tensor, mask.bits[name]) for name, weight in weights.items()},
-        "collapsed_layers": find_collapsed(mask.bits, mask.shapes),
+        "layer_sparsities": mask.layer_sparsity(),
+        "thresholds": {name: _find_least_kept(weight, mask.bits[name]) for name, weight in weights.items()},
+        "collapsed_layers": mask.collapsed_layers,
     }
 
 
-def _sparsity(bits: Tensor, shape: torch.Size) -> float:
-    return 1 - count_bits(bits) / shape.numel() if shape.numel() else 0.0
-
-
-def _least_kept(weight: Tensor, bits: Tensor) -> float | None:
-    kept = weight.detach().cpu()[unpack_bits(bits, weight.shape)]
-    return float(kept.to(torch.float64).abs().min()) if kept.numel() else None
+def _find_least_kept(weight: Weight, bits: Tensor) -> float | None:
+    """Returns the least magnitude that is kept, found block by block."""
+    found = []
+    for start, stop in weight.cut(WEIGHTS_PER_BLOCK):
+        values = weight.read(start, stop)
+        kept = values[unpack_bits(bits[start // 8 : num_bytes(stop)], values.shape).to(values.device)]
+        found += [float(kept.to(torch.float64).abs().min())] if len(kept) else []
+    return min(found, default=None)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lottery_tickets._core.determinism import seed_everything
-from lottery_tickets._core.selection.patterns import QUARTER_FLOATS, WORDS, slice_flat
-from lottery_tickets._core.selection.thresholds import Bracket, find_kth_largest
+from lottery_tickets._core.selection.patterns import QUARTER_FLOATS, WORDS
+from lottery_tickets._core.thresholds import Bracket, find_kth_largest
+from lottery_tickets._core.weights import slice_flat
 
 VALUES_PER_CHUNK: Final = 1 << 15  # torch wakes its threads for more, which costs more than the work
 VALUES_PER_DEVICE_CHUNK: Final = 1 << 20

@@ -23,7 +23,7 @@ from lottery_tickets import (
     create_magnitude_mask,
     hold_mask,
 )
-from lottery_tickets._core.weights import find_prunable_weights
+from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets.scores.gradient_scores import find_autocast
 
 Score = Callable[..., Importance]

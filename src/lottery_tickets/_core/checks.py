@@ -1,9 +1,16 @@
 """Checks of arguments that several public functions share."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
 
 
 def check_count(argument: str, value: object, allowed: str = "an integer of at least 1") -> int:
@@ -55,6 +62,28 @@ def check_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
     allowed = list(known)
     if unknown := sorted(set(given) - set(allowed)):
         raise TypeError(f"{what} must be among {', '.join(allowed)}, got {', '.join(unknown)}")
+
+
+def take_options(argument: str, given: Options | None, made: Options, default: Options) -> Options:
+    """Returns the options that were given whole, or else those made of single keywords.
+
+    Args:
+        argument: What the caller calls the whole.
+        given: The whole, None when it was not given.
+        made: Made of single keywords.
+        default: What `made` is when no keyword was given.
+
+    Raises:
+        TypeError: When both were given, or the whole is of another type.
+    """
+    if given is None:
+        return made
+    if type(given) is not type(default):
+        raise TypeError(f"{argument} must be a {type(default).__name__}, got {given!r}")
+    if made != default:
+        names = [field.name for field in fields(default) if getattr(made, field.name) != getattr(default, field.name)]
+        raise TypeError(f"{', '.join(names)} must not be given beside {argument}; put it into {argument}")
+    return given
 
 
 def check_restartable(dataloader: object) -> None:

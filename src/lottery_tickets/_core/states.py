@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets._core.weights import clean_name, unwrap
+from lottery_tickets._core.names import clean_name, unwrap
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:

@@ -1,373 +1,164 @@
-"""Which weights of a model are pruned: by kind of module, or as the caller says."""
+"""`Weights`: named weights and the dimensions that number their outputs, read a block at a time.
+
+Whatever ranks, counts or compares weights takes a `Weights` and reads blocks of its entries, so that it does not matter
+where they lie. Tensors are the source now, of a model or of a mapping; scores of weights are such a mapping.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Final, final
+from typing import Final, Self, final
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.parallel import DataParallel, DistributedDataParallel
-from torch.nn.parameter import is_lazy
+from numpy.typing import NDArray
+from torch import Tensor
 
-Choice = str | type[nn.Module]
-Choices = Choice | Sequence[Choice]
-
-COMPILED_PREFIX: Final = "_orig_mod."
-PARALLEL_PREFIX: Final = "module."
-ATTENTION_WEIGHTS: Final = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-# Fused experts that store (expert, input, output); all others in transformers store (expert, output, input).
-TRANSPOSED_EXPERTS: Final = ("GptOss", "Llama4")
-HEAD_NAME: Final = "lm_head"
-# A state dict has names only: these parts of a name say that a matrix is no linear or convolution weight.
-OTHER_PARTS_OF_NAMES: Final = ("embed", "wte", "wpe", "norm", HEAD_NAME)
-MOST_NAMES_LISTED: Final = 20
+LARGEST_COPY: Final = 1 << 18  # elements that are copied at once where a tensor is not contiguous
+WORDS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
-@dataclass(frozen=True)
-class PrunableWeight:
-    """A weight that masks are made for.
+@final
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A weight that masks are made for, or a score of each of its elements.
 
     Attributes:
         name: As in `model.named_parameters()`, without what torch.compile and data parallelism put before it.
-        tensor: The parameter itself.
+        tensor: The parameter itself, for those who train or differentiate; others `read` or `pick`.
         output_dims: The dimensions that number the outputs; all others are one output's inputs.
     """
 
     name: str
     tensor: Tensor
-    output_dims: tuple[int, ...]
+    output_dims: tuple[int, ...] = (0,)
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the parameter."""
+        return self.tensor.shape
+
+    @property
+    def size(self) -> int:
+        """How many elements there are."""
+        return self.tensor.numel()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what `read` and `pick` give."""
+        return self.tensor.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where `read` and `pick` put what they give."""
+        return self.tensor.device
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether `read` copies nothing."""
+        return self.tensor.is_contiguous()
+
+    def cut(self, step: int) -> Iterator[tuple[int, int]]:
+        """Yields where blocks of so many elements start and stop, which together are all."""
+        return ((start, min(start + step, self.size)) for start in range(0, self.size, step))
+
+    def read(self, start: int, stop: int, order: Sequence[int] | None = None) -> Tensor:
+        """Returns elements start to stop as a 1-D contiguous tensor without history, not to be written to.
+
+        Args:
+            start: The first element.
+            stop: The one after the last.
+            order: The dimensions, slowest first; C order when None.
+        """
+        tensor = self.tensor.detach()
+        return slice_flat(tensor if order is None else tensor.permute(*order), start, stop)
+
+    def pick(self, positions: NDArray[np.int64]) -> Tensor:
+        """Returns the elements at these positions in C order, as a 1-D tensor without history."""
+        tensor = self.tensor.detach()
+        if self.is_contiguous and tensor.device.type == "cpu":
+            # In numpy, because torch would wake all its threads for this little work.
+            words = tensor.view(-1).view(WORDS[tensor.element_size()]).numpy()
+            return torch.from_numpy(words[positions]).view(tensor.dtype)
+        where = torch.from_numpy(positions).to(tensor.device)
+        return tensor.view(-1)[where] if self.is_contiguous else tensor[torch.unravel_index(where, tensor.shape)]
 
 
 @final
-class _Candidate:
-    """A parameter by all its names, with its owners' types and, if it is of a prunable kind, its output dimensions."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self.names: list[str] = []
-        self.owners: list[nn.Module] = []
-        self.output_dims: tuple[int, ...] | None = None
-        self.is_default = False
-        self.derived = False
-
-    @property
-    def name(self) -> str:
-        return self.names[0]
-
-    def matches(self, choice: Choice) -> bool:
-        if isinstance(choice, str):
-            return any(fnmatchcase(name, choice) or fnmatchcase(name, f"{choice}.*") for name in self.names)
-        return any(isinstance(owner, choice) for owner in self.owners)
-
-
-def find_prunable_weights(
-    model_or_weights: nn.Module | Mapping[str, Tensor],
-    *,
-    include: Choices | None = None,
-    exclude: Choices | None = None,
-) -> dict[str, PrunableWeight]:
-    """Returns the weights that are pruned, by name, in the order of `model.named_parameters()`.
-
-    By default these are the weights of Linear and convolution modules, of transformers' `Conv1D`, the projections of
-    `MultiheadAttention`, and fused expert tensors (3-D parameters of a module whose class name contains "Experts").
-    Never biases, norms, embeddings, nor a language-model head: what `get_output_embeddings()` returns, a module named
-    `lm_head`, or a weight shared with an embedding. Shared parameters count once, under their first name. Frozen ones
-    count, because pruning needs no gradient.
+class Weights(Mapping[str, Weight]):
+    """Weights by name, in one order.
 
     Args:
-        model_or_weights: A model, or a mapping such as a state dict. Of a mapping, the floating-point tensors of two or
-            more dimensions named `*weight` (or lying in `experts`) are taken, but for those whose name says embedding,
-            norm or head. Their first dimension is taken for the outputs.
-        include: Replaces the default choice. A parameter's or module's name, a glob pattern or a module type, or
-            several of them; a module stands for all it contains. Each picks prunable kinds where it matches any (heads
-            included), else every floating-point parameter that it matches.
-        exclude: Removes from the choice; as `include`, but for any parameter.
-
-    Raises:
-        TypeError: When the first argument is neither a model nor a mapping of tensors.
-        ValueError: When a pattern matches nothing, nothing is left to prune, or a chosen weight cannot be ranked: it is
-            complex, not floating-point, not initialised, on the meta device, or computed by a parametrisation.
+        weights: Each of another name.
 
     Example:
-        >>> model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
-        >>> list(find_prunable_weights(model))
-        ['0.weight', '2.weight']
-        >>> list(find_prunable_weights(model, exclude="2"))
-        ['0.weight']
+        >>> weights = Weights.from_tensors({"fc.weight": torch.ones(3, 2)})
+        >>> weights.num_weights, weights.shapes, weights["fc.weight"].read(1, 3).tolist()
+        (6, {'fc.weight': torch.Size([3, 2])}, [1.0, 1.0])
     """
-    candidates = _find_candidates(model_or_weights)
-    chosen = [candidate for candidate in candidates if candidate.is_default]
-    if include is not None:
-        chosen = _included(candidates, _listed("include", include))
-    for choice in _listed("exclude", exclude):
-        _check_matched("exclude", choice, candidates)
-        chosen = [candidate for candidate in chosen if not candidate.matches(choice)]
-    if not chosen:
-        raise ValueError(
-            "there must be a weight to prune, but no Linear or convolution weight is left; "
-            f"name parameters with include=, there are {_enumerate(candidates)}"
-        )
-    for candidate in chosen:
-        _check_rankable(candidate)
-    return {
-        candidate.name: PrunableWeight(candidate.name, candidate.tensor, candidate.output_dims or (0,))
-        for candidate in chosen
-    }
+
+    def __init__(self, weights: Iterable[Weight]) -> None:
+        self._weights = {weight.name: weight for weight in weights}
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], output_dims: Mapping[str, tuple[int, ...]] | None = None
+    ) -> Self:
+        """Returns a view of tensors by name.
+
+        Args:
+            tensors: Of any dtypes, shapes, strides and devices.
+            output_dims: For each name the dimensions that number the outputs; (0,) where a name is missing.
+        """
+        dims = output_dims or {}
+        return cls(Weight(name, tensor, dims.get(name, (0,))) for name, tensor in tensors.items())
+
+    @property
+    def num_weights(self) -> int:
+        """How many elements all weights have together."""
+        return sum(weight.size for weight in self._weights.values())
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """The shapes by name."""
+        return {name: weight.shape for name, weight in self._weights.items()}
+
+    @property
+    def output_dims(self) -> dict[str, tuple[int, ...]]:
+        """For each name the dimensions that number the outputs."""
+        return {name: weight.output_dims for name, weight in self._weights.items()}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters themselves by name, for those who train or differentiate."""
+        return {name: weight.tensor for name, weight in self._weights.items()}
+
+    def with_values(self, values: Mapping[str, Tensor]) -> "Weights":
+        """Returns other values of the same weights, such as scores or an earlier state; further names are left out."""
+        return Weights(Weight(name, values[name], weight.output_dims) for name, weight in self._weights.items())
+
+    def part(self, names: Iterable[str]) -> "Weights":
+        """Returns some of the weights, in the order of the names."""
+        return Weights(self._weights[name] for name in names)
+
+    def __getitem__(self, name: str) -> Weight:
+        return self._weights[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
 
 
-def find_channel_scales(
-    model: nn.Module, *, include: Choices | None = None, exclude: Choices | None = None
-) -> dict[str, PrunableWeight]:
-    """Returns the scales of a model's batch norms by name: one number a channel.
-
-    Args:
-        model: The model.
-        include: Replaces the choice, as in `find_prunable_weights`.
-        exclude: Removes from it.
-
-    Raises:
-        ValueError: When there is none, or as `find_prunable_weights`.
-    """
-    inner = unwrap(model)
-    norms = [
-        clean_name(f"{name}.weight").lstrip(".")
-        for name, module in inner.named_modules()
-        if isinstance(module, _BatchNorm) and module.affine
-    ]
-    if include is None and not norms:
-        raise ValueError(
-            "channels are ranked by the scales of batch norm, but the model has none; rank weights with channels=False"
-        )
-    return find_prunable_weights(model, include=include if include is not None else norms, exclude=exclude)
-
-
-def find_filtered_weights(
-    model: nn.Module, *, include: Choices | None = None, exclude: Choices | None = None
-) -> dict[str, PrunableWeight]:
-    """Returns the floating-point parameters of two or more dimensions by name: those that consist of filters.
-
-    The filters are numbered by `output_dims`: the outputs of linear and convolution weights of any kind, and the first
-    dimension of others, such as embeddings. Shared parameters count once, under their first name.
-
-    Args:
-        model: The model.
-        include: Restricts the choice: names, glob patterns or module types.
-        exclude: Removes from the choice.
-
-    Raises:
-        ValueError: When nothing is left, or a chosen weight is not initialised, on the meta device or not dense.
-    """
-    candidates = [found for found in _find_candidates(model) if not found.derived]
-    included, excluded = _listed("include", include), _listed("exclude", exclude)
-    for argument, choices in (("include", included), ("exclude", excluded)):
-        for choice in choices:
-            _check_matched(argument, choice, candidates)
-    chosen = [
-        found
-        for found in candidates
-        if (_is_lazy(found.tensor) or (found.tensor.ndim > 1 and found.tensor.is_floating_point()))
-        and (include is None or any(found.matches(choice) for choice in included))
-        and not any(found.matches(choice) for choice in excluded)
-    ]
-    if not chosen:
-        raise ValueError(
-            "there must be a weight of two or more dimensions, but none is left; name parameters with include=, there "
-            f"are {_enumerate(candidates)}"
-        )
-    for found in chosen:
-        _check_rankable(found)
-    return {found.name: PrunableWeight(found.name, found.tensor, found.output_dims or (0,)) for found in chosen}
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """Returns the model inside what torch.compile and data parallelism wrapped around it."""
-    inner = getattr(model, "_orig_mod", None)
-    if isinstance(inner, nn.Module):
-        return unwrap(inner)
-    if isinstance(model, DataParallel | DistributedDataParallel):
-        return unwrap(model.module)
-    return model
-
-
-def clean_name(name: str) -> str:
-    """Returns a parameter's name without what torch.compile put into it."""
-    return name.replace(COMPILED_PREFIX, "")
-
-
-def _find_candidates(given: object) -> list[_Candidate]:
-    if isinstance(given, nn.Module):
-        return _candidates_of_model(unwrap(given))
-    if isinstance(given, Mapping):
-        return _candidates_of_mapping(given)
-    raise TypeError(f"the model must be a torch.nn.Module or a mapping of tensors by name, got {type(given).__name__}")
-
-
-def _candidates_of_model(model: nn.Module) -> list[_Candidate]:
-    modules = {
-        clean_name(f"{name}.").rstrip("."): module for name, module in model.named_modules(remove_duplicate=False)
-    }
-    candidates: dict[object, _Candidate] = {}
-    by_name: dict[str, _Candidate] = {}
-    for raw_name, parameter in model.named_parameters(remove_duplicate=False):
-        name = clean_name(raw_name)
-        candidate = candidates.setdefault(identify(parameter), _Candidate(parameter))
-        candidate.names.append(name)
-        candidate.owners += [modules[prefix] for prefix in _prefixes(name)]
-        by_name[name] = candidate
-    reserved = {identify(tensor) for tensor in _embeddings_and_heads(modules)}
-    for prefix, module in modules.items():
-        for local_name, output_dims in _prunable_kinds(module):
-            name = f"{prefix}.{local_name}".lstrip(".")
-            found = by_name.get(name) or _derived(module, local_name, name, [modules[p] for p in _prefixes(name)])
-            if found is None:
-                continue
-            if found.derived:
-                candidates[name] = found
-            found.output_dims = output_dims
-            found.is_default = identify(found.tensor) not in reserved
-    return list(candidates.values())
-
-
-def _prunable_kinds(module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yields the local name and the output dimensions of each weight of a prunable kind."""
-    class_name = type(module).__name__
-    if isinstance(module, _ConvTransposeNd) or class_name == "Conv1D":
-        yield "weight", (1,)
-    elif isinstance(module, nn.Linear | _ConvNd):
-        yield "weight", (0,)
-    elif isinstance(module, nn.MultiheadAttention):
-        yield from ((name, (0,)) for name in ATTENTION_WEIGHTS)
-    elif "Experts" in class_name:
-        transposed = getattr(module, "is_transposed", False) or class_name.startswith(TRANSPOSED_EXPERTS)
-        for name, parameter in module.named_parameters(recurse=False):
-            if not _is_lazy(parameter) and parameter.ndim == 3:  # noqa: PLR2004 - expert, output, input
-                yield name, (0, 2) if transposed else (0, 1)
-
-
-def _derived(module: nn.Module, local_name: str, name: str, owners: list[nn.Module]) -> _Candidate | None:
-    """Returns a candidate for a weight that is computed and no parameter, so that choosing it is refused by name."""
-    tensor = getattr(module, local_name, None)
-    if not isinstance(tensor, Tensor) or local_name in module._parameters:  # noqa: SLF001 - there is no public way
-        return None
-    candidate = _Candidate(tensor)
-    candidate.names, candidate.owners, candidate.derived = [name], owners, True
-    return candidate
-
-
-def _embeddings_and_heads(modules: Mapping[str, nn.Module]) -> Iterator[Tensor]:
-    for name, module in modules.items():
-        head: object = None
-        get_head: object = getattr(module, "get_output_embeddings", None)
-        if callable(get_head):
-            # Some base models of transformers have the method but no head.
-            with suppress(NotImplementedError, AttributeError):
-                head = get_head()
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            yield module.weight
-        if HEAD_NAME in name.split("."):
-            yield from module.parameters(recurse=False)
-        if isinstance(head, nn.Module):
-            yield from head.parameters()
-
-
-def _candidates_of_mapping(weights: Mapping[object, object]) -> list[_Candidate]:
-    candidates: dict[object, _Candidate] = {}
-    parallel = bool(weights) and all(str(name).startswith(PARALLEL_PREFIX) for name in weights)
-    for raw_name, tensor in weights.items():
-        if not isinstance(raw_name, str) or not isinstance(tensor, Tensor):
-            kinds = f"{type(raw_name).__name__} to {type(tensor).__name__}"
-            raise TypeError(f"a mapping of weights must map names to tensors, got {kinds} for {raw_name!r}")
-        name = clean_name(raw_name.removeprefix(PARALLEL_PREFIX) if parallel else raw_name)
-        candidate = candidates.setdefault(identify(tensor), _Candidate(tensor))
-        candidate.names.append(name)
-    for candidate in candidates.values():
-        if _looks_prunable(candidate):
-            candidate.output_dims = (0, 1) if _in_experts(candidate.name) and candidate.tensor.ndim == 3 else (0,)  # noqa: PLR2004 - expert, output, input
-        candidate.is_default = candidate.output_dims is not None and not any(
-            part in name.lower() for name in candidate.names for part in OTHER_PARTS_OF_NAMES
-        )
-    return list(candidates.values())
-
-
-def _looks_prunable(candidate: _Candidate) -> bool:
-    tensor, name = candidate.tensor, candidate.name
-    is_matrix = not _is_lazy(tensor) and tensor.ndim > 1 and tensor.is_floating_point()
-    return is_matrix and (name.endswith("weight") or _in_experts(name))
-
-
-def _is_lazy(tensor: Tensor) -> bool:
-    return bool(is_lazy(tensor))
-
-
-def _in_experts(name: str) -> bool:
-    return "experts" in name.split(".")
-
-
-def identify(tensor: Tensor) -> object:
-    """Returns what is equal for two names of one weight, also when two parameters share one storage."""
-    if _is_lazy(tensor) or tensor.device.type == "meta" or tensor.numel() == 0 or tensor.layout != torch.strided:
-        return id(tensor)
-    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
-
-
-def _prefixes(name: str) -> list[str]:
-    """Returns the names of the modules that hold a parameter, from its own to the root, which is ''."""
-    parts = name.split(".")[:-1]
-    return [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
-
-
-def _included(candidates: list[_Candidate], choices: Iterable[Choice]) -> list[_Candidate]:
-    wanted: set[int] = set()
-    for choice in choices:
-        _check_matched("include", choice, candidates)
-        matching = [candidate for candidate in candidates if candidate.matches(choice)]
-        of_a_kind = [candidate for candidate in matching if candidate.output_dims is not None]
-        wanted |= {id(candidate) for candidate in of_a_kind or matching}
-    return [candidate for candidate in candidates if id(candidate) in wanted]
-
-
-def _listed(argument: str, choices: object) -> list[Choice]:
-    if choices is None:
-        return []
-    listed: list[object] = [choices]
-    if isinstance(choices, Iterable) and not isinstance(choices, str | type):
-        listed = list(choices)
-    checked: list[Choice] = []
-    for choice in listed:
-        if not isinstance(choice, str) and not (isinstance(choice, type) and issubclass(choice, nn.Module)):
-            raise TypeError(f"{argument} must hold names, glob patterns or module types, got {choice!r}")
-        checked.append(choice)
-    return checked
-
-
-def _check_matched(argument: str, choice: Choice, candidates: list[_Candidate]) -> None:
-    if not any(candidate.matches(choice) for candidate in candidates):
-        shown = repr(choice) if isinstance(choice, str) else choice.__name__
-        raise ValueError(f"{argument} must match a parameter, but {shown} matches none of {_enumerate(candidates)}")
-
-
-def _enumerate(candidates: list[_Candidate]) -> str:
-    names = [candidate.name for candidate in candidates]
-    more = f" and {len(names) - MOST_NAMES_LISTED} more" if len(names) > MOST_NAMES_LISTED else ""
-    return ", ".join(names[:MOST_NAMES_LISTED]) + more if names else "no parameters"
-
-
-def _check_rankable(candidate: _Candidate) -> None:
-    tensor, name = candidate.tensor, candidate.name
-    if candidate.derived:
-        raise ValueError(
-            f"{name!r} must be a parameter, but it is computed from others; undo that first, with "
-            "torch.nn.utils.prune.remove, parametrize.remove_parametrizations or remove_weight_norm"
-        )
-    if _is_lazy(tensor):
-        raise ValueError(f"{name!r} must be initialised, but it is lazy; run one batch through the model first")
-    if tensor.device.type == "meta":
-        raise ValueError(f"{name!r} must hold values, but it is on the meta device; load the weights first")
-    if not tensor.is_floating_point():
-        raise ValueError(f"{name!r} must be real floating-point, got {tensor.dtype}; leave it out with exclude=")
-    if tensor.layout != torch.strided:
-        raise ValueError(f"{name!r} must be a dense tensor, got {tensor.layout}; call to_dense() first")
+def slice_flat(tensor: Tensor, start: int, stop: int) -> Tensor:
+    """Returns elements start to stop in C order as a 1-D contiguous tensor, copying little more than these."""
+    if tensor.is_contiguous():
+        return tensor.view(-1)[start:stop]
+    if tensor.numel() <= LARGEST_COPY:
+        return tensor.reshape(-1)[start:stop]
+    row = tensor.numel() // len(tensor)
+    first, last = start // row, -(-stop // row)
+    if row <= LARGEST_COPY:
+        return tensor[first:last].reshape(-1)[start - first * row : stop - first * row]
+    parts = [slice_flat(tensor[i], max(start - i * row, 0), min(stop - i * row, row)) for i in range(first, last)]
+    return torch.cat(parts)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits
 from lottery_tickets._core.selection.scopes import select_in_scope
-from lottery_tickets.early_bird.displacement import Movement, measure_movement
+from lottery_tickets._core.weights import Weights
+from lottery_tickets.early_bird.displacement import Displacement, measure_displacement
 from lottery_tickets.early_bird.rank_correlation import correlate_ranks, rank_shares
 from lottery_tickets.early_bird.snapshots import Snapshot, take_snapshot
 from lottery_tickets.early_bird.trail import Trail
@@ -26,29 +27,27 @@ class Evidence:
         weights: At the start.
         sparsity: Of the masks.
         scope: What magnitudes are compared within for them.
-        output_dims: As for the selector.
         queue_length: How many masks are compared, with the newest.
         seed: Of the sample whose movement is followed.
     """
 
     def __init__(
         self,
-        weights: Mapping[str, Tensor],
+        weights: Weights,
         *,
         sparsity: float,
         scope: str,
-        output_dims: Mapping[str, tuple[int, ...]],
         queue_length: int,
         seed: int,
     ) -> None:
-        self._sparsity, self._scope, self._output_dims = sparsity, scope, output_dims
-        self.sizes = {name: weight.numel() for name, weight in weights.items()}
+        self._sparsity, self._scope = sparsity, scope
+        self.sizes = {name: weight.size for name, weight in weights.items()}
         self._start_mask = self.mask = self._select(weights)
         self._queue: deque[Bits] = deque(maxlen=max(1, queue_length - 1))  # those before the newest
         self._snapshot = take_snapshot(weights)
         self.trail = Trail(weights, seed)
 
-    def add(self, weights: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Any]:
+    def add(self, weights: Weights, start: Weights) -> dict[str, Any]:
         """Returns the figures of a check by the names of `EarlyBirdCheckpoint`, and remembers these weights.
 
         Args:
@@ -57,10 +56,10 @@ class Evidence:
         """
         snapshot, mask = take_snapshot(weights), self._select(weights)
         ranks = correlate_ranks(self._snapshot, snapshot)
-        start_ranks = correlate_ranks(take_snapshot({name: start[name] for name in weights}), snapshot)
+        start_ranks = correlate_ranks(take_snapshot(start), snapshot)
         since, since_start = (overlay(mask, earlier, self.sizes) for earlier in (self.mask, self._start_mask))
         queue_distances = [measure_distance(overlay(mask, old, self.sizes).values()).raw for old in self._queue]
-        moved = {name: measure_movement(weight, start[name]) for name, weight in weights.items()}
+        moved = {name: measure_displacement(weight, start[name]) for name, weight in weights.items()}
         self.trail.extend(weights)
         self._queue.append(mask)
         self._snapshot, self.mask = snapshot, mask
@@ -92,8 +91,8 @@ class Evidence:
             },
         }
 
-    def nothing(self) -> dict[str, Any]:
-        """Returns the figures of a check of weights that are not finite."""
+    def describe_nonfinite(self) -> dict[str, Any]:
+        """Returns the figures of a check of weights that are not finite: None, and nothing by layer."""
         names = ("correlation", "start_correlation", "mask_distance", "chance_distance", "corrected_distance")
         more = ("start_distance", "start_chance_distance", "corrected_start_distance", "share_moved", "movement")
         figures: dict[str, Any] = dict.fromkeys((*names, *more, "persistence"))
@@ -118,11 +117,11 @@ class Evidence:
         self._snapshot = Snapshot({name: state[f"ranks.{name}"] for name in self.sizes})
         self.trail.load_state(state)
 
-    def _select(self, weights: Mapping[str, Tensor]) -> Bits:
-        return select_in_scope(weights, self._sparsity, scope=self._scope, output_dims=self._output_dims)
+    def _select(self, weights: Weights) -> Bits:
+        return select_in_scope(weights, self._sparsity, scope=self._scope)
 
 
-def _sum_up(moved: Mapping[str, Movement], sizes: Mapping[str, int]) -> dict[str, float]:
+def _sum_up(moved: Mapping[str, Displacement], sizes: Mapping[str, int]) -> dict[str, float]:
     distance, start = (
         math.sqrt(sum(getattr(part, name) for part in moved.values())) for name in ("squared_distance", "squared_start")
     )

@@ -61,31 +61,30 @@ def correlate_ranks(earlier: Snapshot, later: Snapshot, *, backend: Backend | No
 
     Example:
         >>> from lottery_tickets.early_bird.snapshots import take_snapshot
-        >>> earlier = take_snapshot({"fc.weight": torch.tensor([0.1, -0.2, 0.3, 0.4])})
-        >>> later = take_snapshot({"fc.weight": torch.tensor([0.1, 0.2, -0.6, 0.5])})
-        >>> correlate_ranks(earlier, later).overall
+        >>> from lottery_tickets._core.weights import Weights
+        >>> earlier, later = torch.tensor([0.1, -0.2, 0.3, 0.4]), torch.tensor([0.1, 0.2, -0.6, 0.5])
+        >>> snapshots = [take_snapshot(Weights.from_tensors({"fc.weight": weight})) for weight in (earlier, later)]
+        >>> correlate_ranks(*snapshots).overall
         0.8
     """
     _check_alike(earlier, later)
-    pairs = [(_flatten(codes), _flatten(later.codes[name])) for name, codes in earlier.codes.items()]
-    kernels = kernels_for(sum(pair[0].size for pair in pairs), backend)
+    pairs = {name: (_flatten(codes), _flatten(later.codes[name])) for name, codes in earlier.codes.items()}
+    sizes = {name: pair[0].size for name, pair in pairs.items()}
+    kernels = kernels_for(sum(sizes.values()), backend)
     num_workers = kernels.num_workers()
     overall = _correlate(pairs, kernels, num_workers)
-    alone = [pair for pair in pairs if pair[0].size]
-    if len(alone) == 1:
-        return RankCorrelation(
-            overall, {name: overall if codes.numel() else None for name, codes in earlier.codes.items()}
-        )
+    if sum(size > 0 for size in sizes.values()) == 1:
+        return RankCorrelation(overall, {name: overall if size else None for name, size in sizes.items()})
+
+    def correlate_layer(name: str, num_workers: int) -> float | None:
+        return _correlate({name: pairs[name]}, kernels, num_workers)
 
     # Large layers one after the other, by all workers; of the others each worker has one.
-    found: dict[int, float | None] = {}
-    small = [
-        Chunk(i, 0, pair[0].size) for i, pair in enumerate(pairs) if pair[0].size <= WEIGHTS_PER_CHUNK * num_workers
-    ]
-    values = map_chunks(lambda layer: _correlate([pairs[layer.index]], kernels, 1), small, num_workers)
-    found.update(zip((layer.index for layer in small), values, strict=True))
-    found.update({i: _correlate([pair], kernels, num_workers) for i, pair in enumerate(pairs) if i not in found})
-    return RankCorrelation(overall, {name: found[i] for i, name in enumerate(earlier.codes)})
+    small = [Chunk(name, 0, size) for name, size in sizes.items() if size <= WEIGHTS_PER_CHUNK * num_workers]
+    values = map_chunks(lambda layer: correlate_layer(layer.name, 1), small, num_workers)
+    found = dict(zip((layer.name for layer in small), values, strict=True))
+    found |= {name: correlate_layer(name, num_workers) for name in sizes if name not in found}
+    return RankCorrelation(overall, {name: found[name] for name in sizes})
 
 
 def rank_shares(snapshot: Snapshot, *, backend: Backend | None = None) -> dict[str, Tensor]:
@@ -102,27 +101,25 @@ def rank_shares(snapshot: Snapshot, *, backend: Backend | None = None) -> dict[s
 
     Example:
         >>> from lottery_tickets.early_bird.snapshots import take_snapshot
-        >>> rank_shares(take_snapshot({"fc.weight": torch.tensor([0.1, -0.4])}))["fc.weight"].tolist()
+        >>> from lottery_tickets._core.weights import Weights
+        >>> snapshot = take_snapshot(Weights.from_tensors({"fc.weight": torch.tensor([0.1, -0.4])}))
+        >>> rank_shares(snapshot)["fc.weight"].tolist()
         [16384, 49152]
     """
-    sides = {name: _flatten(codes) for name, codes in snapshot.codes.items()}
-    kernels = kernels_for(sum(codes.size for codes in sides.values()), backend)
-    flat = list(sides.values())
+    flat = {name: _flatten(codes) for name, codes in snapshot.codes.items()}
+    kernels = kernels_for(sum(codes.size for codes in flat.values()), backend)
     chunks = _cut(flat)
     counts = _count(flat, chunks, kernels, kernels.num_workers())
     table = ((_mid_ranks(counts) << 15) // max(1, int(counts.sum()))).astype(np.uint16)
-    shares = [np.empty(codes.size, np.uint16) for codes in flat]
+    shares = {name: np.empty(codes.size, np.uint16) for name, codes in flat.items()}
 
     def look_up(chunk: Chunk) -> None:
         part = slice(chunk.start, chunk.stop)
         # No code is out of range; numpy would check it in a buffer of its own if it were not told what to do then.
-        np.take(table, flat[chunk.index][part], out=shares[chunk.index][part], mode="clip")
+        np.take(table, flat[chunk.name][part], out=shares[chunk.name][part], mode="clip")
 
     map_chunks(look_up, chunks, kernels.num_workers())
-    return {
-        name: torch.from_numpy(share).view(codes.shape)
-        for (name, codes), share in zip(snapshot.codes.items(), shares, strict=True)
-    }
+    return {name: torch.from_numpy(share).view(snapshot.codes[name].shape) for name, share in shares.items()}
 
 
 def _check_alike(earlier: Snapshot, later: Snapshot) -> None:
@@ -145,20 +142,20 @@ def _flatten(codes: Tensor) -> Codes:
     return flat
 
 
-def _cut(sides: Sequence[Codes]) -> list[Chunk]:
+def _cut(side: Mapping[str, Codes]) -> list[Chunk]:
     return [
-        Chunk(index, start, min(start + WEIGHTS_PER_CHUNK, codes.size))
-        for index, codes in enumerate(sides)
+        Chunk(name, start, min(start + WEIGHTS_PER_CHUNK, codes.size))
+        for name, codes in side.items()
         for start in range(0, codes.size, WEIGHTS_PER_CHUNK)
     ]
 
 
-def _correlate(pairs: Sequence[tuple[Codes, Codes]], kernels: Kernels, num_workers: int) -> float | None:
+def _correlate(pairs: Mapping[str, tuple[Codes, Codes]], kernels: Kernels, num_workers: int) -> float | None:
     """Returns the rank correlation of all weights of the pairs together."""
-    sides = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    size = sum(codes.size for codes in sides[0])
+    sides = [{name: pair[side] for name, pair in pairs.items()} for side in (0, 1)]
+    size = sum(codes.size for codes in sides[0].values())
     if size < SMALLEST_TO_COUNT:
-        return _correlate_by_sorting(*(np.concatenate([np.empty(0, np.uint16), *side]) for side in sides))
+        return _correlate_by_sorting(*(np.concatenate([np.empty(0, np.uint16), *side.values()]) for side in sides))
     chunks = _cut(sides[0])
     counts = [_count(side, chunks, kernels, num_workers) for side in sides]
     # The largest doubled mid-rank is 2 n - 1.
@@ -166,7 +163,7 @@ def _correlate(pairs: Sequence[tuple[Codes, Codes]], kernels: Kernels, num_worke
     earlier, later = [(_mid_ranks(count) >> shift).astype(np.uint32) for count in counts]
 
     def multiply(chunk: Chunk) -> int:
-        one, other = (side[chunk.index][chunk.start : chunk.stop] for side in sides)
+        one, other = (side[chunk.name][chunk.start : chunk.stop] for side in sides)
         return kernels.sum_products(one, other, earlier, later)
 
     products = sum(map_chunks(multiply, chunks, num_workers))
@@ -184,12 +181,12 @@ def _correlate_by_sorting(earlier: Codes, later: Codes) -> float | None:
     return _divide(int(ranks[0] @ ranks[1]), *moments)
 
 
-def _count(side: Sequence[Codes], chunks: Sequence[Chunk], kernels: Kernels, num_workers: int) -> Counts:
+def _count(side: Mapping[str, Codes], chunks: Sequence[Chunk], kernels: Kernels, num_workers: int) -> Counts:
     def count(chunk: Chunk, counts: NDArray[Any]) -> None:
-        kernels.count_codes(side[chunk.index][chunk.start : chunk.stop], counts)
+        kernels.count_codes(side[chunk.name][chunk.start : chunk.stop], counts)
 
     # Half the bytes stay nearer to the processor.
-    dtype = np.uint32 if sum(codes.size for codes in side) < 1 << 32 else np.uint64
+    dtype = np.uint32 if sum(codes.size for codes in side.values()) < 1 << 32 else np.uint64
     return sum_over_chunks(count, chunks, dtype, num_workers).astype(np.int64)
 
 

@@ -1,18 +1,19 @@
 """Early-bird tickets: train until the mask that pruning would draw no longer changes, and draw it then."""
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Sized
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict, Unpack
+from typing import Any, Final
 
 from torch import nn
 
-from lottery_tickets._core.checks import check_count, check_known
+from lottery_tickets._core.checks import check_count, take_options
 from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
 from lottery_tickets._core.training.light_training import TrainerSettings
 from lottery_tickets._core.training.trainer_function import TrainerFunction
-from lottery_tickets._core.weights import Choices
 from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes
 from lottery_tickets.early_bird.convergence import ConvergenceRule
 from lottery_tickets.early_bird.folder import EarlyBirdFolder, SavedCheck
@@ -20,72 +21,34 @@ from lottery_tickets.early_bird.trainers import CallersTrainer, DefaultTrainer, 
 from lottery_tickets.early_bird.watcher import EarlyBirdResults, EarlyBirdWatcher
 
 PUBLISHED_L1: Final = 1e-4  # on the scales of batch norm, in the code of You et al.
-TRAINING_OPTIONS: Final = (
-    *("momentum", "weight_decay", "norm_l1", "adamw_bits", "stochastic_rounding", "activation_checkpointing"),
-    *("nonfinite_limit", "loss_fn", "seed", "progress"),
-)
 
 
-class EarlyBirdOptions(TypedDict, total=False):
-    """What `compute_early_bird_tickets` takes as further keywords.
-
-    Attributes:
-        check_steps: Checks by step instead of epoch: every so many, at these steps, or "log".
-        max_steps: Steps at most, with `check_steps`; by default those of `max_epochs`.
-        distance_threshold: The largest mask distance that is stable, as a share of all weights.
-        queue_length: Masks in the queue, with the newest.
-        scope: What magnitudes are compared within for the mask, see `create_magnitude_mask`.
-        channels: Whether to rank the scales of batch norm, each for its channel, as published; the mask is over these.
-        include: Replaces the default choice of weights: names, glob patterns or module types.
-        exclude: Removes from the choice.
-        momentum: Of SGD; needs a buffer of the weights' size.
-        weight_decay: Of the default trainer.
-        norm_l1: L1 coefficient on the scales of batch norm; by default 1e-4 with `channels`, else 0.
-        adamw_bits: 8 keeps AdamW's states in 8 bits, with bitsandbytes.
-        stochastic_rounding: Whether bfloat16 weights are rounded at random, so that small steps count on average.
-        activation_checkpointing: Whether to compute activations twice to save memory, where the model offers it.
-        nonfinite_limit: The share of batches whose loss may be NaN or infinite; they are skipped and counted.
-        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
-        seed: Of data order, dropout, rounding and the sample that is followed.
-        run_folder: Keeps the last check; the same call goes on from it after an interruption, to the same bits.
-        progress: Whether to show a bar.
-    """
-
-    check_steps: CheckSteps | None
-    max_steps: int | None
-    distance_threshold: float
-    queue_length: int
-    scope: str
-    channels: bool
-    include: Choices | None
-    exclude: Choices | None
-    momentum: float
-    weight_decay: float
-    norm_l1: float | None
-    adamw_bits: Literal[8, 32]
-    stochastic_rounding: bool
-    activation_checkpointing: bool
-    nonfinite_limit: float
-    loss_fn: LossFunction | None
-    seed: int
-    run_folder: str | Path | None
-    progress: bool
-
-
-def compute_early_bird_tickets(  # noqa: PLR0917 - the contract's signature
+def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/test_contract.py
     model: nn.Module,
     dataloader: Iterable[Any],
     trainer_fn: TrainerFunction | None = None,
     max_epochs: int = 50,
     check_interval: int = 5,
     target_sparsity: float = 0.5,
-    convergence_threshold: float = 0.95,
-    stability_window: int = 3,
-    use_magnitude_ranking: bool = True,  # noqa: FBT001, FBT002 - the contract's signature
-    max_batch_size: int | None = None,
-    learning_rate: float = 1e-4,
-    use_sgd: bool = True,  # noqa: FBT001, FBT002 - the contract's signature
-    **options: Unpack[EarlyBirdOptions],
+    convergence_threshold: float = ConvergenceRule.convergence_threshold,
+    stability_window: int = ConvergenceRule.stability_window,
+    use_magnitude_ranking: bool = True,  # noqa: FBT001, FBT002 - promised by position, tests/test_contract.py
+    max_batch_size: int | None = TrainerSettings.max_batch_size,
+    learning_rate: float = TrainerSettings.learning_rate,
+    use_sgd: bool = TrainerSettings.use_sgd,  # noqa: FBT001 - promised by position, tests/test_contract.py
+    *,
+    rule: ConvergenceRule | None = None,
+    training: TrainerSettings | None = None,
+    check_steps: CheckSteps | None = None,
+    max_steps: int | None = None,
+    scope: str = "global",
+    channels: bool = False,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+    loss_fn: LossFunction | None = None,
+    seed: int = 42,
+    run_folder: str | Path | None = None,
+    progress: bool = False,
 ) -> EarlyBirdResults:
     """Trains a model until its ticket has converged, and returns the ticket with the evidence for it.
 
@@ -107,15 +70,26 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - the contract's signature
         check_interval: Epochs from one check to the next. The last check is at `max_epochs` at the latest.
         target_sparsity: Of the ticket, in [0, 1]. 0.7 for classification, 0.5 for language modelling and 0.3 for
             fine-tuning are usual.
-        convergence_threshold: The least rank correlation of two checks that is stable.
-        stability_window: Checks in a row that must be stable (for rank correlation; the queue takes its place
-            otherwise).
-        use_magnitude_ranking: Whether stability is rank correlation of all magnitudes; if not, it is the distance of
-            the mask from those of a queue, as published.
-        max_batch_size: Larger batches are split, never dropped.
-        learning_rate: Of the default trainer.
-        use_sgd: Whether the default trainer is SGD; if not, AdamW.
-        **options: See `EarlyBirdOptions`.
+        convergence_threshold: See `ConvergenceRule`.
+        stability_window: See `ConvergenceRule`.
+        use_magnitude_ranking: Whether the rule's method is "magnitude_ranking"; if not, it is "mask_distance", as
+            published.
+        max_batch_size: See `TrainerSettings`; also of the batches that a `trainer_fn` gets.
+        learning_rate: See `TrainerSettings`.
+        use_sgd: See `TrainerSettings`.
+        rule: When the ticket counts as converged; takes the place of `convergence_threshold`, `stability_window` and
+            `use_magnitude_ranking`.
+        training: How the default trainer trains; takes the place of `max_batch_size`, `learning_rate` and `use_sgd`.
+        check_steps: Checks by step instead of epoch: every so many, at these steps, or "log".
+        max_steps: Steps at most, with `check_steps`; by default those of `max_epochs`.
+        scope: What magnitudes are compared within for the mask, see `create_magnitude_mask`.
+        channels: Whether to rank the scales of batch norm, each for its channel, as published; the mask is over these.
+        include: Replaces the default choice of weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        seed: Of data order, dropout, rounding and the sample that is followed.
+        run_folder: Keeps the last check; the same call goes on from it after an interruption, to the same bits.
+        progress: Whether to show a bar.
 
     Returns:
         `method` ("magnitude_ranking" or "mask_distance"), `target_sparsity`, `convergence_threshold`; `converged`,
@@ -125,10 +99,11 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - the contract's signature
         a ticket is trained from; `settings`.
 
     Raises:
-        TypeError: When `dataloader` is an iterator, which is used up after one epoch, or the model refuses a batch.
+        TypeError: When `dataloader` is an iterator, which is used up after one epoch, the model refuses a batch, or an
+            option is given both by itself and in `rule` or `training`.
         ValueError: When an argument is out of range, the data is empty, too many losses are not finite, `trainer_fn`
             returns another model, or `run_folder` belongs to another run.
-        ModuleNotFoundError: When `adamw_bits=8` and bitsandbytes is not installed.
+        ModuleNotFoundError: When `adamw_bits` is 8 and bitsandbytes is not installed.
 
     Warns:
         UserWarning: When the ticket loses all weights of a layer.
@@ -145,39 +120,43 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - the contract's signature
         >>> found["verdict"], len(found["checkpoints"]), found["final_mask"].sparsity
         ('trivially stable', 4, 0.5)
     """
-    check_known("further arguments", options, EarlyBirdOptions.__annotations__)
-    rule = ConvergenceRule(
-        "magnitude_ranking" if use_magnitude_ranking else "mask_distance",
-        convergence_threshold,
-        stability_window,
-        **_pick(options, "distance_threshold", "queue_length"),
-    )
+    method: Any = "magnitude_ranking" if use_magnitude_ranking else "mask_distance"
+    single_rule = ConvergenceRule(method, convergence_threshold, stability_window)
+    rule = take_options("rule", rule, single_rule, ConvergenceRule())
+    single_training = TrainerSettings(learning_rate, use_sgd, max_batch_size=max_batch_size)
+    training = take_options("training", training, single_training, TrainerSettings())
+    if training.norm_l1 is None:
+        training = replace(training, norm_l1=PUBLISHED_L1 if channels else 0.0)
     limit, times = check_count("max_epochs", max_epochs), CheckTimes(check_count("check_interval", check_interval))
-    check_steps = options.get("check_steps")
     if check_steps is not None:
-        limit, times = _find_last_step(dataloader, limit, options.get("max_steps")), CheckTimes(check_steps)
-    watched = _pick(options, "scope", "channels", "include", "exclude", "seed")
-    watcher = EarlyBirdWatcher(model, target_sparsity=target_sparsity, rule=rule, **watched)
-    trained = _pick(options, *TRAINING_OPTIONS)
-    if options.get("norm_l1") is None:
-        trained["norm_l1"] = PUBLISHED_L1 * bool(options.get("channels"))
-    settings = TrainerSettings(learning_rate, use_sgd, max_batch_size=max_batch_size, **trained)
+        limit, times = _find_last_step(dataloader, limit, max_steps), CheckTimes(check_steps)
+    watcher = EarlyBirdWatcher(
+        model,
+        target_sparsity=target_sparsity,
+        rule=rule,
+        scope=scope,
+        channels=channels,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+    )
     trainer: Trainer
     if trainer_fn is None:
-        trainer = DefaultTrainer(model, dataloader, settings, by_step=check_steps is not None)
+        by_step = check_steps is not None
+        trainer = DefaultTrainer(
+            model, dataloader, training, by_step=by_step, loss_fn=loss_fn, seed=seed, progress=progress
+        )
     elif check_steps is None:
-        trainer = CallersTrainer(model, dataloader, trainer_fn, settings)
+        trainer = CallersTrainer(
+            model, dataloader, trainer_fn, max_batch_size=training.max_batch_size, loss_fn=loss_fn, seed=seed
+        )
     else:
         raise ValueError(
             "check_steps needs the default trainer, because a trainer_fn trains whole epochs; use check_interval, or "
             "watch your own loop with EarlyBirdWatcher"
         )
-    path = options.get("run_folder")
-    return _run(model, watcher, trainer, times, limit=limit, folder=None if path is None else EarlyBirdFolder(path))
-
-
-def _pick(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: options[name] for name in names if name in options}
+    folder = None if run_folder is None else EarlyBirdFolder(run_folder)
+    return _run(model, watcher, trainer, times, limit=limit, folder=folder)
 
 
 def _run(

@@ -13,6 +13,7 @@ from torch import Tensor
 from lottery_tickets._core.kernels import ranking_reference
 from lottery_tickets._core.selection.largest import check_finite
 from lottery_tickets._core.selection.patterns import WORDS, Chunk, Magnitudes, map_chunks
+from lottery_tickets._core.weights import Weights
 
 NUM_CODES: Final = 1 << 16
 SHARE_OF_LAYER: Final = 1 << 44  # divided among a layer's weights; sums for 2^19 layers fit int64
@@ -63,7 +64,7 @@ class Kernels(Protocol):
         """Says how many chunks to work on at a time."""
 
 
-def take_snapshot(weights: Mapping[str, Tensor], *, backend: Backend | None = None) -> Snapshot:
+def take_snapshot(weights: Weights, *, backend: Backend | None = None) -> Snapshot:
     """Returns the magnitudes of all weights as codes of 16 bits that sort like them.
 
     The codes of float16, bfloat16 or float8 weights, all of one of these, are their bits without the sign: exact. Other
@@ -73,7 +74,7 @@ def take_snapshot(weights: Mapping[str, Tensor], *, backend: Backend | None = No
     to a fault, when many layers each hold magnitudes that agree in more than the first 8 bits of the mantissa.
 
     Args:
-        weights: Tensors of any float dtypes, shapes, strides and devices, by name; finite.
+        weights: Of any float dtypes, shapes, strides and devices; finite.
         backend: Which kernels code; None: numba for many weights on the CPU, torch otherwise. The codes are the same.
 
     Raises:
@@ -81,19 +82,19 @@ def take_snapshot(weights: Mapping[str, Tensor], *, backend: Backend | None = No
         ValueError: When a weight is NaN or infinite.
 
     Example:
-        >>> snapshot = take_snapshot({"fc.weight": torch.tensor([1.0, -2.0, 0.0], dtype=torch.bfloat16)})
+        >>> weights = {"fc.weight": torch.tensor([1.0, -2.0, 0.0], dtype=torch.bfloat16)}
+        >>> snapshot = take_snapshot(Weights.from_tensors(weights))
         >>> snapshot.codes["fc.weight"].tolist()
         [16256, 16384, 0]
     """
-    magnitudes = Magnitudes(list(weights.values()), names=list(weights))
-    on_cpu = all(tensor.device.type == "cpu" for tensor in magnitudes.tensors)
-    kernels = kernels_for(magnitudes.num_elements, backend, on_cpu=on_cpu)
-    codes = [torch.empty(tensor.shape, dtype=torch.int16) for tensor in magnitudes.tensors]
+    magnitudes = Magnitudes(weights)
+    kernels = kernels_for(magnitudes.num_elements, backend, on_cpu=magnitudes.is_on_cpu)
+    codes = {name: torch.empty(shape, dtype=torch.int16) for name, shape in weights.shapes.items()}
     if WORDS[magnitudes.dtype] == torch.int16:
         _copy_patterns(magnitudes, kernels, codes)
     else:
         _encode_patterns(magnitudes, kernels, codes)
-    return Snapshot(dict(zip(magnitudes.names, codes, strict=True)))
+    return Snapshot(codes)
 
 
 def kernels_for(num_weights: int, backend: Backend | None, *, on_cpu: bool = True) -> Kernels:
@@ -128,30 +129,30 @@ def sum_over_chunks(
     return sum(counters[1:], start=counters[0])
 
 
-def _copy_patterns(magnitudes: Magnitudes, kernels: Kernels, codes: list[Tensor]) -> None:
+def _copy_patterns(magnitudes: Magnitudes, kernels: Kernels, codes: Mapping[str, Tensor]) -> None:
     def copy(chunk: Chunk) -> int:
-        return kernels.clear_signs(magnitudes.words(chunk), codes[chunk.index].view(-1)[chunk.start : chunk.stop])
+        return kernels.clear_signs(magnitudes.words(chunk), codes[chunk.name].view(-1)[chunk.start : chunk.stop])
 
     if max(map_chunks(copy, magnitudes.chunks(), kernels.num_workers()), default=0) >= magnitudes.infinity:
-        check_finite(magnitudes)  # raises, and says which weight it is
+        check_finite(magnitudes.weights)  # raises, and says which weight it is
 
 
-def _encode_patterns(magnitudes: Magnitudes, kernels: Kernels, codes: list[Tensor]) -> None:
+def _encode_patterns(magnitudes: Magnitudes, kernels: Kernels, codes: Mapping[str, Tensor]) -> None:
     # Integers, so that neither chunks nor threads change a sum.
-    shares = [SHARE_OF_LAYER // max(1, tensor.numel()) for tensor in magnitudes.tensors]
+    shares = {name: SHARE_OF_LAYER // max(1, weight.size) for name, weight in magnitudes.weights.items()}
 
     def count(chunk: Chunk, bins: NDArray[np.int64]) -> None:
-        kernels.count_bins(_single_words(magnitudes, chunk), shares[chunk.index], bins)
+        kernels.count_bins(_single_words(magnitudes, chunk), shares[chunk.name], bins)
 
     def encode(chunk: Chunk) -> None:
-        part = codes[chunk.index].view(-1)[chunk.start : chunk.stop]
+        part = codes[chunk.name].view(-1)[chunk.start : chunk.stop]
         kernels.encode(_single_words(magnitudes, chunk), table, part)
 
     chunks, num_workers = magnitudes.chunks(), kernels.num_workers()
     bins = sum_over_chunks(count, chunks, np.int64, num_workers)
     infinity = int(torch.tensor(torch.inf).view(torch.int32)) >> ranking_reference.LOW_BITS
     if bins[infinity:].any():
-        check_finite(magnitudes)  # raises, and says which weight it is, unless it is a float64 that was finite
+        check_finite(magnitudes.weights)  # raises, and says which weight it is, unless it is a float64 that was finite
     table = _share_codes(bins)
     map_chunks(encode, chunks, num_workers)
 

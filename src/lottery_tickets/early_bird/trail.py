@@ -10,10 +10,13 @@ import math
 from collections.abc import Mapping
 from typing import Final, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lottery_tickets._core.determinism import make_generator
+from lottery_tickets._core.weights import Weights
 
 NUM_SAMPLED: Final = 1 << 18  # weights: the cosine of two random walks is 0.002 on average then
 STANDARD_DEVIATIONS: Final = 4
@@ -24,21 +27,18 @@ class Trail:
     """A sample of the weights, spread over all tensors, at the start and at the last two checks.
 
     Args:
-        weights: The weights at the start, by name.
+        weights: At the start.
         seed: Decides which are sampled.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], seed: int) -> None:
-        total = sum(weight.numel() for weight in weights.values())
-        self._places = {
-            name: _draw_places(weight.numel(), min(1.0, NUM_SAMPLED / max(1, total)), seed, name)
-            for name, weight in weights.items()
-        }
-        self.num_sampled = sum(places.numel() for places in self._places.values())
+    def __init__(self, weights: Weights, seed: int) -> None:
+        share = min(1.0, NUM_SAMPLED / max(1, weights.num_weights))
+        self._places = {name: _draw_places(weight.size, share, seed, name) for name, weight in weights.items()}
+        self.num_sampled = sum(places.size for places in self._places.values())
         self._points = [self._look(weights)]  # the start, then the last two
         self._dot = self._lengths = 0.0
 
-    def extend(self, weights: Mapping[str, Tensor]) -> None:
+    def extend(self, weights: Weights) -> None:
         """Adds where the weights are now."""
         point = self._look(weights)
         if len(self._points) > 2:  # noqa: PLR2004 - the start and two points
@@ -74,17 +74,17 @@ class Trail:
         self._points = list(state["trail.points"])
         self._dot, self._lengths = state["trail.sums"].tolist()
 
-    def _look(self, weights: Mapping[str, Tensor]) -> Tensor:
+    def _look(self, weights: Weights) -> Tensor:
         parts = []
         for name, places in self._places.items():
-            flat = weights[name].detach().reshape(-1)
-            values = flat[places.to(flat.device)].to("cpu", torch.float32)
+            values = weights[name].pick(places).to("cpu", torch.float32)
             parts.append(values / values.norm().clamp_min(torch.finfo(torch.float32).tiny))
         return torch.cat(parts) if parts else torch.empty(0)
 
 
-def _draw_places(size: int, share: float, seed: int, name: str) -> Tensor:
+def _draw_places(size: int, share: float, seed: int, name: str) -> NDArray[np.int64]:
     if share >= 1:
-        return torch.arange(size)
+        return np.arange(size)
     num_drawn = min(size, max(1, round(share * size)))
-    return torch.randint(size, (num_drawn,), generator=make_generator(seed, "trail", name))
+    places: NDArray[np.int64] = torch.randint(size, (num_drawn,), generator=make_generator(seed, "trail", name)).numpy()
+    return places

@@ -53,14 +53,24 @@ class DefaultTrainer:
         dataloader: Iterated anew each epoch.
         settings: How to train.
         by_step: Whether positions count steps; if not, epochs.
+        loss_fn: See `LightTrainer`.
+        seed: See `LightTrainer`.
+        progress: See `LightTrainer`.
     """
 
     def __init__(
-        self, model: nn.Module, dataloader: Iterable[Any], settings: TrainerSettings, *, by_step: bool
+        self,
+        model: nn.Module,
+        dataloader: Iterable[Any],
+        settings: TrainerSettings,
+        *,
+        by_step: bool,
+        loss_fn: LossFunction | None,
+        seed: int,
+        progress: bool,
     ) -> None:
-        self._light = LightTrainer(model, dataloader, settings)
+        self._light = LightTrainer(model, dataloader, settings, loss_fn=loss_fn, seed=seed, progress=progress)
         self._by_step = by_step
-        self._settings = settings
         self._epoch_steps = _count_batches(dataloader)
 
     @property
@@ -91,10 +101,13 @@ class DefaultTrainer:
 
     def describe(self) -> dict[str, Any]:
         """See `Trainer`."""
-        left_out = {"loss_fn", "progress"}
-        settings = {name: value for name, value in asdict(self._settings).items() if name not in left_out}
-        counts = "steps" if self._by_step else "epochs"
-        return {"trainer": self._light.describe(), "counts": counts, "batches_an_epoch": self._epoch_steps, **settings}
+        return {
+            "trainer": self._light.describe(),
+            "counts": "steps" if self._by_step else "epochs",
+            "batches_an_epoch": self._epoch_steps,
+            **asdict(self._light.settings),
+            "seed": self._light.seed,
+        }
 
     def state(self) -> dict[str, Any]:
         """See `Trainer`."""
@@ -113,18 +126,26 @@ class CallersTrainer:
         model: Trained in place; takes over the weights of a model that the function returns.
         dataloader: Handed to the function, its batches split where they are too large.
         trainer_fn: Called as `trainer_fn(model, dataloader, epochs=n)` under seeded global generators.
-        settings: Of which the seed, `max_batch_size` and `loss_fn` count.
+        max_batch_size: Samples a batch that it is handed; None for those of the loader.
+        loss_fn: What the recorded loss is computed by.
+        seed: Of the global generators.
     """
 
     def __init__(
-        self, model: nn.Module, dataloader: Iterable[Any], trainer_fn: TrainerFunction, settings: TrainerSettings
+        self,
+        model: nn.Module,
+        dataloader: Iterable[Any],
+        trainer_fn: TrainerFunction,
+        *,
+        max_batch_size: int | None,
+        loss_fn: LossFunction | None,
+        seed: int,
     ) -> None:
         check_restartable(dataloader)
-        size = settings.max_batch_size
-        self._model, self._trainer_fn, self._seed = model, trainer_fn, settings.seed
-        self._dataloader = dataloader if size is None else SplitBatches(dataloader, size)
+        self._model, self._trainer_fn, self._seed = model, trainer_fn, seed
+        self._dataloader = dataloader if max_batch_size is None else SplitBatches(dataloader, max_batch_size)
         self._name = getattr(trainer_fn, "__qualname__", type(trainer_fn).__qualname__)
-        self._probe = _Probe(model, self._dataloader, settings.loss_fn, settings.seed)
+        self._probe = _Probe(model, self._dataloader, loss_fn, seed)
         self._position = 0
         logger.info("trained by %s", self._name)
 

@@ -10,18 +10,12 @@ from typing import Any, Final, SupportsFloat, TypedDict, final
 import torch
 from torch import Tensor, nn
 
+from lottery_tickets._core.names import clean_name, unwrap
+from lottery_tickets._core.prunable_weights import Choices, find_channel_scales, find_prunable_weights
 from lottery_tickets._core.selection.largest import check_finite
-from lottery_tickets._core.selection.patterns import Magnitudes
 from lottery_tickets._core.selection.scopes import check_sparsity
 from lottery_tickets._core.states import copy_state
-from lottery_tickets._core.weights import (
-    Choices,
-    PrunableWeight,
-    clean_name,
-    find_channel_scales,
-    find_prunable_weights,
-    unwrap,
-)
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes
 from lottery_tickets.early_bird.convergence import (
     ConvergenceRule,
@@ -127,12 +121,10 @@ class EarlyBirdWatcher:
         self.scope, self.channels, self.include, self.exclude = scope, channels, include, exclude
         self.checkpoints: list[EarlyBirdCheckpoint] = []
         self.starting_weights = {clean_name(name): value for name, value in copy_state(unwrap(model)).items()}
-        found = self._find(model)
         self._evidence = Evidence(
-            {name: weight.tensor for name, weight in found.items()},
+            self._find(model),
             sparsity=self.target_sparsity,
             scope=scope,
-            output_dims={name: weight.output_dims for name, weight in found.items()},
             queue_length=self.rule.queue_length,
             seed=seed,
         )
@@ -193,12 +185,15 @@ class EarlyBirdWatcher:
             training: What is known of the training.
         """
         began = time.perf_counter()
-        weights = {name: weight.tensor for name, weight in self._find(model).items()}
+        weights = self._find(model)
         if self._start_loss is None:
             self._start_loss = training.get("start_loss")
         loss, start_loss = _to_float(training.get("loss")), _to_float(self._start_loss)
         finite = _are_finite(weights) and (loss is None or math.isfinite(loss))
-        figures = self._evidence.add(weights, self.starting_weights) if finite else self._evidence.nothing()
+        if finite:
+            figures = self._evidence.add(weights, weights.with_values(self.starting_weights))
+        else:
+            figures = self._evidence.describe_nonfinite()
         epoch = training.get("epoch")
         checkpoint: dict[str, Any] = {
             "epoch": (step or 0) if epoch is None else epoch,
@@ -302,7 +297,7 @@ class EarlyBirdWatcher:
         self._start_loss = next(iter(state["start_loss"].tolist()), None)
         self._next_check = self._times.after(step)
 
-    def _find(self, model: nn.Module) -> dict[str, PrunableWeight]:
+    def _find(self, model: nn.Module) -> Weights:
         find = find_channel_scales if self.channels else find_prunable_weights
         return find(model, include=self.include, exclude=self.exclude)
 
@@ -311,9 +306,9 @@ def _to_float(value: SupportsFloat | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _are_finite(weights: Mapping[str, Tensor]) -> bool:
+def _are_finite(weights: Weights) -> bool:
     try:
-        check_finite(Magnitudes(list(weights.values())))
+        check_finite(weights)
     except ValueError:
         return False
     return True

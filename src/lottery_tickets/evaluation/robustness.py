@@ -14,9 +14,10 @@ from tqdm import tqdm
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, MetricName, Performance, measure
 from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.selection.largest import Ranking
 from lottery_tickets._core.selection.scopes import check_sparsity
-from lottery_tickets._core.weights import Choices, find_prunable_weights
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.holding import masked
 from lottery_tickets.masks.mask import Mask
 
@@ -147,8 +148,7 @@ def compute_pruning_robustness(
     levels = _check_levels(sparsity_levels)
     _check_settings(scope, curves, tolerance, critical_retention)
     measurement = Measurement(loss_fn, metric, higher_is_better)
-    chosen = find_prunable_weights(model, include=include, exclude=exclude)
-    weights = {name: weight.tensor for name, weight in chosen.items()}
+    weights = find_prunable_weights(model, include=include, exclude=exclude)
     baseline = measure(model, [batch], measurement)
     if baseline.figures["loss"] is None:
         raise ValueError(
@@ -177,7 +177,7 @@ def compute_pruning_robustness(
             "tolerance": tolerance,
             "critical_retention": critical_retention,
             "baseline": baseline.figures,
-            "num_weights": sum(weight.numel() for weight in weights.values()),
+            "num_weights": weights.num_weights,
         },
     }
 
@@ -201,28 +201,27 @@ def _check_settings(scope: object, curves: object, tolerance: float, critical_re
             raise ValueError(f"{name} must lie in [0, 1], got {value}")
 
 
-def _rank_magnitudes(weights: Mapping[str, Tensor], scope: str) -> Draw:
+def _rank_magnitudes(weights: Weights, scope: str) -> Draw:
     """Returns a function from a sparsity to its mask; weights are ranked here, once."""
     groups = [list(weights)] if scope == "global" else [[name] for name in weights]
-    rankings = [(names, Ranking([weights[name] for name in names], names)) for names in groups]
+    rankings = [Ranking(weights.part(names)) for names in groups]
 
     def draw(sparsity: float) -> Mask:
         bits: dict[str, Tensor] = {}
-        for names, ranking in rankings:
-            num_kept = ranking.num_scores - round(sparsity * ranking.num_scores)
-            bits |= dict(zip(names, ranking.keep(num_kept), strict=True))
-        return _make_mask(bits, weights, {"method": "magnitude", "sparsity": sparsity, "scope": scope})
+        for ranking in rankings:
+            bits |= ranking.keep(ranking.num_scores - round(sparsity * ranking.num_scores))
+        return Mask(bits, weights.shapes, {"method": "magnitude", "sparsity": sparsity, "scope": scope})
 
     return draw
 
 
-def _draw_random(weights: Mapping[str, Tensor], seed: int, sparsity: float) -> Mask:
+def _draw_random(weights: Weights, seed: int, sparsity: float) -> Mask:
     bits: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        size = weight.numel()
-        scores = _draw_scores(size, derive_seed(seed, "random mask", name))
-        [bits[name]] = Ranking([scores]).keep(size - round(sparsity * size), _guess_pattern(sparsity, size))
-    return _make_mask(bits, weights, {"method": "random", "sparsity": sparsity, "scope": "layer", "seed": seed})
+        size = weight.size
+        scores = Weights.from_tensors({name: _draw_scores(size, derive_seed(seed, "random mask", name))})
+        bits |= Ranking(scores).keep(size - round(sparsity * size), _guess_pattern(sparsity, size))
+    return Mask(bits, weights.shapes, {"method": "random", "sparsity": sparsity, "scope": "layer", "seed": seed})
 
 
 def _draw_scores(num_weights: int, seed: int) -> Tensor:
@@ -237,10 +236,6 @@ def _guess_pattern(sparsity: float, num_weights: int) -> tuple[int, int]:
     spread = 4 * math.sqrt(sparsity * (1 - sparsity) / max(1, num_weights)) + 1 / max(1, num_weights)
     low, high = (min(max(sparsity + side * spread, 0.0), 1.0) for side in (-1, 1))
     return int(low * RANDOM_BITS), int(high * RANDOM_BITS)
-
-
-def _make_mask(bits: Mapping[str, Tensor], weights: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> Mask:
-    return Mask({name: bits[name] for name in weights}, {n: tuple(w.shape) for n, w in weights.items()}, provenance)
 
 
 def _measure_point(

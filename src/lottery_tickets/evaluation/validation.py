@@ -19,9 +19,8 @@ from lottery_tickets._core.measuring.performance import (
     measuring,
 )
 from lottery_tickets._core.measuring.running import differentiate, run_with
+from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.selection.scopes import find_collapsed
-from lottery_tickets._core.weights import clean_name, unwrap
 from lottery_tickets.masks.mask import Mask, as_mask
 
 MISFIT: Final = "the mask does not fit the model, see shapes and binary"
@@ -186,7 +185,7 @@ def _count_changed(now: Tensor, before: Tensor, kept: Tensor | None) -> int:
 
 def _check_no_dead_layer(mask: Mask) -> Check:
     """An output is the first dimension of a weight, whatever kind of layer it is."""
-    dead = find_collapsed(mask.bits, mask.shapes)
+    dead = mask.collapsed_layers
     dead_outputs = {name: int((~mask[name].flatten(1).any(1)).sum()) for name in mask if mask.shapes[name].numel()}
     return {
         "passed": not dead,

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets._core.training.plain_loop import evaluate_batches
 from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.controls import reinitialise_
 
 
@@ -74,10 +75,9 @@ class CallerSubject:
                 self.initialise_fn(self.model)
         return self.model
 
-    def find_weights(self, model: nn.Module) -> Mapping[str, Tensor]:
+    def find_weights(self, model: nn.Module) -> Weights:
         """Returns the weights of the layers to prune."""
-        parameters = dict(model.named_parameters())
-        return {name: parameters[name] for name in self.layers}
+        return Weights.from_tensors(dict(model.named_parameters())).part(self.layers)
 
     def train(
         self, model: nn.Module, *, first_step: int, seed: int, rewind_step: int, keep_rewind_point: Callable[[], None]

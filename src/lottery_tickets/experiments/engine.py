@@ -70,7 +70,7 @@ def run_training(run: Path, plan: ExperimentPlan, subject: Subject, training: Tr
     """Computes one training from the files of those before it and writes its folder; returns the trained model."""
     seeds = training.derive_seeds(plan)
     model = subject.build(seeds["initialisation"])
-    mask = steps.find_mask(run, training, plan, subject.find_weights(model))
+    mask = steps.find_mask(run, training, plan, subject.find_weights(model).shapes)
     start = steps.find_start(run, training, plan, mask)
     if start is not None:
         model.load_state_dict(start)

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from lottery_tickets._core.folders import load_state
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.zeroing import zero_pruned_
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
 from lottery_tickets.experiments.records import REWIND, WEIGHTS, load_mask
 from lottery_tickets.experiments.schedules import PruningSchedule
@@ -16,11 +16,11 @@ from lottery_tickets.masks.controls import shuffle_mask
 from lottery_tickets.masks.mask import Mask
 
 
-def prune_survivors(state: Mapping[str, Tensor], mask: Mask, schedule: PruningSchedule, level: int) -> Mask:
+def prune_survivors(trained: Weights, mask: Mask, schedule: PruningSchedule, level: int) -> Mask:
     """Returns the mask of a level: of each group, the largest trained weights among the survivors of the level before.
 
     Args:
-        state: Trained weights by name.
+        trained: The weights after training.
         mask: The mask they were trained under.
         schedule: How many survive.
         level: The level of the mask to return, 1 or more.
@@ -28,31 +28,24 @@ def prune_survivors(state: Mapping[str, Tensor], mask: Mask, schedule: PruningSc
     sizes = {name: shape.numel() for name, shape in mask.shapes.items()}
     bits: dict[str, Tensor] = {}
     for group, num_kept in schedule.count_kept(sizes, level).items():
-        weights = [state[name] for name in group.names]
-        kept = select_largest(weights, num_kept, within=[mask.bits[name] for name in group.names])
-        bits |= dict(zip(group.names, kept, strict=True))
-    provenance = {"method": "iterative magnitude pruning", "level": level}
-    return Mask({name: bits[name] for name in mask}, mask.shapes, provenance)
+        within = {name: mask.bits[name] for name in group.names}
+        bits |= select_largest(trained.part(group.names), num_kept, within=within)
+    return Mask(bits, mask.shapes, {"method": "iterative magnitude pruning", "level": level})
 
 
-def keep_all(weights: Mapping[str, Tensor]) -> Mask:
-    """Returns the mask of level 0, which keeps every weight."""
-    return Mask.from_tensors({name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()})
-
-
-def find_mask(run: Path, training: Training, plan: ExperimentPlan, weights: Mapping[str, Tensor]) -> Mask:
+def find_mask(run: Path, training: Training, plan: ExperimentPlan, shapes: Mapping[str, tuple[int, ...]]) -> Mask:
     """Returns the mask that a training is held to, from the files of the trainings before it.
 
     Args:
         run: The run folder.
         training: Which training.
         plan: The run's plan.
-        weights: The prunable weights by name; only their shapes count.
+        shapes: Those of the prunable weights.
     """
     if training.level == 0:
-        return keep_all(weights)
+        return Mask.keeping_all(shapes)
     if training.branch == "ticket":
-        trained = load_state(run / training.parent.path / WEIGHTS)
+        trained = Weights.from_tensors(load_state(run / training.parent.path / WEIGHTS))
         return prune_survivors(trained, load_mask(run, training.parent), plan.schedule, training.level)
     mask = load_mask(run, training.ticket)
     if training.branch == "reinitialised":

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import nn
+
+from lottery_tickets._core.weights import Weights
 
 
 class Subject(Protocol):
@@ -17,8 +19,8 @@ class Subject(Protocol):
         """Returns a model freshly initialised from a seed."""
         ...
 
-    def find_weights(self, model: nn.Module) -> Mapping[str, Tensor]:
-        """Returns the weights to prune, by name, of a model that `build` returned."""
+    def find_weights(self, model: nn.Module) -> Weights:
+        """Returns the weights to prune of a model that `build` returned."""
         ...
 
     def train(

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.checks import check_device
+from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets._core.training.plain_loop import evaluate_tensors, train_steps
-from lottery_tickets._core.weights import find_prunable_weights
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.workloads import ImageData, Recipe, Workload, load_workload
 
 OPTIMIZERS: Final[Mapping[str, Callable[..., torch.optim.Optimizer]]] = {
@@ -42,9 +43,9 @@ class WorkloadSubject:
         """Returns the workload's model, freshly initialised."""
         return self.workload.build_model(torch.Generator().manual_seed(seed)).to(self.device)
 
-    def find_weights(self, model: nn.Module) -> Mapping[str, Tensor]:
+    def find_weights(self, model: nn.Module) -> Weights:
         """Returns the weights of linear and convolution layers."""
-        return {name: weight.tensor for name, weight in find_prunable_weights(model).items()}
+        return find_prunable_weights(model)
 
     def train(
         self,

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.checks import check_known
 from lottery_tickets._core.files import read_tensors, write_tensors
+from lottery_tickets._core.names import unwrap
+from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.states import copy_state, load_clean_state
-from lottery_tickets._core.weights import Choices, unwrap
 from lottery_tickets.early_bird.check_times import CheckSteps
 from lottery_tickets.early_bird.convergence import ConvergenceRule, EarlyBirdCheckpoint
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher

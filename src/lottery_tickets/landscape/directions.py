@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from lottery_tickets._core.bits import unpack_bits
 from lottery_tickets._core.determinism import make_generator
 from lottery_tickets._core.measuring.stand_ins import ReplacedReads
+from lottery_tickets._core.names import clean_name, identify, unwrap
 from lottery_tickets._core.selection.zeroing import zero_pruned_
-from lottery_tickets._core.weights import PrunableWeight, clean_name, identify, unwrap
+from lottery_tickets._core.weights import Weight, Weights
 
 # Values drawn at once, in whole filters. It is part of what a direction is: with another size there are other values.
 BLOCK_SIZE: Final = 1 << 16
@@ -43,7 +44,7 @@ class MovedWeights:
     def __init__(
         self,
         model: nn.Module,
-        weights: Mapping[str, PrunableWeight],
+        weights: Weights,
         seeds: Sequence[int],
         bits: Mapping[str, Tensor] | None = None,
         *,
@@ -55,14 +56,14 @@ class MovedWeights:
             clean_name(name): parameter for name, parameter in unwrap(model).named_parameters(remove_duplicate=False)
         }
         self._bits = {identify(named[name]): packed for name, packed in (bits or {}).items()}
-        first_names = {identify(weight.tensor): name for name, weight in weights.items()}
+        first_names = {identify(tensor): name for name, tensor in weights.tensors.items()}
         self._replaced = {
             name: parameter
             for name, parameter in named.items()
             if identify(parameter) in first_names or identify(parameter) in self._bits
         }
         self._first_names = {name: first_names.get(identify(p), name) for name, p in self._replaced.items()}
-        self._keeps = sum(weight.tensor.nbytes for weight in weights.values()) <= kept_bytes
+        self._keeps = sum(tensor.nbytes for tensor in weights.tensors.values()) <= kept_bytes
         self._drawn: dict[tuple[str, int], list[Tensor]] = {}
         self._moved: dict[str, tuple[Tensor, int]] = {}
 
@@ -145,7 +146,7 @@ def _by_filter(tensor: Tensor, output_dims: tuple[int, ...]) -> Tensor:
     return tensor.movedim(output_dims, tuple(range(len(output_dims))))
 
 
-def _cut(weight: PrunableWeight) -> Iterator[tuple[int | slice, ...]]:
+def _cut(weight: Weight) -> Iterator[tuple[int | slice, ...]]:
     """Yields the places of blocks of whole filters, in the view by filter."""
     shape = _by_filter(weight.tensor, weight.output_dims).shape
     num_dims = len(weight.output_dims)

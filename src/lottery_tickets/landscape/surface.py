@@ -18,9 +18,11 @@ from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.files import write_json
 from lottery_tickets._core.measuring.interpolation import Line
 from lottery_tickets._core.measuring.performance import Measurement, Performance, PerformanceFigures, measuring
+from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.prunable_weights import Choices, find_filtered_weights
 from lottery_tickets._core.states import hash_state
-from lottery_tickets._core.weights import Choices, PrunableWeight, clean_name, find_filtered_weights, unwrap
+from lottery_tickets._core.weights import Weight, Weights
 from lottery_tickets.landscape.directions import MovedWeights
 from lottery_tickets.landscape.saved_points import Point, load_points
 from lottery_tickets.landscape.sharpness import Rise, find_rises
@@ -283,8 +285,8 @@ def _collect(facts: Mapping[str, Any], centre: PerformanceFigures, found: list[P
     }
 
 
-def _describe(weight: PrunableWeight) -> MovedParameter:
-    shape = weight.tensor.shape
+def _describe(weight: Weight) -> MovedParameter:
+    shape = weight.shape
     num_filters = torch.Size(shape[dim] for dim in weight.output_dims).numel()
     return {"name": weight.name, "shape": list(shape), "num_weights": shape.numel(), "num_filters": num_filters}
 
@@ -324,11 +326,11 @@ def _check_model_and_data(model: object, dataloader: object) -> None:
         raise TypeError(f"dataloader must give batches, got {type(dataloader).__name__}; pass a DataLoader or a list")
 
 
-def _check_weights(model: nn.Module, weights: Mapping[str, PrunableWeight]) -> None:
-    for weight in weights.values():
-        if type(weight.tensor.data) is not Tensor:
-            kind = type(weight.tensor.data).__name__
-            raise TypeError(f"{weight.name!r} must be a plain tensor, but is a {kind}; gather the model first")
+def _check_weights(model: nn.Module, weights: Weights) -> None:
+    for moved_name, moved in weights.tensors.items():
+        if type(moved.data) is not Tensor:
+            kind = type(moved.data).__name__
+            raise TypeError(f"{moved_name!r} must be a plain tensor, but is a {kind}; gather the model first")
     for name, tensor in unwrap(model).named_parameters():
         values = tensor.detach()
         if values.numel() and values.is_floating_point() and not all(map(torch.isfinite, values.aminmax())):

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.bits import count_bits
 from lottery_tickets._core.determinism import make_generator, seeded
+from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.scopes import select_in_scope
-from lottery_tickets._core.weights import Choices, find_prunable_weights
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask, as_mask
 
 
@@ -42,14 +43,12 @@ def create_random_mask(
     """
     if isinstance(model_or_mask, nn.Module):
         weights = find_prunable_weights(model_or_mask, include=include, exclude=exclude)
-        shapes = {name: weight.tensor.shape for name, weight in weights.items()}
-        output_dims = {name: weight.output_dims for name, weight in weights.items()}
+        shapes, output_dims = weights.shapes, weights.output_dims
     else:
-        shapes = dict(as_mask(model_or_mask).shapes)
-        output_dims = dict.fromkeys(shapes, (0,))
+        shapes, output_dims = dict(as_mask(model_or_mask).shapes), {}
     generator = make_generator(seed, "random mask")
-    scores = {name: _draw(shape, generator) for name, shape in shapes.items()}
-    bits = select_in_scope(scores, sparsity, scope=scope, output_dims=output_dims)
+    scores = Weights.from_tensors({name: _draw(shape, generator) for name, shape in shapes.items()}, output_dims)
+    bits = select_in_scope(scores, sparsity, scope=scope)
     return Mask(bits, shapes, {"method": "random", "sparsity": sparsity, "scope": scope, "seed": seed})
 
 
@@ -67,10 +66,10 @@ def shuffle_mask(mask: Mapping[str, Tensor], seed: int) -> Mask:
     """
     original = as_mask(mask)
     generator = make_generator(seed, "shuffled mask")
-    bits = {
-        name: select_largest([_draw(shape, generator)], count_bits(original.bits[name]))[0]
-        for name, shape in original.shapes.items()
-    }
+    bits: dict[str, Tensor] = {}
+    for name, shape in original.shapes.items():
+        scores = Weights.from_tensors({name: _draw(shape, generator)})
+        bits |= select_largest(scores, count_bits(original.bits[name]))
     return Mask(bits, original.shapes, {"method": "shuffled", "seed": seed, "of": original.provenance})
 
 

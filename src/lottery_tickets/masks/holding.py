@@ -17,13 +17,17 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from lottery_tickets._core.bits import unpack_bits
 from lottery_tickets._core.measuring.stand_ins import ReplacedReads
+from lottery_tickets._core.names import clean_name, unwrap
+from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.selection.zeroing import zero_pruned_
-from lottery_tickets._core.weights import Choices, clean_name, find_prunable_weights, unwrap
+from lottery_tickets._core.weights import Weight
 from lottery_tickets.masks.mask import Mask, as_mask
 
 # Where weight, gradient and state are zero, these leave all three at zero: they work weight by weight, and their update
 # of zeros is zero. (Not so Adamax and Rprop, whose states have a least value, nor Muon, which mixes weights.)
 STAY_AT_ZERO: Final = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+
+WEIGHTS_PER_BLOCK: Final = 1 << 24
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +72,13 @@ def compute_sparsity(
     """
     if not isinstance(model_or_mask, nn.Module):
         return as_mask(model_or_mask).sparsity
-    chosen = find_prunable_weights(model_or_mask, include=include, exclude=exclude)
-    weights = [weight.tensor for weight in chosen.values()]
-    total = sum(weight.numel() for weight in weights)
-    return sum(weight.numel() - int(weight.detach().count_nonzero()) for weight in weights) / total if total else 0.0
+    weights = find_prunable_weights(model_or_mask, include=include, exclude=exclude)
+    num_zeros = sum(_count_zeros(weight) for weight in weights.values())
+    return num_zeros / weights.num_weights if weights.num_weights else 0.0
+
+
+def _count_zeros(weight: Weight) -> int:
+    return weight.size - sum(int(weight.read(*block).count_nonzero()) for block in weight.cut(WEIGHTS_PER_BLOCK))
 
 
 @contextlib.contextmanager

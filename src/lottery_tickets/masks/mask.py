@@ -66,6 +66,13 @@ class Mask(Mapping[str, Tensor]):
         bits = {name: pack_bits(_checked_binary(name, tensor)) for name, tensor in tensors.items()}
         return cls(bits, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, provenance)
 
+    @classmethod
+    def keeping_all(cls, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+        """Returns the mask that prunes nothing of parameters of these shapes."""
+        sizes = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
+        none = {name: torch.zeros(num_bytes(size), dtype=torch.uint8) for name, size in sizes.items()}
+        return cls({name: _invert(bits, sizes[name]) for name, bits in none.items()}, shapes)
+
     @property
     def bits(self) -> Mapping[str, Tensor]:
         """The packed bits by name: 1-D uint8 CPU tensors of ceil(n / 8) bytes. Not to be written to."""
@@ -119,6 +126,11 @@ class Mask(Mapping[str, Tensor]):
         """Returns the fraction removed from each parameter, by name."""
         sizes = {name: shape.numel() for name, shape in self._shapes.items()}
         return {name: 1 - count_bits(bits) / sizes[name] if sizes[name] else 0.0 for name, bits in self._bits.items()}
+
+    @property
+    def collapsed_layers(self) -> list[str]:
+        """The names of the parameters that have weights but keep none, so that nothing passes them."""
+        return [name for name, bits in self._bits.items() if self._shapes[name].numel() and not count_bits(bits)]
 
     def is_subset(self, other: Mapping[str, Tensor]) -> bool:
         """Returns whether every weight kept here is kept in `other` too."""

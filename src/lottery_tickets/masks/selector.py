@@ -10,28 +10,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lottery_tickets._core.selection.scopes import check_sparsity, find_collapsed, select_in_scope
+from lottery_tickets._core.selection.scopes import check_sparsity, select_in_scope
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask, as_mask
 
 logger = logging.getLogger(__name__)
 
 
 def select_mask(
-    scores: Mapping[str, Tensor],
+    scores: Weights,
     sparsity: float | None,
     *,
     scope: str,
-    output_dims: Mapping[str, tuple[int, ...]],
     within: Mapping[str, Tensor] | None,
     provenance: Mapping[str, Any],
 ) -> Mask:
     """Returns the mask that keeps the scores of largest magnitude, with how it was made.
 
     Args:
-        scores: By parameter name, in the parameters' shapes; any float dtype.
+        scores: Of each weight; any float dtype.
         sparsity: The share removed, from 0 to 1; None only for N:M.
         scope: What is compared with what, see `create_magnitude_mask`.
-        output_dims: For each name the dimensions that number the outputs.
         within: An earlier mask; the result is a subset of it.
         provenance: What to write into the mask beside sparsity, scope and versions.
 
@@ -47,11 +46,9 @@ def select_mask(
         scores,
         share,
         scope=scope,
-        output_dims=output_dims,
         within=None if within is None else _bits_for(scores, as_mask(within)),
     )
-    shapes = {name: score.shape for name, score in scores.items()}
-    return describe_mask(bits, shapes, {**provenance, "sparsity": share, "scope": scope})
+    return describe_mask(bits, scores.shapes, {**provenance, "sparsity": share, "scope": scope})
 
 
 def describe_mask(
@@ -63,7 +60,7 @@ def describe_mask(
         UserWarning: When a layer loses all its weights.
     """
     mask = Mask(bits, shapes, {**provenance, **_versions()})
-    _warn_of_collapse(find_collapsed(bits, shapes), mask.sparsity)
+    _warn_of_collapse(mask)
     logger.info(
         "%s mask, scope %s: %d of %d weights removed, in %d parameters: %s",
         provenance.get("method", "score"),
@@ -108,7 +105,7 @@ def _order_of(name: str, score: Tensor) -> Tensor:
     return torch.where(patterns >= 0, patterns + 2**31, -1 - (patterns & (2**31 - 1)) + 2**31).double()
 
 
-def _bits_for(scores: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
+def _bits_for(scores: Weights, mask: Mask) -> dict[str, Tensor]:
     """Returns the packed bits of a mask for these weights, which it must cover."""
     for name, score in scores.items():
         if name not in mask.shapes:
@@ -125,9 +122,9 @@ def _bits_for(scores: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
     return {name: mask.bits[name] for name in scores}
 
 
-def _warn_of_collapse(collapsed: list[str], sparsity: float) -> None:
-    if collapsed and sparsity < 1:
-        names = ", ".join(collapsed)
+def _warn_of_collapse(mask: Mask) -> None:
+    if mask.num_kept and mask.collapsed_layers:
+        names = ", ".join(mask.collapsed_layers)
         message = (
             f"layer collapse: nothing is kept of {names}; ask for less sparsity, or scope 'layer', 'erk' or 'lamp'"
         )

@@ -1,7 +1,7 @@
 """Movement: where training takes each weight, away from zero or towards it, watched while anyone trains."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, final
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from lottery_tickets._core.weights import Choices, PrunableWeight, find_prunable_weights
+from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.importance import Importance, ImportanceReport
 
 
@@ -29,12 +30,12 @@ class MovementReport(ImportanceReport, total=False):
 class MovementRecorder:
     """Sums over optimizer steps of -gradient * weight; made by `record_movement`."""
 
-    def __init__(self, weights: Mapping[str, PrunableWeight]) -> None:
-        self._weights = dict(weights)
-        self._names = {id(weight.tensor): name for name, weight in weights.items()}
+    def __init__(self, weights: Weights) -> None:
+        self._output_dims = weights.output_dims
+        self._names = {id(tensor): name for name, tensor in weights.tensors.items()}
         self._totals = {
-            name: torch.zeros_like(weight.tensor, dtype=torch.float32, requires_grad=False)
-            for name, weight in weights.items()
+            name: torch.zeros_like(tensor, dtype=torch.float32, requires_grad=False)
+            for name, tensor in weights.tensors.items()
         }
         self._moved: set[str] = set()
         self._num_steps = 0
@@ -62,8 +63,8 @@ class MovementRecorder:
             "num_steps": self._num_steps,
             "num_still_weights": sum(t.numel() for name, t in self._totals.items() if name not in self._moved),
         }
-        dims = {name: weight.output_dims for name, weight in self._weights.items()}
-        return Importance({name: total.clone() for name, total in self._totals.items()}, report, output_dims=dims)
+        scores = {name: total.clone() for name, total in self._totals.items()}
+        return Importance(scores, report, output_dims=self._output_dims)
 
     def before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]

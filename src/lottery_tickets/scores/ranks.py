@@ -1,18 +1,18 @@
 """Ranks of scores on a common scale, 0 for the least and 1 for the largest, without sorting all of them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from lottery_tickets._core.weights import Weights
+
 LOW_BITS: Final = 15  # of a non-negative float32's 31; the 16 above number the buckets
 CHUNK: Final = 2**22
 
 
-def compute_ranks(
-    scores: Mapping[str, Tensor], scope: str, output_dims: Mapping[str, tuple[int, ...]]
-) -> dict[str, Tensor]:
+def compute_ranks(scores: Weights, scope: str) -> dict[str, Tensor]:
     """Returns the share of the group's scores that lie below each, in [0, 1], float32, in the shapes of the scores.
 
     Ranks are exact, with the mean rank for ties, in a row and in groups of up to 4 million scores. In larger groups a
@@ -22,17 +22,16 @@ def compute_ranks(
     Args:
         scores: Non-negative float32.
         scope: "global", "layer" or "row".
-        output_dims: For each name the dimensions that number the outputs.
 
     Raises:
         ValueError: When the scope is another.
     """
     if scope == "global":
-        return dict(zip(scores, _rank_together(list(scores.values())), strict=True))
+        return dict(zip(scores, _rank_together(list(scores.tensors.values())), strict=True))
     if scope == "layer":
-        return {name: _rank_together([score])[0] for name, score in scores.items()}
+        return {name: _rank_together([score])[0] for name, score in scores.tensors.items()}
     if scope == "row":
-        return {name: _rank_rows(score, output_dims.get(name, (0,))) for name, score in scores.items()}
+        return {name: _rank_rows(score.tensor, score.output_dims) for name, score in scores.items()}
     raise ValueError(f"scope must be 'global', 'layer' or 'row' for ranks, got {scope!r}")
 
 

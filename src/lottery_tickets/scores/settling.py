@@ -1,6 +1,6 @@
 """Has a ranking settled? The mask of n samples beside that of 2n."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits
 from lottery_tickets._core.selection.scopes import select_in_scope
+from lottery_tickets._core.weights import Weights
 
 FIRST_STOP: Final = 64
 
@@ -24,15 +25,13 @@ class Settling:
         compute_scores: Returns the scores so far.
         sparsity: At which the ranking matters.
         scope: What is compared with what.
-        output_dims: As for the selector.
         tolerance: The share of the kept weights that may still change.
         history: (samples, share changed) at each look but the first.
     """
 
-    compute_scores: Callable[[], tuple[int, Mapping[str, Tensor]]]
+    compute_scores: Callable[[], tuple[int, Weights]]
     sparsity: float
     scope: str
-    output_dims: Mapping[str, tuple[int, ...]]
     tolerance: float
     history: list[tuple[int, float]] = field(default_factory=list)
     _bits: dict[str, Tensor] | None = None
@@ -40,7 +39,7 @@ class Settling:
     def is_settled(self) -> bool:
         """Looks at the scores and returns whether the last doubling changed no more than the tolerance."""
         num_samples, scores = self.compute_scores()
-        bits = select_in_scope(scores, self.sparsity, scope=self.scope, output_dims=self.output_dims)
+        bits = select_in_scope(scores, self.sparsity, scope=self.scope)
         before, self._bits = self._bits, bits
         if before is None:
             return False

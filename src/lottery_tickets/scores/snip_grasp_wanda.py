@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Unpack
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +13,14 @@ from lottery_tickets._core.checks import check_count
 from lottery_tickets._core.determinism import derive_seed, seeded
 from lottery_tickets._core.gradients.curvature import Curvature
 from lottery_tickets._core.gradients.inputs import InputSquares
+from lottery_tickets._core.gradients.options import Offload, ScoringOptions
 from lottery_tickets._core.gradients.tracking import NotSeparableError
 from lottery_tickets._core.gradients.values import GRADIENT
 from lottery_tickets._core.measuring.running import evaluating, run_with
 from lottery_tickets._core.objective import LossFunction
-from lottery_tickets._core.weights import Choices, PrunableWeight, find_prunable_weights
-from lottery_tickets.scores.gradient_scores import (
-    MODE,
-    SAMPLE,
-    Formula,
-    NumSamples,
-    Offload,
-    ScoringArguments,
-    make_options,
-    score_gradients,
-)
+from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
+from lottery_tickets._core.weights import Weights
+from lottery_tickets.scores.gradient_scores import MODE, SAMPLE, Formula, NumSamples, check_model, score_gradients
 from lottery_tickets.scores.importance import Importance, ImportanceReport
 
 CONNECTION_SENSITIVITY: Final = Formula(
@@ -50,16 +43,19 @@ class CalibrationReport(ImportanceReport, total=False):
     num_idle_weights: int
 
 
-def compute_snip_importance(  # noqa: PLR0917 - as compute_fisher_importance
+def compute_snip_importance(
     model: nn.Module,
     dataloader: Iterable[Any],
     num_samples: NumSamples = 1000,
-    chunk_size: int | None = None,
-    use_mixed_precision: bool = True,  # noqa: FBT001, FBT002 - as compute_fisher_importance
-    gradient_clip: float | None = None,
-    **options: Unpack[ScoringArguments],
+    *,
+    options: ScoringOptions | None = None,
+    loss_fn: LossFunction | None = None,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+    seed: int = 42,
+    progress: bool = False,
 ) -> Importance:
-    """Returns SNIP's connection sensitivity: |w * mean gradient| of each weight over their sum, which is 1.
+    """Returns SNIP's sensitivity |w * g| over the sum of all |w * g|, with g the mean gradient over samples.
 
     It is the size of the derivative of the loss by a factor c before the weight, at c = 1. Unlike Taylor importance,
     which averages magnitudes over samples, samples that pull in opposite directions cancel. The paper scores a network
@@ -69,15 +65,14 @@ def compute_snip_importance(  # noqa: PLR0917 - as compute_fisher_importance
         model: Any model; it is run in evaluation mode and comes back bit for bit as it was.
         dataloader: Batches: dicts, pairs (inputs, class indices), or anything with `loss_fn`. The first dimension of
             their tensors numbers the samples.
-        num_samples: How many samples to use, at most; "auto" doubles them from 64 on until the ranking has settled.
-        chunk_size: The most per-sample gradients in memory at once, counted in elements; None for what suits the device
-            (never less than one sample of the largest layer). Bounds memory, changes nothing.
-        use_mixed_precision: Whether float32 models on a GPU that computes in bfloat16 run under autocast; sums are
-            float32 all the same. Without such a GPU nothing changes.
-        gradient_clip: The largest norm of a sample's gradient over the chosen weights; longer ones are scaled down
-            before anything else, and counted. Costs a second backward pass.
-        options: What all gradient scores take, see `ScoringArguments`: loss_fn, include, exclude, offload,
-            standard_errors, target_sparsity, scope, tolerance, nonfinite_limit, seed, progress.
+        num_samples: How many samples to use, at most; "auto" doubles them from 64 on until the ranking has settled at
+            the options' `target_sparsity`.
+        options: How to compute.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        include: Replaces the default choice of weights: names, glob patterns or module types.
+        exclude: Removes from the choice.
+        seed: Of a loader that shuffles.
+        progress: Whether to show a bar.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape, with `report` and, if asked for, `standard_errors`.
@@ -91,20 +86,24 @@ def compute_snip_importance(  # noqa: PLR0917 - as compute_fisher_importance
         Lee et al., arXiv:1810.02340.
 
     Example:
-        >>> data = [(torch.ones(4, 3), torch.tensor([0, 1, 0, 0]))]
-        >>> scores = compute_snip_importance(nn.Linear(3, 2), data)
-        >>> round(float(scores["weight"].sum()), 6)
-        1.0
+        >>> model = nn.Linear(2, 2, bias=False)
+        >>> _ = nn.init.ones_(model.weight)
+        >>> data = [(torch.tensor([[1.0, 3.0]]), torch.tensor([0]))]  # equal logits: g is -x / 2 and x / 2
+        >>> compute_snip_importance(model, data)["weight"].tolist()
+        [[0.125, 0.375], [0.125, 0.375]]
     """
-    _check_model(model)
-    settings = make_options(
-        num_samples=num_samples,
-        chunk_size=chunk_size,
-        use_mixed_precision=use_mixed_precision,
-        gradient_clip=gradient_clip,
-        **options,
+    [importance] = score_gradients(
+        model,
+        dataloader,
+        [CONNECTION_SENSITIVITY],
+        num_samples,
+        options or ScoringOptions(),
+        loss_fn=loss_fn,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        progress=progress,
     )
-    [importance] = score_gradients(model, dataloader, [CONNECTION_SENSITIVITY], settings)
     total = sum(float(score.sum(dtype=torch.float64)) for score in importance.values())
     if not total:
         raise ValueError("a score must not be zero for SNIP to rank, but all are: the gradients or the weights vanish")
@@ -173,9 +172,9 @@ def compute_grasp_importance(
     limit = check_count("num_samples", num_samples)
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be a positive number, got {temperature!r}")
-    _check_model(model)
+    check_model(model)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    curvature = Curvature(model, {name: w.tensor.detach() for name, w in weights.items()}, loss_fn, float(temperature))
+    curvature = Curvature(model, weights.tensors, loss_fn, float(temperature))
     with seeded(derive_seed(seed, "loader")), evaluating(model):
         batches = list(cut_batches(dataloader, limit))
         if not batches:
@@ -256,10 +255,10 @@ def compute_wanda_importance(
     limit = check_count("num_samples", num_samples)
     if offload not in {None, "cpu"}:
         raise ValueError(f"offload must be None or 'cpu', got {offload!r}")
-    _check_model(model)
+    check_model(model)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    inputs = InputSquares({name: weight.tensor for name, weight in weights.items()})
-    device = next(iter(weights.values())).tensor.device
+    inputs = InputSquares(weights.tensors)
+    device = next(iter(weights.values())).device
     seen = num_batches = 0
     bar = tqdm(total=limit, unit="sample", disable=not progress)
     with seeded(derive_seed(seed, "loader")), evaluating(model), bar:
@@ -315,21 +314,14 @@ def _watch_inputs(model: nn.Module, inputs: InputSquares, batch: object, loss_fn
         ) from error
 
 
-def _check_model(model: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"the model must be a torch.nn.Module, which can be run on data, got {type(model).__name__}")
-
-
-def _make_importance(
-    scores: Mapping[str, Tensor], weights: Mapping[str, PrunableWeight], report: CalibrationReport
-) -> Importance:
+def _make_importance(scores: Mapping[str, Tensor], weights: Weights, report: CalibrationReport) -> Importance:
     for name, score in scores.items():
         if not bool(score.isfinite().all()):
             raise ValueError(f"scores must be finite, but those of {name!r} are not; look for NaN in the data")
     return Importance(
         {name: score.float() for name, score in scores.items()},
         report,
-        output_dims={name: weight.output_dims for name, weight in weights.items()},
+        output_dims=weights.output_dims,
     )
 
 

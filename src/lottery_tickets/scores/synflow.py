@@ -13,8 +13,10 @@ from lottery_tickets._core.bits import unpack_bits
 from lottery_tickets._core.checks import check_count
 from lottery_tickets._core.determinism import derive_seed, seeded
 from lottery_tickets._core.measuring.running import differentiate, evaluating, run_with
+from lottery_tickets._core.names import clean_name, unwrap
+from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.selection.scopes import check_sparsity, select_in_scope
-from lottery_tickets._core.weights import Choices, PrunableWeight, clean_name, find_prunable_weights, unwrap
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.gradient_scores import MODE
 from lottery_tickets.scores.importance import Importance, ImportanceReport
 
@@ -89,7 +91,7 @@ def compute_synflow_importance(
         raise TypeError(f"the model must be a torch.nn.Module, through which ones can flow, got {type(model).__name__}")
     weights = find_prunable_weights(model, include=include, exclude=exclude)
     with seeded(derive_seed(0, "synflow")), evaluating(model):
-        ones = _make_ones(sample_or_input_shape, next(iter(weights.values())).tensor.device)
+        ones = _make_ones(sample_or_input_shape, next(iter(weights.values())).device)
         scores, bits = _prune_in_rounds(model, weights, ones, sparsity, num_rounds, progress=progress)
     report: SynflowReport = {
         "score": "synaptic flow",
@@ -102,13 +104,13 @@ def compute_synflow_importance(
     return Importance(
         _rank_survivors(scores, bits),
         report,
-        output_dims={name: weight.output_dims for name, weight in weights.items()},
+        output_dims=weights.output_dims,
     )
 
 
 def _prune_in_rounds(
     model: nn.Module,
-    weights: Mapping[str, PrunableWeight],
+    weights: Weights,
     ones: Tensor,
     sparsity: float,
     num_rounds: int,
@@ -130,7 +132,7 @@ def _prune_in_rounds(
                 f"something must flow through the network to be ranked, but in round {i} nothing does; "
                 "use more rounds or less sparsity, and look for layers whose weights are all zero"
             )
-        bits = select_in_scope(scores, share, scope="global", within=bits)
+        bits = select_in_scope(weights.with_values(scores), share, scope="global", within=bits)
     return scores, bits or {}
 
 

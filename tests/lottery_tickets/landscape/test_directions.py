@@ -11,7 +11,7 @@ from benchmarks.speed.training_memory import StorageTracker
 from torch import Tensor, nn
 
 from lottery_tickets import Mask, create_magnitude_mask
-from lottery_tickets._core.weights import find_filtered_weights
+from lottery_tickets._core.prunable_weights import find_filtered_weights
 from lottery_tickets.landscape.directions import MovedWeights
 from tests.scored_models import make_convolutions, make_language_model, make_mlp
 

@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lottery_tickets import compute_loss_landscape, create_magnitude_mask, load_results, save_results
 from lottery_tickets._core.determinism import derive_seed
-from lottery_tickets._core.weights import find_filtered_weights
+from lottery_tickets._core.prunable_weights import find_filtered_weights
 from lottery_tickets.landscape import surface
 from lottery_tickets.landscape.directions import MovedWeights
 from lottery_tickets.landscape.sharpness import find_rises

@@ -16,7 +16,7 @@ from lottery_tickets._core.gradients.tracking import NotSeparableError, Tracker
 from lottery_tickets._core.gradients.uses import DirectUse, Use
 from lottery_tickets._core.measuring.running import run_with
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.weights import PrunableWeight
+from lottery_tickets._core.weights import Weights
 
 Receive = Callable[[Place, Sequence[Use]], None]
 
@@ -45,11 +45,11 @@ class Passes:
     A handle shares the memory of its parameter, but neither its gradient nor its hooks; so `.grad` stays as it is.
     """
 
-    def __init__(self, model: nn.Module, weights: Mapping[str, PrunableWeight], objective: Objective) -> None:
+    def __init__(self, model: nn.Module, weights: Weights, objective: Objective) -> None:
         self.objective = objective
         self.model = model
-        self.weights = {name: _lay_out(weight.tensor.detach()) for name, weight in weights.items()}
-        self.output_dims = {name: weight.output_dims for name, weight in weights.items()}
+        self.weights = {name: _lay_out(tensor.detach()) for name, tensor in weights.tensors.items()}
+        self.output_dims = weights.output_dims
         self.device = next(iter(self.weights.values())).device
 
     def run_whole(self, batch: object, num_samples: int) -> "WholeBatch":

@@ -7,8 +7,7 @@ dimension, is found on the model and the data at hand.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Final, final
 
@@ -25,6 +24,7 @@ from lottery_tickets._core.batches.samples import (
 )
 from lottery_tickets._core.determinism import derive_seed, make_generator, seeded
 from lottery_tickets._core.gradients.losses import Labels
+from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.passes import Objective, Passes, SingleSample, WholeBatch
 from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.sums import ValueSums, add_uses, compute_square_norms
@@ -33,7 +33,7 @@ from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.gradients.values import Value
 from lottery_tickets._core.measuring.running import evaluating
 from lottery_tickets._core.objective import LossFunction
-from lottery_tickets._core.weights import PrunableWeight
+from lottery_tickets._core.weights import Weights
 
 logger = logging.getLogger(__name__)
 
@@ -45,52 +45,44 @@ MOST_PAIRS_TRIED: Final = 4
 ENOUGH_TO_GIVE_UP: Final = 100  # samples, before a long run ends for too many that are not finite
 
 
-@dataclass(frozen=True)
-class StreamSettings:
-    """How gradients are computed and kept; nothing here but `labels`, `autocast` and `gradient_clip` changes a result.
-
-    Attributes:
-        loss_fn: The caller's loss.
-        labels: "empirical", "sampled" or "exact".
-        gradient_clip: The largest norm of a sample's gradient over the chosen weights; None for no limit.
-        block_elements: The most per-sample gradients in memory at once.
-        offload: Whether sums are kept on the CPU.
-        autocast: The dtype of mixed precision.
-        squares: Whether squares are summed, for standard errors.
-        nonfinite_limit: The largest share of samples that may have no finite gradient.
-        seed: Of labels that are drawn, and of a loader that shuffles.
-        progress: Whether to show a bar.
-    """
-
-    loss_fn: LossFunction | None = None
-    labels: Labels = "empirical"
-    gradient_clip: float | None = None
-    block_elements: int | None = None
-    offload: bool = False
-    autocast: torch.dtype | None = None
-    squares: bool = False
-    nonfinite_limit: float = 0.01
-    seed: int = 42
-    progress: bool = False
-
-
 @final
 class GradientStream:
     """Sums of values of per-sample gradients over a data set.
 
+    Args:
+        model: Run in evaluation mode.
+        weights: Whose gradients count.
+        values: What is summed.
+        options: How.
+        labels: "empirical", "sampled" or "exact".
+        loss_fn: The caller's loss.
+        seed: Of labels that are drawn, and of a loader that shuffles.
+        progress: Whether to show a bar.
+
     Attributes:
         num_samples: Seen so far.
         reason: Why samples are run one at a time; None when whole batches are.
+        autocast: The dtype of mixed precision; None without.
     """
 
     def __init__(
-        self, model: nn.Module, weights: Mapping[str, PrunableWeight], values: Sequence[Value], settings: StreamSettings
+        self,
+        model: nn.Module,
+        weights: Weights,
+        values: Sequence[Value],
+        options: ScoringOptions,
+        *,
+        labels: Labels = "empirical",
+        loss_fn: LossFunction | None = None,
+        seed: int = 42,
+        progress: bool = False,
     ) -> None:
-        self.settings, self.model = settings, model
-        generator = make_generator(settings.seed, "labels")
-        self.passes = Passes(model, weights, Objective(settings.loss_fn, settings.labels, generator, settings.autocast))
+        self.options, self.model, self.seed, self.progress = options, model, seed, progress
+        self.autocast = find_autocast(weights) if options.use_mixed_precision else None
+        objective = Objective(loss_fn, labels, make_generator(seed, "labels"), self.autocast)
+        self.passes = Passes(model, weights, objective)
         self.sums = {value.name: self._make_sums(value) for value in values}
-        self.squares = {value.name: self._make_sums(value.squared()) for value in values if settings.squares}
+        self.squares = {value.name: self._make_sums(value.squared()) for value in values if options.standard_errors}
         self.num_samples = self.num_batches = self.num_clipped = self.num_bad = 0
         self.dropped: Counter[Place] = Counter()
         self.reason: str | None = None
@@ -109,8 +101,8 @@ class GradientStream:
             ValueError: When there is no sample, too many are not finite, or a sum overflows.
         """
         total = None if stops else limit  # with stops, where it ends is not known before
-        bar = tqdm(total=total, unit="sample", disable=not self.settings.progress)
-        with seeded(derive_seed(self.settings.seed, "loader")), evaluating(self.model), bar:
+        bar = tqdm(total=total, unit="sample", disable=not self.progress)
+        with seeded(derive_seed(self.seed, "loader")), evaluating(self.model), bar:
             for batch, size in cut_batches(dataloader, limit, stops):
                 self._add_batch(move_batch(batch, self.passes.device), size)
                 bar.update(size)
@@ -166,9 +158,9 @@ class GradientStream:
         return (size > 1) in self._verified
 
     def _check_share_of_bad(self) -> None:
-        if self.num_bad > self.settings.nonfinite_limit * self.num_samples:
+        if self.num_bad > self.options.nonfinite_limit * self.num_samples:
             raise ValueError(
-                f"at most {self.settings.nonfinite_limit:.2%} of the samples may have gradients that are not finite, "
+                f"at most {self.options.nonfinite_limit:.2%} of the samples may have gradients that are not finite, "
                 f"but {self.num_bad} of {self.num_samples} have; look for NaN in the data, or raise nonfinite_limit="
             )
 
@@ -200,10 +192,10 @@ class GradientStream:
 
     def _find_scale(self, ready: WholeBatch | SingleSample) -> Tensor | None:
         """Returns the factors that clip each sample's gradient, after a backward pass that only takes norms."""
-        limit = self.settings.gradient_clip
+        limit = self.options.gradient_clip
         if limit is None:
             return None
-        squares = _find_square_norms(ready, self.settings.block_elements, keep_graph=True)
+        squares = _find_square_norms(ready, self.options.chunk_size, keep_graph=True)
         norms = torch.stack(list(squares.values())).sum(0).sqrt()
         clipped = norms > limit
         self.num_clipped += int(clipped.sum())
@@ -211,7 +203,7 @@ class GradientStream:
 
     def _receive(self, place: Place, uses: Sequence[Use]) -> None:
         sums = [*self.sums.values(), *self.squares.values()]
-        add_uses(sums, place, uses, self.passes.weights[place.name], self.settings.block_elements)
+        add_uses(sums, place, uses, self.passes.weights[place.name], self.options.chunk_size)
 
     def _verify(self, batch: object, chosen: tuple[int, ...]) -> bool | None:
         """Compares the norms of one or two samples from a batch of them with those of each alone.
@@ -226,7 +218,7 @@ class GradientStream:
         generator.set_state(state)
         for i in chosen:
             ready = self.passes.run_single(pick_samples(batch, i))
-            alone.append(_find_square_norms(ready, self.settings.block_elements))
+            alone.append(_find_square_norms(ready, self.options.chunk_size))
         generator.set_state(state)
         if together is None:
             return None
@@ -255,19 +247,19 @@ class GradientStream:
         except NotSeparableError as error:
             self._fall_back(str(error))
             return None
-        return _find_square_norms(ready, self.settings.block_elements)
+        return _find_square_norms(ready, self.options.chunk_size)
 
     @property
     def _tolerance(self) -> float:
         is_low = any(torch.finfo(weight.dtype).bits < 32 for weight in self.passes.weights.values())  # noqa: PLR2004 - bits
-        return LOW_PRECISION_TOLERANCE if is_low or self.settings.autocast is not None else TOLERANCE
+        return LOW_PRECISION_TOLERANCE if is_low or self.autocast is not None else TOLERANCE
 
     def _fall_back(self, reason: str) -> None:
         self.reason = reason
         logger.warning("running one sample at a time, which is slower: %s", reason)
 
     def _make_sums(self, value: Value) -> ValueSums:
-        device = torch.device("cpu") if self.settings.offload else None
+        device = torch.device("cpu") if self.options.offload else None
         totals = {
             name: torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32), device=device)
             for name, weight in self.passes.weights.items()
@@ -305,3 +297,9 @@ def _find_square_norms(
 
     ready.run_backward(receive, keep_graph=keep_graph)
     return norms
+
+
+def find_autocast(weights: Weights) -> torch.dtype | None:
+    """Returns bfloat16 where float32 weights lie on a GPU that computes in it, else None."""
+    on_gpu = all(weight.device.type == "cuda" and weight.dtype == torch.float32 for weight in weights.values())
+    return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else None

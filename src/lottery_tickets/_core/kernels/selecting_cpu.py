@@ -1,4 +1,4 @@
-"""The numba loops of selection for large CPU tensors: the same bits as `reference`, ten times as fast.
+"""The numba loops of selection for large CPU tensors: the same bits as `selecting_reference`, ten times as fast.
 
 Each loop reads 1,024 weights into a buffer in the first-level cache, as non-negative integers that sort like magnitudes
 (-1 where a weight is not eligible), so that all further loops have one shape that LLVM turns into vector instructions.
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lottery_tickets._core.selection.thresholds import Bracket, Counters
+from lottery_tickets._core.thresholds import Bracket, Counters
 
 BLOCK = 1024
 NUM_BINS = 1 << 18  # of 4 bytes: the counters of one thread fit the second-level cache
@@ -21,7 +21,7 @@ ALL = np.empty(0, np.uint8)
 
 
 def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters) -> tuple[int, int]:
-    """Counts magnitudes by bit pattern; see `reference.count_patterns`."""
+    """Counts magnitudes by bit pattern; see `selecting_reference.count_patterns`."""
     array = words.numpy()
     as_pattern = array.dtype.type
     bounds = as_pattern(bracket.lo), as_pattern(bracket.hi)
@@ -30,13 +30,13 @@ def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins:
 
 
 def pack_above(words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:
-    """Packs which magnitudes are above the threshold; see `reference.pack_above`."""
+    """Packs which magnitudes are above the threshold; see `selecting_reference.pack_above`."""
     array = words.numpy()
     return int(_pack(array, _eligible(within), array.dtype.type(threshold), bits.numpy()))
 
 
 def keep_first_equal(words: Tensor, within: Tensor | None, threshold: int, quota: int, bits: Tensor) -> None:
-    """Sets the bits of the first magnitudes equal to the threshold; see `reference.keep_first_equal`."""
+    """Sets the bits of the first magnitudes equal to the threshold; see `selecting_reference.keep_first_equal`."""
     array = words.numpy()
     _keep_equal(array, _eligible(within), array.dtype.type(threshold), quota, bits.numpy())
 

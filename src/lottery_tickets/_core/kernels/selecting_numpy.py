@@ -1,17 +1,17 @@
-"""The loops of selection in numpy, for small CPU tensors: the same bits as `reference`, but no threads are woken."""
+"""The loops of selection in numpy, for small CPU tensors: the bits of `selecting_reference`, and no threads woken."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lottery_tickets._core.selection.thresholds import Bracket, Counters
+from lottery_tickets._core.thresholds import Bracket, Counters
 
 NUM_BINS = 1 << 16
 
 
 def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters) -> tuple[int, int]:
-    """Counts magnitudes by bit pattern; see `reference.count_patterns`."""
+    """Counts magnitudes by bit pattern; see `selecting_reference.count_patterns`."""
     patterns = _patterns(words)
     largest = int(patterns.max())
     if within is not None:
@@ -23,7 +23,7 @@ def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins:
 
 
 def pack_above(words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:
-    """Packs which magnitudes are above the threshold; see `reference.pack_above`."""
+    """Packs which magnitudes are above the threshold; see `selecting_reference.pack_above`."""
     patterns = _patterns(words)
     above, equal = patterns > threshold, patterns == threshold
     if within is not None:
@@ -33,7 +33,7 @@ def pack_above(words: Tensor, within: Tensor | None, threshold: int, bits: Tenso
 
 
 def keep_first_equal(words: Tensor, within: Tensor | None, threshold: int, quota: int, bits: Tensor) -> None:
-    """Sets the bits of the first magnitudes equal to the threshold; see `reference.keep_first_equal`."""
+    """Sets the bits of the first magnitudes equal to the threshold; see `selecting_reference.keep_first_equal`."""
     patterns = _patterns(words)
     equal = patterns == threshold
     if within is not None:

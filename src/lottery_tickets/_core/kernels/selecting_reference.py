@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.bits import unpack_bits
-from lottery_tickets._core.selection.thresholds import Bracket, Counters
+from lottery_tickets._core.thresholds import Bracket, Counters
 
 NUM_BINS = 1 << 16
 

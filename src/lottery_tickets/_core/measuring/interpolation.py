@@ -12,8 +12,8 @@ from tqdm import tqdm
 from lottery_tickets._core.batches.resuming import move_batch
 from lottery_tickets._core.measuring.performance import Measurement, Performance, measuring
 from lottery_tickets._core.measuring.running import run_with
+from lottery_tickets._core.names import clean_name, identify, unwrap
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets._core.weights import clean_name, identify, unwrap
 
 State = Mapping[str, Tensor]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint
 
-from lottery_tickets._core.weights import clean_name, identify, unwrap
+from lottery_tickets._core.names import clean_name, identify, unwrap
 
 
 def run_with(model: nn.Module, tensors: Mapping[str, Tensor], function: Callable[[nn.Module], Any]) -> Any:  # noqa: ANN401 - whatever the function returns

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits, unpack_bits
 from lottery_tickets._core.selection.largest import select_largest
+from lottery_tickets._core.weights import Weight, Weights
 
 
 def allocate_erk(shapes: Mapping[str, tuple[int, ...]], capacities: Mapping[str, int], num_kept: int) -> dict[str, int]:
@@ -44,29 +45,30 @@ def allocate_erk(shapes: Mapping[str, tuple[int, ...]], capacities: Mapping[str,
     return counts
 
 
-def allocate_lamp(scores: Mapping[str, Tensor], within: Mapping[str, Tensor] | None, num_kept: int) -> dict[str, int]:
+def allocate_lamp(scores: Weights, within: Mapping[str, Tensor] | None, num_kept: int) -> dict[str, int]:
     """Returns how many weights each layer keeps when LAMP scores are compared over all layers, `num_kept` in all.
 
     The LAMP score grows with the magnitude inside a layer, so the counts say it all. Memory: 8 bytes a weight.
     Lee et al., arXiv:2010.07611.
 
     Args:
-        scores: Finite float tensors.
-        within: For each the packed bits of its eligible weights.
+        scores: Finite.
+        within: For each name the packed bits of the eligible ones.
         num_kept: The total, at most the number of eligible weights.
 
     Example:
-        >>> allocate_lamp({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.1, 0.1])}, None, 3)
+        >>> allocate_lamp(Weights.from_tensors({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.1, 0.1])}), None, 3)
         {'a': 1, 'b': 2}
     """
-    lamp = [_lamp_scores(score, None if within is None else within[name]) for name, score in scores.items()]
-    bits = select_largest(lamp, num_kept)
-    return {name: count_bits(packed) for name, packed in zip(scores, bits, strict=True)}
+    lamp = {name: _lamp_scores(score, None if within is None else within[name]) for name, score in scores.items()}
+    bits = select_largest(Weights.from_tensors(lamp), num_kept)
+    return {name: count_bits(packed) for name, packed in bits.items()}
 
 
-def _lamp_scores(score: Tensor, within: Tensor | None) -> Tensor:
+def _lamp_scores(score: Weight, within: Tensor | None) -> Tensor:
     """Returns the LAMP scores of a layer, ascending: each square over the sum of itself and all greater ones."""
-    eligible = score.detach().flatten() if within is None else score.detach()[unpack_bits(within, score.shape)]
+    values = score.read(0, score.size)
+    eligible = values if within is None else values[unpack_bits(within, values.shape).to(values.device)]
     magnitudes = eligible.to("cpu", torch.float64).abs().sort().values
     if len(magnitudes) == 0 or magnitudes[-1] == 0:
         return torch.zeros_like(magnitudes)

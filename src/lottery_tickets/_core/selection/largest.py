@@ -1,7 +1,7 @@
 """Keeping exactly n of many scores: the one selector that every mask comes from."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from queue import SimpleQueue
 from typing import Final, Literal, Protocol, final
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from lottery_tickets._core.bits import num_bytes
 from lottery_tickets._core.kernels import selecting_numpy, selecting_reference
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chunks
-from lottery_tickets._core.selection.thresholds import Bracket, Counters, Threshold, find_kth_largest
+from lottery_tickets._core.thresholds import Bracket, Counters, Threshold, find_kth_largest
+from lottery_tickets._core.weights import Weights
 
 SMALLEST_FOR_CPU_KERNEL: Final = (
     1 << 20
@@ -43,39 +44,33 @@ class Kernels(Protocol):
 
 
 def select_largest(
-    scores: Sequence[Tensor],
-    num_kept: int,
-    *,
-    within: Sequence[Tensor] | None = None,
-    names: Sequence[str] | None = None,
-    backend: Backend | None = None,
-) -> list[Tensor]:
+    scores: Weights, num_kept: int, *, within: Mapping[str, Tensor] | None = None, backend: Backend | None = None
+) -> dict[str, Tensor]:
     """Returns the packed bits of the `num_kept` largest magnitudes of all scores together.
 
-    Magnitudes are compared exactly, and equal ones are kept in order of position: first tensor first, then C order (the
+    Magnitudes are compared exactly, and equal ones are kept in order of position: first weight first, then C order (the
     rule of jaxpruner, whose `top_k` keeps the lower index). So backend, chunks and threads do not change the result.
 
     Args:
-        scores: Tensors of any float dtypes, shapes, strides and devices; finite.
+        scores: Of any float dtypes, shapes, strides and devices; finite.
         num_kept: How many elements are kept, from 0 to the number of eligible ones.
-        within: For each tensor the packed bits of its eligible elements; None: all are.
-        names: What the tensors are called in error messages.
+        within: For each name the packed bits of the eligible elements; None: all are.
         backend: Which kernels count and pack; None: numba for large and numpy for small CPU tensors, torch for
             other devices. The bits are the same.
 
     Returns:
-        For each tensor of n elements, 1-D uint8 on the CPU, ceil(n / 8) bytes.
+        For each name of n elements, 1-D uint8 on the CPU, ceil(n / 8) bytes.
 
     Raises:
         TypeError: When a score is not a float tensor.
         ValueError: When a score is NaN or infinite, `num_kept` is out of range, or `within` does not fit.
 
     Example:
-        >>> [bits] = select_largest([torch.tensor([0.5, -2.0, 0.5, 1.0])], 3)
-        >>> f"{int(bits[0]):04b}"[::-1]
+        >>> bits = select_largest(Weights.from_tensors({"a": torch.tensor([0.5, -2.0, 0.5, 1.0])}), 3)
+        >>> f"{int(bits['a'][0]):04b}"[::-1]
         '1101'
     """
-    magnitudes = Magnitudes(scores, within, names)
+    magnitudes = Magnitudes(scores, within)
     if not 0 <= num_kept <= magnitudes.num_eligible:
         raise ValueError(f"num_kept must be from 0 to the {magnitudes.num_eligible} eligible elements, got {num_kept}")
     kernels = _kernels_for(magnitudes, backend)
@@ -91,16 +86,15 @@ class Ranking:
 
     Args:
         scores: As for `select_largest`; not to be changed in between.
-        names: What the tensors are called in error messages.
 
     Example:
-        >>> ranking = Ranking([torch.tensor([0.5, -2.0, 0.5, 1.0])])
-        >>> [f"{int(bits):04b}"[::-1] for n in (1, 2, 3) for bits in ranking.keep(n)]
+        >>> ranking = Ranking(Weights.from_tensors({"a": torch.tensor([0.5, -2.0, 0.5, 1.0])}))
+        >>> [f"{int(bits):04b}"[::-1] for n in (1, 2, 3) for bits in ranking.keep(n).values()]
         ['0100', '0101', '1101']
     """
 
-    def __init__(self, scores: Sequence[Tensor], names: Sequence[str] | None = None) -> None:
-        self._magnitudes = Magnitudes(scores, None, names)
+    def __init__(self, scores: Weights) -> None:
+        self._magnitudes = Magnitudes(scores)
         self._kernels = _kernels_for(self._magnitudes, None)
         self._counted: dict[Bracket, tuple[int, Counters]] = {}
 
@@ -109,7 +103,7 @@ class Ranking:
         """How many scores there are."""
         return self._magnitudes.num_elements
 
-    def keep(self, num_kept: int, guess: tuple[int, int] | None = None) -> list[Tensor]:
+    def keep(self, num_kept: int, guess: tuple[int, int] | None = None) -> dict[str, Tensor]:
         """Returns the packed bits of the `num_kept` largest, see `select_largest`.
 
         Args:
@@ -153,8 +147,9 @@ def find_threshold(magnitudes: Magnitudes, num_kept: int, kernels: Kernels) -> T
     )
 
 
-def check_finite(magnitudes: Magnitudes) -> None:
+def check_finite(scores: Weights) -> None:
     """Raises the error of `select_largest` when a score is NaN or infinite."""
+    magnitudes = Magnitudes(scores)
     _count_pass(magnitudes, _kernels_for(magnitudes, None), _nothing(magnitudes))
 
 
@@ -165,9 +160,8 @@ def _nothing(magnitudes: Magnitudes) -> Bracket:
 
 def _kernels_for(magnitudes: Magnitudes, backend: Backend | None) -> Kernels:
     if backend is None:
-        on_cpu = all(tensor.device.type == "cpu" for tensor in magnitudes.tensors)
         is_large = magnitudes.num_elements >= SMALLEST_FOR_CPU_KERNEL
-        backend = "reference" if not on_cpu else "cpu" if is_large else "small"
+        backend = "reference" if not magnitudes.is_on_cpu else "cpu" if is_large else "small"
     if backend == "cpu":
         from lottery_tickets._core.kernels import selecting_cpu  # noqa: PLC0415 - numba takes half a second
 
@@ -204,23 +198,26 @@ def _count_pass(magnitudes: Magnitudes, kernels: Kernels, bracket: Bracket) -> t
         finally:
             free.put(bins)
         if largest >= magnitudes.infinity:
-            name = magnitudes.names[chunk.index]
-            raise ValueError(f"{name!r} must be finite to be ranked, but holds NaN or infinity; find where it diverged")
+            raise ValueError(
+                f"{chunk.name!r} must be finite to be ranked, but holds NaN or infinity; find where it diverged"
+            )
         return above
 
     num_above = sum(map_chunks(count, magnitudes.chunks(), num_workers))
     return num_above, sum(histograms[1:], start=histograms[0])
 
 
-def _pack(magnitudes: Magnitudes, kernels: Kernels, threshold: Threshold, num_kept: int) -> list[Tensor]:
-    packed = [torch.empty(num_bytes(tensor.numel()), dtype=torch.uint8) for tensor in magnitudes.tensors]
+def _pack(magnitudes: Magnitudes, kernels: Kernels, threshold: Threshold, num_kept: int) -> dict[str, Tensor]:
+    packed = {
+        name: torch.empty(num_bytes(weight.size), dtype=torch.uint8) for name, weight in magnitudes.weights.items()
+    }
     num_equal_kept = num_kept - threshold.num_above
     # All or none of the ties are kept most often; then comparing says it all.
     keeps_all_equal = num_equal_kept == threshold.num_equal
     pattern = threshold.value - 1 if keeps_all_equal and threshold.num_equal else threshold.value
 
     def bits_of(chunk: Chunk) -> Tensor:
-        return packed[chunk.index][chunk.start // 8 : num_bytes(chunk.stop)]
+        return packed[chunk.name][chunk.start // 8 : num_bytes(chunk.stop)]
 
     def pack(chunk: Chunk) -> int:
         return kernels.pack_above(magnitudes.words(chunk), magnitudes.eligible(chunk), pattern, bits_of(chunk))

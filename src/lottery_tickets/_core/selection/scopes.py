@@ -12,8 +12,9 @@ from torch import Tensor
 from lottery_tickets._core.bits import count_bits
 from lottery_tickets._core.selection.allocation import allocate_erk, allocate_lamp
 from lottery_tickets._core.selection.largest import check_finite, select_largest
-from lottery_tickets._core.selection.patterns import Magnitudes
+from lottery_tickets._core.selection.patterns import check_within
 from lottery_tickets._core.selection.rows import select_in_blocks, select_in_rows
+from lottery_tickets._core.weights import Weights
 
 NAMED_SCOPES: Final = ("global", "layer", "row", "erk", "lamp")
 N_OF_M: Final = re.compile(r"(\d+):(\d+)")
@@ -23,32 +24,27 @@ N_OF_M: Final = re.compile(r"(\d+):(\d+)")
 class _Task:
     """Scores to select from, checked: the sparsity is over all of them, also where `within` excludes some."""
 
-    scores: Mapping[str, Tensor]
+    scores: Weights
     sparsity: float
-    output_dims: Mapping[str, tuple[int, ...]]
     within: Mapping[str, Tensor] | None
 
     @property
     def num_kept(self) -> int:
-        total = sum(score.numel() for score in self.scores.values())
+        total = self.scores.num_weights
         return total - round(self.sparsity * total)
 
     def num_eligible(self, name: str) -> int:
-        return self.scores[name].numel() if self.within is None else count_bits(self.within[name])
+        return self.scores[name].size if self.within is None else count_bits(self.within[name])
 
     def eligible(self, name: str) -> Tensor | None:
         return None if self.within is None else self.within[name]
 
-    def dims(self, name: str) -> tuple[int, ...]:
-        return self.output_dims.get(name, (0,))
-
 
 def select_in_scope(
-    scores: Mapping[str, Tensor],
+    scores: Weights,
     sparsity: float | None,
     *,
     scope: str = "global",
-    output_dims: Mapping[str, tuple[int, ...]] | None = None,
     within: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Returns packed bits by name: 1 where a score is among the largest magnitudes of its group.
@@ -58,14 +54,13 @@ def select_in_scope(
     each output. Equal magnitudes are kept in order of position.
 
     Args:
-        scores: Tensors of any float dtype, by parameter name; their magnitudes are compared.
+        scores: Of any float dtype; their magnitudes are compared.
         sparsity: The share removed of all scores, from 0 to 1. None for N:M, whose share is 1 - N/M.
         scope: What is compared with what. `global`: all scores. `layer`: the scores of one tensor. `row`: those of one
             output (Sun et al., Wanda, arXiv:2306.11695). `erk`: those of one tensor, at a density proportional to the
             sum of its dimensions over their product (Evci et al., RigL, arXiv:1911.11134). `lamp`: all, each w_u
             scored w_u^2 / sum of w_v^2 over the v >= u of its tensor in ascending order (Lee et al., arXiv:2010.07611).
             "N:M": keep N of each M that follow each other along the inputs of one output.
-        output_dims: For each name the dimensions that number the outputs; (0,) where none are given.
         within: For each name the packed bits that may be kept.
 
     Raises:
@@ -75,19 +70,18 @@ def select_in_scope(
 
     Example:
         >>> import torch
-        >>> bits = select_in_scope({"a": torch.tensor([[4.0, 1.0], [3.0, 2.0]])}, 0.5, scope="row")
+        >>> scores = Weights.from_tensors({"a": torch.tensor([[4.0, 1.0], [3.0, 2.0]])})
+        >>> bits = select_in_scope(scores, 0.5, scope="row")
         >>> f"{int(bits['a'][0]):04b}"[::-1]
         '1010'
     """
     n_of_m = parse_n_of_m(scope)
     share = check_sparsity(sparsity, scope)
-    _check_same_names(scores, within)
-    task = _Task(scores, share, output_dims or {}, within)
+    if within is not None:
+        check_within(scores, within)
+    task = _Task(scores, share, within)
     if n_of_m is not None:
-        return {
-            name: select_in_blocks(name, score, task.dims(name), n_of_m, within=task.eligible(name))
-            for name, score in scores.items()
-        }
+        return {name: select_in_blocks(score, n_of_m, within=task.eligible(name)) for name, score in scores.items()}
     return SELECTORS[scope](task)
 
 
@@ -130,22 +124,15 @@ def check_sparsity(sparsity: object, scope: str) -> float:
     return value
 
 
-def find_collapsed(bits: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Returns the names of the layers that have weights but keep none."""
-    return [name for name, packed in bits.items() if 0 not in shapes[name] and count_bits(packed) == 0]
-
-
 def _select_globally(task: _Task) -> dict[str, Tensor]:
     _check_enough(task.num_kept, sum(map(task.num_eligible, task.scores)), task.sparsity, "the weights")
-    within = None if task.within is None else [task.within[name] for name in task.scores]
-    bits = select_largest(list(task.scores.values()), task.num_kept, within=within, names=list(task.scores))
-    return dict(zip(task.scores, bits, strict=True))
+    return select_largest(task.scores, task.num_kept, within=task.within)
 
 
 def _select_by_layer(task: _Task) -> dict[str, Tensor]:
     counts = {}
     for name, score in task.scores.items():
-        counts[name] = score.numel() - round(task.sparsity * score.numel())
+        counts[name] = score.size - round(task.sparsity * score.size)
         _check_enough(counts[name], task.num_eligible(name), task.sparsity, repr(name))
     return _select_counts(task, counts)
 
@@ -154,35 +141,28 @@ def _select_by_erk(task: _Task) -> dict[str, Tensor]:
     eligible = {name: task.num_eligible(name) for name in task.scores}
     _check_enough(task.num_kept, sum(eligible.values()), task.sparsity, "the weights")
     return _select_counts(
-        task, allocate_erk({n: tuple(s.shape) for n, s in task.scores.items()}, eligible, task.num_kept)
+        task, allocate_erk({n: tuple(shape) for n, shape in task.scores.shapes.items()}, eligible, task.num_kept)
     )
 
 
 def _select_by_lamp(task: _Task) -> dict[str, Tensor]:
     _check_enough(task.num_kept, sum(map(task.num_eligible, task.scores)), task.sparsity, "the weights")
-    check_finite(Magnitudes(list(task.scores.values()), names=list(task.scores)))
+    check_finite(task.scores)
     return _select_counts(task, allocate_lamp(task.scores, task.within, task.num_kept))
 
 
 def _select_by_row(task: _Task) -> dict[str, Tensor]:
     return {
-        name: select_in_rows(name, score, task.dims(name), task.sparsity, within=task.eligible(name))
-        for name, score in task.scores.items()
+        name: select_in_rows(score, task.sparsity, within=task.eligible(name)) for name, score in task.scores.items()
     }
 
 
 def _select_counts(task: _Task, counts: Mapping[str, int]) -> dict[str, Tensor]:
-    bits = {}
-    for name, score in task.scores.items():
-        within = None if task.within is None else [task.within[name]]
-        [bits[name]] = select_largest([score], counts[name], within=within, names=[name])
+    bits: dict[str, Tensor] = {}
+    for name in task.scores:
+        within = None if task.within is None else {name: task.within[name]}
+        bits |= select_largest(task.scores.part([name]), counts[name], within=within)
     return bits
-
-
-def _check_same_names(scores: Mapping[str, Tensor], within: Mapping[str, Tensor] | None) -> None:
-    if within is not None and within.keys() != scores.keys():
-        odd = sorted(within.keys() ^ scores.keys())
-        raise ValueError(f"`within` must have the same names as the scores, but {odd} stand on one side only")
 
 
 def _check_enough(num_kept: int, num_eligible: int, sparsity: float, what: str) -> None:

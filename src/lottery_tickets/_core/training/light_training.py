@@ -5,7 +5,7 @@ import logging
 import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, TypedDict, final
 
 import torch
@@ -16,14 +16,14 @@ from tqdm import tqdm
 from lottery_tickets._core.batches.resuming import ResumableBatches, count_samples, move_batch, split_batch
 from lottery_tickets._core.checks import check_count
 from lottery_tickets._core.determinism import seeded
+from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.training.accumulated import AccumulatedAdamW
 from lottery_tickets._core.training.in_backward import InBackwardSGD
-from lottery_tickets._core.weights import clean_name, unwrap
 
 FEWEST_TO_JUDGE = 10  # batches; a share of fewer says little
 # What may differ between the trainer that saved a state and the one that goes on.
-FREE_SETTINGS = frozenset({"nonfinite_limit", "loss_fn", "progress"})
+FREE_SETTINGS = frozenset({"nonfinite_limit"})
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +39,13 @@ class TrainerSettings:
         weight_decay: At least 0; SGD adds it to the gradient, AdamW decays the weights beside it.
         adamw_bits: Bits of each number of AdamW's state; 8 needs bitsandbytes.
         norm_l1: At least 0; times the sign of the batch-norm weights, added to their gradient (You et al. 2020, arXiv
-            1909.11957).
+            1909.11957). None for 1e-4 where their scales are what is ranked, and 0 otherwise.
         stochastic_rounding: Whether SGD rounds bfloat16 weights at random, right on average; rounded to nearest, small
             steps are lost. AdamW rounds to nearest.
         activation_checkpointing: Whether activations are computed again in the backward pass where the model offers
             it, as those of `transformers` do. It may change the last bits of gradients, whose sums take another order.
         max_batch_size: Samples that go through the model at once; larger batches are split, nothing is dropped.
         nonfinite_limit: Share of batches, in [0, 1], whose loss may be NaN or infinite; these are not trained on.
-        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
-        seed: Decides order, dropout and rounding.
-        progress: Whether to show a bar.
 
     Raises:
         ValueError: When a setting is out of range or does not go with another.
@@ -59,21 +56,18 @@ class TrainerSettings:
     momentum: float = 0.0
     weight_decay: float = 0.0
     adamw_bits: Literal[8, 32] = 32
-    norm_l1: float = 0.0
+    norm_l1: float | None = None
     stochastic_rounding: bool = True
     activation_checkpointing: bool = True
     max_batch_size: int | None = None
     nonfinite_limit: float = 0.1
-    loss_fn: LossFunction | None = None
-    seed: int = 42
-    progress: bool = False
 
     def __post_init__(self) -> None:
         ranges: list[tuple[str, bool, str]] = [
             ("learning_rate", 0 <= self.learning_rate < math.inf, "at least 0"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
-            ("norm_l1", 0 <= self.norm_l1 < math.inf, "at least 0"),
+            ("norm_l1", self.norm_l1 is None or 0 <= self.norm_l1 < math.inf, "at least 0, or None"),
             ("nonfinite_limit", 0 <= self.nonfinite_limit <= 1, "in [0, 1]"),
             ("adamw_bits", self.adamw_bits in {8, 32}, "8 or 32"),
         ]
@@ -131,6 +125,9 @@ class LightTrainer:
         model: Its parameters with `requires_grad` are trained.
         dataloader: Batches for `compute_loss`; starts anew each epoch.
         settings: How.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        seed: Decides order, dropout and rounding.
+        progress: Whether to show a bar.
 
     Raises:
         TypeError: When `dataloader` is an iterator.
@@ -138,9 +135,19 @@ class LightTrainer:
         ModuleNotFoundError: `adamw_bits=8` without bitsandbytes.
     """
 
-    def __init__(self, model: nn.Module, dataloader: Iterable[Any], settings: TrainerSettings) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        dataloader: Iterable[Any],
+        settings: TrainerSettings,
+        *,
+        loss_fn: LossFunction | None = None,
+        seed: int = 42,
+        progress: bool = False,
+    ) -> None:
         self.model, self.settings = model, settings
-        self.batches = ResumableBatches(dataloader, settings.seed)
+        self.loss_fn, self.seed, self.progress = loss_fn, seed, progress
+        self.batches = ResumableBatches(dataloader, seed)
         self.parameters = {clean_name(n): p for n, p in unwrap(model).named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError("the model must have parameters to train, but none requires a gradient; unfreeze some")
@@ -176,7 +183,7 @@ class LightTrainer:
     def state(self) -> dict[str, Any]:
         """Returns position and optimizer state, on the CPU, for `torch.load(weights_only=True)`; not the weights."""
         return {
-            "settings": _list_fixed_settings(self.settings),
+            "settings": self._list_fixed_settings(),
             "batches": self.batches.state(),
             "optimizer": self.stepper.state(),
         }
@@ -187,7 +194,7 @@ class LightTrainer:
         Raises:
             ValueError: When the state is of another training.
         """
-        own = _list_fixed_settings(self.settings)
+        own = self._list_fixed_settings()
         differing = {name: (state["settings"].get(name), own[name]) for name in own}
         differing = {name: pair for name, pair in differing.items() if pair[0] != pair[1]}
         if differing:
@@ -197,6 +204,10 @@ class LightTrainer:
             )
         self.stepper.load_state(state["optimizer"])
         self.batches.load_state(state["batches"])
+
+    def _list_fixed_settings(self) -> dict[str, Any]:
+        settings = {name: value for name, value in asdict(self.settings).items() if name not in FREE_SETTINGS}
+        return {**settings, "seed": self.seed}
 
     def describe(self) -> str:
         """Returns one line that says which optimizer is used, and what is done for memory."""
@@ -258,7 +269,7 @@ class LightTrainer:
         moved = move_batch(batch, next(iter(self.parameters.values())).device)
         total = 0.0
         for piece, share in split_batch(moved, self.settings.max_batch_size):
-            loss = compute_loss(self.model, piece, self.settings.loss_fn)
+            loss = compute_loss(self.model, piece, self.loss_fn)
             value = loss.item()  # the one wait for the device: a backward pass that steps cannot be taken back
             total += value * share
             if not math.isfinite(value):
@@ -286,7 +297,7 @@ class LightTrainer:
         self.model.train()
         self.model.zero_grad(set_to_none=True)
         try:
-            with seeded(self.settings.seed), _checkpointing(self.model, self.settings), self.stepper.hooked():
+            with seeded(self.seed), _checkpointing(self.model, self.settings), self.stepper.hooked():
                 yield
         except BaseException:
             self.stepper.drop_batch()
@@ -300,7 +311,7 @@ class LightTrainer:
     def _make_bar(self, num_epochs: int | None, num_steps: int | None) -> "tqdm[Any]":
         length = operator.length_hint(self.batches.dataloader)
         total = num_steps if num_epochs is None else num_epochs * length
-        return tqdm(total=total or None, unit="batch", disable=not self.settings.progress)
+        return tqdm(total=total or None, unit="batch", disable=not self.progress)
 
 
 @dataclass
@@ -331,7 +342,7 @@ def _make_stepper(parameters: dict[str, nn.Parameter], norm_names: set[str], set
     common: dict[str, Any] = {
         "learning_rate": settings.learning_rate,
         "weight_decay": settings.weight_decay,
-        "norm_l1": settings.norm_l1,
+        "norm_l1": settings.norm_l1 or 0.0,
         "norm_names": norm_names,
     }
     if not settings.use_sgd:
@@ -350,10 +361,6 @@ def _find_norms(model: nn.Module, parameters: Mapping[str, nn.Parameter], settin
     if not names:
         raise ValueError("norm_l1 must be 0 for a model without batch-norm weights to train; leave it at 0")
     return names
-
-
-def _list_fixed_settings(settings: TrainerSettings) -> dict[str, Any]:
-    return {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in FREE_SETTINGS}
 
 
 def _offers_checkpointing(model: nn.Module) -> bool:

@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from lottery_tickets._core.gradients.stream import GradientStream, StreamSettings
 from lottery_tickets._core.gradients.values import GRADIENT, MAGNITUDE, SQUARE, UNIT_SQUARE, Value
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets._core.weights import PrunableWeight, find_prunable_weights
+from lottery_tickets._core.prunable_weights import find_prunable_weights
+from lottery_tickets._core.weights import Weight
 from lottery_tickets.workloads import build_model
 
 Batches = list[Any]
@@ -49,7 +50,7 @@ def loop_over_samples(
     return {name: torch.stack(gradients) for name, gradients in rows.items()}
 
 
-def choose_all(model: nn.Module) -> dict[str, PrunableWeight]:
+def choose_all(model: nn.Module) -> dict[str, Weight]:
     return find_prunable_weights(model, include=[name for name, _ in model.named_parameters()])
 
 

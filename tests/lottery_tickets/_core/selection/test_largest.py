@@ -15,7 +15,7 @@ from torch.nn.utils import prune
 from lottery_tickets._core.bits import count_bits, pack_bits, unpack_bits
 from lottery_tickets._core.selection import largest, patterns
 from lottery_tickets._core.selection.largest import Backend, select_largest
-from lottery_tickets._core.selection.patterns import slice_flat
+from lottery_tickets._core.weights import slice_flat
 from tests.reference import kept_by_sorting
 from tests.strategies import score_lists
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from lottery_tickets._core.weights import Choices, find_prunable_weights
+from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 
 
 class Conv1D(nn.Module):
