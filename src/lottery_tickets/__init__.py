@@ -1,13 +1,23 @@
 """Find, prove and use winning lottery tickets: sparse subnetworks that train as well as the dense network."""
 
-from lottery_tickets.connectivity.lines import compute_linear_connectivity
-from lottery_tickets.connectivity.stable_rewinding import compute_stable_rewinding_epoch, find_stable_rewinding_step
-from lottery_tickets.early_bird.convergence import ConvergenceRule, detect_early_bird_convergence
-from lottery_tickets.early_bird.search import compute_early_bird_tickets
-from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
-from lottery_tickets.evaluation.quality import compute_lottery_ticket_quality
-from lottery_tickets.evaluation.robustness import compute_pruning_robustness
-from lottery_tickets.evaluation.validation import validate_pruning_correctness
+from lottery_tickets._core.gradients.options import ScoringOptions
+from lottery_tickets._core.training.light_training import TrainerSettings
+from lottery_tickets.connectivity import (
+    compute_linear_connectivity,
+    compute_stable_rewinding_epoch,
+    find_stable_rewinding_step,
+)
+from lottery_tickets.early_bird import (
+    ConvergenceRule,
+    EarlyBirdWatcher,
+    compute_early_bird_tickets,
+    detect_early_bird_convergence,
+)
+from lottery_tickets.evaluation import (
+    compute_lottery_ticket_quality,
+    compute_pruning_robustness,
+    validate_pruning_correctness,
+)
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.imp_wrapper import compute_iterative_magnitude_pruning
 from lottery_tickets.importance_scoring import (
@@ -18,21 +28,31 @@ from lottery_tickets.importance_scoring import (
     compute_taylor_importance,
     create_importance_mask,
 )
-from lottery_tickets.landscape.surface import compute_loss_landscape
+from lottery_tickets.landscape import compute_loss_landscape
 from lottery_tickets.magnitude_pruning import compute_layerwise_magnitude_ticket, create_magnitude_mask
-from lottery_tickets.masks.controls import create_random_mask, reinitialise_, shuffle_mask
-from lottery_tickets.masks.holding import apply_mask, compute_sparsity, hold_mask, masked, remove_mask
-from lottery_tickets.masks.mask import Mask, as_mask
-from lottery_tickets.masks.overlap import compute_overlap_matrix, compute_ticket_overlap
+from lottery_tickets.masks import (
+    Mask,
+    apply_mask,
+    as_mask,
+    compute_overlap_matrix,
+    compute_sparsity,
+    compute_ticket_overlap,
+    create_random_mask,
+    hold_mask,
+    masked,
+    reinitialise_,
+    remove_mask,
+    shuffle_mask,
+)
 from lottery_tickets.planning import recommend_settings
-from lottery_tickets.scores.importance import Importance
-from lottery_tickets.scores.movement import record_movement
-from lottery_tickets.scores.snip_grasp_wanda import (
+from lottery_tickets.scores import (
+    Importance,
     compute_grasp_importance,
     compute_snip_importance,
+    compute_synflow_importance,
     compute_wanda_importance,
+    record_movement,
 )
-from lottery_tickets.scores.synflow import compute_synflow_importance
 from lottery_tickets.storage import load_results, save_results
 from lottery_tickets.utils import compute_histogram_quantile, ensure_deterministic_pruning
 
@@ -42,6 +62,8 @@ __all__ = [
     "Importance",
     "Mask",
     "PruningSchedule",
+    "ScoringOptions",
+    "TrainerSettings",
     "apply_mask",
     "as_mask",
     "compute_early_bird_tickets",

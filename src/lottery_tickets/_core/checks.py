@@ -1,6 +1,6 @@
 """Checks of arguments that several public functions share."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, TypeVar
@@ -49,19 +49,6 @@ def check_share(what: str, value: object) -> float:
     if not 0 <= number <= 1:
         raise ValueError(f"{what} must be from 0 to 1, got {value!r}")
     return number
-
-
-def check_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises a TypeError that lists what there is, when a keyword is none of it.
-
-    Args:
-        what: What the keywords are, such as "further arguments".
-        given: The keywords that a caller gave.
-        known: Those that there are.
-    """
-    allowed = list(known)
-    if unknown := sorted(set(given) - set(allowed)):
-        raise TypeError(f"{what} must be among {', '.join(allowed)}, got {', '.join(unknown)}")
 
 
 def take_options(argument: str, given: Options | None, made: Options, default: Options) -> Options:

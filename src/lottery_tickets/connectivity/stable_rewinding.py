@@ -8,10 +8,12 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, TypedDict
 
-from torch import nn
+from torch import Tensor, nn
 
 from lottery_tickets._core.checks import check_share
 from lottery_tickets._core.files import read_json, write_json
+from lottery_tickets._core.measuring.performance import MetricFunction
+from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.connectivity.lines import compute_linear_connectivity
@@ -130,7 +132,15 @@ def compute_stable_rewinding_epoch(
     last_epoch: int | None = None,
     threshold: float = 0.02,
     path: str | Path | None = None,
-    **options: Any,  # noqa: ANN401 - checked by compute_linear_connectivity
+    mask: Mapping[str, Tensor] | None = None,
+    num_replicates: int = 1,
+    train_dataloader: Iterable[Any] | None = None,
+    statistics_dataloader: Iterable[Any] | None = None,
+    num_points: int = 30,
+    metric: MetricFunction | None = None,
+    loss_fn: LossFunction | None = None,
+    seed: int = 0,
+    progress: bool = False,
 ) -> StableRewindingResults:
     """Returns the earliest epoch from which training is stable, found by `find_stable_rewinding_step`.
 
@@ -145,8 +155,15 @@ def compute_stable_rewinding_epoch(
         last_epoch: The last epoch to consider, less than `num_epochs`; `num_epochs` - 1 when None.
         threshold: Instability below which an epoch is stable, in [0, 1].
         path: A JSON file that keeps the evaluations; the same call goes on from it.
-        options: Further arguments of `compute_linear_connectivity`: `mask`, `num_replicates`, `train_dataloader`,
-            `statistics_dataloader`, `num_points`, `metric`, `loss_fn`, `seed`, `progress`.
+        mask: As for `compute_linear_connectivity`, like the arguments below.
+        num_replicates: See there.
+        train_dataloader: See there.
+        statistics_dataloader: See there.
+        num_points: See there.
+        metric: See there.
+        loss_fn: See there.
+        seed: See there.
+        progress: See there.
 
     Returns:
         As `find_stable_rewinding_step`; a step is an epoch.
@@ -167,19 +184,28 @@ def compute_stable_rewinding_epoch(
             num_epochs=num_epochs,
             rewind_epoch=epoch,
             threshold=threshold,
-            **options,
+            mask=mask,
+            num_replicates=num_replicates,
+            train_dataloader=train_dataloader,
+            statistics_dataloader=statistics_dataloader,
+            num_points=num_points,
+            metric=metric,
+            loss_fn=loss_fn,
+            seed=seed,
+            progress=progress,
         )
         if found["instability"] is None:
             raise ValueError("the search needs an accuracy, but this loss tells none; pass metric=")
         return found["instability"]
 
-    mask = options.get("mask")
     subject = {
         "initial_sha256": hash_state(copy_state(model)),
         "trainer": getattr(trainer_fn, "__qualname__", type(trainer_fn).__qualname__),
         "num_epochs": num_epochs,
         "mask": None if mask is None else as_mask(mask).digest,
-        **{name: options.get(name) for name in ("num_replicates", "num_points", "seed")},
+        "num_replicates": num_replicates,
+        "num_points": num_points,
+        "seed": seed,
     }
     return find_stable_rewinding_step(measure, last, threshold=threshold, path=path, subject=subject)
 

@@ -51,10 +51,10 @@ class EarlyBirdCheckpoint(TypedDict):
         persistence: Mean cosine between a movement and the path before it; 0 for a random walk. None before the third
             check.
         chance_persistence: What a random walk exceeds once in 30,000 times.
-        loss: Mean training loss since the last check, or the loss at the check, or None where nobody says it.
+        loss: Mean training loss since the last check, or the loss at the check; None where it is not recorded.
         start_loss: The same at the start.
-        learning_rate: As the optimizer has it, None where nobody says it.
-        num_batches: Batches since the last check, None where nobody counts.
+        learning_rate: As the optimizer has it; None where it is not recorded.
+        num_batches: Batches since the last check; None where they are not counted.
         num_nonfinite_losses: Batches since the last check that were skipped because their loss was not finite.
         seconds: How long the check took.
         layers: The figures by parameter name.
@@ -123,7 +123,8 @@ class ConvergenceRule:
         size_floor: The least movement, as a share of the weights' norm; ranks of weights that start equal mean nothing.
         learning_floor: The least share by which the loss must have fallen, where it is known.
         persistence_floor: The least persistence, where the loss is not known.
-        growth_ceiling: The most that the distance to the starting mask may grow by, as a power of training time.
+        growth_ceiling: The largest exponent g with which the distance to the starting mask may have grown over the
+            last doubling of training time: distance ~ time^g. A random walk has g = 0.5, a steady drift 1.
         require_movement: Whether the weights must have moved, and somewhere. False is the rule as it is commonly used,
             which weights that do not train at all pass.
     """
@@ -167,7 +168,7 @@ class ConvergenceRule:
             verdict: Verdict = "still changing"
             reason = f"{what}; {num_stable} of {window} stable checks in a row"
         elif self.require_movement:
-            verdict, why = self._question(history)
+            verdict, why = self._judge_stable(history)
             reason = f"{what}; {why}"
         else:
             verdict, reason = "converged", f"{what}; movement was not asked for"
@@ -188,8 +189,8 @@ class ConvergenceRule:
         what = f"largest mask distance in the queue {max(distances):.4f} {sign} {self.distance_threshold:g}"
         return max(distances) <= self.distance_threshold, what
 
-    def _question(self, history: Sequence[Mapping[str, Any]]) -> tuple[Verdict, str]:
-        """Returns the verdict on a stable ticket: was there anything to find, and has it been found?"""
+    def _judge_stable(self, history: Sequence[Mapping[str, Any]]) -> tuple[Verdict, str]:
+        """Returns the verdict on a stable ticket: has it moved, has the network learnt, does it slow down?"""
         last = history[-1]
         moved, size = _get(last, "corrected_start_distance"), _get(last, "movement")
         if moved < self.movement_floor or size < self.size_floor:
@@ -207,8 +208,8 @@ class ConvergenceRule:
         growth = _find_growth(history)
         if growth > self.growth_ceiling:
             return "still changing", (
-                f"the mask still leaves that of the starting weights, with training time to the power {growth:.2f}, "
-                f"more than {self.growth_ceiling:g}"
+                f"the distance to the mask of the starting weights still grows, as training time to the power "
+                f"{growth:.2f}; at most {self.growth_ceiling:g} is allowed"
             )
         return "converged", f"the mask differs from that of the starting weights by {moved:.4f} of chance; {why}"
 
@@ -226,15 +227,7 @@ class ConvergenceRule:
 
 
 def detect_early_bird_convergence(
-    checkpoints: Sequence[Mapping[str, Any]],
-    *,
-    method: Method = "magnitude_ranking",
-    convergence_threshold: float = 0.95,
-    stability_window: int = 3,
-    distance_threshold: float = 0.1,
-    queue_length: int = 5,
-    require_movement: bool = True,
-    rule: ConvergenceRule | None = None,
+    checkpoints: Sequence[Mapping[str, Any]], rule: ConvergenceRule | None = None
 ) -> Detection:
     """Returns whether and when a ticket had converged, from a recorded history alone.
 
@@ -247,8 +240,9 @@ def detect_early_bird_convergence(
        weights by 1 % of their norm.
     3. It has learnt: the loss has fallen by a tenth since the start; or, where the loss is not known, the movement
        persists (mean cosine with the path before it of at least 0.05, and beyond chance).
-    4. It slows down: since half the training time so far, the distance to the starting mask has grown with no more than
-       the power 0.5 of training time. A random walk has 0.5, a steady drift 1.
+    4. It slows down. Let d(t) be the distance to the starting mask after training time t. Over the last doubling of
+       time, d grew as t^g with g = log2(d(t) / d(t / 2)), and g is at most 0.5. A random walk has g = 0.5, a steady
+       drift g = 1.
 
     Stable, but without 2 or 3, is *trivially stable*: weights that do not train, or diffuse, look like that. *Diverged*
     is a loss or weights that are not finite, or a stable ticket whose loss is above that at the start. All else is
@@ -258,14 +252,8 @@ def detect_early_bird_convergence(
         checkpoints: As `compute_early_bird_tickets` records them, in order. Of each, this reads `epoch` (and `step`
             where it is there), `correlation` or `queue_distances`, `corrected_start_distance`, `movement`,
             `persistence`, `chance_persistence`, `loss` and `start_loss`.
-        method: The criterion of stability.
-        convergence_threshold: The least rank correlation that is stable, in [0, 1].
-        stability_window: Stable checks in a row.
-        distance_threshold: The largest stable mask distance.
-        queue_length: Masks in the queue, with the newest.
-        require_movement: False applies 1 alone, as is common, to histories that recorded nothing else. Weights that do
-            not train at all pass.
-        rule: Takes the place of all these, with floors of your own.
+        rule: With thresholds of your own. `ConvergenceRule(require_movement=False)` applies 1 alone, as is common, to
+            histories that recorded nothing else; weights that do not train at all pass it.
 
     Returns:
         `converged`; `convergence_epoch`, None when not; `verdict` and `reason` at the first converged check, else at
@@ -282,17 +270,10 @@ def detect_early_bird_convergence(
         >>> history = [{"epoch": epoch, **evidence} for epoch in range(1, 5)]
         >>> detect_early_bird_convergence(history)["verdict"]
         'trivially stable'
-        >>> detect_early_bird_convergence(history, require_movement=False)["convergence_epoch"]
+        >>> detect_early_bird_convergence(history, ConvergenceRule(require_movement=False))["convergence_epoch"]
         3
     """
-    judging = rule or ConvergenceRule(
-        method=method,
-        convergence_threshold=convergence_threshold,
-        stability_window=stability_window,
-        distance_threshold=distance_threshold,
-        queue_length=queue_length,
-        require_movement=require_movement,
-    )
+    judging = rule or ConvergenceRule()
     if not checkpoints:
         raise ValueError("a history must hold at least one checkpoint, got none; train until the first check")
     history: list[dict[str, Any]] = []
@@ -325,13 +306,13 @@ def _get(check: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - a figure
     if name not in check:
         raise ValueError(
             f"a checkpoint must have {name!r}, but has {sorted(check)}; record it as compute_early_bird_tickets does, "
-            "or pass require_movement=False for the rule without evidence of movement"
+            "or take ConvergenceRule(require_movement=False), which needs no evidence of movement"
         )
     return check[name]
 
 
 def _find_growth(history: Sequence[Mapping[str, Any]]) -> float:
-    """Returns the power of training time with which the distance to the starting mask grew over its last doubling."""
+    """Returns g, where the distance to the starting mask grew as training time^g over the last doubling of time."""
     last = history[-1]
     earlier = [check for check in history[:-1] if 2 * _time_of(check) <= _time_of(last)]
     first = earlier[-1] if earlier else history[0]

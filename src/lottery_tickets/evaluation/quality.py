@@ -1,11 +1,11 @@
 """What a ticket is worth: post-hoc, as the trained model pruned; and trained again beside its controls."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict
 
 from torch import Tensor, nn
 
-from lottery_tickets._core.checks import check_count, check_known
+from lottery_tickets._core.checks import check_count
 from lottery_tickets._core.measuring.performance import (
     Measurement,
     MetricFunction,
@@ -18,38 +18,6 @@ from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.experiments.retraining import CONTROLS, Branch, Retraining
 from lottery_tickets.masks.holding import masked
 from lottery_tickets.masks.mask import as_mask
-
-
-class QualityOptions(TypedDict, total=False):
-    """What `compute_lottery_ticket_quality` takes as further keywords; all but the first four need a `trainer_fn`.
-
-    Attributes:
-        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
-        metric: "auto" (perplexity for language models, accuracy for other classification, else loss), "accuracy",
-            "perplexity", "loss", or a function of the model and the data loader that returns a number.
-        higher_is_better: Whether more is better, for a function.
-        seed: Of a shuffling data loader, and of all that is drawn.
-        num_epochs: What every branch is trained for.
-        train_dataloader: What they are trained on; `dataloader` when None, and the result then says "train".
-        starting_weights: theta_0 or theta_k of the ticket, by the names of `model.state_dict()`; the model's present
-            weights when None.
-        controls: Of "reinitialised", "shuffled" and "random".
-        num_replicates: Repetitions with other data orders and draws. Intervals and claims need at least 3.
-        initialise_fn: Draws fresh weights of a model in place; by default each module's `reset_parameters`.
-        progress: Whether to show a bar.
-    """
-
-    loss_fn: LossFunction | None
-    metric: MetricName | MetricFunction
-    higher_is_better: bool
-    seed: int
-    num_epochs: int
-    train_dataloader: Iterable[Any] | None
-    starting_weights: Mapping[str, Tensor] | None
-    controls: Sequence[Branch]
-    num_replicates: int
-    initialise_fn: Callable[[nn.Module], object] | None
-    progress: bool
 
 
 class TicketQuality(TypedDict):
@@ -91,8 +59,18 @@ def compute_lottery_ticket_quality(
     mask: Mapping[str, Tensor],
     dataloader: Iterable[Any],
     *,
+    loss_fn: LossFunction | None = None,
+    metric: MetricName | MetricFunction = "auto",
+    higher_is_better: bool = True,
+    seed: int = 0,
     trainer_fn: TrainerFunction | None = None,
-    **options: Unpack[QualityOptions],
+    num_epochs: int | None = None,
+    train_dataloader: Iterable[Any] | None = None,
+    starting_weights: Mapping[str, Tensor] | None = None,
+    controls: Sequence[Branch] | None = None,
+    num_replicates: int | None = None,
+    initialise_fn: Callable[[nn.Module], object] | None = None,
+    progress: bool = False,
 ) -> TicketQuality:
     """Returns how well a model does under a mask, beside itself as it is; with a `trainer_fn` also retrained.
 
@@ -109,15 +87,27 @@ def compute_lottery_ticket_quality(
         model: A trained model.
         mask: By parameter name, True where a weight is kept.
         dataloader: What to measure on; iterated anew for each measurement.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        metric: "auto" (perplexity for language models, accuracy for other classification, else loss), "accuracy",
+            "perplexity", "loss", or a function of the model and the data loader that returns a number.
+        higher_is_better: Whether more is better, for a function.
+        seed: Of a shuffling data loader, and of all that is drawn.
         trainer_fn: Called as `trainer_fn(model, dataloader, epochs=n)`; trains in place, or returns a model whose
-            weights are then taken over. Pruned weights stay zero whatever it does.
-        **options: See `QualityOptions`.
+            weights are then taken over. Pruned weights stay zero whatever it does. The arguments below go with it.
+        num_epochs: What every branch is trained for; 1 when None.
+        train_dataloader: What they are trained on; `dataloader` when None, and the result then says "train".
+        starting_weights: theta_0 or theta_k of the ticket, by the names of `model.state_dict()`; the model's present
+            weights when None.
+        controls: Of "reinitialised", "shuffled" and "random"; all three when None.
+        num_replicates: Repetitions with other data orders and draws, 1 when None. Intervals and claims need at least 3.
+        initialise_fn: Draws fresh weights of a model in place; by default each module's `reset_parameters`.
+        progress: Whether to show a bar.
 
     Returns:
         See `TicketQuality`.
 
     Raises:
-        TypeError: When `dataloader` is an iterator, the model refuses a batch, or a keyword is unknown.
+        TypeError: When `dataloader` is an iterator, or the model refuses a batch.
         ValueError: When the mask does not fit the model, the data is empty, the model's own loss is not finite, the
             metric has no meaning for the data, or retraining cannot be done as asked.
 
@@ -132,17 +122,24 @@ def compute_lottery_ticket_quality(
         >>> quality["ticket_loss"] == quality["baseline_loss"], quality["metric"], quality["kind"]
         (True, 'accuracy', 'post-hoc')
     """
-    check_known("further arguments", options, QualityOptions.__annotations__)
     checked = as_mask(mask)
-    given: dict[str, Any] = dict(options)
-    measured = {name: given.pop(name) for name in ("loss_fn", "metric", "higher_is_better") if name in given}
-    measurement, seed = Measurement(**measured), given.get("seed", 0)
+    measurement = Measurement(loss_fn, metric, higher_is_better)
+    options = {
+        "num_epochs": num_epochs,
+        "train_dataloader": train_dataloader,
+        "starting_weights": starting_weights,
+        "controls": controls,
+        "num_replicates": num_replicates,
+        "initialise_fn": initialise_fn,
+        "progress": progress or None,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
     baseline = measure(model, dataloader, measurement, seed)
     if baseline.value is None or baseline.figures["loss"] is None:
         raise ValueError("the model's own loss must be finite, but is NaN or infinite on this data; did it diverge?")
     with masked(model, checked):
         ticket = measure(model, dataloader, measurement, seed)
-    retraining = _plan_retraining(trainer_fn, given)
+    retraining = _plan_retraining(trainer_fn, seed, given)
     return {
         "kind": "post-hoc",
         "metric": baseline.metric,
@@ -159,9 +156,9 @@ def compute_lottery_ticket_quality(
     }
 
 
-def _plan_retraining(trainer_fn: Any, options: dict[str, Any]) -> Retraining | None:  # noqa: ANN401 - checked here
+def _plan_retraining(trainer_fn: Any, seed: int, options: dict[str, Any]) -> Retraining | None:  # noqa: ANN401 - checked here
     if trainer_fn is None:
-        if unused := sorted(options.keys() - {"seed"}):
+        if unused := sorted(options):
             raise ValueError(
                 f"{', '.join(unused)} must come with a trainer_fn, which trains the ticket again; pass one"
             )
@@ -173,4 +170,4 @@ def _plan_retraining(trainer_fn: Any, options: dict[str, Any]) -> Retraining | N
     controls = options.get("controls", CONTROLS)
     if isinstance(controls, str) or not set(controls) <= set(CONTROLS):
         raise ValueError(f"controls must be among {', '.join(CONTROLS)}, got {controls!r}")
-    return Retraining(trainer_fn, **options)
+    return Retraining(trainer_fn, seed=seed, **options)

@@ -3,7 +3,8 @@
 ```text
 from lottery_tickets.integrations.lightning import EarlyBirdCallback
 
-trainer = lightning.Trainer(max_epochs=20, callbacks=[EarlyBirdCallback(check_steps=50, folder="bird")])
+make_watcher = partial(EarlyBirdWatcher, check_steps=50)
+trainer = lightning.Trainer(max_epochs=20, callbacks=[EarlyBirdCallback(make_watcher, folder="bird")])
 trainer.fit(module, dataloader)
 ticket = Mask.load("bird/ticket.safetensors")
 ```
@@ -13,12 +14,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, SupportsFloat, Unpack, cast, final
+from typing import Any, SupportsFloat, cast, final
 
 from torch import Tensor
 
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
-from lottery_tickets.integrations.watch import SavedWatch, Watch, WatcherOptions
+from lottery_tickets.integrations.watch import MakeWatcher, SavedWatch, Watch
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -42,22 +43,23 @@ class EarlyBirdCallback(Callback):
     checks; `fit(..., ckpt_path=)` goes on from it to the same verdicts.
 
     Args:
+        make_watcher: Called with the model when training begins; `partial(EarlyBirdWatcher, check_steps=50)` for
+            options of your own.
         stop: Whether to end training when the ticket has converged or the weights are not finite.
         folder: Gets `ticket.safetensors` and `evidence.json` when the watcher would stop, and when training ends or
             is interrupted.
-        **options: Those of `EarlyBirdWatcher`, which is made when training begins.
 
     Raises:
-        TypeError: When an option is unknown.
-        ValueError: When training begins: an option is out of range, training resumes without a saved watch, or the
-            model is in shards.
+        TypeError: When `make_watcher` is no function.
+        ValueError: When training begins: an option of the watcher is out of range, training resumes without a saved
+            watch, or the model is in shards.
     """
 
     def __init__(
-        self, *, stop: bool = True, folder: str | Path | None = None, **options: Unpack[WatcherOptions]
+        self, make_watcher: MakeWatcher = EarlyBirdWatcher, *, stop: bool = True, folder: str | Path | None = None
     ) -> None:
         self.stop = stop
-        self._watch = Watch(options, folder)
+        self._watch = Watch(make_watcher, folder)
         self._saved: SavedWatch | None = None
 
     @property

@@ -3,15 +3,16 @@
 ```text
 from lottery_tickets.integrations.transformers import EarlyBirdCallback
 
+make_watcher = partial(EarlyBirdWatcher, check_steps=50)
 arguments = TrainingArguments("out", logging_steps=50, logging_first_step=True)
-Trainer(model, arguments, train_dataset=data, callbacks=[EarlyBirdCallback(check_steps=50, folder="bird")]).train()
+Trainer(model, arguments, train_dataset=data, callbacks=[EarlyBirdCallback(make_watcher, folder="bird")]).train()
 ticket = Mask.load("bird/ticket.safetensors")
 ```
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, SupportsFloat, Unpack, cast, final
+from typing import Final, SupportsFloat, cast, final
 
 from torch import nn
 from torch.optim import Optimizer
@@ -19,7 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
-from lottery_tickets.integrations.watch import SavedWatch, Watch, WatcherOptions, read_watch, write_watch
+from lottery_tickets.integrations.watch import MakeWatcher, SavedWatch, Watch, read_watch, write_watch
 
 WATCH_FILE: Final = "early_bird.safetensors"
 
@@ -42,21 +43,22 @@ class EarlyBirdCallback(TrainerCallback):
     must lie in `output_dir`, or be named in the `TrainingArguments` too.
 
     Args:
+        make_watcher: Called with the model when training begins; `partial(EarlyBirdWatcher, check_steps=50)` for
+            options of your own.
         stop: Whether to end training when the ticket has converged or the weights are not finite.
         folder: Gets `ticket.safetensors` and `evidence.json` when the watcher would stop, and at the end of training.
-        **options: Those of `EarlyBirdWatcher`, which is made when training begins.
 
     Raises:
-        TypeError: When an option is unknown.
-        ValueError: When training begins: an option is out of range, training resumes without a saved watch, or the
-            model is in shards.
+        TypeError: When `make_watcher` is no function.
+        ValueError: When training begins: an option of the watcher is out of range, training resumes without a saved
+            watch, or the model is in shards.
     """
 
     def __init__(
-        self, *, stop: bool = True, folder: str | Path | None = None, **options: Unpack[WatcherOptions]
+        self, make_watcher: MakeWatcher = EarlyBirdWatcher, *, stop: bool = True, folder: str | Path | None = None
     ) -> None:
         self.stop = stop
-        self._watch = Watch(options, folder)
+        self._watch = Watch(make_watcher, folder)
         self._loss: float | None = None
 
     @property

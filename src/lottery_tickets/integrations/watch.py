@@ -8,13 +8,10 @@ from typing import Any, Final, SupportsFloat, TypedDict, final
 
 from torch import Tensor, nn
 
-from lottery_tickets._core.checks import check_known
 from lottery_tickets._core.files import read_tensors, write_tensors
 from lottery_tickets._core.names import unwrap
-from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.states import copy_state, load_clean_state
-from lottery_tickets.early_bird.check_times import CheckSteps
-from lottery_tickets.early_bird.convergence import ConvergenceRule, EarlyBirdCheckpoint
+from lottery_tickets.early_bird.convergence import EarlyBirdCheckpoint
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
 
 START: Final = "start."
@@ -26,17 +23,7 @@ MARKS_OF_SHARDS: Final = ("ds_id", "device_mesh")
 logger = logging.getLogger(__name__)
 
 
-class WatcherOptions(TypedDict, total=False):
-    """What an `EarlyBirdWatcher` takes beside the model; explained there."""
-
-    target_sparsity: float
-    rule: ConvergenceRule | None
-    check_steps: CheckSteps
-    scope: str
-    channels: bool
-    include: Choices | None
-    exclude: Choices | None
-    seed: int
+MakeWatcher = Callable[[nn.Module], EarlyBirdWatcher]
 
 
 class SavedWatch(TypedDict):
@@ -62,13 +49,20 @@ class Watch:
     """One training, watched on behalf of a callback.
 
     Args:
-        options: Of the watcher.
+        make_watcher: Given the model about to be trained, makes its watcher.
         folder: Where ticket and evidence go; None for nowhere.
+
+    Raises:
+        TypeError: When `make_watcher` is no function.
     """
 
-    def __init__(self, options: WatcherOptions, folder: str | Path | None) -> None:
-        check_known("further arguments", options, WatcherOptions.__annotations__)
-        self._options = options
+    def __init__(self, make_watcher: MakeWatcher, folder: str | Path | None) -> None:
+        if not callable(make_watcher):
+            raise TypeError(
+                f"make_watcher must be a function of a model, such as EarlyBirdWatcher, got {make_watcher!r}; for "
+                "settings of your own pass functools.partial(EarlyBirdWatcher, check_steps=50)"
+            )
+        self._make_watcher = make_watcher
         self._folder = None if folder is None else Path(folder)
         self._last_step = 0
         self._is_saved = False
@@ -93,9 +87,9 @@ class Watch:
         """
         _refuse_shards(model)
         if step == 0:
-            self.watcher = EarlyBirdWatcher(model, **self._options)
+            self.watcher = self._make_watcher(model)
         elif saved is not None:
-            self.watcher = _take_up(model, step, saved, self._options)
+            self.watcher = _take_up(model, step, saved, self._make_watcher)
         elif self.watcher is None or self._last_step != step:
             raise ValueError(
                 f"training must start at step 0 to be watched, but resumes at step {step} without a watch that was "
@@ -191,7 +185,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _take_up(model: nn.Module, step: int, saved: SavedWatch, options: WatcherOptions) -> EarlyBirdWatcher:
+def _take_up(model: nn.Module, step: int, saved: SavedWatch, make_watcher: MakeWatcher) -> EarlyBirdWatcher:
     """Returns the watcher of a training that resumes; the model holds the starting weights for a moment."""
     if saved["step"] != step:
         raise ValueError(
@@ -202,7 +196,7 @@ def _take_up(model: nn.Module, step: int, saved: SavedWatch, options: WatcherOpt
     now = copy_state(inner)
     try:
         load_clean_state(inner, saved["start"])
-        watcher = EarlyBirdWatcher(model, **options)
+        watcher = make_watcher(model)
     finally:
         load_clean_state(inner, now)
     settings = json.loads(json.dumps(watcher.describe()))

@@ -2,18 +2,18 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict, Unpack, final
+from typing import Any, Final, Literal, TypedDict, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lottery_tickets._core.checks import check_count, check_known, check_restartable
+from lottery_tickets._core.checks import check_count, check_restartable
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.files import write_json
 from lottery_tickets._core.measuring.interpolation import Line
@@ -34,35 +34,6 @@ AXES: Final = ("x", "y")
 SECONDS_BETWEEN_WRITES: Final = 1.0
 
 Mode = Literal["plane", "line"]
-
-
-class LandscapeOptions(TypedDict, total=False):
-    """What `compute_loss_landscape` takes as further keywords.
-
-    Attributes:
-        span: On a plane how far to go to each side, in units in which 1 is as long as the weights: a number, 1.0 by
-            default, or one for x and one for y. On a line its two ends, (0, 1) by default: 0 is the model, 1 is
-            `end_state`.
-        seed: Of the two directions, and of the global generators while data is read.
-        mask: Of the landscape of a pruned network: pruned weights are zero and do not move, and filters have the norm
-            of what is kept.
-        end_state: A state dict of the model's kind. Then the landscape is the line from the model to it.
-        include: Restricts the weights that move on a plane: names, glob patterns or module types.
-        exclude: Removes from them.
-        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
-        path: A JSON file that holds what is measured so far; the same call goes on from it.
-        progress: Whether to show a bar.
-    """
-
-    span: float | tuple[float, float] | None
-    seed: int
-    mask: Mapping[str, Tensor] | None
-    end_state: Mapping[str, Tensor] | None
-    include: Choices | None
-    exclude: Choices | None
-    loss_fn: LossFunction | None
-    path: str | Path | None
-    progress: bool
 
 
 class MovedParameter(TypedDict):
@@ -97,7 +68,16 @@ def compute_loss_landscape(
     model: nn.Module,
     dataloader: Iterable[Any],
     grid_points: int | tuple[int, int] = 25,
-    **options: Unpack[LandscapeOptions],
+    *,
+    span: float | tuple[float, float] | None = None,
+    seed: int = 0,
+    mask: Mapping[str, Tensor] | None = None,
+    end_state: Mapping[str, Tensor] | None = None,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+    loss_fn: LossFunction | None = None,
+    path: str | Path | None = None,
+    progress: bool = False,
 ) -> LandscapeResults:
     """Returns the losses around a model, on a plane of two random directions or on the line to another state.
 
@@ -116,7 +96,18 @@ def compute_loss_landscape(
         dataloader: Batches, see the three ways a model can be driven in `compute_loss`; iterated anew for each point.
         grid_points: Points in each direction, or (points in x, points in y); on a line its points. 1 is the centre. An
             odd number has the centre among them.
-        **options: See `LandscapeOptions`.
+        span: On a plane how far to go to each side, in units in which 1 is as long as the weights: a number, 1.0 when
+            None, or one for x and one for y. On a line its two ends, (0, 1) when None: 0 is the model, 1 is
+            `end_state`.
+        seed: Of the two directions, and of the global generators while data is read.
+        mask: Of the landscape of a pruned network: pruned weights are zero and do not move, and filters have the norm
+            of what is kept.
+        end_state: A state dict of the model's kind. Then the landscape is the line from the model to it.
+        include: Restricts the weights that move on a plane: names, glob patterns or module types.
+        exclude: Removes from them.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        path: A JSON file that holds what is measured so far; the same call goes on from it.
+        progress: Whether to show a bar.
 
     Returns:
         `mode` ("plane" or "line"); `x`, `y`, the coordinates (on a line x is the share of `end_state`, and y is [0.0]);
@@ -128,8 +119,7 @@ def compute_loss_landscape(
         `parameters` that move, see `MovedParameter`; `settings`, what a file must have in common with this call.
 
     Raises:
-        TypeError: When `dataloader` is an iterator, the model refuses a batch, a keyword is unknown or a weight is no
-            plain tensor.
+        TypeError: When `dataloader` is an iterator, the model refuses a batch, or a weight is no plain tensor.
         ValueError: When an argument is out of range, the data is empty, weights are not finite, mask or `end_state` do
             not fit the model, or `path` holds another landscape.
 
@@ -147,16 +137,35 @@ def compute_loss_landscape(
         >>> [moved["num_filters"] for moved in found["parameters"]]
         [8, 2]
     """
-    check_known("further arguments", options, LandscapeOptions.__annotations__)
-    _check_model_and_data(model, dataloader)
-    seed: object = options.get("seed", 0)
-    if isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise TypeError(f"seed must be an integer, got {seed!r}")
-    measurement = Measurement(options.get("loss_fn"))
-    make = _make_plane if options.get("end_state") is None else _make_line
-    surface = make(model, dataloader, measurement, grid_points, {**options, "seed": int(seed)})
-    path = options.get("path")
-    return _measure(surface, None if path is None else Path(path), progress=options.get("progress", False))
+    subject = _Subject(model, dataloader, Measurement(loss_fn), seed)
+    if end_state is None:
+        surface = _make_plane(subject, grid_points, span, mask=mask, include=include, exclude=exclude)
+    else:
+        for_planes = {"mask": mask, "include": include, "exclude": exclude}
+        unused = [name for name, value in for_planes.items() if value is not None]
+        surface = _make_line(subject, grid_points, span, end_state, unused=unused)
+    return _measure(surface, None if path is None else Path(path), progress=progress)
+
+
+@final
+@dataclass(frozen=True)
+class _Subject:
+    """What is measured, and on what.
+
+    Raises:
+        TypeError: When the model is none or hides what it reads, or the loader or the seed is of another type.
+    """
+
+    model: nn.Module
+    dataloader: Iterable[Any]
+    measurement: Measurement
+    seed: int
+
+    def __post_init__(self) -> None:
+        _check_model_and_data(self.model, self.dataloader)
+        seed: object = self.seed
+        if isinstance(seed, bool) or not isinstance(seed, Integral):
+            raise TypeError(f"seed must be an integer, got {seed!r}")
 
 
 @final
@@ -171,21 +180,28 @@ class _Surface:
 
 
 def _make_plane(
-    model: nn.Module, dataloader: Iterable[Any], measurement: Measurement, grid_points: object, options: dict[str, Any]
+    subject: _Subject,
+    grid_points: object,
+    span: object,
+    *,
+    mask: Mapping[str, Tensor] | None,
+    include: Choices | None,
+    exclude: Choices | None,
 ) -> _Surface:
+    model, dataloader = subject.model, subject.dataloader
     num_x, num_y = _check_grid(grid_points)
-    span_x, span_y = _check_span(options.get("span"))
-    weights = find_filtered_weights(model, include=options.get("include"), exclude=options.get("exclude"))
+    span_x, span_y = _check_span(span)
+    weights = find_filtered_weights(model, include=include, exclude=exclude)
     _check_weights(model, weights)
-    mask = None if options.get("mask") is None else as_mask(options["mask"])
-    if mask is not None:
-        find_masked_parameters(model, mask)  # which checks that it fits
-    seeds = {axis: derive_seed(options["seed"], "landscape", axis) for axis in AXES}
-    moved = MovedWeights(model, weights, list(seeds.values()), None if mask is None else mask.bits)
+    checked = None if mask is None else as_mask(mask)
+    if checked is not None:
+        find_masked_parameters(model, checked)  # which checks that it fits
+    seeds = {axis: derive_seed(int(subject.seed), "landscape", axis) for axis in AXES}
+    moved = MovedWeights(model, weights, list(seeds.values()), None if checked is None else checked.bits)
 
     def measure_at(x: float, y: float) -> Performance:
-        with measuring(model, dataloader, options["seed"]), moved.at(x, y):
-            return measurement(unwrap(model), dataloader)
+        with measuring(model, dataloader, subject.seed), moved.at(x, y):
+            return subject.measurement(unwrap(model), dataloader)
 
     facts: dict[str, Any] = {
         "mode": "plane",
@@ -193,34 +209,33 @@ def _make_plane(
         "normalisation": "filter",
         "seeds": seeds,
         "parameters": [_describe(weight) for weight in weights.values()],
-        "settings": _describe_settings(model, options["seed"], mask=mask),
+        "settings": _describe_settings(model, subject.seed, mask=checked),
     }
     return _Surface(measure_at, _space(span_x, num_x), _space(span_y, num_y), facts)
 
 
 def _make_line(
-    model: nn.Module, dataloader: Iterable[Any], measurement: Measurement, grid_points: object, options: dict[str, Any]
+    subject: _Subject, grid_points: object, span: object, end_state: object, *, unused: Sequence[str]
 ) -> _Surface:
-    if odd := [name for name in ("mask", "include", "exclude") if options.get(name) is not None]:
+    if unused:
         raise ValueError(
-            f"{', '.join(odd)} must be left out on the line to end_state, where every weight moves; to compare pruned "
-            "networks, prune both ends with apply_mask"
+            f"{', '.join(unused)} must be left out on the line to end_state, where every weight moves; to compare "
+            "pruned networks, prune both ends with apply_mask"
         )
     num_points = check_count("grid_points on a line", grid_points)
-    start, stop = _check_ends(options.get("span"))
-    state = unwrap(model).state_dict()
-    end_state = options["end_state"]
+    start, stop = _check_ends(span)
+    state = unwrap(subject.model).state_dict()
     if not isinstance(end_state, Mapping):
         raise TypeError(f"end_state must be a state dict, got {type(end_state).__name__}; pass model.state_dict()")
     try:
-        line = Line(model, state, end_state)
+        line = Line(subject.model, state, end_state)
     except ValueError as error:
         raise ValueError(f"model (first) and end_state (second) must fit, but {error}") from error
 
     def measure_at(x: float, _: float) -> Performance:
-        return line.measure([x], dataloader, measurement, seed=options["seed"])[0]
+        return line.measure([x], subject.dataloader, subject.measurement, seed=subject.seed)[0]
 
-    settings = _describe_settings(model, options["seed"], end_state=end_state)
+    settings = _describe_settings(subject.model, subject.seed, end_state=end_state)
     facts: dict[str, Any] = {
         "mode": "line",
         "span": [start, stop],
@@ -298,7 +313,7 @@ def _describe_settings(
     own = dict(inner.named_parameters()) | dict(inner.named_buffers())
     return {
         "format": FORMAT,
-        "seed": seed,
+        "seed": int(seed),
         "model_sha256": hash_state({clean_name(name): tensor for name, tensor in own.items()}),
         "mask_sha256": None if mask is None else mask.digest,
         "end_state_sha256": None if end_state is None else hash_state(_pick_tensors(end_state)),
