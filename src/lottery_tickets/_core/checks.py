@@ -3,14 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import fields
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Options = TypeVar("Options", bound="DataclassInstance")
+Options = TypeVar("Options")
 
 
 def check_count(argument: str, value: object, allowed: str = "an integer of at least 1") -> int:
@@ -68,7 +65,8 @@ def take_options(argument: str, given: Options | None, made: Options, default: O
     if type(given) is not type(default):
         raise TypeError(f"{argument} must be a {type(default).__name__}, got {given!r}")
     if made != default:
-        names = [field.name for field in fields(default) if getattr(made, field.name) != getattr(default, field.name)]
+        pairs: Any = (made, default)  # frozen dataclasses of one type
+        names = [field.name for field in fields(pairs[0]) if len({getattr(one, field.name) for one in pairs}) > 1]
         raise TypeError(f"{', '.join(names)} must not be given beside {argument}; put it into {argument}")
     return given
 

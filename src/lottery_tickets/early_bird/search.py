@@ -15,7 +15,7 @@ from lottery_tickets._core.states import copy_state, hash_state, load_clean_stat
 from lottery_tickets._core.training.light_training import TrainerSettings
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes
-from lottery_tickets.early_bird.convergence import ConvergenceRule
+from lottery_tickets.early_bird.convergence import METHODS, ConvergenceRule
 from lottery_tickets.early_bird.folder import EarlyBirdFolder, SavedCheck
 from lottery_tickets.early_bird.trainers import CallersTrainer, DefaultTrainer, Trainer
 from lottery_tickets.early_bird.watcher import EarlyBirdResults, EarlyBirdWatcher
@@ -120,8 +120,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         >>> found["verdict"], len(found["checkpoints"]), found["final_mask"].sparsity
         ('trivially stable', 4, 0.5)
     """
-    method: Any = "magnitude_ranking" if use_magnitude_ranking else "mask_distance"
-    single_rule = ConvergenceRule(method, convergence_threshold, stability_window)
+    single_rule = ConvergenceRule(METHODS[not use_magnitude_ranking], convergence_threshold, stability_window)
     rule = take_options("rule", rule, single_rule, ConvergenceRule())
     single_training = TrainerSettings(learning_rate, use_sgd, max_batch_size=max_batch_size)
     training = take_options("training", training, single_training, TrainerSettings())
@@ -146,17 +145,20 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         trainer = DefaultTrainer(
             model, dataloader, training, by_step=by_step, loss_fn=loss_fn, seed=seed, progress=progress
         )
-    elif check_steps is None:
-        trainer = CallersTrainer(
-            model, dataloader, trainer_fn, max_batch_size=training.max_batch_size, loss_fn=loss_fn, seed=seed
-        )
     else:
+        _check_counts_epochs(check_steps)
+        size = training.max_batch_size
+        trainer = CallersTrainer(model, dataloader, trainer_fn, max_batch_size=size, loss_fn=loss_fn, seed=seed)
+    folder = None if run_folder is None else EarlyBirdFolder(run_folder)
+    return _run(model, watcher, trainer, times, limit=limit, folder=folder)
+
+
+def _check_counts_epochs(check_steps: object) -> None:
+    if check_steps is not None:
         raise ValueError(
             "check_steps needs the default trainer, because a trainer_fn trains whole epochs; use check_interval, or "
             "watch your own loop with EarlyBirdWatcher"
         )
-    folder = None if run_folder is None else EarlyBirdFolder(run_folder)
-    return _run(model, watcher, trainer, times, limit=limit, folder=folder)
 
 
 def _run(

@@ -50,6 +50,7 @@ class Mask(Mapping[str, Tensor]):
         self._shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
         self._bits = {name: _checked_bits(name, bits[name], shape) for name, shape in self._shapes.items()}
         self.provenance: dict[str, Any] = dict(provenance or {})
+        self._counts: dict[str, int] = {}  # filled when they are asked for
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], provenance: Mapping[str, Any] | None = None) -> Self:
@@ -100,7 +101,7 @@ class Mask(Mapping[str, Tensor]):
     @property
     def num_kept(self) -> int:
         """How many weights are kept."""
-        return sum(count_bits(bits) for bits in self._bits.values())
+        return sum(self._count_kept().values())
 
     @property
     def density(self) -> float:
@@ -125,12 +126,12 @@ class Mask(Mapping[str, Tensor]):
     def layer_sparsity(self) -> dict[str, float]:
         """Returns the fraction removed from each parameter, by name."""
         sizes = {name: shape.numel() for name, shape in self._shapes.items()}
-        return {name: 1 - count_bits(bits) / sizes[name] if sizes[name] else 0.0 for name, bits in self._bits.items()}
+        return {name: 1 - kept / sizes[name] if sizes[name] else 0.0 for name, kept in self._count_kept().items()}
 
     @property
     def collapsed_layers(self) -> list[str]:
         """The names of the parameters that have weights but keep none, so that nothing passes them."""
-        return [name for name, bits in self._bits.items() if self._shapes[name].numel() and not count_bits(bits)]
+        return [name for name, kept in self._count_kept().items() if self._shapes[name].numel() and not kept]
 
     def is_subset(self, other: Mapping[str, Tensor]) -> bool:
         """Returns whether every weight kept here is kept in `other` too."""
@@ -213,6 +214,12 @@ class Mask(Mapping[str, Tensor]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["bits"], state["shapes"], state["provenance"])
+
+    def _count_kept(self) -> dict[str, int]:
+        """Returns how many weights of each parameter are kept; counted once, because bits are not written to."""
+        if not self._counts:
+            self._counts = {name: count_bits(bits) for name, bits in self._bits.items()}
+        return self._counts
 
     def _content(self) -> str:
         return json.dumps({"shapes": self._shapes, "provenance": self.provenance}, allow_nan=False)

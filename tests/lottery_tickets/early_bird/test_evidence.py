@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lottery_tickets import Mask, shuffle_mask
+from lottery_tickets._core.weights import Weight, Weights
 from lottery_tickets.early_bird.check_times import CheckTimes
-from lottery_tickets.early_bird.displacement import measure_movement
+from lottery_tickets.early_bird.displacement import measure_displacement
 from lottery_tickets.early_bird.trail import NUM_SAMPLED, Trail
 from lottery_tickets.masks.common_weights import measure_distance, overlay
 
@@ -19,7 +20,7 @@ def test_movement_is_what_it_says(dtype: torch.dtype) -> None:
     now = start.float().clone()
     now[::3] += 0.5 * torch.randn(234, 500)
     now = now.to(dtype)
-    found = measure_movement(now.t(), start.t())
+    found = measure_displacement(Weight("w", now.t()), Weight("w", start.t()))
     moved = now.double() - start.double()
     assert found.num_moved == int((now.double() != start.double()).sum())
     assert found.squared_distance == pytest.approx(float(moved.square().sum()), rel=1e-5)
@@ -45,9 +46,9 @@ def test_distances_and_chance() -> None:
 
 
 def follow(points: list[Tensor], **others: Tensor) -> Trail:
-    trail = Trail({"w": points[0], **others}, seed=0)
+    trail = Trail(Weights.from_tensors({"w": points[0], **others}), seed=0)
     for point in points[1:]:
-        trail.extend({"w": point, **others})
+        trail.extend(Weights.from_tensors({"w": point, **others}))
     return trail
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.ranks import _rank_by_buckets, compute_ranks
 
 
@@ -26,14 +27,14 @@ def draw(kind: str) -> list[Tensor]:
 @pytest.mark.parametrize("kind", ["many ties", "mostly zero", "any size"])
 def test_exact_ranks(kind: str) -> None:
     scores = dict(zip("abc", draw(kind), strict=True))
-    got = compute_ranks(scores, "global", {})
+    got = compute_ranks(Weights.from_tensors(scores), "global")
     torch.testing.assert_close(
         torch.cat([rank.flatten() for rank in got.values()]), rank_by_sorting(list(scores.values())), rtol=0, atol=1e-6
     )
-    by_layer = compute_ranks(scores, "layer", {})
+    by_layer = compute_ranks(Weights.from_tensors(scores), "layer")
     for name, score in scores.items():
         torch.testing.assert_close(by_layer[name].flatten(), rank_by_sorting([score]), rtol=0, atol=1e-6)
-    rows = compute_ranks({"a": scores["a"]}, "row", {"a": (1,)})["a"]
+    rows = compute_ranks(Weights.from_tensors({"a": scores["a"]}, {"a": (1,)}), "row")["a"]
     for column in range(20):
         torch.testing.assert_close(rows[:, column], rank_by_sorting([scores["a"][:, column]]), rtol=0, atol=1e-6)
 

@@ -29,6 +29,21 @@ def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins:
     return int(above), int(largest)
 
 
+def classify(
+    words: Tensor, within: Tensor | None, bounds: tuple[int, int], bits: Tensor, positions: NDArray[np.int32]
+) -> tuple[int, int]:
+    """Packs what is above a bracket and lists what is in it; see `selecting_reference.classify`."""
+    array = words.numpy()
+    lo, hi = array.dtype.type(bounds[0]), array.dtype.type(bounds[1])
+    num_inside, largest = _classify(array, _eligible(within), (lo, hi), bits.numpy(), positions)
+    return int(num_inside), int(largest)
+
+
+def set_bits(bits: Tensor, positions: NDArray[np.int32]) -> None:
+    """Sets bits; see `selecting_reference.set_bits`."""
+    _set_bits(bits.numpy(), positions)
+
+
 def pack_above(words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:
     """Packs which magnitudes are above the threshold; see `selecting_reference.pack_above`."""
     array = words.numpy()
@@ -119,6 +134,50 @@ def _count(
                 bins[(patterns[i] - lo) >> shift] += 1
                 rest &= rest - np.uint64(1)
     return above, largest
+
+
+@numba.njit(cache=True, nogil=True)
+def _classify(
+    words: NDArray[np.signedinteger],
+    within: NDArray[np.uint8],
+    bounds: tuple[np.signedinteger, np.signedinteger],
+    bits: NDArray[np.uint8],
+    positions: NDArray[np.int32],
+) -> tuple[int, np.signedinteger]:
+    patterns = np.empty(BLOCK, words.dtype)
+    above, inside = np.empty(BLOCK // 8, np.uint8), np.empty(BLOCK // 8, np.uint8)
+    inside64 = inside.view(np.uint64)
+    lo, hi = bounds
+    num_inside = 0
+    largest = words.dtype.type(0)
+    for start in range(0, words.size, BLOCK):
+        largest = max(largest, _load(words, within, start, patterns))
+        for byte in range(BLOCK // 8):
+            above_lo, above_hi = np.uint32(0), np.uint32(0)
+            for i in range(8):
+                pattern = patterns[8 * byte + i]
+                above_lo |= np.uint32(pattern >= lo) << np.uint32(i)
+                above_hi |= np.uint32(pattern > hi) << np.uint32(i)
+            above[byte], inside[byte] = above_hi, above_lo ^ above_hi
+        first = start // 8
+        for byte in range(min(BLOCK // 8, bits.size - first)):
+            bits[first + byte] = above[byte]
+        # The bracket holds few weights, so most words are zero and are passed over.
+        for word in range(BLOCK // 64):
+            rest = inside64[word]
+            while rest:
+                if num_inside < positions.size:
+                    place = BIT_OF_PRODUCT[((rest & -rest) * DE_BRUIJN) >> np.uint64(58)]
+                    positions[num_inside] = start + 64 * word + place
+                num_inside += 1
+                rest &= rest - np.uint64(1)
+    return num_inside, largest
+
+
+@numba.njit(cache=True, nogil=True)
+def _set_bits(bits: NDArray[np.uint8], positions: NDArray[np.int32]) -> None:
+    for position in positions:
+        bits[position >> 3] |= np.uint8(1 << (position & 7))
 
 
 @numba.njit(cache=True, nogil=True)

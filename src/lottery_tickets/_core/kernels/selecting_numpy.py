@@ -22,6 +22,27 @@ def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins:
     return int(np.count_nonzero(above)), largest
 
 
+def classify(
+    words: Tensor, within: Tensor | None, bounds: tuple[int, int], bits: Tensor, positions: NDArray[np.int32]
+) -> tuple[int, int]:
+    """Packs what is above a bracket and lists what is in it; see `selecting_reference.classify`."""
+    patterns = _patterns(words)
+    above, inside = patterns > bounds[1], (patterns >= bounds[0]) & (patterns <= bounds[1])
+    if within is not None:
+        eligible = _unpacked(within, patterns)
+        above, inside = above & eligible, inside & eligible
+    bits.numpy()[:] = np.packbits(above, bitorder="little")
+    found = inside.nonzero()[0]
+    listed = found[: len(positions)]
+    positions[: len(listed)] = listed
+    return len(found), int(patterns.max())
+
+
+def set_bits(bits: Tensor, positions: NDArray[np.int32]) -> None:
+    """Sets bits; see `selecting_reference.set_bits`."""
+    np.bitwise_or.at(bits.numpy(), positions >> 3, (1 << (positions & 7)).astype(np.uint8))
+
+
 def pack_above(words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:
     """Packs which magnitudes are above the threshold; see `selecting_reference.pack_above`."""
     patterns = _patterns(words)

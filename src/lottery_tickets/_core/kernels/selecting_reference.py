@@ -6,6 +6,7 @@ the *pattern* of a weight. `within` packs which weights are eligible; None means
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lottery_tickets._core.bits import unpack_bits
@@ -31,6 +32,43 @@ def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins:
     counts = torch.bincount((inside - bracket.lo) >> bracket.shift)
     bins[: len(counts)] += counts.cpu().numpy()
     return int((patterns > bracket.hi).sum()), largest
+
+
+def classify(
+    words: Tensor, within: Tensor | None, bounds: tuple[int, int], bits: Tensor, positions: NDArray[np.int32]
+) -> tuple[int, int]:
+    """Writes the packed bits of the eligible patterns above a bracket, and the positions of those in it.
+
+    Args:
+        words: 1-D signed integers.
+        within: Packed bits of the eligible weights, or None.
+        bounds: The least and the greatest pattern of the bracket, from 0 or more.
+        bits: uint8 on the CPU, ceil(n / 8) bytes, written to.
+        positions: Gets the first positions in ascending order, as many as it has places for.
+
+    Returns:
+        How many are in the bracket, and the largest pattern of all, eligible or not.
+    """
+    patterns = words & torch.iinfo(words.dtype).max
+    above, inside = patterns > bounds[1], (patterns >= bounds[0]) & (patterns <= bounds[1])
+    if within is not None:
+        eligible = _unpacked(within, patterns)
+        above, inside = above & eligible, inside & eligible
+    bits.copy_(_packed(above))
+    found = inside.nonzero().view(-1).cpu().numpy()
+    listed = found[: len(positions)]
+    positions[: len(listed)] = listed
+    return len(found), int(patterns.max())
+
+
+def set_bits(bits: Tensor, positions: NDArray[np.int32]) -> None:
+    """Sets the bits at these positions.
+
+    Args:
+        bits: uint8 on the CPU, added to.
+        positions: Of bits, each once.
+    """
+    np.bitwise_or.at(bits.numpy(), positions >> 3, (1 << (positions & 7)).astype(np.uint8))
 
 
 def pack_above(words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:

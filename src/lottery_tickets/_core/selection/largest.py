@@ -1,46 +1,21 @@
 """Keeping exactly n of many scores: the one selector that every mask comes from."""
 
-import math
 from collections.abc import Mapping
 from queue import SimpleQueue
-from typing import Final, Literal, Protocol, final
+from typing import Final, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lottery_tickets._core.bits import num_bytes
-from lottery_tickets._core.kernels import selecting_numpy, selecting_reference
+from lottery_tickets._core.selection.backends import Backend, Kernels, check_largest, kernels_for
+from lottery_tickets._core.selection.one_pass import guess_bracket, select_in_one_pass
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chunks
 from lottery_tickets._core.thresholds import Bracket, Counters, Threshold, find_kth_largest
 from lottery_tickets._core.weights import Weights
 
-SMALLEST_FOR_CPU_KERNEL: Final = (
-    1 << 20
-)  # elements; below it, numpy takes a few milliseconds and numba need not be imported
 SMALLEST_TO_SAMPLE: Final = 1 << 21  # elements; below it, a sample costs more than the pass it saves
-NUM_SAMPLED: Final = 3 << 16
-STANDARD_DEVIATIONS: Final = 3  # half the width of the guessed bracket, in the sample's rank; misses in 3 of 1,000
-
-Backend = Literal["reference", "small", "cpu"]
-
-
-class Kernels(Protocol):
-    """The hot loops of one backend; `kernels.selecting_reference` says what they compute."""
-
-    NUM_BINS: int
-
-    def count_patterns(self, words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters) -> tuple[int, int]:
-        """Counts by bit pattern."""
-
-    def pack_above(self, words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:
-        """Compares and packs."""
-
-    def keep_first_equal(self, words: Tensor, within: Tensor | None, threshold: int, quota: int, bits: Tensor) -> None:
-        """Resolves ties."""
-
-    def num_workers(self) -> int:
-        """Says how many chunks to work on at a time."""
 
 
 def select_largest(
@@ -73,9 +48,12 @@ def select_largest(
     magnitudes = Magnitudes(scores, within)
     if not 0 <= num_kept <= magnitudes.num_eligible:
         raise ValueError(f"num_kept must be from 0 to the {magnitudes.num_eligible} eligible elements, got {num_kept}")
-    kernels = _kernels_for(magnitudes, backend)
-    threshold = find_threshold(magnitudes, num_kept, kernels)
-    return _pack(magnitudes, kernels, threshold, num_kept)
+    kernels = kernels_for(magnitudes, backend)
+    if magnitudes.num_elements >= SMALLEST_TO_SAMPLE and num_kept not in {0, magnitudes.num_eligible}:
+        bits = select_in_one_pass(magnitudes, kernels, num_kept, guess_bracket(magnitudes, num_kept))
+        if bits is not None:
+            return bits
+    return _pack(magnitudes, kernels, find_threshold(magnitudes, num_kept, kernels), num_kept)
 
 
 @final
@@ -95,7 +73,7 @@ class Ranking:
 
     def __init__(self, scores: Weights) -> None:
         self._magnitudes = Magnitudes(scores)
-        self._kernels = _kernels_for(self._magnitudes, None)
+        self._kernels = kernels_for(self._magnitudes, None)
         self._counted: dict[Bracket, tuple[int, Counters]] = {}
 
     @property
@@ -137,50 +115,19 @@ def find_threshold(magnitudes: Magnitudes, num_kept: int, kernels: Kernels) -> T
     if num_kept in {0, magnitudes.num_eligible}:
         _count_pass(magnitudes, kernels, _nothing(magnitudes))
         return Threshold(magnitudes.infinity if num_kept == 0 else -1, num_kept, 0)
-    return find_kth_largest(
-        count,
-        num_kept,
-        least=0,
-        greatest=magnitudes.infinity - 1,
-        num_bins=kernels.NUM_BINS,
-        guess=_guess_bracket(magnitudes, num_kept),
-    )
+    greatest = magnitudes.infinity - 1
+    return find_kth_largest(count, num_kept, least=0, greatest=greatest, num_bins=kernels.NUM_BINS)
 
 
 def check_finite(scores: Weights) -> None:
     """Raises the error of `select_largest` when a score is NaN or infinite."""
     magnitudes = Magnitudes(scores)
-    _count_pass(magnitudes, _kernels_for(magnitudes, None), _nothing(magnitudes))
+    _count_pass(magnitudes, kernels_for(magnitudes, None), _nothing(magnitudes))
 
 
 def _nothing(magnitudes: Magnitudes) -> Bracket:
     """Returns a bracket that holds no finite magnitude, for a pass that only looks at the largest one."""
     return Bracket(magnitudes.infinity, magnitudes.infinity)
-
-
-def _kernels_for(magnitudes: Magnitudes, backend: Backend | None) -> Kernels:
-    if backend is None:
-        is_large = magnitudes.num_elements >= SMALLEST_FOR_CPU_KERNEL
-        backend = "reference" if not magnitudes.is_on_cpu else "cpu" if is_large else "small"
-    if backend == "cpu":
-        from lottery_tickets._core.kernels import selecting_cpu  # noqa: PLC0415 - numba takes half a second
-
-        return selecting_cpu
-    return selecting_numpy if backend == "small" else selecting_reference
-
-
-def _guess_bracket(magnitudes: Magnitudes, num_kept: int) -> tuple[int, int] | None:
-    if magnitudes.num_elements < SMALLEST_TO_SAMPLE:
-        return None
-    sample = magnitudes.sample(NUM_SAMPLED)
-    size = len(sample)
-    density = num_kept / magnitudes.num_eligible
-    spread = 1 + math.ceil(STANDARD_DEVIATIONS * math.sqrt(size * density * (1 - density)))
-    rank = size - 1 - round(density * size)
-    greatest = magnitudes.infinity - 1
-    lo = int(sample[rank - spread]) if rank >= spread else 0
-    hi = int(sample[rank + spread]) if rank + spread < size else greatest
-    return min(lo, greatest), min(hi, greatest)
 
 
 def _count_pass(magnitudes: Magnitudes, kernels: Kernels, bracket: Bracket) -> tuple[int, Counters]:
@@ -197,10 +144,7 @@ def _count_pass(magnitudes: Magnitudes, kernels: Kernels, bracket: Bracket) -> t
             above, largest = kernels.count_patterns(magnitudes.words(chunk), magnitudes.eligible(chunk), bracket, bins)
         finally:
             free.put(bins)
-        if largest >= magnitudes.infinity:
-            raise ValueError(
-                f"{chunk.name!r} must be finite to be ranked, but holds NaN or infinity; find where it diverged"
-            )
+        check_largest(magnitudes, chunk, largest)
         return above
 
     num_above = sum(map_chunks(count, magnitudes.chunks(), num_workers))

@@ -86,6 +86,12 @@ class Magnitudes:
             return None
         return self.within[chunk.name][chunk.start // 8 : num_bytes(chunk.stop)]
 
+    def pick(self, name: str, positions: NDArray[np.int64]) -> NDArray[np.signedinteger]:
+        """Returns the patterns of one weight's elements at these positions."""
+        words = self.to_words(self.weights[name].pick(positions)).cpu().numpy()
+        patterns: NDArray[np.signedinteger] = words & np.iinfo(words.dtype).max
+        return patterns
+
     def sample(self, num_sampled: int) -> NDArray[np.signedinteger]:
         """Returns the patterns, in ascending order, of the eligible among so many elements spread over all weights."""
         stride = max(1, self.num_elements // num_sampled)
@@ -95,12 +101,10 @@ class Magnitudes:
         steps = np.arange(weight.size // stride)
         # A jitter, because a plain stride can meet the same column of a matrix or the same tap of a kernel every time.
         positions = steps * stride + (steps * 40503) % stride
-        picked = self.to_words(weight.pick(positions)).cpu().numpy()
         if self.within is not None:
             bits = self.within[weight.name].numpy()
-            picked = picked[((bits[positions >> 3] >> (positions & 7)) & 1).astype(np.bool_)]
-        patterns: NDArray[np.signedinteger] = picked & np.iinfo(picked.dtype).max
-        return patterns
+            positions = positions[((bits[positions >> 3] >> (positions & 7)) & 1).astype(np.bool_)]
+        return self.pick(weight.name, positions)
 
     def _is_plain(self, weight: Weight) -> bool:
         return weight.is_contiguous and weight.dtype == self.dtype

@@ -14,8 +14,8 @@ from torch.nn.utils import prune
 
 from lottery_tickets._core.bits import count_bits, pack_bits, unpack_bits
 from lottery_tickets._core.selection import largest, patterns
-from lottery_tickets._core.selection.largest import Backend, select_largest
-from lottery_tickets._core.weights import slice_flat
+from lottery_tickets._core.selection.largest import Backend
+from lottery_tickets._core.weights import Weights, slice_flat
 from tests.reference import kept_by_sorting
 from tests.strategies import score_lists
 
@@ -29,6 +29,17 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patterns, "WEIGHTS_PER_COPIED_CHUNK", 32)
     monkeypatch.setattr(largest, "SMALLEST_TO_SAMPLE", 1)
     monkeypatch.setattr(largest, "NUM_SAMPLED", 20)
+
+
+def select_largest(
+    scores: Sequence[Tensor], num_kept: int, within: Sequence[Tensor] | None = None, backend: Backend | None = None
+) -> list[Tensor]:
+    """Returns what the selector keeps of scores that are called "0", "1" and so on."""
+    weights = Weights.from_tensors({str(place): score for place, score in enumerate(scores)})
+    eligible = None if within is None else {str(place): bits for place, bits in enumerate(within)}
+    bits = largest.select_largest(weights, num_kept, within=eligible, backend=backend)
+    assert list(bits) == list(weights)
+    return list(bits.values())
 
 
 def unpacked(bits: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
@@ -191,14 +202,14 @@ def test_torch_prune_agrees_where_there_are_no_ties() -> None:
 @pytest.mark.parametrize("num_kept", [0, 2, 4])
 def test_what_is_not_finite_is_refused_by_name(backend: Backend, value: float, num_kept: int) -> None:
     scores = [torch.ones(2), torch.tensor([1.0, value])]
-    with pytest.raises(ValueError, match="'bad' must be finite to be ranked, but holds NaN or infinity"):
-        select_largest(scores, num_kept, names=["good", "bad"], backend=backend)
+    with pytest.raises(ValueError, match="'1' must be finite to be ranked, but holds NaN or infinity"):
+        select_largest(scores, num_kept, backend=backend)
 
 
 def test_what_is_not_finite_is_refused_from_threads_too() -> None:
     score = torch.ones(3_000_000)
     score[2_999_999] = torch.nan
-    with pytest.raises(ValueError, match="'tensor 0' must be finite"):
+    with pytest.raises(ValueError, match="'0' must be finite"):
         select_largest([score], 5, backend="cpu")
 
 
@@ -214,11 +225,11 @@ def test_what_is_not_finite_is_refused_from_threads_too() -> None:
             ValueError,
             "the 2 eligible elements, got 3",
         ),
-        ([torch.ones(3)], 1, [], ValueError, "`within` must have bits for each of 1 tensors, got 0"),
+        ([torch.ones(3)], 1, [], ValueError, "`within` must have the same names as the scores"),
         ([torch.ones(9)], 1, [torch.zeros(1, dtype=torch.uint8)], ValueError, "must be 2 bytes of packed bits"),
         ([torch.ones(3)], 1, [torch.ones(1)], ValueError, "must be 1 bytes of packed bits, got torch.float32"),
-        ([torch.ones(3, dtype=torch.int64)], 1, None, TypeError, "'tensor 0' must be of a float dtype"),
-        ([torch.ones(3, dtype=torch.complex64)], 1, None, TypeError, "'tensor 0' must be of a float dtype"),
+        ([torch.ones(3, dtype=torch.int64)], 1, None, TypeError, "'0' must be of a float dtype"),
+        ([torch.ones(3, dtype=torch.complex64)], 1, None, TypeError, "'0' must be of a float dtype"),
     ],
 )
 def test_bad_arguments_are_refused(
@@ -257,6 +268,7 @@ def test_a_slice_of_a_strided_tensor_is_what_flattening_gives(seed: int, data: s
 def test_small_models_do_not_import_numba() -> None:
     code = (
         "import sys, torch; from lottery_tickets._core.selection.largest import select_largest;"
-        "select_largest([torch.randn(300, 784)], 100); sys.exit('numba' in sys.modules)"
+        "from lottery_tickets._core.weights import Weights;"
+        "select_largest(Weights.from_tensors({'w': torch.randn(300, 784)}), 100); sys.exit('numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

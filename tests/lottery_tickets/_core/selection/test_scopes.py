@@ -9,13 +9,25 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits, pack_bits, unpack_bits
-from lottery_tickets._core.selection import rows
+from lottery_tickets._core.selection import rows, scopes
 from lottery_tickets._core.selection.allocation import allocate_erk
-from lottery_tickets._core.selection.scopes import NAMED_SCOPES, check_sparsity, find_collapsed, select_in_scope
+from lottery_tickets._core.selection.scopes import NAMED_SCOPES, check_sparsity
+from lottery_tickets._core.weights import Weights
+from lottery_tickets.masks.mask import Mask
 from tests.reference import erk_densities, kept_by_rows, kept_by_sorting, kept_in_blocks, lamp_scores
 from tests.strategies import SPARSITIES, score_lists
 
 Scores = dict[str, Tensor]
+
+
+def select_in_scope(
+    scores: Scores,
+    sparsity: float | None,
+    scope: str = "global",
+    output_dims: dict[str, tuple[int, ...]] | None = None,
+    within: Scores | None = None,
+) -> Scores:
+    return scopes.select_in_scope(Weights.from_tensors(scores, output_dims), sparsity, scope=scope, within=within)
 
 
 def named(scores: list[Tensor]) -> Scores:
@@ -233,4 +245,4 @@ def test_the_share_of_n_of_m_is_found() -> None:
 
 def test_layers_that_keep_nothing_are_found_and_empty_ones_are_not() -> None:
     bits = {"gone": torch.zeros(1, dtype=torch.uint8), "empty": torch.empty(0, dtype=torch.uint8), "kept": HALF["w"]}
-    assert find_collapsed(bits, {"gone": (2, 2), "empty": (0, 4), "kept": (2, 4)}) == ["gone"]
+    assert Mask(bits, {"gone": (2, 2), "empty": (0, 4), "kept": (2, 4)}).collapsed_layers == ["gone"]

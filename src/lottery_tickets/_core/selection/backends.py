@@ -1,0 +1,66 @@
+"""Which hot loops select: numba for large CPU tensors, numpy for small ones, torch for other devices."""
+
+from typing import Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lottery_tickets._core.kernels import selecting_numpy, selecting_reference
+from lottery_tickets._core.selection.patterns import Chunk, Magnitudes
+from lottery_tickets._core.thresholds import Bracket, Counters
+
+SMALLEST_FOR_CPU_KERNEL: Final = 1 << 20  # elements; below it numpy takes milliseconds and numba need not be imported
+
+Backend = Literal["reference", "small", "cpu"]
+
+
+class Kernels(Protocol):
+    """The hot loops of one backend; `kernels.selecting_reference` says what they compute."""
+
+    NUM_BINS: int
+
+    def count_patterns(self, words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters) -> tuple[int, int]:
+        """Counts by bit pattern."""
+
+    def classify(
+        self,
+        words: Tensor,
+        within: Tensor | None,
+        bounds: tuple[int, int],
+        bits: Tensor,
+        positions: NDArray[np.int32],
+    ) -> tuple[int, int]:
+        """Packs what is above a bracket, lists what is in it."""
+
+    def set_bits(self, bits: Tensor, positions: NDArray[np.int32]) -> None:
+        """Sets single bits."""
+
+    def pack_above(self, words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:
+        """Compares and packs."""
+
+    def keep_first_equal(self, words: Tensor, within: Tensor | None, threshold: int, quota: int, bits: Tensor) -> None:
+        """Resolves ties."""
+
+    def num_workers(self) -> int:
+        """Says how many chunks to work on at a time."""
+
+
+def kernels_for(magnitudes: Magnitudes, backend: Backend | None) -> Kernels:
+    """Returns the loops of a backend, or those that suit the weights."""
+    if backend is None:
+        is_large = magnitudes.num_elements >= SMALLEST_FOR_CPU_KERNEL
+        backend = "reference" if not magnitudes.is_on_cpu else "cpu" if is_large else "small"
+    if backend == "cpu":
+        from lottery_tickets._core.kernels import selecting_cpu  # noqa: PLC0415 - numba takes half a second
+
+        return selecting_cpu
+    return selecting_numpy if backend == "small" else selecting_reference
+
+
+def check_largest(magnitudes: Magnitudes, chunk: Chunk, largest: int) -> None:
+    """Raises a ValueError when the largest pattern of a chunk is that of NaN or infinity."""
+    if largest >= magnitudes.infinity:
+        raise ValueError(
+            f"{chunk.name!r} must be finite to be ranked, but holds NaN or infinity; find where it diverged"
+        )
