@@ -1,4 +1,4 @@
-"""A small landscape that takes its time, to be killed: `python slow_landscape.py PATH SECONDS_A_POINT`."""
+"""A small landscape that takes its time, to be killed: `python -m tests.slow_landscape PATH SECONDS_A_POINT`."""
 
 import sys
 import time

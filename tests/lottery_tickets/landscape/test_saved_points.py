@@ -56,7 +56,9 @@ def test_an_interrupted_landscape_goes_on_to_the_same_end(tmp_path: Path, mode: 
 def test_a_killed_landscape_leaves_a_file_to_go_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surface, "SECONDS_BETWEEN_WRITES", 0.0)
     path = tmp_path / "landscape.json"
-    process = subprocess.Popen([sys.executable, slow_landscape.__file__, str(path), "0.05"])
+    process = subprocess.Popen(
+        [sys.executable, "-m", slow_landscape.__name__, str(path), "0.05"], cwd=Path(__file__).parents[3]
+    )
     deadline = time.monotonic() + 120
     while (not path.exists() or load_results(path)["num_measured"] < 8) and time.monotonic() < deadline:
         time.sleep(0.005)  # each of these reads must find a whole file
