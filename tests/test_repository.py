@@ -15,6 +15,7 @@ from jaxtyping import TypeCheckError
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
+TESTS = ROOT / "tests"
 MODULES = sorted(SOURCE.rglob("*.py"))
 CHECKED = [
     *MODULES,
@@ -37,7 +38,7 @@ def relative(path: Path) -> str:
 
 
 def test_files_are_short() -> None:
-    lengths = {relative(path): len(path.read_text().splitlines()) for path in MODULES}
+    lengths = {relative(path): len(path.read_text().splitlines()) for path in [*MODULES, *TESTS.rglob("*.py")]}
     assert {path: length for path, length in lengths.items() if length > MAX_FILE_LINES} == {}
 
 
@@ -57,6 +58,15 @@ def function_lengths(path: Path) -> Iterator[tuple[str, int]]:
 def test_functions_are_short() -> None:
     lengths = dict(item for path in MODULES for item in function_lengths(path))
     assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
+
+
+def test_tests_mirror_the_source() -> None:
+    """Each folder of tests stands for a folder of modules, so that one finds the tests of a module without a search."""
+    packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    folders = {path.parent.relative_to(TESTS) for path in TESTS.rglob("test_*.py")}
+    mirrors = {folder for folder in folders if folder.parts and folder.parts[0] in packages}
+    assert {folder.parts[0] for folder in mirrors} == packages
+    assert [str(folder) for folder in mirrors if not (SOURCE / folder / "__init__.py").exists()] == []
 
 
 def test_nothing_is_a_stub() -> None:

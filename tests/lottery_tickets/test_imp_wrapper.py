@@ -1,11 +1,9 @@
-"""Iterative magnitude pruning as published, for any model and any trainer; and the simulation that claims nothing."""
+"""Iterative magnitude pruning as published; and the simulation that claims nothing."""
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import pairwise
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,51 +12,8 @@ from torch import Tensor, nn
 
 from lottery_tickets import Mask, compute_iterative_magnitude_pruning, compute_sparsity, hold_mask
 from lottery_tickets._core.states import copy_state, hash_state
-from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.experiments.results import PruningResults
-from lottery_tickets.imp_wrapper import AdamTrainer
-
-INPUTS, TARGETS = torch.randn(24, 6, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 3
-DATA = [(INPUTS[i : i + 8], TARGETS[i : i + 8]) for i in range(0, 24, 8)]
-
-
-def make_model(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 3))
-
-
-class Trainer:
-    """Trains by SGD with momentum and decay, and notes the state each training starts from and ends in."""
-
-    def __init__(self, answer: Callable[[nn.Module], nn.Module | None] = lambda _: None) -> None:
-        self.answer = answer
-        self.starts: list[dict[str, Tensor]] = []
-        self.ends: list[dict[str, Tensor]] = []
-        self.epochs: list[int] = []
-
-    def __call__(self, model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> nn.Module | None:
-        self.starts.append(copy_state(model))
-        self.epochs.append(epochs)
-        answer = self.answer(model)
-        trained = answer if answer is not None and compute_sparsity(answer) == compute_sparsity(model) else model
-        optimizer = torch.optim.SGD(trained.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
-        trained.train()
-        for _ in range(epochs):
-            for inputs, targets in dataloader:
-                nn.functional.cross_entropy(trained(inputs), targets).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-        self.ends.append(copy_state(trained))
-        return answer
-
-
-def run(model: nn.Module, trainer: TrainerFunction, target: float = 0.6, **settings: Any) -> PruningResults:  # noqa: ANN401 - settings of many types
-    defaults: dict[str, Any] = {"num_epochs": 2, "control_levels": "none", "prune_rates": 0.3}
-    return compute_iterative_magnitude_pruning(model, DATA, target, trainer_fn=trainer, **{**defaults, **settings})
-
-
-def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+from tests.lottery_tickets.experiments.callers import DATA, INPUTS, TARGETS, Trainer, equal, make_model, run
 
 
 def prune(state: dict[str, Tensor], mask: Mask) -> dict[str, Tensor]:
@@ -236,16 +191,6 @@ def test_replicates_start_from_weights_of_their_own() -> None:
     assert {row["replicate"] for row in found["trainings"]} == {0, 1, 2}
 
 
-def test_fresh_weights_come_from_initialise_fn() -> None:
-    def initialise(model: nn.Module) -> None:
-        for parameter in model.parameters():
-            nn.init.uniform_(parameter, 5.0, 6.0)
-
-    trainer = Trainer()
-    run(make_model(), trainer, num_replicates=2, initialise_fn=initialise)
-    assert min(float(tensor.min()) for tensor in trainer.starts[4].values()) >= 5
-
-
 def test_the_same_call_gives_the_same_bits() -> None:
     settings: dict[str, Any] = {"num_replicates": 2, "control_levels": "last", "seed": 7}
     runs = [(make_model(), Trainer()) for _ in range(2)]
@@ -253,172 +198,6 @@ def test_the_same_call_gives_the_same_bits() -> None:
         torch.manual_seed(torch.seed())  # the global generators must not matter
         run(model, trainer, **settings)
     assert all(equal(a, b) for a, b in zip(runs[0][1].ends, runs[1][1].ends, strict=True))
-
-
-# --------------------------------------------------------------------------------------------------------- any trainer
-
-ANSWERS: dict[str, Callable[[nn.Module], nn.Module | None]] = {
-    "None": lambda _: None,
-    "the model": lambda model: model,
-    "a deep copy": copy.deepcopy,
-}
-
-
-@pytest.mark.parametrize("answer", ANSWERS)
-def test_trainers_may_train_in_place_or_return_a_model(answer: str) -> None:
-    trainer, plain = Trainer(ANSWERS[answer]), Trainer()
-    model, other = make_model(), make_model()
-    found, expected = run(model, trainer), run(other, plain)
-    assert all(equal(a, b) for a, b in zip(trainer.ends, plain.ends, strict=True))
-    assert found["masks"] == expected["masks"]
-    assert found["trainings"] == expected["trainings"]
-    assert equal(copy_state(model), copy_state(other))
-
-
-def test_a_foreign_dense_model_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"the model it returned has non-zero weights at pruned places of \['0\.weight"
-    ):
-        run(make_model(), Trainer(lambda _: make_model(1)))
-
-
-def test_a_model_of_another_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="trainer_fn must return the model it is given"):
-        run(make_model(), Trainer(lambda _: nn.Linear(6, 3)))
-
-
-def test_a_compiled_model_may_come_back() -> None:
-    model = make_model()
-    found = run(model, Trainer(lambda m: torch.compile(m, backend="eager")))  # type: ignore[arg-type, return-value]
-    assert compute_sparsity(model) == found["final_mask"].sparsity
-
-
-def test_our_own_trainer_trains() -> None:
-    model = make_model()
-    settings: dict[str, Any] = {"num_epochs": 20, "learning_rate": 0.05, "control_levels": "none"}
-    found = compute_iterative_magnitude_pruning(model, DATA, 0.3, train=True, **settings)
-    dense = found["trainings"][0]["history"]["end"]
-    assert dense["train_loss"] < 0.5 < math.log(3)
-    assert dense["train_accuracy"] > 0.8
-    assert dense["step"] == 20
-
-
-def test_results_are_measured_on_the_evaluation_data() -> None:
-    others = [(INPUTS, (TARGETS + 1) % 3)]
-    model = make_model()
-    found = run(model, AdamTrainer(0.05), evaluation_dataloader=others, num_epochs=10)
-    end = found["trainings"][-1]["history"]["end"]
-    model.eval()
-    assert end["test_loss"] == pytest.approx(nn.functional.cross_entropy(model(INPUTS), others[0][1]).item())
-    assert end["test_accuracy"] == pytest.approx(float((model(INPUTS).argmax(1) == others[0][1]).float().mean()))
-
-
-class Language(nn.Module):
-    """A model that is driven by dicts and knows its own loss."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding, self.body = nn.Embedding(5, 8), nn.Linear(8, 8)
-        self.head = nn.Linear(8, 5, bias=False)
-        self.head.weight = self.embedding.weight
-
-    def forward(self, input_ids: Tensor, labels: Tensor) -> SimpleNamespace:
-        logits = self.head(self.body(self.embedding(input_ids)).tanh())
-        return SimpleNamespace(loss=nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()))
-
-
-def test_dict_batches_and_tied_weights() -> None:
-    model = Language()
-    data = [{"input_ids": torch.arange(12).view(2, 6) % 5}]
-    settings: dict[str, Any] = {"num_epochs": 2, "num_replicates": 2}
-    found = compute_iterative_magnitude_pruning(model, data, 0.5, train=True, **settings)
-    assert list(found["final_mask"]) == ["body.weight"]
-    assert model.head.weight is model.embedding.weight
-    assert found["rewind_state"] is not None
-    assert found["rewind_state"].keys() == model.state_dict().keys()
-    assert set(found["trainings"][0]["history"]["end"]) == {"step", "train_loss", "train_accuracy"}
-
-
-def test_any_batch_with_a_loss_function() -> None:
-    def loss_fn(model: nn.Module, batch: str) -> Tensor:
-        output: Tensor = model(torch.full((1, 6), float(len(batch))))
-        return output.square().mean()
-
-    settings: dict[str, Any] = {"loss_fn": loss_fn, "num_epochs": 1}
-    found = compute_iterative_magnitude_pruning(make_model(), ["a", "bb"], 0.5, train=True, **settings)
-    assert found["final_mask"].num_kept == 45
-
-
-def test_models_with_batch_norm_and_convolutions() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
-    theta_0 = copy_state(model)
-    data = [(torch.randn(8, 1, 4, 4), torch.randint(3, (8,)))]
-    settings: dict[str, Any] = {"num_epochs": 2, "num_replicates": 2}
-    found = compute_iterative_magnitude_pruning(model, data, 0.5, train=True, **settings)
-    assert list(found["final_mask"]) == ["0.weight", "4.weight"]
-    assert found["rewind_state"] is not None
-    assert equal(found["rewind_state"], theta_0), "running statistics and batch counts are rewound too"
-
-
-# ---------------------------------------------------------------------------------------------------------- run folders
-
-
-def test_a_run_folder_keeps_every_training_and_the_same_call_computes_nothing_again(tmp_path: Path) -> None:
-    trainers = [Trainer(), Trainer()]
-    settings: dict[str, Any] = {"run_folder": tmp_path / "run", "control_levels": [2], "num_replicates": 2}
-    results = [run(make_model(), trainer, **settings) for trainer in trainers]
-    assert [len(trainer.starts) for trainer in trainers] == [14, 0]
-    assert results[0]["trainings"] == results[1]["trainings"]
-    assert results[0]["masks"] == results[1]["masks"]
-    assert results[0]["run_folder"] == str(tmp_path / "run")
-
-
-def test_an_interrupted_run_goes_on_where_it_stopped_and_ends_the_same(tmp_path: Path) -> None:
-    class Stopped(Trainer):
-        def __call__(self, model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> nn.Module | None:
-            if len(self.starts) == 2:
-                super().__call__(model, dataloader, epochs=1)
-                raise KeyboardInterrupt("in mid-training")
-            return super().__call__(model, dataloader, epochs=epochs)
-
-    Stopped.__qualname__ = "Trainer"  # the same trainer, to the run
-    whole_model, model = make_model(), make_model()
-    whole = run(whole_model, Trainer())
-    theta_0 = copy_state(model)
-    with pytest.raises(KeyboardInterrupt, match="in mid-training"):
-        run(model, Stopped(), run_folder=tmp_path)
-    assert not model._load_state_dict_post_hooks, "no mask is held any longer"
-    assert equal(copy_state(model), theta_0), "so that the same call, on the same model, goes on"
-    trainer = Trainer()
-    found = run(model, trainer, run_folder=tmp_path)
-    assert len(trainer.starts) == 2, "two of the four trainings were there"
-    assert found["trainings"] == whole["trainings"]
-    assert equal(copy_state(model), copy_state(whole_model))
-
-
-CHANGES: dict[str, dict[str, Any]] = {
-    "num_steps": {"num_epochs": 3},
-    "seed": {"seed": 1},
-    "target_sparsity": {"target": 0.61},
-    "prune_rates": {"prune_rates": 0.31},
-    "rewind_step": {"rewind_epoch": 1},
-    "rewinding": {"rewinding": "learning_rate"},
-    "initial_sha256": {"model": make_model(1)},
-    "trainer": {"trainer": AdamTrainer(0.1)},
-}
-
-
-@pytest.mark.parametrize("setting", CHANGES)
-def test_a_run_folder_of_other_settings_is_refused(tmp_path: Path, setting: str) -> None:
-    run(make_model(), Trainer(), run_folder=tmp_path)
-    with pytest.raises(ValueError, match=rf"must be continued with the settings .*{setting}"):
-        run(**{"model": make_model(), "trainer": Trainer(), "run_folder": tmp_path, **CHANGES[setting]})
-
-
-def test_a_run_folder_of_another_learning_rate_is_refused(tmp_path: Path) -> None:
-    run(make_model(), AdamTrainer(0.1), run_folder=tmp_path)
-    with pytest.raises(ValueError, match=r"must be continued with the settings .*trainer"):
-        run(make_model(), AdamTrainer(0.2), run_folder=tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------------- simulation
@@ -519,8 +298,8 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
 }
 
-
 TRAINED_ONLY = {"num_epochs", "rewind_epoch", "rewinding", "control_levels", "num_replicates"}
+
 CASES = [(case, True) for case in WRONG] + [(case, False) for case in WRONG if not TRAINED_ONLY & WRONG[case][0].keys()]
 
 

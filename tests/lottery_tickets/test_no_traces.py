@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lottery_tickets as lt
 from lottery_tickets._core.measuring.performance import Measurement, measure
-from tests.scored_models import make_convolutions, make_language_model, make_mlp
+from tests.models import make_convolutions, make_language_model, make_mlp
 from tests.traces import take_traces
 
 Loader = Any

@@ -19,7 +19,7 @@ from lottery_tickets import (
 )
 from lottery_tickets.workloads import build_model
 from statistical_report_generator.claims.findings import describe_claims
-from tests.lottery_tickets.workloads.tiny_models import save_tiny_llama
+from tests.models import save_tiny_llama
 from unified_model_analysis.cli import main
 
 Output = pytest.CaptureFixture[str]

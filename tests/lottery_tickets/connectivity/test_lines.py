@@ -1,64 +1,38 @@
-"""Instability is what its definition says, trained copies differ in data order alone, and nothing is left behind."""
+"""The line between two networks is known, trained copies differ in data order alone, and nothing is left behind."""
 
 import copy
 import itertools
 import json
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
 
 from lottery_tickets import (
     compute_linear_connectivity,
-    compute_stable_rewinding_epoch,
     create_magnitude_mask,
-    find_stable_rewinding_step,
     hold_mask,
     save_results,
 )
-from lottery_tickets._core.batches.order import depends_on_seed, ordered_by
+from lottery_tickets._core.batches.order import ordered_by
 from lottery_tickets._core.states import copy_state, hash_state
-from lottery_tickets.connectivity.instability import summarise_path
-from tests.scored_models import make_convolutions, make_language_model, make_tokens, split_tokens
-
-Model = nn.Module
-SIZES: Final = (4, 16, 3)
-
-
-def make_network(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(SIZES[0], SIZES[1]), nn.ReLU(), nn.Linear(SIZES[1], SIZES[2]))
-
-
-def make_dataset() -> TensorDataset:
-    inputs = torch.randn(60, SIZES[0], generator=torch.Generator().manual_seed(5))
-    return TensorDataset(inputs, inputs[:, : SIZES[2]].argmax(1))
-
-
-def make_loader(seed: int | None = None) -> DataLoader[Any]:
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    return DataLoader(make_dataset(), batch_size=10, shuffle=True, generator=generator)
-
-
-def train(model: Model, dataloader: Iterable[Any], *, epochs: int) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    model.train()
-    for _ in range(epochs):
-        for inputs, targets in dataloader:
-            optimizer.zero_grad()
-            functional.cross_entropy(model(inputs), targets).backward()
-            optimizer.step()
-
+from tests.data import make_tokens, split_tokens
+from tests.lottery_tickets.connectivity.networks import (
+    SIZES,
+    Model,
+    describe_everything,
+    make_dataset,
+    make_loader,
+    make_network,
+    train,
+)
+from tests.models import make_convolutions, make_language_model
 
 # ---------------------------------------------------------------------------------------------------------- known paths
 
@@ -125,38 +99,6 @@ def test_swapping_the_ends_mirrors_the_path() -> None:
     for name in ("instability", "barrier", "barrier_over_line"):
         assert there[name] == pytest.approx(back[name], abs=1e-6)
     assert there["pairs"][0]["first"] == back["pairs"][0]["second"]
-
-
-@given(st.lists(st.floats(0, 1), min_size=3, max_size=9), st.data())
-def test_figures_of_a_path_follow_their_definitions(accuracies: list[float], data: st.DataObject) -> None:
-    losses = data.draw(st.lists(st.floats(0, 50), min_size=len(accuracies), max_size=len(accuracies)))
-    alphas = [point / (len(losses) - 1) for point in range(len(losses))]
-    found = summarise_path(alphas, losses, accuracies, 0.02)
-    mean_error = ((1 - accuracies[0]) + (1 - accuracies[-1])) / 2
-    instability = max(1 - accuracy for accuracy in accuracies) - mean_error
-    line = [(1 - alpha) * losses[0] + alpha * losses[-1] for alpha in alphas]
-    assert found["instability"] == instability
-    assert instability >= 0
-    assert found["stable"] is (instability < 0.02)
-    assert found["barrier"] == pytest.approx(max(losses) - (losses[0] + losses[-1]) / 2, abs=1e-12)
-    assert found["barrier_over_line"] == pytest.approx(max(map(float.__sub__, losses, line)), abs=1e-9)
-    assert min(found["barrier"] or 0, found["barrier_over_line"] or 0) >= 0
-
-
-def test_points_that_are_not_finite_count_as_the_worst() -> None:
-    alphas = [0.0, 0.5, 1.0]
-    found = summarise_path(alphas, [0.1, None, 0.3], [0.9, None, 0.7], 0.02)
-    assert found["errors"] == [pytest.approx(0.1), None, pytest.approx(0.3)]
-    assert (found["num_nonfinite"], found["losses"][1]) == (1, None)
-    assert (found["barrier"], found["barrier_over_line"]) == (None, None)
-    assert found["instability"] == pytest.approx(1 - 0.2)
-    assert found["stable"] is False
-    without = summarise_path(alphas, [0.1, None, 0.3], [None] * 3, 0.02)
-    assert (without["errors"], without["instability"], without["stable"]) == (None, None, None)
-    assert without["num_nonfinite"] == 1
-    for losses, which in (([None, 1.0, 1.0], "first"), ([1.0, 1.0, None], "second")):
-        with pytest.raises(ValueError, match=f"loss of the {which} network must be finite"):
-            summarise_path(alphas, losses, [None] * 3, 0.02)
 
 
 def test_overflow_on_the_path_is_counted_and_json_able(tmp_path: Path) -> None:
@@ -308,51 +250,7 @@ def test_a_trainer_may_shuffle_by_itself() -> None:
     assert found["barrier"] is not None
 
 
-@pytest.mark.parametrize("kind", ["tensor", "dict", "array", "text"])
-def test_whether_a_seed_changes_the_batches(kind: str) -> None:
-    make: dict[str, Callable[[int], Any]] = {
-        "tensor": lambda n: (torch.full((2,), n), [n]),
-        "dict": lambda n: {"input_ids": torch.full((2,), n), "text": [str(n)]},
-        "array": lambda n: np.full(2, n),
-        "text": str,
-    }
-    batches = [make[kind](n) for n in range(20)]
-    assert not depends_on_seed([copy.deepcopy(batch) for batch in batches], 1, 2)
-    assert not depends_on_seed(Shuffled(batches, is_shuffled=False), 1, 2)
-    assert depends_on_seed(Shuffled(batches), 1, 2)
-    assert not depends_on_seed(Shuffled(batches), 1, 1)
-
-
-class Shuffled:
-    """Batches in an order that Python's generator decides, anew in memory each time."""
-
-    def __init__(self, batches: list[Any], *, is_shuffled: bool = True) -> None:
-        self.batches, self.is_shuffled = batches, is_shuffled
-
-    def __iter__(self) -> Iterator[Any]:
-        batches = copy.deepcopy(self.batches)
-        if self.is_shuffled:
-            random.shuffle(batches)
-        return iter(batches)
-
-
 # --------------------------------------------------------------------------------------------------------- nothing left
-
-
-def describe_everything(model: Model, loader: DataLoader[Any]) -> tuple[Any, ...]:
-    assert loader.generator is not None
-    # Not Python's generator: the checks of types in tests draw from it.
-    generators = [torch.get_rng_state(), loader.generator.get_state()]
-    numbers = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return (
-        hash_state(copy_state(model)),
-        hash_state({str(i): tensor for i, tensor in enumerate([*generators, *numbers])}),
-        [module.training for module in model.modules()],
-        [list(module._forward_hooks) for module in model.modules()],
-        [parameter.requires_grad for parameter in model.parameters()],
-        [id(parameter) for parameter in model.parameters()],
-        np.random.get_state()[1].tolist(),  # type: ignore[index] # noqa: NPY002 - the global one
-    )
 
 
 class CallerError(Exception):
@@ -443,110 +341,3 @@ def test_wrong_arguments_are_refused() -> None:
         compute_linear_connectivity(model, loader, trainer_fn=train, mask={"fc.weight": torch.ones(2, 2)})
     with pytest.raises(TypeError, match="is used up after one"):
         compute_linear_connectivity(model, data, trainer_fn=train, train_dataloader=iter(data))
-
-
-# --------------------------------------------------------------------------------------------------------------- search
-
-
-@given(st.integers(0, 400), st.integers(-1, 400), st.floats(0.001, 0.9))
-def test_bisection_finds_the_earliest_stable_step(last: int, earliest: int, threshold: float) -> None:
-    """Of any instability that falls; -1 stands for none."""
-    calls: list[int] = []
-
-    def measure(step: int) -> float:
-        calls.append(step)
-        return threshold * (0.5 if 0 <= earliest <= step else 1 + 1 / (1 + step))
-
-    found = find_stable_rewinding_step(measure, last, threshold=threshold)
-    assert found["step"] == (earliest if 0 <= earliest <= last else None)
-    assert len(calls) == len(set(calls)) == found["num_evaluations"] <= math.ceil(math.log2(last + 1)) + 2
-    assert list(found["evaluations"]) == sorted(calls)
-    assert found["rises"] == []
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=60))
-def test_whatever_instability_does_the_step_found_is_stable_and_rises_are_told(values: list[float]) -> None:
-    found = find_stable_rewinding_step(values.__getitem__, len(values) - 1, threshold=0.3)
-    step, looked_at = found["step"], found["evaluations"]
-    assert all(values[k] == value for k, value in looked_at.items())
-    if step is None:
-        assert values[-1] >= 0.3
-    else:
-        assert values[step] < 0.3
-        assert step == 0 or values[max(k for k in looked_at if k < step)] >= 0.3
-    in_order = list(looked_at.values())
-    assert bool(found["rises"]) is (in_order != sorted(in_order, key=lambda value: -(value or 0)))
-
-
-def test_a_step_without_a_finite_instability_is_unstable() -> None:
-    found = find_stable_rewinding_step(lambda step: math.nan if step < 3 else 0.0, 8)
-    assert found["step"] == 3
-    assert found["evaluations"][0] is None
-
-
-def test_a_search_that_was_killed_goes_on(tmp_path: Path) -> None:
-    path, calls = tmp_path / "search.json", []
-
-    def measure(step: int) -> float:
-        calls.append(step)
-        if len(calls) == 4:
-            raise KeyboardInterrupt("killed")
-        return 1 / (1 + step)
-
-    with pytest.raises(KeyboardInterrupt, match="killed"):
-        find_stable_rewinding_step(measure, 200, path=path, subject={"name": ("a",)})
-    found = find_stable_rewinding_step(measure, 200, path=path, subject={"name": ("a",)})
-    assert found == find_stable_rewinding_step(lambda step: 1 / (1 + step), 200)
-    assert len(calls) == found["num_evaluations"] + 1  # the one that was killed
-    with pytest.raises(ValueError, match="must be continued with what it was begun with"):
-        find_stable_rewinding_step(measure, 200, path=path, subject={"name": "b"})
-    path.write_text("[]")
-    with pytest.raises(ValueError, match="must be the file of a search, but has no evaluations"):
-        find_stable_rewinding_step(measure, 200, path=path)
-    path.write_text('{"evaluations": {')
-    with pytest.raises(ValueError, match="must be a whole JSON file"):
-        find_stable_rewinding_step(measure, 200, path=path)
-
-
-def test_wrong_searches_are_refused() -> None:
-    with pytest.raises(ValueError, match="last_step must be an integer of at least 0, got -1"):
-        find_stable_rewinding_step(lambda _: 0.0, -1)
-    with pytest.raises(TypeError, match=r"last_step must be an integer of at least 0, got 1\.5"):
-        find_stable_rewinding_step(lambda _: 0.0, 1.5)  # type: ignore[arg-type] # wrong on purpose
-    with pytest.raises(TypeError, match="measure_instability must return a number, but returned None for step 4"):
-        find_stable_rewinding_step(lambda _: None, 4)  # type: ignore[arg-type,return-value] # wrong on purpose
-    with pytest.raises(TypeError, match="measure_instability must be a function"):
-        find_stable_rewinding_step(0.5, 4)  # type: ignore[arg-type] # wrong on purpose
-    with pytest.raises(ValueError, match="threshold must be from 0 to 1"):
-        find_stable_rewinding_step(lambda _: 0.0, 4, threshold=-1)
-
-
-def test_the_search_trains_and_resumes(tmp_path: Path) -> None:
-    model, loader = make_network(), make_loader(3)
-    before = describe_everything(model, loader)
-    options: dict[str, Any] = {"num_epochs": 4, "num_points": 5, "num_replicates": 2, "path": tmp_path / "search.json"}
-    found = compute_stable_rewinding_epoch(model, loader, train, threshold=0.0, **options)
-    assert found["step"] is None  # nothing is below 0
-    for epoch, value in found["evaluations"].items():
-        by_hand = compute_linear_connectivity(
-            model, loader, trainer_fn=train, rewind_epoch=epoch, num_epochs=4, num_points=5, num_replicates=2
-        )
-        assert by_hand["instability"] == value
-    assert describe_everything(model, loader) == before
-
-    def never(model: Model, dataloader: Iterable[Any], *, epochs: int) -> None:
-        raise AssertionError(model, dataloader, epochs)
-
-    never.__qualname__ = train.__qualname__
-    assert compute_stable_rewinding_epoch(model, loader, never, threshold=0.0, **options) == found
-    with pytest.raises(ValueError, match="must be continued with what it was begun with"):
-        compute_stable_rewinding_epoch(make_network(1), loader, train, **options)
-    with pytest.raises(ValueError, match="last_epoch must be less than num_epochs, 4, got 4"):
-        compute_stable_rewinding_epoch(model, loader, train, num_epochs=4, last_epoch=4)
-
-    def loss_fn(inner: Model, batch: Mapping[int, Tensor]) -> Tensor:
-        loss: Tensor = inner(batch[0]).pow(2).mean()
-        return loss
-
-    with pytest.raises(ValueError, match="the search needs an accuracy"):
-        compute_stable_rewinding_epoch(model, loader, train, num_epochs=1, loss_fn=loss_fn)

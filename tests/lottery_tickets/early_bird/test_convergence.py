@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lottery_tickets import ConvergenceRule, EarlyBirdWatcher, detect_early_bird_convergence
+from tests.models import TrainedNorms
 from tests.reference import PublishedDetector
-from tests.training import TrainedNorms
 
 MOVED = {"corrected_start_distance": 0.5, "movement": 0.3, "loss": 0.5, "start_loss": 2.0}
 

@@ -17,9 +17,9 @@ from lottery_tickets._core.selection import patterns
 from lottery_tickets.early_bird import rank_correlation
 from lottery_tickets.early_bird.rank_correlation import RankCorrelation, correlate_ranks, rank_shares
 from lottery_tickets.early_bird.snapshots import Backend, kernels_for, take_snapshot
+from tests.lottery_tickets.early_bird.magnitudes import BACKENDS, normal, uniform
 from tests.strategies import score_lists, score_tensors
 
-BACKENDS: tuple[Backend, ...] = ("reference", "cpu")
 Weights = Mapping[str, Tensor]
 
 
@@ -30,14 +30,6 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patterns, "WEIGHTS_PER_COPIED_CHUNK", 32)
     monkeypatch.setattr(rank_correlation, "WEIGHTS_PER_CHUNK", 64)
     monkeypatch.setattr(rank_correlation, "SMALLEST_TO_COUNT", 0)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def uniform(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def correlate(earlier: Weights, later: Weights, backend: Backend | None = None) -> RankCorrelation:
@@ -277,34 +269,6 @@ def test_an_argsort_is_not_a_rank() -> None:
 # ----------------------------------------------------------------------------------------------------- codes and shares
 
 
-@given(tensors=score_lists())
-@settings(max_examples=100, deadline=None)
-def test_codes_sort_like_magnitudes(tensors: list[Tensor]) -> None:
-    snapshot = take_snapshot({str(i): tensor for i, tensor in enumerate(tensors)})
-    for tensor, codes in zip(tensors, snapshot.codes.values(), strict=True):
-        assert codes.shape == tensor.shape
-        assert (codes.dtype, codes.device.type) == (torch.int16, "cpu")
-    if tensors:
-        codes = torch.cat([codes.flatten() for codes in snapshot.codes.values()]).int() & 0xFFFF
-        flat = torch.cat([tensor.double().abs().float().flatten() for tensor in tensors])
-        ordered = codes[flat.argsort()]
-        assert bool((ordered.diff() >= 0).all())
-        assert len(codes.unique()) <= len(flat.unique())  # ties stay tied
-        assert all(len(codes[flat == value].unique()) == 1 for value in flat.unique())
-
-
-def test_float64_has_the_codes_of_float32() -> None:
-    weight = normal(10_000) * 1e-3
-    one, other = take_snapshot({"w": weight}), take_snapshot({"w": weight.double()})
-    assert torch.equal(one.codes["w"], other.codes["w"])
-
-
-def test_codes_of_pruned_models_are_left_to_what_is_kept() -> None:
-    pruned = torch.where(uniform(100_000, seed=1) < 0.99, 0.0, normal(100_000))
-    codes = take_snapshot({"w": pruned}).codes["w"]
-    assert len(codes.unique()) > 0.9 * len(pruned.abs().unique())
-
-
 @given(tensor=score_tensors(torch.bfloat16), other=score_tensors(torch.bfloat16))
 @settings(max_examples=60, deadline=None)
 def test_rank_shares_are_mid_ranks_among_all_weights(tensor: Tensor, other: Tensor) -> None:
@@ -331,15 +295,6 @@ def test_nothing_and_single_weights_have_no_correlation(backend: Backend) -> Non
     assert correlate(alone, alone, backend) == RankCorrelation(1.0, {"none": None, "some": 1.0})
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_what_is_not_finite_is_refused_by_name(backend: Backend, dtype: torch.dtype, value: float) -> None:
-    weights = {"good": torch.ones(3, dtype=dtype), "fc.weight": torch.tensor([1.0, value, 2.0], dtype=dtype)}
-    with pytest.raises(ValueError, match=r"'fc.weight' must be finite to be ranked, but holds NaN or infinity"):
-        take_snapshot(weights, backend=backend)
-
-
 def test_snapshots_of_different_models_are_refused() -> None:
     snapshot = take_snapshot({"a": torch.ones(2, 3), "b": torch.ones(2)})
     with pytest.raises(ValueError, match=r"only one of them has 'c' \(1 such in all\); are they of one model"):
@@ -355,17 +310,6 @@ def test_snapshots_of_different_models_are_refused() -> None:
 def test_the_order_of_names_does_not_matter() -> None:
     earlier, later = {"a": normal(50), "b": normal(60)}, {"b": normal(60, seed=1), "a": normal(50, seed=1)}
     assert_near(correlate(earlier, later), earlier, later, 1e-4)
-
-
-def test_weights_stay_as_they_are_and_later_steps_do_not_reach_a_snapshot() -> None:
-    weight = normal(100).bfloat16().requires_grad_()
-    before = weight.detach().clone()
-    snapshot = take_snapshot({"w": weight})
-    codes = snapshot.codes["w"].clone()
-    assert torch.equal(weight, before)
-    with torch.no_grad():
-        weight.mul_(3)
-    assert torch.equal(snapshot.codes["w"], codes)
 
 
 def test_small_models_do_not_import_numba() -> None:

@@ -17,7 +17,7 @@ from lottery_tickets import (
     save_results,
 )
 from statistical_report_generator.claims.assessment import assess_claims
-from tests.scored_models import make_convolutions, make_language_model, make_mlp
+from tests.models import make_convolutions, make_language_model, make_mlp
 from tests.traces import take_traces
 
 Pairs = list[tuple[Tensor, Tensor]]

@@ -14,7 +14,7 @@ from lottery_tickets import apply_mask, compute_pruning_robustness, create_magni
 from lottery_tickets._core.selection import largest
 from lottery_tickets._core.selection.largest import Ranking, select_largest
 from lottery_tickets.evaluation.robustness import SPARSITY_LEVELS, RobustnessPoint, _draw_random, _sum_up
-from tests.scored_models import make_convolutions, make_language_model, make_mlp
+from tests.models import make_convolutions, make_language_model, make_mlp
 
 
 def make_batch(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from lottery_tickets import (
     validate_pruning_correctness,
 )
 from lottery_tickets._core.measuring.performance import Measurement, measure
-from tests.scored_models import make_convolutions, make_language_model, make_mlp
+from tests.models import make_convolutions, make_language_model, make_mlp
 
 CHECKS = (
     "shapes", "binary", "zeros", "unchanged", "no_dead_layer", "gradient_flow", "finite_outputs", "performance",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from lottery_tickets import Mask, compute_iterative_magnitude_pruning
 from lottery_tickets._core.files import hash_file, read_json, write_json
@@ -20,13 +20,13 @@ from lottery_tickets.experiments import records
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.results import collect_results
 from lottery_tickets.experiments.verification import Check, verify_run
+from tests.models import make_mlp
 
 DENSE, FIRST, LAST = (Training(0, level, "ticket") for level in (0, 1, 2))
 
 
 def make_run(folder: Path, **settings: Any) -> None:  # noqa: ANN401 - settings of many types
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
+    model = make_mlp(torch.float32, (5, 8, 3))
     data = [(torch.randn(16, 5), torch.randint(3, (16,)))]
     defaults: dict[str, Any] = {"control_levels": [2], "num_epochs": 2, "prune_rates": 0.3}
     compute_iterative_magnitude_pruning(model, data, 0.5, train=True, run_folder=folder, **{**defaults, **settings})

@@ -1,6 +1,5 @@
 """A small classification of digits to train in any library, and what is asked of whoever watches it."""
 
-import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lottery_tickets import Mask
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
 from lottery_tickets.storage import load_results
-from lottery_tickets.workloads import Workload, load_workload
+from tests.models import load_digits
 
 NUM_IMAGES = 600
 STEPS_PER_EPOCH = 10
@@ -23,18 +22,9 @@ LARGE_RATE, TINY_RATE = 0.3, 1e-6
 Batches = DataLoader[tuple[Tensor, ...]]
 
 
-@functools.cache
-def digits() -> Workload:
-    return load_workload("digits", "lenet-300-100")
-
-
-def make_model() -> nn.Module:
-    return digits().build_model(torch.Generator().manual_seed(0))
-
-
 def make_batches(batch_size: int = NUM_IMAGES // STEPS_PER_EPOCH) -> Batches:
     """Returns batches in the same order each epoch."""
-    data = digits().data
+    data = load_digits().data
     return DataLoader(TensorDataset(data.train_inputs[:NUM_IMAGES], data.train_targets[:NUM_IMAGES]), batch_size)
 
 

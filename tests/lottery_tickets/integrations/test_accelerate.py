@@ -18,9 +18,9 @@ from tests.lottery_tickets.integrations.digits import (
     Spy,
     make_batches,
     make_mask,
-    make_model,
     without_times,
 )
+from tests.models import make_lenet
 
 accelerate: Any = pytest.importorskip("accelerate")
 
@@ -65,7 +65,7 @@ def train(
 
 
 def test_a_converged_ticket_stops_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make_model()
+    model = make_lenet()
     before = hash_state(copy_state(model))
     watcher = EarlyBirdWatcher(model, check_steps=10)
     spy = Spy(monkeypatch, EarlyBirdWatcher)
@@ -77,21 +77,21 @@ def test_a_converged_ticket_stops_training(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_weights_that_hardly_move_are_trained_to_the_end() -> None:
-    model = make_model()
+    model = make_lenet()
     watcher = EarlyBirdWatcher(model, check_steps=10)
     assert train(model, watcher, rate=TINY_RATE, max_steps=40) == 40
     assert watcher.verdict == "trivially stable"
 
 
 def test_watching_changes_no_bit() -> None:
-    models = [make_model(), make_model()]
+    models = [make_lenet(), make_lenet()]
     steps = train(models[0], EarlyBirdWatcher(models[0], check_steps=5))
     train(models[1], max_steps=steps)
     assert hash_state(copy_state(models[0])) == hash_state(copy_state(models[1]))
 
 
 def test_accumulated_gradients_give_one_check_a_step() -> None:
-    model = make_model()
+    model = make_lenet()
     mask = make_mask(model)
     hold_mask(model, mask)
     watcher = EarlyBirdWatcher(model, check_steps=3, target_sparsity=0.75)
@@ -105,7 +105,7 @@ def test_accumulated_gradients_give_one_check_a_step() -> None:
 @pytest.mark.parametrize("unwrapped", [True, False])
 def test_prepared_models_are_the_model(options: dict[str, str], unwrapped: bool) -> None:
     """Compiled, under autocast or plain, wrapped or not: what is seen are the weights of the model."""
-    models = [make_model(), make_model()]
+    models = [make_lenet(), make_lenet()]
     watchers = [EarlyBirdWatcher(model, check_steps=5) for model in models]
     train(models[0], watchers[0], max_steps=10, unwrapped=unwrapped, options=options)
     train(models[1], watchers[1], max_steps=10)

@@ -21,9 +21,9 @@ from tests.lottery_tickets.integrations.digits import (
     assert_saved,
     make_batches,
     make_mask,
-    make_model,
     without_times,
 )
+from tests.models import make_lenet
 
 lightning: Any = pytest.importorskip("lightning.pytorch")
 
@@ -39,7 +39,7 @@ def make_module(library: Any = lightning, rate: float = LARGE_RATE, *, manual: b
     class Classifier(library.LightningModule):  # type: ignore[misc] # as above
         def __init__(self) -> None:
             super().__init__()
-            self.net = make_model()
+            self.net = make_lenet()
             self.automatic_optimization = not manual
             self.losses: list[float] = []
 

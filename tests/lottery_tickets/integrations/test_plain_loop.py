@@ -17,12 +17,11 @@ from tests.lottery_tickets.integrations.digits import (
     TINY_RATE,
     Spy,
     assert_saved,
-    digits,
     make_batches,
     make_mask,
-    make_model,
     without_times,
 )
+from tests.models import load_digits, make_lenet
 
 
 def train(
@@ -47,7 +46,7 @@ def train(
 
 
 def test_a_converged_ticket_stops_training_and_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make_model()
+    model = make_lenet()
     before = hash_state(copy_state(model))
     watcher = EarlyBirdWatcher(model, check_steps=10)
     spy = Spy(monkeypatch, EarlyBirdWatcher)
@@ -61,7 +60,7 @@ def test_a_converged_ticket_stops_training_and_is_saved(tmp_path: Path, monkeypa
 
 
 def test_weights_that_hardly_move_are_trained_to_the_end(tmp_path: Path) -> None:
-    model = make_model()
+    model = make_lenet()
     watcher = EarlyBirdWatcher(model, check_steps=10)
     assert train(model, watcher, rate=TINY_RATE, max_steps=40) == 40
     watcher.save(tmp_path)
@@ -69,14 +68,14 @@ def test_weights_that_hardly_move_are_trained_to_the_end(tmp_path: Path) -> None
 
 
 def test_watching_changes_no_bit() -> None:
-    models = [make_model(), make_model()]
+    models = [make_lenet(), make_lenet()]
     steps = train(models[0], EarlyBirdWatcher(models[0], check_steps=5))
     train(models[1], max_steps=steps)
     assert hash_state(copy_state(models[0])) == hash_state(copy_state(models[1]))
 
 
 def test_a_held_mask_bounds_the_ticket() -> None:
-    model = make_model()
+    model = make_lenet()
     mask = make_mask(model)
     hold_mask(model, mask)
     watcher = EarlyBirdWatcher(model, check_steps=10, target_sparsity=0.75)
@@ -88,7 +87,7 @@ def test_a_held_mask_bounds_the_ticket() -> None:
 
 @pytest.mark.parametrize("compile_first", [True, False])
 def test_compiled_models_are_watched(compile_first: bool) -> None:
-    models = [make_model(), make_model()]
+    models = [make_lenet(), make_lenet()]
     compiled: nn.Module = torch.compile(models[0], backend="eager")  # type: ignore[assignment]
     watchers = [EarlyBirdWatcher(compiled if compile_first else models[0], check_steps=5) for _ in range(1)]
     watchers.append(EarlyBirdWatcher(models[1], check_steps=5))
@@ -100,7 +99,7 @@ def test_compiled_models_are_watched(compile_first: bool) -> None:
 
 def test_a_step_that_is_seen_several_times_is_checked_once() -> None:
     """As in a loop that calls after each batch while gradients accumulate."""
-    model = make_model()
+    model = make_lenet()
     watcher = EarlyBirdWatcher(model, check_steps=2)
     made = [watcher.observe(model, step) is not None for step in (0, 0, 1, 1, 2, 2, 3, 3, 5, 5)]
     assert made == [False, False, False, False, True, False, False, False, True, False]  # 4 was passed over
@@ -108,10 +107,10 @@ def test_a_step_that_is_seen_several_times_is_checked_once() -> None:
 
 def test_a_loss_that_is_not_detached_keeps_no_graph_alive() -> None:
     """The first loss is kept for the whole training; its graph would keep the first batch's activations."""
-    model = make_model()
+    model = make_lenet()
     watcher = EarlyBirdWatcher(model, check_steps=2)
     for step in (1, 2):
-        activations = model(digits().data.train_inputs[:4])
+        activations = model(load_digits().data.train_inputs[:4])
         alive = weakref.ref(activations)
         watcher.observe(model, step, loss=activations.square().mean())
         del activations

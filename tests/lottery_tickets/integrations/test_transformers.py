@@ -12,6 +12,7 @@ from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.integrations.watch import Watch
 from lottery_tickets.storage import load_results
 from tests.lottery_tickets.integrations.digits import TINY_RATE, Spy, assert_saved, make_mask, without_times
+from tests.models import make_language_model
 
 transformers: Any = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -25,20 +26,8 @@ PATTERNS = [[(start + 3 * place) % 16 for place in range(6)] for start in range(
 
 
 def make_llama() -> nn.Module:
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=16,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    model: nn.Module = transformers.LlamaForCausalLM(config)
-    return model
+    sizes = {"vocab_size": 16, "num_hidden_layers": 1, "attention_dropout": 0.0}
+    return make_language_model("Llama", **sizes, pad_token_id=0)
 
 
 def make_trainer(path: Path, model: nn.Module, callback: EarlyBirdCallback | None, **arguments: object) -> Any:  # noqa: ANN401 - transformers is imported without its types

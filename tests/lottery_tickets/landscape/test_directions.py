@@ -4,16 +4,18 @@ import gc
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from benchmarks.peers.plain_landscape import normalise
 from benchmarks.speed.training_memory import StorageTracker
 from torch import Tensor, nn
 
-from lottery_tickets import Mask, create_magnitude_mask
-from lottery_tickets._core.prunable_weights import find_filtered_weights
+from lottery_tickets import Mask, compute_loss_landscape, create_magnitude_mask
+from lottery_tickets._core.weights import find_filtered_weights
 from lottery_tickets.landscape.directions import MovedWeights
-from tests.scored_models import make_convolutions, make_language_model, make_mlp
+from tests.lottery_tickets.landscape.pairs import PAIRS
+from tests.models import make_convolutions, make_language_model, make_mlp
 
 SEEDS = (3, 4)
 
@@ -249,3 +251,26 @@ def test_wrong_choices_are_refused(message: str) -> None:
 def test_a_lazy_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="'weight' must be initialised, but it is lazy"):
         find_filtered_weights(nn.LazyLinear(3))
+
+
+def test_scaling_one_layer_up_and_the_next_down_changes_nothing() -> None:
+    """Which is why filters are normalised: the network is the same function, so its landscape must be the same."""
+    model = nn.Sequential(nn.Linear(5, 9, bias=False), nn.ReLU(), nn.Linear(9, 3)).double()
+    found = compute_loss_landscape(model, PAIRS, 5)
+    with torch.no_grad():
+        model.get_parameter("0.weight").mul_(64)
+        model.get_parameter("2.weight").div_(64)
+    assert compute_loss_landscape(model, PAIRS, 5)["losses"] == found["losses"]
+    with torch.no_grad():
+        model.get_parameter("0.weight").mul_(10)
+        model.get_parameter("2.weight").div_(10)
+    again = compute_loss_landscape(model, PAIRS, 5)["losses"]
+    np.testing.assert_allclose(np.array(again), np.array(found["losses"]), rtol=1e-5)
+
+
+def test_only_what_is_chosen_moves() -> None:
+    model = make_mlp()
+    found = compute_loss_landscape(model, PAIRS, 3, include=nn.Linear, exclude="2")
+    described = [(moved["name"], moved["shape"], moved["num_filters"]) for moved in found["parameters"]]
+    assert described == [("0.weight", [7, 5], 7), ("4.weight", [3, 6], 3)]
+    assert found["losses"] != compute_loss_landscape(model, PAIRS, 3)["losses"]

@@ -3,10 +3,8 @@
 import json
 import math
 import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,29 +16,16 @@ import torch
 from benchmarks.peers.plain_landscape import evaluate_language, evaluate_pairs, measure_plane
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from lottery_tickets import compute_loss_landscape, create_magnitude_mask, load_results, save_results
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.prunable_weights import find_filtered_weights
 from lottery_tickets.landscape import surface
 from lottery_tickets.landscape.directions import MovedWeights
-from lottery_tickets.landscape.sharpness import find_rises
 from lottery_tickets.landscape.surface import LandscapeResults
-from tests import slow_landscape
-from tests.scored_models import make_convolutions, make_data, make_language_model, make_mlp, split
-
-
-def make_tied_llama() -> nn.Module:
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-    config: Any = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)  # type: ignore[arg-type] # sizes are integers
-    return LlamaForCausalLM(config)
-
-
-def make_dropout() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Dropout(0.5), nn.Linear(9, 3)).double()
+from tests.data import make_data, split
+from tests.lottery_tickets.landscape.pairs import PAIRS
+from tests.models import make_convolutions, make_language_model, make_mlp, make_norm_mlp
 
 
 def make_texts() -> list[dict[str, Tensor]]:
@@ -54,16 +39,17 @@ def find_directions(model: nn.Module, seed: int, **options: Any) -> list[dict[st
     return [{name: moved.make_direction(name, number) for name in weights} for number in (0, 1)]
 
 
-PAIRS = split(make_data(), 5)  # batches of 5, 5 and 2
 IMAGES = split(make_data(shape=(2, 4, 4)), 5)
+
 NARROW = [(inputs.bfloat16(), targets) for inputs, targets in PAIRS]
+
 PLAIN: dict[str, tuple[Callable[[], nn.Module], Sequence[Any], Any]] = {
     "MLP": (make_mlp, PAIRS, evaluate_pairs),
     "float32": (lambda: make_mlp().float(), [(i.float(), t) for i, t in PAIRS], evaluate_pairs),
     "bfloat16": (lambda: make_mlp().bfloat16(), NARROW, evaluate_pairs),
     "convolutions, batch norm": (make_convolutions, IMAGES, evaluate_pairs),
-    "dropout, batch norm": (make_dropout, PAIRS, evaluate_pairs),
-    "tied Llama": (make_tied_llama, make_texts(), evaluate_language),
+    "dropout, batch norm": (make_norm_mlp, PAIRS, evaluate_pairs),
+    "tied Llama": (lambda: make_language_model("tied Llama"), make_texts(), evaluate_language),
     "GPT-2": (lambda: make_language_model("GPT2"), make_texts(), evaluate_language),
 }
 
@@ -141,21 +127,6 @@ def test_swapped_axes_transpose(monkeypatch: pytest.MonkeyPatch) -> None:
     assert swapped["losses"] == [list(column) for column in zip(*found["losses"], strict=True)]
 
 
-def test_scaling_one_layer_up_and_the_next_down_changes_nothing() -> None:
-    """Which is why filters are normalised: the network is the same function, so its landscape must be the same."""
-    model = nn.Sequential(nn.Linear(5, 9, bias=False), nn.ReLU(), nn.Linear(9, 3)).double()
-    found = compute_loss_landscape(model, PAIRS, 5)
-    with torch.no_grad():
-        model.get_parameter("0.weight").mul_(64)
-        model.get_parameter("2.weight").div_(64)
-    assert compute_loss_landscape(model, PAIRS, 5)["losses"] == found["losses"]
-    with torch.no_grad():
-        model.get_parameter("0.weight").mul_(10)
-        model.get_parameter("2.weight").div_(10)
-    again = compute_loss_landscape(model, PAIRS, 5)["losses"]
-    np.testing.assert_allclose(np.array(again), np.array(found["losses"]), rtol=1e-5)
-
-
 @pytest.mark.parametrize("grid", [1, (1, 1), (4, 1), (1, 3), 2])
 def test_any_grid(grid: Any) -> None:  # noqa: ANN401 - a number or two
     found = compute_loss_landscape(make_mlp(), PAIRS, grid, span=2)
@@ -166,45 +137,11 @@ def test_any_grid(grid: Any) -> None:  # noqa: ANN401 - a number or two
         assert positions[-1] == (2 if len(positions) > 1 else 0)
 
 
-def test_only_what_is_chosen_moves() -> None:
-    model = make_mlp()
-    found = compute_loss_landscape(model, PAIRS, 3, include=nn.Linear, exclude="2")
-    described = [(moved["name"], moved["shape"], moved["num_filters"]) for moved in found["parameters"]]
-    assert described == [("0.weight", [7, 5], 7), ("4.weight", [3, 6], 3)]
-    assert found["losses"] != compute_loss_landscape(model, PAIRS, 3)["losses"]
-
-
 def test_results_are_json(tmp_path: Path) -> None:
     found = compute_loss_landscape(make_mlp(), PAIRS, 3)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     save_results(found, tmp_path / "found.json")
     assert load_results(tmp_path / "found.json") == found
-
-
-# ------------------------------------------------------------------------------------------------------------ sharpness
-
-
-def test_rises_on_circles_of_functions_that_are_known() -> None:
-    places = [place / 4 for place in range(-4, 5)]
-    sloping = find_rises([[3 + x - 2 * y for x in places] for y in places], 3.0)
-    assert [rise["radius"] for rise in sloping] == [0.25, 0.5, 0.75, 1.0]
-    for rise in sloping:
-        assert rise["mean_rise"] == pytest.approx(0, abs=1e-12)
-        assert rise["largest_rise"] == pytest.approx(rise["radius"] * math.sqrt(5), rel=1e-2)
-    fine = [place / 50 for place in range(-50, 51)]
-    bowl = find_rises([[x * x + 4 * y * y for x in fine] for y in fine], 0.0)
-    for rise in bowl:
-        assert rise["mean_rise"] == pytest.approx(2.5 * rise["radius"] ** 2, rel=1e-2)
-        assert rise["largest_rise"] == pytest.approx(4 * rise["radius"] ** 2, rel=1e-2)
-
-
-def test_rises_that_meet_a_point_that_is_not_finite_are_not_known() -> None:
-    losses: list[list[float | None]] = [[1.0] * 9 for _ in range(9)]
-    losses[4][8] = None  # on the outermost circle only
-    known = [rise["mean_rise"] for rise in find_rises(losses, 0.5)]
-    assert known == [pytest.approx(0.5), pytest.approx(0.5), pytest.approx(0.5), None]
-    assert find_rises(losses, None)[0]["largest_rise"] is None
-    assert find_rises([[1.0]], 1.0) == []
 
 
 # --------------------------------------------------------------------------------------------------------------- traces
@@ -217,7 +154,7 @@ class Traced(nn.Module):
         super().__init__()
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self.calls: Tensor
-        self.inner = make_dropout()
+        self.inner = make_norm_mlp()
         self.num_calls, self.fail_at = 0, -1
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -361,106 +298,6 @@ def test_a_line_holds_the_networks_between() -> None:
     assert compute_loss_landscape(first, PAIRS, 3, end_state=second.state_dict())["x"] == [0.0, 0.5, 1.0]
 
 
-# --------------------------------------------------------------------------------------------------------------- resume
-
-
-@pytest.mark.parametrize("mode", ["plane", "line"])
-@pytest.mark.parametrize("num_done", [0, 1, 5, 9])
-def test_an_interrupted_landscape_goes_on_to_the_same_end(tmp_path: Path, mode: str, num_done: int) -> None:
-    end_state = {name: 2 * tensor for name, tensor in make_mlp().state_dict().items()}
-    options: dict[str, Any] = {"grid_points": 9, "end_state": end_state} if mode == "line" else {"grid_points": 3}
-    path, num_calls = tmp_path / "landscape.json", 0
-
-    def count(model: nn.Module, batch: Any) -> Tensor:  # noqa: ANN401 - any batch
-        nonlocal num_calls
-        num_calls += 1
-        if num_calls == num_stop:
-            raise RuntimeError("stop")
-        return nn.functional.cross_entropy(model(batch[0]), batch[1])
-
-    num_stop = -1
-    whole = compute_loss_landscape(make_mlp(), PAIRS, loss_fn=count, **options)
-    num_calls, num_stop = 0, 3 * (1 + num_done) + 2
-    if num_done < 9:
-        with pytest.raises(RuntimeError, match="stop"):
-            compute_loss_landscape(make_mlp(), PAIRS, loss_fn=count, path=path, **options)
-    else:
-        compute_loss_landscape(make_mlp(), PAIRS, loss_fn=count, path=str(path), **options)
-    partial_results = load_results(path)
-    assert partial_results["num_measured"] == num_done
-    assert partial_results["num_nonfinite"] == 0
-    flat = [loss for row in partial_results["losses"] for loss in row]
-    assert flat == [loss for row in whole["losses"] for loss in row][:num_done] + [None] * (9 - num_done)
-    num_calls, num_stop = 0, -1
-    assert compute_loss_landscape(make_mlp(), PAIRS, loss_fn=count, path=path, **options) == whole
-    assert num_calls == 3 * (1 + 9 - num_done)  # the centre is measured to know the data
-    assert load_results(path) == whole
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_killed_landscape_leaves_a_file_to_go_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surface, "SECONDS_BETWEEN_WRITES", 0.0)
-    path = tmp_path / "landscape.json"
-    process = subprocess.Popen(
-        [sys.executable, "-m", slow_landscape.__name__, str(path), "0.05"], cwd=Path(__file__).parents[3]
-    )
-    deadline = time.monotonic() + 120
-    while (not path.exists() or load_results(path)["num_measured"] < 8) and time.monotonic() < deadline:
-        time.sleep(0.005)  # each of these reads must find a whole file
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert 8 <= load_results(path)["num_measured"] < 25
-    whole = slow_landscape.measure_slowly(tmp_path / "whole.json", 0)
-    assert slow_landscape.measure_slowly(path, 0) == whole
-    assert path.read_bytes() == (tmp_path / "whole.json").read_bytes()
-
-
-def make_other() -> nn.Sequential:
-    model = make_mlp()
-    with torch.no_grad():
-        model.get_parameter("2.bias")[0] += 1e-9
-    return model
-
-
-DIFFERENT: dict[str, tuple[str, Callable[[], nn.Module], Sequence[Any], dict[str, Any]]] = {
-    "seed": ("differs in seeds, seed;", make_mlp, PAIRS, {"seed": 1}),
-    "span": ("differs in span, x, y;", make_mlp, PAIRS, {"span": 2}),
-    "grid": ("differs in x, y;", make_mlp, PAIRS, {"grid_points": 5}),
-    "weights": ("differs in model_sha256;", make_other, PAIRS, {}),
-    "choice": ("differs in parameters;", make_mlp, PAIRS, {"include": "0"}),
-    "mask": ("differs in mask_sha256;", make_mlp, PAIRS, {"mask": {"0.weight": torch.ones(7, 5)}}),
-    "line": ("differs in mode", make_mlp, PAIRS, {"end_state": make_mlp().state_dict()}),
-    "less data": ("must be a landscape on the same data, but .* over 12 .* over 10", make_mlp, PAIRS[:2], {}),
-    "the same data twice": ("the same data, but .* over 12 .* over 24", make_mlp, [*PAIRS, *PAIRS], {}),
-    "other data": ("must be a landscape on the same data", make_mlp, [(i + 1, t) for i, t in PAIRS], {}),
-}
-
-
-@pytest.mark.parametrize("name", DIFFERENT)
-def test_a_file_of_another_landscape_is_refused_and_kept(tmp_path: Path, name: str) -> None:
-    message, make, data, options = DIFFERENT[name]
-    path = tmp_path / "landscape.json"
-    compute_loss_landscape(make_mlp(), PAIRS, 3, path=path)
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=message):
-        compute_loss_landscape(make(), data, **{"grid_points": 3, "path": path, **options})
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("text", ["", "[1, 2]", '{"mode": "plane"}', '{"losses": [[NaN]]}'])
-def test_a_file_of_something_else_is_refused_and_kept(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "landscape.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"landscape\.json must be"):
-        compute_loss_landscape(make_mlp(), PAIRS, 3, path=path)
-    assert path.read_text(encoding="utf-8") == text
-
-
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must be a whole JSON file"):
-        compute_loss_landscape(make_mlp(), PAIRS, 3, path=tmp_path)
-
-
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
@@ -476,6 +313,7 @@ def generate() -> Iterator[Any]:
 
 
 STATE = make_mlp().state_dict()
+
 WRONG: dict[str, tuple[type[Exception], dict[str, Any]]] = {
     r"grid_points must be an integer of at least 1, or two .* got 0": (ValueError, {"grid_points": 0}),
     r"grid_points must be .* got 2\.5": (TypeError, {"grid_points": 2.5}),

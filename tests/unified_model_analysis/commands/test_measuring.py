@@ -18,7 +18,7 @@ from lottery_tickets import (
 )
 from lottery_tickets._core.training.plain_loop import evaluate_tensors
 from lottery_tickets.workloads import Workload, load_workload
-from tests.lottery_tickets.workloads.tiny_models import save_tiny_llama
+from tests.models import save_tiny_llama
 from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
 

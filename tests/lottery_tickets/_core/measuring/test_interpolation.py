@@ -14,15 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from lottery_tickets._core.measuring.interpolation import Line, has_batch_norm
 from lottery_tickets._core.measuring.performance import Measurement
 from lottery_tickets._core.states import copy_state, hash_state
-from tests.scored_models import (
-    make_convolutions,
-    make_data,
-    make_language_model,
-    make_mlp,
-    make_tokens,
-    split,
-    split_tokens,
-)
+from tests.data import make_data, make_tokens, split, split_tokens
+from tests.models import make_convolutions, make_language_model, make_mlp
 
 ALPHAS: Final = (0.0, 0.3, 0.5, 1.0)
 

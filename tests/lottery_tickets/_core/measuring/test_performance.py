@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from lottery_tickets._core.measuring.performance import Measurement, Performance, PerformanceFigures, measure
-from tests.scored_models import make_language_model, make_mlp
+from tests.models import make_language_model, make_mlp
 
 
 def make_figures(loss: float | None = 1.0) -> PerformanceFigures:
@@ -53,16 +52,14 @@ def test_causal_language_models_are_counted_by_predicted_tokens(kind: str) -> No
 
 
 def test_other_transformers_are_counted_as_they_count_themselves() -> None:
-    sizes: dict[str, Any] = {"vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
-                             "num_attention_heads": 2}  # fmt: skip
     ids = torch.randint(23, (5, 6))
     classes = torch.randint(2, (5,))
-    found = measure(BertForSequenceClassification(BertConfig(**sizes)), [{"input_ids": ids, "labels": classes}],
+    found = measure(make_language_model("BERT, classes"), [{"input_ids": ids, "labels": classes}],
                     Measurement())  # fmt: skip
     assert (found.metric, found.figures["num_predictions"]) == ("accuracy", 5)
     labels = torch.where(torch.rand(5, 6) < 0.5, ids, -100)
     labels[0, 0] = ids[0, 0]
-    found = measure(BertForMaskedLM(BertConfig(**sizes)), [{"input_ids": ids, "labels": labels}], Measurement())
+    found = measure(make_language_model("BERT"), [{"input_ids": ids, "labels": labels}], Measurement())
     assert (found.metric, found.figures["num_predictions"]) == ("perplexity", int((labels != -100).sum()))
 
 

@@ -1,39 +1,12 @@
-"""Small models and data for the tests of scores, and how scores are compared."""
+"""Small data for the models of the tests, and how scores are compared."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MixtralConfig,
-    MixtralForCausalLM,
-)
 
 Pair = tuple[Tensor, Tensor]
-MLP_WEIGHTS: Final = ["0.weight", "2.weight", "4.weight"]
-
-
-def make_mlp(dtype: torch.dtype = torch.float64) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 6), nn.Tanh(), nn.Linear(6, 3)).to(dtype)
-
-
-def make_convolutions() -> nn.Sequential:
-    """Convolution, batch norm whose statistics are not trivial, and a linear layer."""
-    torch.manual_seed(0)
-    norm = nn.BatchNorm2d(4)
-    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), norm, nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).double()
-    with torch.no_grad():
-        for tensor in (*norm.parameters(), norm.running_mean, norm.running_var):
-            assert tensor is not None
-            tensor.add_(0.3 * torch.rand_like(tensor))
-    return model
 
 
 def make_data(dtype: torch.dtype = torch.float64, shape: tuple[int, ...] = (5,)) -> Pair:
@@ -44,23 +17,6 @@ def make_data(dtype: torch.dtype = torch.float64, shape: tuple[int, ...] = (5,))
 
 def split(data: Pair, size: int) -> list[Pair]:
     return list(zip(data[0].split(size), data[1].split(size), strict=True))
-
-
-def make_language_model(kind: str, **options: str) -> nn.Module:
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {"vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-    heads: dict[str, Any] = {
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "attention_dropout": 0.1,
-        "pad_token_id": None,
-    }
-    if kind == "Mixtral":
-        experts: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2, **options}
-        return MixtralForCausalLM(MixtralConfig(**sizes, **heads, **experts))
-    if kind == "GPT2":
-        return GPT2LMHeadModel(GPT2Config(vocab_size=23, n_embd=16, n_layer=2, n_head=2, n_positions=16))
-    return LlamaForCausalLM(LlamaConfig(**sizes, **heads))
 
 
 def make_tokens() -> dict[str, Tensor]:

@@ -1,0 +1,47 @@
+"""Batches split and moved as they are, whatever holds their tensors."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import BatchEncoding
+
+from lottery_tickets._core.batches.resuming import count_samples, move_batch, split_batch
+
+
+class Pair(NamedTuple):
+    inputs: Tensor
+    names: Any
+
+
+def test_batches_keep_their_types_when_split() -> None:
+    (first, share), _ = split_batch(Pair(torch.arange(5), [torch.arange(5), 3]), 3)
+    assert isinstance(first, Pair)
+    assert (first.inputs.tolist(), first.names[0].tolist(), first.names[1], share) == ([0, 1], [0, 1], 3, 0.4)
+    assert split_batch("text", None) == [("text", 1.0)]
+    assert count_samples({"a": torch.ones(2), "input_ids": torch.ones(3)}) == 3
+    assert count_samples("text") is None
+
+
+@pytest.mark.parametrize(
+    ("batch", "match"),
+    [
+        ("text", "must hold tensors for max_batch_size to split it, but got str"),
+        ({"x": torch.ones(4), "name": "text"}, "can split a batch of tensors, .* but this one holds a str"),
+        ((torch.ones(4), ["a", "b", "c", "d"]), "holds a list with one item for each of its 4 samples"),
+        ((torch.ones(3), [{"boxes": torch.ones(i, 4)} for i in (1, 2, 5)]), "holds a list with one item for each"),
+    ],
+)
+def test_what_cannot_be_split_is_an_error(batch: Any, match: str) -> None:  # noqa: ANN401 - any batch
+    with pytest.raises(ValueError, match=match):
+        split_batch(batch, 2)
+
+
+def test_batches_move_to_the_device() -> None:
+    meta = torch.device("meta")
+    batch = {"x": [torch.ones(2), 3], "y": Pair(torch.ones(2), "name")}
+    moved = move_batch(batch, meta)
+    assert (moved["x"][0].device, moved["x"][1], moved["y"].inputs.device, moved["y"].names) == (meta, 3, meta, "name")
+    assert move_batch(batch, torch.device("cpu")) is batch
+    assert move_batch(BatchEncoding({"input_ids": torch.ones(2)}), meta).input_ids.device == meta

@@ -1,0 +1,64 @@
+"""The watcher only reads, and hands out the ticket of the check that found it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lottery_tickets import (
+    EarlyBirdWatcher,
+    Mask,
+    create_magnitude_mask,
+    load_results,
+)
+from lottery_tickets._core.states import copy_state, hash_state
+from tests.lottery_tickets.early_bird.digits import make_digits_loader
+from tests.models import make_lenet
+
+
+def test_the_watcher_only_reads() -> None:
+    weights = []
+    for watches in (True, False):
+        model = make_lenet()
+        watcher = EarlyBirdWatcher(model, check_steps=2) if watches else None
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        torch.manual_seed(0)
+        for step, (inputs, targets) in enumerate(make_digits_loader(), start=1):
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if watcher is not None:
+                assert (watcher.observe(model, step, loss=loss.detach()) is None) == (step % 2 == 1)
+        weights.append(hash_state(copy_state(model)))
+    assert weights[0] == weights[1]
+
+
+def test_the_watcher_saves_ticket_and_evidence(tmp_path: Path) -> None:
+    model = make_lenet()
+    watcher = EarlyBirdWatcher(model, check_steps=1)
+    with pytest.raises(ValueError, match="must be a check before there are results"):
+        watcher.results()
+    watcher.observe(model, 1)
+    watcher.save(tmp_path)
+    assert Mask.load(tmp_path / "ticket.safetensors") == watcher.draw_ticket()
+    assert load_results(tmp_path / "evidence.json")["verdict"] == "still changing"
+
+
+def test_the_ticket_is_that_of_the_check_that_found_it_converged() -> None:
+    model = make_lenet()
+    watcher = EarlyBirdWatcher(model, check_steps=18)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    drawn = None
+    for step, (inputs, targets) in enumerate([batch for _ in range(9) for batch in make_digits_loader()], start=1):
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        watcher.observe(model, step, loss=loss.detach())
+        if watcher.converged and drawn is None:
+            drawn = create_magnitude_mask(model, 0.5)
+    assert drawn is not None
+    assert watcher.draw_ticket() == drawn == watcher.results()["final_mask"]
+    assert watcher.draw_ticket(last=True) == create_magnitude_mask(model, 0.5) != drawn
