@@ -10,7 +10,6 @@ from torch import nn
 
 import lottery_tickets
 from lottery_tickets import Mask, compute_iterative_magnitude_pruning, compute_layerwise_magnitude_ticket
-from lottery_tickets.scores.gradient_scores import ScoringArguments
 
 REQUIRED = inspect.Parameter.empty
 
@@ -80,9 +79,8 @@ def test_arguments_and_defaults(name: str) -> None:
     promised = ARGUMENTS[name]
     assert {n: parameters[n].default for n in promised} == promised
     further = [p for n, p in parameters.items() if n not in promised]
-    gradient_scores = {"chunk_size", "use_mixed_precision", "gradient_clip", "num_samples"}  # in the order of Fisher's
-    by_keyword = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
-    assert all(p.kind in by_keyword or p.name in gradient_scores for p in further)
+    by_place = {"num_samples", "rule"}  # of the hybrid score, as of the others; of early-bird detection
+    assert [p.name for p in further if p.kind is not inspect.Parameter.KEYWORD_ONLY and p.name not in by_place] == []
 
 
 def test_iterative_magnitude_pruning_takes_model_and_dataloader_by_position() -> None:
@@ -140,8 +138,20 @@ def test_importance_is_a_dict_of_float32_tensors_in_the_parameters_shapes() -> N
         assert {name: (s.dtype, s.shape) for name, s in scores.items()} == {"weight": (torch.float32, (2, 4))}
 
 
-def test_gradient_scores_take_include_and_exclude() -> None:
-    assert {"include", "exclude", "loss_fn", "progress"} <= ScoringArguments.__annotations__.keys()
+@pytest.mark.parametrize("score", ["fisher", "gradient", "taylor", "hybrid", "snip", "grasp", "wanda"])
+def test_scores_on_data_take_include_and_exclude(score: str) -> None:
+    parameters = inspect.signature(getattr(lottery_tickets, f"compute_{score}_importance")).parameters
+    assert {"include", "exclude", "loss_fn", "seed", "progress"} <= parameters.keys()
+
+
+def test_no_public_function_hides_its_options() -> None:
+    functions = [getattr(lottery_tickets, name) for name in lottery_tickets.__all__]
+    kinds = {
+        function.__name__: {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+        for function in functions
+        if inspect.isfunction(function)
+    }
+    assert [name for name, found in kinds.items() if inspect.Parameter.VAR_KEYWORD in found] == []
 
 
 def test_keys_of_what_measures_a_ticket() -> None:

@@ -15,6 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from benchmarks.common import call_in_new_process, describe_machine, measure, measure_peak_extra_bytes, write_results
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.rank_correlation import correlate_ranks
 from lottery_tickets.early_bird.snapshots import take_snapshot
 
@@ -32,7 +33,7 @@ def make_moments(num_weights: int, dtype: torch.dtype, noise: float = 0.1) -> tu
 
 def correlate(earlier: Tensor, later: Tensor) -> float:
     """Returns ours: two snapshots and their correlation."""
-    found = correlate_ranks(take_snapshot({"w": earlier}), take_snapshot({"w": later})).overall
+    found = correlate_ranks(take_snapshot(Weights.from_tensors({"w": earlier})), take_snapshot(Weights.from_tensors({"w": later}))).overall
     assert found is not None
     return found
 
@@ -45,9 +46,9 @@ def correlate_with_scipy(earlier: Tensor, later: Tensor) -> float:
 def compare(num_weights: int, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
     """Returns timings, their ratios and the error, scipy timed `repeats` times between ours."""
     earlier, later = make_moments(num_weights, dtype)
-    one, other = take_snapshot({"w": earlier}), take_snapshot({"w": later})
+    one, other = take_snapshot(Weights.from_tensors({"w": earlier})), take_snapshot(Weights.from_tensors({"w": later}))
     ours = {
-        "snapshot": lambda: take_snapshot({"w": earlier}),
+        "snapshot": lambda: take_snapshot(Weights.from_tensors({"w": earlier})),
         "correlation": lambda: correlate_ranks(one, other),
         "ours": lambda: correlate(earlier, later),
         "read_both": lambda: (earlier.sum(), later.sum()),

@@ -29,9 +29,9 @@ from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.files import read_json
 from lottery_tickets._core.folders import load_state, save_state
+from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.training.plain_loop import train_steps
-from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.steps import keep_all, prune_state_, prune_survivors
 from lottery_tickets.masks.mask import Mask

@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.common import RESULTS, write_results
 from benchmarks.studies.small_transformer import build_transformer, load_bytes
+from lottery_tickets import ConvergenceRule
 from lottery_tickets import compute_early_bird_tickets, detect_early_bird_convergence
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets.early_bird.watcher import EarlyBirdResults
@@ -79,7 +80,7 @@ def finetune() -> Iterator[dict[str, Any]]:
 
 
 def _describe(name: str, replicate: int, found: EarlyBirdResults) -> dict[str, Any]:
-    common = detect_early_bird_convergence(found["checkpoints"], require_movement=False)
+    common = detect_early_bird_convergence(found["checkpoints"], ConvergenceRule(require_movement=False))
     print(time.strftime("%H:%M"), name, found["verdict"], found["reason"], "| common:", common["verdict"], flush=True)
     checks = [{figure: check[figure] for figure in FIGURES} for check in found["checkpoints"]]
     return {

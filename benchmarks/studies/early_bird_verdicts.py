@@ -54,8 +54,8 @@ def judge(job: tuple[str, str, int]) -> list[dict[str, Any]]:
     histories = watch(GROUPS[group][name], seed, rules, channels="channels" in group)
     rows = []
     for (method, sparsity), checks in zip(settings, histories, strict=True):
-        ours = detect_early_bird_convergence(checks, method=method)
-        common = detect_early_bird_convergence(checks, method=method, require_movement=False)
+        ours = detect_early_bird_convergence(checks, ConvergenceRule(method=method))
+        common = detect_early_bird_convergence(checks, ConvergenceRule(method=method, require_movement=False))
         figures = {"group": group, "name": name, "method": method, "sparsity": sparsity}
         rows.append({**figures, "verdict": ours["verdict"], "common_verdict": common["verdict"]})
     return rows

@@ -20,7 +20,7 @@ def test_no_ticket_is_found_where_there_is_none(name: str) -> None:
     histories = watch(simulation, 0, RULES, channels=name in CHANNEL_NULLS)
     for method, checks in zip(METHODS, histories, strict=True):
         assert all(check["verdict"] != "converged" for check in checks)
-        common = detect_early_bird_convergence(checks, method=method, require_movement=False)
+        common = detect_early_bird_convergence(checks, ConvergenceRule(method=method, require_movement=False))
         assert common["converged"] == (name not in UNSTABLE | {"channels, noise"})
 
 

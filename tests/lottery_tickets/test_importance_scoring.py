@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lottery_tickets import (
+    ScoringOptions,
     compute_fisher_importance,
     compute_gradient_importance,
     compute_hybrid_importance,
@@ -190,12 +191,10 @@ def test_rows_are_outputs_also_where_outputs_come_last() -> None:
     ("arguments", "message"),
     [
         ({"num_samples": 0}, "num_samples must be an integer of at least 1, or 'auto', got 0"),
-        ({"num_samples": "auto"}, "say which with target_sparsity="),
-        ({"num_samples": "auto", "target_sparsity": 1.5}, "sparsity must be from 0"),
+        ({"num_samples": "auto"}, r"say which with options=ScoringOptions\(target_sparsity=\.\.\.\)"),
         ({"chunk_size": 0}, "chunk_size must be an integer of at least 1, or None, got 0"),
         ({"gradient_clip": 0.0}, "gradient_clip must be a positive number or None, got 0.0"),
         ({"gradient_clip": float("nan")}, "gradient_clip must be a positive number or None, got nan"),
-        ({"offload": "disk"}, "offload must be None or 'cpu', got 'disk'"),
         ({"kind": "true"}, "kind must be one of 'empirical', 'sampled', 'exact', got 'true'"),
         ({"kind": "exact", "gradient_clip": 1.0}, "kind 'exact' has neither standard_errors nor gradient_clip"),
     ],
@@ -212,10 +211,35 @@ def test_arguments_of_a_wrong_type_are_named(arguments: dict[str, Any]) -> None:
 
 
 def test_unknown_arguments_and_loaders_are_named() -> None:
-    with pytest.raises(TypeError, match=r"arguments of a score must be among chunk_size, .*, got offlaod"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'offlaod'"):
         compute_fisher_importance(make_mlp(), batch(make_data(), 24), offlaod="cpu")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="the dataloader must give batches when it is iterated, got int"):
         compute_fisher_importance(make_mlp(), 5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_sparsity": 1.5}, "sparsity must be from 0"),
+        ({"offload": "disk"}, "offload must be None or 'cpu', got 'disk'"),
+        ({"tolerance": -0.1}, "tolerance must be from 0 to 1, got -0.1"),
+        ({"nonfinite_limit": float("nan")}, "nonfinite_limit must be from 0 to 1, got nan"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ScoringOptions(**options)
+
+
+def test_options_are_given_whole_or_one_by_one() -> None:
+    model, data = make_mlp(), batch(make_data(), 24)
+    whole = compute_fisher_importance(model, data, options=ScoringOptions(gradient_clip=0.1))
+    single = compute_fisher_importance(model, data, gradient_clip=0.1)
+    assert all(torch.equal(whole[name], single[name]) for name in single)
+    with pytest.raises(TypeError, match="gradient_clip must not be given beside options; put it into options"):
+        compute_fisher_importance(model, data, gradient_clip=0.1, options=ScoringOptions(chunk_size=5))
+    with pytest.raises(TypeError, match=r"options must be a ScoringOptions, got \{'chunk_size': 5\}"):
+        compute_fisher_importance(model, data, options={"chunk_size": 5})  # type: ignore[arg-type] # refused
 
 
 def test_unknown_ways_are_named() -> None:

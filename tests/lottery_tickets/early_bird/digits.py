@@ -1,6 +1,7 @@
 """LeNet-300-100 on the digits, searched for a ticket."""
 
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lottery_tickets import (
+    TrainerSettings,
     compute_early_bird_tickets,
 )
 from lottery_tickets._core.states import hash_state
@@ -20,10 +22,16 @@ def make_digits_loader(batch_size: int = 60) -> DataLoader[Any]:
     return DataLoader(TensorDataset(data.train_inputs, data.train_targets), batch_size, shuffle=True)
 
 
+def make_arguments(**arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - of many types
+    """Returns arguments of a short run; those that the trainer has are put into its settings."""
+    own = {field.name for field in fields(TrainerSettings)} & arguments.keys()
+    training = {"learning_rate": 0.1, "momentum": 0.9, **{name: arguments.pop(name) for name in own}}
+    return {"max_epochs": 6, "check_interval": 1, "training": TrainerSettings(**training), **arguments}
+
+
 def find_digits(**arguments: Any) -> tuple[EarlyBirdResults, nn.Module]:  # noqa: ANN401 - of many types
     model = make_lenet()
-    settings = {"max_epochs": 6, "check_interval": 1, "learning_rate": 0.1, "momentum": 0.9, **arguments}
-    return compute_early_bird_tickets(model, make_digits_loader(), **settings), model
+    return compute_early_bird_tickets(model, make_digits_loader(), **make_arguments(**arguments)), model
 
 
 def train_with_sgd(model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:

@@ -34,7 +34,7 @@ def test_converges_where_the_first_run_of_stable_checks_ends(
     correlations: list[float], window: int, threshold: float
 ) -> None:
     found = detect_early_bird_convergence(
-        make_history(list(correlations)), convergence_threshold=threshold, stability_window=window
+        make_history(list(correlations)), ConvergenceRule(convergence_threshold=threshold, stability_window=window)
     )
     runs = [
         all(c >= threshold for c in correlations[end - window : end]) for end in range(window, len(correlations) + 1)
@@ -90,7 +90,7 @@ def test_what_a_history_lacks_is_named() -> None:
     with pytest.raises(ValueError, match="at least one checkpoint"):
         detect_early_bird_convergence([])
     with pytest.raises(ValueError, match="method must be one of"):
-        detect_early_bird_convergence([{"epoch": 1}], method="pearson")  # type: ignore[arg-type] # the test
+        detect_early_bird_convergence([{"epoch": 1}], ConvergenceRule(method="pearson"))  # type: ignore[arg-type] # the test
     with pytest.raises(ValueError, match="convergence_threshold must be from 0 to 1, got 95"):
         ConvergenceRule(convergence_threshold=95)
     with pytest.raises(ValueError, match="stability_window must be"):

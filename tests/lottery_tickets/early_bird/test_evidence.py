@@ -90,7 +90,7 @@ def test_shrinking_is_no_movement_and_large_models_are_sampled() -> None:
     assert abs(shrinking.num_sampled - NUM_SAMPLED) < 10
     resumed = follow([start])
     resumed.load_state(follow([start, start + 1, start + 2]).state())
-    resumed.extend({"w": start + torch.randn(1000, 1000)})
+    resumed.extend(Weights.from_tensors({"w": start + torch.randn(1000, 1000)}))
     whole = follow([start, start + 1, start + 2])
     assert torch.equal(resumed._points[1], whole._points[2])
 

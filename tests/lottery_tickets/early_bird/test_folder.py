@@ -10,7 +10,7 @@ from lottery_tickets import (
     compute_early_bird_tickets,
 )
 from lottery_tickets._core.states import copy_state, hash_state
-from tests.lottery_tickets.early_bird.digits import find_digits, make_digits_loader, strip
+from tests.lottery_tickets.early_bird.digits import find_digits, make_arguments, make_digits_loader, strip
 from tests.models import make_lenet
 
 
@@ -45,8 +45,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 
     monkeypatch.setattr(EarlyBirdWatcher, "check", fail)
     model = make_lenet()
-    settings = {"max_epochs": 6, "check_interval": 1, "learning_rate": 0.1, "momentum": 0.9, **arguments}
-    settings |= {"run_folder": tmp_path / "cut", "convergence_threshold": 0.999}
+    arguments = {**arguments, "run_folder": tmp_path / "cut", "convergence_threshold": 0.999}
+    settings = make_arguments(**arguments)
     with pytest.raises(Interrupt, match="the plug"):
         compute_early_bird_tickets(model, make_digits_loader(), **settings)
     assert hash_state(copy_state(model)) == hash_state(copy_state(make_lenet()))
@@ -56,7 +56,9 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     with pytest.raises(
         ValueError, match=r"must be the folder of this run, but it differs in learning_rate, trainer; take another"
     ):
-        compute_early_bird_tickets(make_lenet(), make_digits_loader(), **{**settings, "learning_rate": 0.2})
+        compute_early_bird_tickets(
+            make_lenet(), make_digits_loader(), **make_arguments(**{**arguments, "learning_rate": 0.2})
+        )
 
 
 def test_a_run_that_has_converged_is_not_trained_on(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from scipy import stats
 from torch import Tensor
 
 from lottery_tickets._core.selection import patterns
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird import rank_correlation
 from lottery_tickets.early_bird.rank_correlation import RankCorrelation, correlate_ranks, rank_shares
 from lottery_tickets.early_bird.snapshots import Backend, kernels_for, take_snapshot
 from tests.lottery_tickets.early_bird.magnitudes import BACKENDS, normal, uniform
 from tests.strategies import score_lists, score_tensors
 
-Weights = Mapping[str, Tensor]
+Side = Mapping[str, Tensor]
 
 
 @pytest.fixture
@@ -32,8 +33,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_correlation, "SMALLEST_TO_COUNT", 0)
 
 
-def correlate(earlier: Weights, later: Weights, backend: Backend | None = None) -> RankCorrelation:
-    snapshots = [take_snapshot(weights, backend=backend) for weights in (earlier, later)]
+def correlate(earlier: Side, later: Side, backend: Backend | None = None) -> RankCorrelation:
+    snapshots = [take_snapshot(Weights.from_tensors(weights), backend=backend) for weights in (earlier, later)]
     return correlate_ranks(*snapshots, backend=backend)
 
 
@@ -44,7 +45,7 @@ def correlate_by_scipy(earlier: Tensor, later: Tensor) -> float | None:
     return float(stats.spearmanr(*sides).statistic)
 
 
-def assert_near(found: RankCorrelation, earlier: Weights, later: Weights, tolerance: float) -> None:
+def assert_near(found: RankCorrelation, earlier: Side, later: Side, tolerance: float) -> None:
     assert found.layers.keys() == earlier.keys()
     flat = [torch.cat([torch.empty(0), *(side[name].flatten() for name in earlier)]) for side in (earlier, later)]
     assert found.overall == pytest.approx(correlate_by_scipy(*flat), abs=tolerance)
@@ -53,7 +54,7 @@ def assert_near(found: RankCorrelation, earlier: Weights, later: Weights, tolera
 
 
 @st.composite
-def moments(draw: st.DrawFn, dtype: torch.dtype | None = None) -> tuple[Weights, Weights]:
+def moments(draw: st.DrawFn, dtype: torch.dtype | None = None) -> tuple[Side, Side]:
     """Weights at two moments, with and without ties; of one dtype that is given, or else of any."""
     tensors = draw(score_lists() if dtype is None else st.lists(score_tensors(dtype), max_size=4))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
@@ -69,7 +70,7 @@ def moments(draw: st.DrawFn, dtype: torch.dtype | None = None) -> tuple[Weights,
 def test_weights_of_few_bits_are_correlated_exactly(dtype: torch.dtype) -> None:
     @given(sides=moments(dtype))
     @settings(max_examples=60, deadline=None)
-    def check(sides: tuple[Weights, Weights]) -> None:
+    def check(sides: tuple[Side, Side]) -> None:
         # torch has no cat for float8
         plain = [{name: one.float() for name, one in side.items()} for side in sides]
         assert_near(correlate(*sides), plain[0], plain[1], 1e-12)
@@ -159,8 +160,10 @@ def test_products_of_the_largest_ranks_are_summed_exactly(backend: Backend) -> N
 
 @given(sides=moments())
 @settings(max_examples=100, deadline=None)
-def test_backends_find_the_same_bits(sides: tuple[Weights, Weights]) -> None:
-    one, other = ([take_snapshot(side, backend=backend) for side in sides] for backend in BACKENDS)
+def test_backends_find_the_same_bits(sides: tuple[Side, Side]) -> None:
+    one, other = (
+        [take_snapshot(Weights.from_tensors(side), backend=backend) for side in sides] for backend in BACKENDS
+    )
     for ours, theirs in zip(one, other, strict=True):
         assert all(torch.equal(codes, theirs.codes[name]) for name, codes in ours.codes.items())
         shares, their_shares = rank_shares(ours, backend="reference"), rank_shares(theirs, backend="cpu")
@@ -177,11 +180,11 @@ def test_backends_find_the_same_bits_of_many_weights(dtype: torch.dtype) -> None
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_chunks_threads_and_sorting_change_nothing(backend: Backend, request: pytest.FixtureRequest) -> None:
-    drawn: list[tuple[Weights, Weights, RankCorrelation]] = []
+    drawn: list[tuple[Side, Side, RankCorrelation]] = []
 
     @given(sides=moments())
     @settings(max_examples=60, deadline=None, database=None)
-    def draw(sides: tuple[Weights, Weights]) -> None:
+    def draw(sides: tuple[Side, Side]) -> None:
         drawn.append((*sides, correlate(*sides, backend)))
 
     draw()
@@ -195,12 +198,12 @@ def test_chunks_threads_and_sorting_change_nothing(backend: Backend, request: py
 
 @given(sides=moments(), seed=st.integers(0, 100))
 @settings(max_examples=60, deadline=None)
-def test_order_signs_and_strides_do_not_matter(sides: tuple[Weights, Weights], seed: int) -> None:
+def test_order_signs_and_strides_do_not_matter(sides: tuple[Side, Side], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     orders = {name: torch.randperm(one.numel(), generator=generator) for name, one in sides[0].items()}
     signs = {name: torch.rand(one.shape, generator=generator) < 0.5 for name, one in sides[0].items()}
 
-    def change(side: Weights) -> Weights:
+    def change(side: Side) -> Side:
         flipped = {name: torch.where(signs[name], one.double(), -one.double()) for name, one in side.items()}
         return {name: one.flatten()[orders[name]].to(side[name].dtype) for name, one in flipped.items()}
 
@@ -272,7 +275,7 @@ def test_an_argsort_is_not_a_rank() -> None:
 @given(tensor=score_tensors(torch.bfloat16), other=score_tensors(torch.bfloat16))
 @settings(max_examples=60, deadline=None)
 def test_rank_shares_are_mid_ranks_among_all_weights(tensor: Tensor, other: Tensor) -> None:
-    shares = rank_shares(take_snapshot({"a": tensor, "b": other}))
+    shares = rank_shares(take_snapshot(Weights.from_tensors({"a": tensor, "b": other})))
     flat = torch.cat([tensor.flatten(), other.flatten()]).double().abs().numpy()
     doubled = (2 * stats.rankdata(flat) - 1).astype(np.int64) if flat.size else np.empty(0, np.int64)
     expected = doubled * 65_536 // (2 * max(1, flat.size))
@@ -290,21 +293,24 @@ def test_nothing_and_single_weights_have_no_correlation(backend: Backend) -> Non
     assert correlate({}, {}, backend) == RankCorrelation(None, {})
     weights = {"none": torch.empty(0, 3), "one": torch.tensor(1.5)}
     assert correlate(weights, weights, backend) == RankCorrelation(None, {"none": None, "one": None})
-    assert take_snapshot(weights, backend=backend).codes["one"].shape == ()
+    assert take_snapshot(Weights.from_tensors(weights), backend=backend).codes["one"].shape == ()
     alone = {"none": torch.empty(0), "some": normal(30)}
     assert correlate(alone, alone, backend) == RankCorrelation(1.0, {"none": None, "some": 1.0})
 
 
 def test_snapshots_of_different_models_are_refused() -> None:
-    snapshot = take_snapshot({"a": torch.ones(2, 3), "b": torch.ones(2)})
+    snapshot = take_snapshot(Weights.from_tensors({"a": torch.ones(2, 3), "b": torch.ones(2)}))
     with pytest.raises(ValueError, match=r"only one of them has 'c' \(1 such in all\); are they of one model"):
-        correlate_ranks(snapshot, take_snapshot({"a": torch.ones(2, 3), "b": torch.ones(2), "c": torch.ones(2)}))
+        correlate_ranks(
+            snapshot,
+            take_snapshot(Weights.from_tensors({"a": torch.ones(2, 3), "b": torch.ones(2), "c": torch.ones(2)})),
+        )
     with pytest.raises(
         ValueError, match=r"'a' must have one shape in both snapshots, but has \(2, 3\) and then \(3, 2"
     ):
-        correlate_ranks(snapshot, take_snapshot({"a": torch.ones(3, 2), "b": torch.ones(2)}))
+        correlate_ranks(snapshot, take_snapshot(Weights.from_tensors({"a": torch.ones(3, 2), "b": torch.ones(2)})))
     with pytest.raises(TypeError, match="'a' must be of a float dtype"):
-        take_snapshot({"a": torch.ones(2, dtype=torch.int32)})
+        take_snapshot(Weights.from_tensors({"a": torch.ones(2, dtype=torch.int32)}))
 
 
 def test_the_order_of_names_does_not_matter() -> None:
@@ -315,7 +321,9 @@ def test_the_order_of_names_does_not_matter() -> None:
 def test_small_models_do_not_import_numba() -> None:
     code = (
         "import sys, torch; from lottery_tickets.early_bird import rank_correlation as r, snapshots as s;"
-        "one = s.take_snapshot({'w': torch.randn(300, 784)}); r.correlate_ranks(one, one); r.rank_shares(one);"
+        "from lottery_tickets._core.weights import Weights;"
+        "weights = Weights.from_tensors({'w': torch.randn(300, 784)});"
+        "one = s.take_snapshot(weights); r.correlate_ranks(one, one); r.rank_shares(one);"
         "sys.exit('numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

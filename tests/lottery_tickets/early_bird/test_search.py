@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from lottery_tickets import (
+    ConvergenceRule,
     EarlyBirdWatcher,
+    TrainerSettings,
     compute_early_bird_tickets,
     create_magnitude_mask,
     detect_early_bird_convergence,
@@ -46,7 +48,7 @@ def test_a_ticket_emerges_and_comes_back_with_its_evidence(ranking: bool, tmp_pa
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(check["correlation"] is not None and check["loss"] is not None for check in found["checkpoints"])
     assert found["checkpoints"][-1]["step"] == 18 * found["checkpoints"][-1]["epoch"]
-    replayed = detect_early_bird_convergence(found["checkpoints"], method=found["method"])
+    replayed = detect_early_bird_convergence(found["checkpoints"], ConvergenceRule(method=found["method"]))
     assert replayed["convergence_epoch"] == found["convergence_epoch"]
     save_results({**found, "starting_weights": None}, tmp_path / "found.json")
     loaded = load_results(tmp_path / "found.json")
@@ -73,9 +75,9 @@ def test_weights_that_hardly_move_are_no_ticket(learning_rate: float, ranking: b
     assert found["verdict"] == "trivially stable"
     assert not found["converged"]
     assert found["convergence_epoch"] is None
-    assert detect_early_bird_convergence(found["checkpoints"], method=found["method"], require_movement=False)[
-        "converged"
-    ]
+    assert detect_early_bird_convergence(
+        found["checkpoints"], ConvergenceRule(method=found["method"], require_movement=False)
+    )["converged"]
     if learning_rate == 0:
         assert {check["share_moved"] for check in found["checkpoints"]} == {0.0}
         assert {check["correlation"] for check in found["checkpoints"]} == {1.0}
@@ -86,8 +88,9 @@ def test_bfloat16_weights_move_with_stochastic_rounding_only() -> None:
     for stochastic in (True, False):
         data = load_workload("digits", "lenet-300-100").data
         batches = [(data.train_inputs[:600].bfloat16(), data.train_targets[:600])]
+        training = TrainerSettings(stochastic_rounding=stochastic)
         found = compute_early_bird_tickets(
-            make_lenet().bfloat16(), batches, max_epochs=3, check_interval=1, stochastic_rounding=stochastic
+            make_lenet().bfloat16(), batches, max_epochs=3, check_interval=1, training=training
         )
         assert found["verdict"] == "trivially stable"
         shares[stochastic] = float(found["checkpoints"][-1]["share_moved"] or 0)
@@ -177,9 +180,8 @@ def test_channels_are_ranked_by_their_scales_with_the_published_penalty() -> Non
             check_interval=1,
             target_sparsity=0.3,
             use_magnitude_ranking=False,
-            learning_rate=0.1,
+            training=TrainerSettings(learning_rate=0.1, norm_l1=penalty),
             channels=True,
-            norm_l1=penalty,
         )
         assert list(found["final_mask"]) == ["1.weight", "4.weight"]
         assert found["final_mask"].num_kept == 70

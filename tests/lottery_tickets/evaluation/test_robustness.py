@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lottery_tickets import apply_mask, compute_pruning_robustness, create_magnitude_mask, load_results, save_results
 from lottery_tickets._core.selection import largest
 from lottery_tickets._core.selection.largest import Ranking, select_largest
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.evaluation.robustness import SPARSITY_LEVELS, RobustnessPoint, _draw_random, _sum_up
 from tests.models import make_convolutions, make_language_model, make_mlp
 
@@ -80,19 +81,22 @@ def test_random_masks_are_uniform_over_places() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_a_ranking_draws_what_the_selector_draws(dtype: torch.dtype) -> None:
-    scores = [torch.randn(50, dtype=torch.float64).to(dtype), torch.randn(3, 40, dtype=torch.float64).to(dtype)]
+    drawn = {"a": torch.randn(50, dtype=torch.float64), "b": torch.randn(3, 40, dtype=torch.float64)}
+    scores = Weights.from_tensors({name: score.to(dtype) for name, score in drawn.items()})
     ranking = Ranking(scores)
     for num_kept in (0, 1, 17, 80, 81, 169, 170):
         expected = select_largest(scores, num_kept)
-        assert all(torch.equal(a, b) for a, b in zip(ranking.keep(num_kept), expected, strict=True))
+        assert all(torch.equal(bits, expected[name]) for name, bits in ranking.keep(num_kept).items())
 
 
 @given(st.integers(0, 200), st.integers(0, 2**31), st.integers(0, 2**31))
 def test_a_guess_right_or_wrong_never_changes_a_ranking(num_kept: int, first: int, second: int) -> None:
-    scores = [torch.randn(120, generator=torch.Generator().manual_seed(first)), torch.zeros(80)]
+    drawn = torch.randn(120, generator=torch.Generator().manual_seed(first))
+    scores = Weights.from_tensors({"drawn": drawn, "zero": torch.zeros(80)})
     least, greatest = sorted(min(end, 0x7F7FFFFF) for end in (first, second))
     expected = Ranking(scores).keep(num_kept)
-    assert all(map(torch.equal, Ranking(scores).keep(num_kept, (least, greatest)), expected))
+    found = Ranking(scores).keep(num_kept, (least, greatest))
+    assert all(torch.equal(bits, expected[name]) for name, bits in found.items())
 
 
 @pytest.mark.parametrize("size", [1, 2, 100, 10_000])
@@ -106,7 +110,7 @@ def test_the_guess_of_random_scores_is_a_pass_saved(size: int, monkeypatch: pyte
     count_pass = largest._count_pass
     monkeypatch.setattr(largest, "_count_pass", count)
     for seed in range(10):
-        _draw_random({"w": torch.empty(size)}, seed, 0.5)
+        _draw_random(Weights.from_tensors({"w": torch.empty(size)}), seed, 0.5)
     assert len(passes) <= 25  # two each for float32 without a guess or with a wide one, and few are wrong
     if size == 10_000:
         assert all(bracket.hi - bracket.lo < 2**27 for bracket in passes[:10])
@@ -121,7 +125,7 @@ def test_weights_are_counted_once_for_all_levels(monkeypatch: pytest.MonkeyPatch
 
     count_pass = largest._count_pass
     monkeypatch.setattr(largest, "_count_pass", count)
-    ranking = Ranking([torch.randn(1000)])
+    ranking = Ranking(Weights.from_tensors({"w": torch.randn(1000)}))
     for num_kept in (500, 500, 499, 100):
         ranking.keep(num_kept)
     assert len(passes) == len(set(passes))  # of which one is over all weights

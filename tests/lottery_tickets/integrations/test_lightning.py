@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets import hold_mask
+from lottery_tickets import EarlyBirdWatcher, hold_mask
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.integrations.watch import Watch
 from tests.lottery_tickets.integrations.digits import (
@@ -80,7 +81,7 @@ def test_a_converged_ticket_stops_training_and_is_saved(
     library = pytest.importorskip(name)
     module = make_module(library)
     before = hash_state(copy_state(module))
-    callback = EarlyBirdCallback(check_steps=10, folder=tmp_path)
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=10), folder=tmp_path)
     spy = Spy(monkeypatch, Watch)
     trainer = make_trainer(library, callback)
     trainer.fit(module, make_batches())
@@ -99,7 +100,7 @@ def test_a_converged_ticket_stops_training_and_is_saved(
 
 
 def test_weights_that_hardly_move_are_trained_to_the_end(tmp_path: Path) -> None:
-    callback = EarlyBirdCallback(check_steps=10, folder=tmp_path)
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=10), folder=tmp_path)
     trainer = make_trainer(lightning, callback, max_steps=40)
     trainer.fit(make_module(rate=TINY_RATE), make_batches())
     assert trainer.global_step == 40
@@ -108,7 +109,7 @@ def test_weights_that_hardly_move_are_trained_to_the_end(tmp_path: Path) -> None
 
 
 def test_training_goes_on_without_stop_and_to_the_same_bits() -> None:
-    callback = EarlyBirdCallback(stop=False, check_steps=5)
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=5), stop=False)
     modules = [make_module(), make_module()]
     for module, watching in zip(modules, ([callback], []), strict=True):
         trainer = make_trainer(lightning, *watching, max_steps=50)
@@ -125,7 +126,7 @@ def test_accumulated_gradients_and_a_held_mask() -> None:
     module = make_module()
     mask = make_mask(module)
     hold_mask(module, mask)
-    callback = EarlyBirdCallback(check_steps=3, stop=False, target_sparsity=0.75)
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=3, target_sparsity=0.75), stop=False)
     trainer = make_trainer(lightning, callback, max_steps=7, accumulate_grad_batches=2)
     trainer.fit(module, make_batches(NUM_IMAGES // (2 * STEPS_PER_EPOCH)))
     assert callback.watcher is not None
@@ -139,7 +140,7 @@ def test_accumulated_gradients_and_a_held_mask() -> None:
 
 def test_manual_optimization_is_watched_too() -> None:
     module = make_module(manual=True)
-    callback = EarlyBirdCallback(check_steps=10)
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=10))
     make_trainer(lightning, callback).fit(module, make_batches())
     assert callback.watcher is not None
     assert callback.watcher.converged
@@ -148,7 +149,7 @@ def test_manual_optimization_is_watched_too() -> None:
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")  # the one that saved
 def test_a_training_that_resumes_is_watched_on_to_the_same_evidence(tmp_path: Path) -> None:
-    callbacks = [EarlyBirdCallback(check_steps=7, stop=False) for _ in range(3)]
+    callbacks = [EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=7), stop=False) for _ in range(3)]
     modules = [make_module(), make_module(), make_module()]
     checkpoints = lightning.callbacks.ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=20)
     saving = make_trainer(lightning, callbacks[0], checkpoints, max_steps=40, enable_checkpointing=True)
@@ -172,7 +173,7 @@ def test_resuming_without_a_saved_watch_is_refused(tmp_path: Path) -> None:
     trainer = make_trainer(lightning, max_steps=15)
     trainer.fit(make_module(), make_batches())
     trainer.save_checkpoint(tmp_path / "15.ckpt")
-    other = make_trainer(lightning, EarlyBirdCallback(check_steps=10), max_steps=20)
+    other = make_trainer(lightning, EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=10)), max_steps=20)
     with pytest.raises(ValueError, match=r"resumes at step 15 without a watch.*saved with this callback"):
         other.fit(make_module(), make_batches(), ckpt_path=str(tmp_path / "15.ckpt"))
 
@@ -183,7 +184,7 @@ def test_an_interrupted_training_leaves_what_it_found(tmp_path: Path) -> None:
             if getattr(trainer, "global_step", None) == 15:
                 raise RuntimeError("the power is gone")
 
-    callback = EarlyBirdCallback(check_steps=10, folder=tmp_path)
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=10), folder=tmp_path)
     with pytest.raises(RuntimeError, match="the power is gone"):
         make_trainer(lightning, callback, Interrupted()).fit(make_module(), make_batches())
     assert callback.watcher is not None
@@ -193,7 +194,7 @@ def test_an_interrupted_training_leaves_what_it_found(tmp_path: Path) -> None:
 def test_a_training_that_ends_before_the_first_check_saves_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    callback = EarlyBirdCallback(check_steps=100, folder=tmp_path)
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=100), folder=tmp_path)
     make_trainer(lightning, callback, max_steps=5).fit(make_module(), make_batches())
     assert list(tmp_path.iterdir()) == []
     assert "training ended before the first check" in caplog.text
@@ -210,6 +211,6 @@ def test_the_older_name_of_the_library_serves_alone(monkeypatch: pytest.MonkeyPa
         importlib.reload(module)
 
 
-def test_unknown_options_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"must be among target_sparsity, .*, got every"):
-        EarlyBirdCallback(every=10)  # type: ignore[call-arg]
+def test_what_makes_no_watcher_is_refused() -> None:
+    with pytest.raises(TypeError, match="make_watcher must be a function of a model, such as EarlyBirdWatcher, got 10"):
+        EarlyBirdCallback(10)  # type: ignore[arg-type]

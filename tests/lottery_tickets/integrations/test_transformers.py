@@ -1,5 +1,6 @@
 """The callback for transformers' Trainer, in trainings of a tiny Llama."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lottery_tickets import hold_mask
+from lottery_tickets import EarlyBirdWatcher, hold_mask
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.integrations.watch import Watch
 from lottery_tickets.storage import load_results
@@ -55,7 +56,7 @@ def make_trainer(path: Path, model: nn.Module, callback: EarlyBirdCallback | Non
 def test_a_converged_ticket_stops_training_and_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_llama()
     before = hash_state(copy_state(model))
-    callback = EarlyBirdCallback(check_steps=CHECK_STEPS, folder=tmp_path / "bird")
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=CHECK_STEPS), folder=tmp_path / "bird")
     spy = Spy(monkeypatch, Watch)
     trainer = make_trainer(tmp_path, model, callback)
     trainer.train()
@@ -76,7 +77,7 @@ def test_a_converged_ticket_stops_training_and_is_saved(tmp_path: Path, monkeypa
 
 
 def test_weights_that_hardly_move_are_trained_to_the_end(tmp_path: Path) -> None:
-    callback = EarlyBirdCallback(check_steps=CHECK_STEPS, folder=tmp_path / "bird")
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=CHECK_STEPS), folder=tmp_path / "bird")
     trainer = make_trainer(tmp_path, make_llama(), callback, learning_rate=TINY_RATE, max_steps=40)
     trainer.train()
     assert trainer.state.global_step == 40
@@ -85,7 +86,7 @@ def test_weights_that_hardly_move_are_trained_to_the_end(tmp_path: Path) -> None
 
 
 def test_training_goes_on_without_stop_and_to_the_same_bits(tmp_path: Path) -> None:
-    callback = EarlyBirdCallback(stop=False, check_steps=5, folder=tmp_path / "bird")
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=5), stop=False, folder=tmp_path / "bird")
     models = [make_llama(), make_llama()]
     for model, watching in zip(models, (callback, None), strict=True):
         trainer = make_trainer(tmp_path, model, watching, max_steps=60)
@@ -101,7 +102,7 @@ def test_accumulated_gradients_and_a_held_mask(tmp_path: Path) -> None:
     model = make_llama()
     mask = make_mask(model)
     hold_mask(model, mask)
-    callback = EarlyBirdCallback(check_steps=3, stop=False, target_sparsity=0.75)
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=3, target_sparsity=0.75), stop=False)
     trainer = make_trainer(
         tmp_path, model, callback, max_steps=7, per_device_train_batch_size=4, gradient_accumulation_steps=2
     )
@@ -114,7 +115,7 @@ def test_accumulated_gradients_and_a_held_mask(tmp_path: Path) -> None:
 
 
 def test_without_logs_the_loss_is_not_known(tmp_path: Path) -> None:
-    callback = EarlyBirdCallback(check_steps=3)
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=3))
     unlogged = {"logging_strategy": "no", "logging_first_step": False}
     make_trainer(tmp_path, make_llama(), callback, max_steps=3, **unlogged).train()
     assert callback.watcher is not None
@@ -125,7 +126,7 @@ def test_without_logs_the_loss_is_not_known(tmp_path: Path) -> None:
 def test_a_training_that_resumes_is_watched_on_to_the_same_evidence(tmp_path: Path) -> None:
     saving = {"save_strategy": "steps", "save_steps": 20, "max_steps": 40}
     # Checked more often than logged: the first check after resuming takes a loss that was logged before.
-    callbacks = [EarlyBirdCallback(check_steps=7, stop=False) for _ in range(2)]
+    callbacks = [EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=7), stop=False) for _ in range(2)]
     models = [make_llama(), make_llama()]
     make_trainer(tmp_path, models[0], callbacks[0], **saving).train()
     with torch.no_grad():
@@ -138,21 +139,23 @@ def test_a_training_that_resumes_is_watched_on_to_the_same_evidence(tmp_path: Pa
     assert callbacks[1].watcher is not None
     assert hash_state(callbacks[1].watcher.starting_weights) == hash_state(callbacks[0].watcher.starting_weights)
     assert hash_state(copy_state(models[0])) == hash_state(copy_state(models[1]))
-    other = EarlyBirdCallback(check_steps=7, target_sparsity=0.9)
+    other = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=7, target_sparsity=0.9))
     with pytest.raises(ValueError, match="must be watched on with the settings"):
         make_trainer(tmp_path, make_llama(), other, **saving).train(resume_from_checkpoint=True)
 
 
 def test_resuming_without_a_saved_watch_is_refused(tmp_path: Path) -> None:
     saving = {"save_strategy": "steps", "save_steps": 5, "max_steps": 5}
-    make_trainer(tmp_path, make_llama(), EarlyBirdCallback(check_steps=CHECK_STEPS), **saving).train()
+    make_trainer(
+        tmp_path, make_llama(), EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=CHECK_STEPS)), **saving
+    ).train()
     (tmp_path / "checkpoint-5" / WATCH_FILE).unlink()
     with pytest.raises(ValueError, match=r"resumes at step 5 without a watch.*saved with this callback"):
         make_trainer(tmp_path, make_llama(), EarlyBirdCallback(), **saving).train(resume_from_checkpoint=True)
 
 
 def test_only_the_main_process_writes(tmp_path: Path) -> None:
-    callback = EarlyBirdCallback(check_steps=3, folder=tmp_path / "bird")
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=3), folder=tmp_path / "bird")
     trainer = make_trainer(tmp_path, make_llama(), callback, max_steps=3)
     trainer.state.is_world_process_zero = False
     trainer.remove_callback(callback)
@@ -165,10 +168,10 @@ def test_only_the_main_process_writes(tmp_path: Path) -> None:
     assert list(tmp_path.glob("**/*")) == []
 
 
-def test_unknown_options_and_models_in_shards_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"must be among target_sparsity, .*, got sparsity"):
-        EarlyBirdCallback(sparsity=0.5)  # type: ignore[call-arg]
+def test_what_makes_no_watcher_and_models_in_shards_are_refused() -> None:
+    with pytest.raises(TypeError, match="make_watcher must be a function of a model, such as EarlyBirdWatcher"):
+        EarlyBirdCallback(0.5)  # type: ignore[arg-type]
     model = nn.Linear(2, 2)
     model.weight.ds_id = 0  # type: ignore[attr-defined] # as DeepSpeed marks parameters that it has split
     with pytest.raises(ValueError, match="the model is in shards"):
-        Watch({}, None).begin(model, 0)
+        Watch(EarlyBirdWatcher, None).begin(model, 0)

@@ -12,7 +12,7 @@ from benchmarks.speed.training_memory import StorageTracker
 from torch import Tensor, nn
 
 from lottery_tickets import Mask, compute_loss_landscape, create_magnitude_mask
-from lottery_tickets._core.weights import find_filtered_weights
+from lottery_tickets._core.prunable_weights import find_filtered_weights
 from lottery_tickets.landscape.directions import MovedWeights
 from tests.lottery_tickets.landscape.pairs import PAIRS
 from tests.models import make_convolutions, make_language_model, make_mlp

@@ -16,8 +16,9 @@ from lottery_tickets import (
     create_magnitude_mask,
     hold_mask,
 )
-from lottery_tickets._core.weights import find_prunable_weights
-from lottery_tickets.scores.gradient_scores import find_autocast
+from lottery_tickets._core.gradients.options import ScoringOptions
+from lottery_tickets._core.gradients.stream import find_autocast
+from lottery_tickets._core.prunable_weights import find_prunable_weights
 from tests.lottery_tickets.scores.battery import RANKS, SCORES, assert_same, batch, make_data, make_mlp
 from tests.models import Shared, UsedTwice, make_flat_convolutions
 
@@ -163,7 +164,7 @@ def test_a_bf16_model_is_near_its_float32_reference(name: str) -> None:
 @pytest.mark.parametrize("options", [{"chunk_size": 1}, {"chunk_size": 10**9}, {"offload": "cpu"}], ids=str)
 def test_less_memory_never_changes_a_score(name: str, options: dict[str, Any]) -> None:
     model, data = make_flat_convolutions(), batch(make_data(), 16, 8)
-    assert_same(SCORES[name](model, data, **options), SCORES[name](model, data), name)
+    assert_same(SCORES[name](model, data, options=ScoringOptions(**options)), SCORES[name](model, data), name)
 
 
 @pytest.mark.parametrize("empty", [[], [(torch.zeros(0, 6), torch.zeros(0, dtype=torch.long))]])

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lottery_tickets import (
+    ScoringOptions,
     compute_fisher_importance,
     create_importance_mask,
 )
@@ -14,8 +15,10 @@ from tests.lottery_tickets.scores.battery import batch, make_data, make_mlp
 def test_standard_errors_shrink_with_the_root_of_the_samples() -> None:
     torch.manual_seed(0)
     model, (inputs, targets) = make_mlp(), make_data(4000)
-    few = compute_fisher_importance(model, [(inputs[:1000], targets[:1000])], standard_errors=True)
-    many = compute_fisher_importance(model, [(inputs, targets)], 4000, standard_errors=True)
+    few = compute_fisher_importance(
+        model, [(inputs[:1000], targets[:1000])], options=ScoringOptions(standard_errors=True)
+    )
+    many = compute_fisher_importance(model, [(inputs, targets)], 4000, options=ScoringOptions(standard_errors=True))
     assert few.standard_errors is not None
     assert many.standard_errors is not None
     for name, errors in few.standard_errors.items():
@@ -29,14 +32,16 @@ def test_auto_doubles_until_the_ranking_has_settled() -> None:
     torch.manual_seed(0)
     model, (inputs, targets) = make_mlp(), make_data(5000)
     data = batch((inputs, targets), *[50] * 100)
-    loose = compute_fisher_importance(model, data, "auto", target_sparsity=0.5, tolerance=0.2)
-    tight = compute_fisher_importance(model, data, "auto", target_sparsity=0.5, tolerance=0.04)
+    loose = compute_fisher_importance(model, data, "auto", options=ScoringOptions(target_sparsity=0.5, tolerance=0.2))
+    tight = compute_fisher_importance(model, data, "auto", options=ScoringOptions(target_sparsity=0.5, tolerance=0.04))
     assert loose.report["settled"] is True
     assert [look["num_samples"] for look in tight.report["settling"]] == [128 * 2**i for i in range(
         len(tight.report["settling"]))]  # fmt: skip
     assert loose.report["num_samples"] < tight.report["num_samples"]
     assert tight.report["settling"][-1]["changed"] <= 0.04
-    never = compute_fisher_importance(model, data[:3], "auto", target_sparsity=0.5, tolerance=0.0)
+    never = compute_fisher_importance(
+        model, data[:3], "auto", options=ScoringOptions(target_sparsity=0.5, tolerance=0.0)
+    )
     assert never.report["settled"] is False
     assert never.report["num_samples"] == 150
 

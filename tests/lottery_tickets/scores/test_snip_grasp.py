@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lottery_tickets import (
+    ScoringOptions,
     compute_grasp_importance,
     compute_magnitude_importance,
     compute_snip_importance,
@@ -79,7 +80,7 @@ def test_snip_of_a_language_model_averages_over_sequences() -> None:
 
 def test_snip_divides_standard_errors_too() -> None:
     model, data = make_mlp(), make_data()
-    scores = compute_snip_importance(model, [data], standard_errors=True)
+    scores = compute_snip_importance(model, [data], options=ScoringOptions(standard_errors=True))
     taylor = compute_taylor_importance(model, [data])
     assert scores.standard_errors is not None
     gradients = []

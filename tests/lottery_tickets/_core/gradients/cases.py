@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from lottery_tickets._core.gradients.stream import GradientStream, StreamSettings
+from lottery_tickets._core.gradients.options import ScoringOptions
+from lottery_tickets._core.gradients.stream import GradientStream
 from lottery_tickets._core.gradients.values import SQUARE, Value
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets._core.weights import Weight, find_prunable_weights
+from lottery_tickets._core.prunable_weights import find_prunable_weights
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.workloads import build_model
 
 Batches = list[Any]
@@ -48,12 +50,18 @@ def loop_over_samples(
     return {name: torch.stack(gradients) for name, gradients in rows.items()}
 
 
-def choose_all(model: nn.Module) -> dict[str, Weight]:
+def choose_all(model: nn.Module) -> Weights:
     return find_prunable_weights(model, include=[name for name, _ in model.named_parameters()])
 
 
-def run_stream(model: nn.Module, batches: Batches, *values: Value, **settings: Any) -> GradientStream:  # noqa: ANN401 - settings of several types
-    stream = GradientStream(model, choose_all(model), values or (SQUARE,), StreamSettings(**settings))
+def run_stream(
+    model: nn.Module,
+    batches: Batches,
+    *values: Value,
+    loss_fn: LossFunction = None,
+    **options: Any,  # noqa: ANN401 - options of several types
+) -> GradientStream:
+    stream = GradientStream(model, choose_all(model), values or (SQUARE,), ScoringOptions(**options), loss_fn=loss_fn)
     stream.run(batches, 10**6)
     return stream
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from lottery_tickets._core.gradients.stream import GradientStream, StreamSettings
+from lottery_tickets._core.gradients.options import ScoringOptions
+from lottery_tickets._core.gradients.stream import GradientStream
 from lottery_tickets._core.gradients.values import SQUARE
-from lottery_tickets._core.weights import find_prunable_weights
+from lottery_tickets._core.prunable_weights import find_prunable_weights
 from tests.lottery_tickets._core.gradients.cases import (
     NOT_SEPARABLE,
     SEPARABLE,
@@ -87,7 +88,7 @@ def test_parameters_that_share_memory_are_one_weight() -> None:
     second.weight = nn.Parameter(shared.weight.data)
     cast("nn.Linear", twin[2]).weight = cast("nn.Linear", twin[0]).weight
     batches = [(draw(4, 6), draw_classes(4))]
-    results = [GradientStream(m, find_prunable_weights(m), [SQUARE], StreamSettings()) for m in (model, twin)]
+    results = [GradientStream(m, find_prunable_weights(m), [SQUARE], ScoringOptions()) for m in (model, twin)]
     for stream in results:
         stream.run(batches, 10)
     got, wanted = (stream.compute_means(SQUARE) for stream in results)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from lottery_tickets._core.gradients.stream import GradientStream, StreamSettings
+from lottery_tickets._core.gradients.options import ScoringOptions
+from lottery_tickets._core.gradients.stream import GradientStream
 from lottery_tickets._core.gradients.values import GRADIENT, MAGNITUDE, SQUARE, UNIT_SQUARE, Value
-from lottery_tickets._core.weights import find_prunable_weights
+from lottery_tickets._core.prunable_weights import find_prunable_weights
 from tests.lottery_tickets._core.gradients.cases import NOT_SEPARABLE, SEPARABLE, loop_over_samples, run_stream
 
 
@@ -29,7 +30,7 @@ def test_values_and_standard_errors_are_those_of_the_samples(case: str, value: V
 def test_units_add_up_their_weights_before_the_square(case: str) -> None:
     model, batches = {**SEPARABLE, "detour": NOT_SEPARABLE["detour"][0]}[case]()
     weights = find_prunable_weights(model.double())
-    stream = GradientStream(model, weights, [UNIT_SQUARE], StreamSettings())
+    stream = GradientStream(model, weights, [UNIT_SQUARE], ScoringOptions())
     stream.run(batches, 10**6)
     gradients = loop_over_samples(model, batches, list(weights))
     for name, mean in stream.compute_means(UNIT_SQUARE).items():

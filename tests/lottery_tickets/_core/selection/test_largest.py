@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.utils import prune
 
 from lottery_tickets._core.bits import count_bits, pack_bits, unpack_bits
-from lottery_tickets._core.selection import largest, patterns
-from lottery_tickets._core.selection.largest import Backend
+from lottery_tickets._core.selection import largest, one_pass, patterns
+from lottery_tickets._core.selection.backends import Backend, kernels_for
 from lottery_tickets._core.weights import Weights, slice_flat
 from tests.reference import kept_by_sorting
 from tests.strategies import score_lists
@@ -28,7 +28,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patterns, "WEIGHTS_PER_CHUNK", 64)
     monkeypatch.setattr(patterns, "WEIGHTS_PER_COPIED_CHUNK", 32)
     monkeypatch.setattr(largest, "SMALLEST_TO_SAMPLE", 1)
-    monkeypatch.setattr(largest, "NUM_SAMPLED", 20)
+    monkeypatch.setattr(one_pass, "NUM_SAMPLED", 20)
 
 
 def select_largest(
@@ -138,10 +138,34 @@ def test_large_tensors_are_selected_exactly(backend: Backend, dtype: torch.dtype
 
 
 def test_a_wrong_guess_costs_a_pass_and_not_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(largest, "SMALLEST_TO_SAMPLE", 1)
     scores = [torch.randn(5000, generator=torch.Generator().manual_seed(1))]
     for guess in ((0, 0), (0, 10), (2_000_000_000, 2_100_000_000), (1, 2_139_095_039)):
-        monkeypatch.setattr(largest, "_guess_bracket", lambda *_, guess=guess: guess)
-        assert_same(unpacked(select_largest(scores, 777), scores), kept_by_sorting(scores, 777))
+        monkeypatch.setattr(largest, "guess_bracket", lambda *_, guess=guess: guess)
+        for backend in BACKENDS:
+            assert_same(unpacked(select_largest(scores, 777, backend=backend), scores), kept_by_sorting(scores, 777))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(scores=score_lists(), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_any_guess_keeps_what_a_stable_sort_keeps(backend: Backend, scores: list[Tensor], data: st.DataObject) -> None:
+    num_kept = data.draw(st.integers(0, sum(score.numel() for score in scores)))
+    weights = Weights.from_tensors({str(place): score for place, score in enumerate(scores)})
+    magnitudes = patterns.Magnitudes(weights)
+    guess = sorted(data.draw(st.tuples(*[st.integers(0, magnitudes.infinity - 1)] * 2)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one_pass, "LARGEST_SHARE", data.draw(st.sampled_from([1, 16])))
+        patch.setattr(patterns, "WEIGHTS_PER_CHUNK", 64)
+        bits = one_pass.select_in_one_pass(magnitudes, kernels_for(magnitudes, backend), num_kept, (guess[0], guess[1]))
+    if bits is not None:
+        assert_same(unpacked(list(bits.values()), scores), kept_by_sorting(scores, num_kept))
+
+
+def test_a_guess_that_lists_too_many_is_given_up() -> None:
+    magnitudes = patterns.Magnitudes(Weights.from_tensors({"w": torch.ones(1000)}))
+    kernels, everything = kernels_for(magnitudes, "cpu"), (0, magnitudes.infinity - 1)
+    assert one_pass.select_in_one_pass(magnitudes, kernels, 500, everything) is None
 
 
 def test_bfloat16_has_few_magnitudes_and_the_count_is_still_exact() -> None:

@@ -30,10 +30,8 @@ def test_a_batch_with_a_broken_piece_is_not_stepped_by_adamw_and_no_further_by_s
         with torch.no_grad():
             model.get_parameter("weight").fill_(1.0)
         batches = [torch.tensor([-100.0, float("nan"), 3.0]), torch.tensor([5.0, 5.0, 5.0])]
-        settings = TrainerSettings(
-            loss_fn=lambda m, x: (m(x[:, None]) + x).mean(), use_sgd=use_sgd, max_batch_size=1, learning_rate=0.3
-        )
-        trainer = LightTrainer(model, batches, settings)
+        settings = TrainerSettings(use_sgd=use_sgd, max_batch_size=1, learning_rate=0.3)
+        trainer = LightTrainer(model, batches, settings, loss_fn=lambda m, x: (m(x[:, None]) + x).mean())
         trainer.train_steps(2)
         weight = model.weight.item()
         assert weight == pytest.approx(1 - 0.1 * (-100.0 + 15.0) if use_sgd else 1 - 0.3, rel=1e-5)

@@ -101,7 +101,7 @@ def test_the_order_is_shuffled_anew_each_epoch_and_a_function_of_the_seed() -> N
             return loss
 
         loader = DataLoader(TensorDataset(torch.arange(8.0)), batch_size=2, shuffle=True)
-        LightTrainer(nn.Linear(1, 1), loader, TrainerSettings(seed=seed, loss_fn=record)).train_epochs(2)
+        LightTrainer(nn.Linear(1, 1), loader, TrainerSettings(), seed=seed, loss_fn=record).train_epochs(2)
         assert sorted(seen[:8]) == sorted(seen[8:]) == list(range(8))
         assert seen[:8] != seen[8:]
         orders.append(seen)
@@ -120,8 +120,8 @@ def test_an_interrupted_batch_is_done_again() -> None:
             raise KeyboardInterrupt("once")
         return compute_loss(model, batch)
 
-    settings = TrainerSettings(learning_rate=LR, loss_fn=fail_once)
-    trainer = LightTrainer(interrupted, make_loader(torch.float32), settings)
+    settings = TrainerSettings(learning_rate=LR)
+    trainer = LightTrainer(interrupted, make_loader(torch.float32), settings, loss_fn=fail_once)
     with pytest.raises(KeyboardInterrupt, match="once"):
         trainer.train_steps(4)
     trainer.train_steps(2)
@@ -155,21 +155,25 @@ def test_a_state_of_other_settings_is_an_error(change: dict[str, Any], match: st
         other.load_state(state)
 
 
+def sum_parameters(model: nn.Module, _: object) -> Tensor:
+    return torch.stack([parameter.sum() for parameter in model.parameters()]).sum()
+
+
 def test_a_state_of_other_data_or_of_another_model_is_an_error() -> None:
-    settings = TrainerSettings(
-        momentum=0.9, loss_fn=lambda model, _: torch.stack([p.sum() for p in model.parameters()]).sum()
-    )
-    trainer = LightTrainer(make_mlp(torch.float32), make_batches("mlp"), settings)
+    settings = TrainerSettings(momentum=0.9)
+    trainer = LightTrainer(make_mlp(torch.float32), make_batches("mlp"), settings, loss_fn=sum_parameters)
     trainer.train_steps(2)
     state = trainer.state()
     with pytest.raises(ValueError, match=r"momentum of '0\.weight' has shape .* but the model has shape"):
-        LightTrainer(nn.Sequential(nn.Linear(2, 2)), [1], settings).load_state(state)
+        LightTrainer(nn.Sequential(nn.Linear(2, 2)), [1], settings, loss_fn=sum_parameters).load_state(state)
     with pytest.raises(ValueError, match=r"momentum of '2\.weight' .* but the model has no such trainable parameter"):
-        LightTrainer(make_mlp(torch.float32)[:2], [1], settings).load_state(state)
-    other_loader = LightTrainer(make_mlp(torch.float32), make_loader(torch.float32, "own generator"), settings)
+        LightTrainer(make_mlp(torch.float32)[:2], [1], settings, loss_fn=sum_parameters).load_state(state)
+    other_loader = LightTrainer(
+        make_mlp(torch.float32), make_loader(torch.float32, "own generator"), settings, loss_fn=sum_parameters
+    )
     with pytest.raises(ValueError, match=r"must have 0 generators of its own, .* but has 1"):
         other_loader.load_state(state)
-    short = LightTrainer(make_mlp(torch.float32), make_batches("mlp")[:1], settings)
+    short = LightTrainer(make_mlp(torch.float32), make_batches("mlp")[:1], settings, loss_fn=sum_parameters)
     short.load_state(state)
     with pytest.raises(ValueError, match="must give the 2 batches that were done of this epoch, but gave 1"):
         short.train_steps(1)

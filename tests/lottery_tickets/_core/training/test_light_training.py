@@ -60,7 +60,7 @@ def test_no_gradient_and_no_hook_is_left_even_after_an_exception(options: dict[s
     def interrupt(_: Tensor) -> None:
         raise KeyboardInterrupt("amid a step")
 
-    trainer = LightTrainer(model, make_batches("mlp"), TrainerSettings(loss_fn=fail_in_backward, **options))
+    trainer = LightTrainer(model, make_batches("mlp"), TrainerSettings(**options), loss_fn=fail_in_backward)
     trainer.train_steps(2)
     assert [p.grad for p in model.parameters()] == [None] * 6
     with pytest.raises(KeyboardInterrupt, match="amid a step"):
@@ -151,11 +151,11 @@ def test_every_sample_is_seen_once() -> None:
 
     numbers = torch.arange(11.0)[:, None]
     batch = {"x": (numbers, numbers), "scale": 2.0, "table": torch.ones(3, 3), "mask": None}
-    settings = TrainerSettings(learning_rate=1e-6, max_batch_size=4, loss_fn=record)
+    settings = TrainerSettings(learning_rate=1e-6, max_batch_size=4)
     model = nn.Linear(1, 1)
     with torch.no_grad():
         expected = float(model(numbers).mean())
-    report = LightTrainer(model, [batch], settings).train_epochs(1)
+    report = LightTrainer(model, [batch], settings, loss_fn=record).train_epochs(1)
     assert [len(piece) for piece in seen] == [3, 4, 4]
     assert list(itertools.chain(*seen)) == list(range(11))
     assert (report["num_batches"], report["num_samples"], report["num_steps"]) == (1, 11, 1)
@@ -177,8 +177,8 @@ def make_losses(values: list[float]) -> tuple[nn.Module, list[Tensor], Callable[
 def test_losses_that_are_not_finite_are_counted_and_skipped(options: dict[str, Any]) -> None:
     values = [float("nan"), 2.0, 4.0, float("inf"), 6.0]
     model, batches, loss_fn = make_losses(values)
-    settings = TrainerSettings(loss_fn=loss_fn, nonfinite_limit=0.1, max_batch_size=1, **options)
-    trainer = LightTrainer(model, batches, settings)
+    settings = TrainerSettings(nonfinite_limit=0.1, max_batch_size=1, **options)
+    trainer = LightTrainer(model, batches, settings, loss_fn=loss_fn)
     report = trainer.train_epochs(1)
     assert report == {
         "num_batches": 5,
@@ -197,16 +197,16 @@ def test_losses_that_are_not_finite_are_counted_and_skipped(options: dict[str, A
 @pytest.mark.parametrize(("num_bad", "limit"), [(2, 0.1), (1, 0.0), (5, 0.4)])
 def test_too_many_are_an_error(num_bad: int, limit: float) -> None:
     model, batches, loss_fn = make_losses([1.0] * (10 - num_bad) + [float("nan")] * num_bad + [1.0] * 90)
-    trainer = LightTrainer(model, batches, TrainerSettings(loss_fn=loss_fn, nonfinite_limit=limit))
+    trainer = LightTrainer(model, batches, TrainerSettings(nonfinite_limit=limit), loss_fn=loss_fn)
     with pytest.raises(ValueError, match=rf"at most {limit:.0%} .* but {num_bad} of 10 are; lower the learning rate"):
         trainer.train_epochs(1)
-    at_limit = TrainerSettings(loss_fn=loss_fn, nonfinite_limit=num_bad / 10)
-    assert LightTrainer(model, batches, at_limit).train_epochs(1)["num_nonfinite_losses"] == num_bad
+    at_limit = TrainerSettings(nonfinite_limit=num_bad / 10)
+    assert LightTrainer(model, batches, at_limit, loss_fn=loss_fn).train_epochs(1)["num_nonfinite_losses"] == num_bad
 
 
 def test_a_stretch_without_a_finite_loss_is_an_error() -> None:
     model, batches, loss_fn = make_losses([float("nan")] * 3)
-    trainer = LightTrainer(model, batches, TrainerSettings(loss_fn=loss_fn, nonfinite_limit=1.0))
+    trainer = LightTrainer(model, batches, TrainerSettings(nonfinite_limit=1.0), loss_fn=loss_fn)
     with pytest.raises(ValueError, match="3 of 3 are"):
         trainer.train_epochs(1)
 
@@ -231,7 +231,7 @@ def test_modes_checkpointing_and_generators_come_back(options: dict[str, Any]) -
             raise KeyboardInterrupt("stop")
         return compute_loss(model, batch)
 
-    trainer = LightTrainer(model, make_batches("tied llama"), TrainerSettings(loss_fn=record, **options))
+    trainer = LightTrainer(model, make_batches("tied llama"), TrainerSettings(**options), loss_fn=record)
     for stretch in range(2):
         seed_everything(3)
         if stretch:
@@ -313,9 +313,11 @@ def test_settings_out_of_range_are_errors(options: dict[str, Any], match: str) -
 
 
 def test_what_is_used_is_said(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
-    settings = TrainerSettings(momentum=0.9, weight_decay=0.1, max_batch_size=2, progress=True)
+    settings = TrainerSettings(momentum=0.9, weight_decay=0.1, max_batch_size=2)
     with caplog.at_level(logging.INFO):
-        trainer = LightTrainer(make_language_model("tied Llama").bfloat16(), make_batches("tied llama"), settings)
+        trainer = LightTrainer(
+            make_language_model("tied Llama").bfloat16(), make_batches("tied llama"), settings, progress=True
+        )
         trainer.train_epochs(1)
     assert trainer.describe() == (
         "SGD inside the backward pass, lr 0.0001, momentum 0.9, weight decay 0.1, stochastic rounding in bfloat16, "
