@@ -8,7 +8,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import nn
 
-from lottery_tickets._core.batches.resuming import move_batch, split_batch
+from lottery_tickets._core.batches.samples import move_batch, split_batch
 from lottery_tickets._core.checks import check_count, check_restartable
 from lottery_tickets._core.determinism import derive_seed, seeded
 from lottery_tickets._core.measuring.running import evaluating

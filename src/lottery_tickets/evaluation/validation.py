@@ -9,7 +9,7 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets._core.batches.resuming import move_batch
+from lottery_tickets._core.batches.samples import move_batch
 from lottery_tickets._core.measuring.performance import (
     Measurement,
     MetricFunction,

@@ -331,7 +331,6 @@ WRONG: dict[str, tuple[type[Exception], dict[str, Any]]] = {
     r"dataloader must start anew": (TypeError, {"dataloader": generate()}),
     r"dataloader must give batches, got NoneType": (TypeError, {"dataloader": None}),
     r"the model must be a torch\.nn\.Module, got OrderedDict": (TypeError, {"model": STATE}),
-    r"further arguments must be among span, .* got spam": (TypeError, {"spam": 1}),
     r"mask names 'fc', but the model has no such": (ValueError, {"mask": {"fc": torch.ones(2)}}),
     r"mask for '0\.weight' has shape \(2, 2\)": (ValueError, {"mask": {"0.weight": torch.ones(2, 2)}}),
     r"model \(first\) and end_state \(second\) must fit, but": (

@@ -1,44 +1,85 @@
-"""Batches as sequences of samples: how many there are, some of them, and a loader cut where a count is reached."""
+"""The vocabulary of batches: their tensors, their samples, some of these, pieces; dicts, tuples and lists of tensors.
 
-from collections.abc import Iterable, Iterator, Mapping
+Tensors whose first dimension is as long as the batch has samples hold one entry a sample; all else belongs to the whole
+batch and goes with each part of it.
+"""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def count_samples(batch: Any) -> int:  # noqa: ANN401 - any batch
-    """Returns the number of samples: the first dimension of the batch's first tensor.
+def find_tensors(batch: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any batch
+    """Yields the tensors of a batch, in order."""
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping | tuple | list):
+        for item in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from find_tensors(item)
+
+
+def map_leaves(batch: Any, change: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - a batch of the same kind
+    """Returns the batch with a function's value in place of whatever is no mapping, tuple or list."""
+    if isinstance(batch, Mapping):
+        return {key: map_leaves(value, change) for key, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        items = [map_leaves(item, change) for item in batch]
+        if hasattr(batch, "_fields"):  # a named tuple
+            return type(batch)(*items)
+        return type(batch)(items)
+    return change(batch)
+
+
+def move_batch(batch: Any, device: torch.device) -> Any:  # noqa: ANN401 - a batch of the same kind
+    """Returns the batch with its tensors on a device; what is there already is not copied, the batch stays as it is."""
+    if not isinstance(batch, Tensor) and callable(getattr(batch, "to", None)):
+        return copy.copy(batch).to(device)  # such as the dicts of tokenizers, which move in place
+    if all(tensor.device == device for tensor in find_tensors(batch)):
+        return batch
+    return map_leaves(batch, lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf)
+
+
+def count_samples(batch: Any) -> int | None:  # noqa: ANN401 - any batch
+    """Returns the length of the first dimension of `input_ids`, or else of the first tensor; None without any."""
+    if isinstance(batch, Mapping) and isinstance(batch.get("input_ids"), Tensor):
+        return len(batch["input_ids"])
+    return next((len(tensor) for tensor in find_tensors(batch) if tensor.ndim), None)
+
+
+def require_samples(batch: Any) -> int:  # noqa: ANN401 - any batch
+    """Returns the number of samples of a batch that must have one.
 
     Raises:
         ValueError: When there is no tensor with a first dimension.
     """
-    for tensor in _find_tensors(batch):
-        if tensor.ndim:
-            return len(tensor)
-    raise ValueError(
-        "a batch must hold a tensor whose first dimension numbers the samples, "
-        f"got a {type(batch).__name__} with none; give dicts, tuples or lists of tensors"
-    )
+    num_samples = count_samples(batch)
+    if num_samples is None:
+        raise ValueError(
+            "a batch must hold a tensor whose first dimension numbers the samples, "
+            f"got a {type(batch).__name__} with none; give dicts, tuples or lists of tensors"
+        )
+    return num_samples
 
 
 def take_samples(batch: Any, start: int, stop: int) -> Any:  # noqa: ANN401 - a batch of the same kind
-    """Returns a batch of samples `start` to `stop` only; tensors of another first dimension are kept whole."""
-    num_samples = count_samples(batch)
-    return _map_tensors(batch, lambda t: t[start:stop] if t.ndim and len(t) == num_samples else t)
+    """Returns a batch of samples `start` to `stop` only."""
+    return _index_samples(batch, slice(start, stop))
 
 
 def pick_samples(batch: Any, *chosen: int) -> Any:  # noqa: ANN401 - a batch of the same kind
-    """Returns the batch that holds the chosen samples only; tensors of another first dimension are kept whole."""
-    num_samples = count_samples(batch)
-    return _map_tensors(batch, lambda t: t[list(chosen)] if t.ndim and len(t) == num_samples else t)
+    """Returns the batch that holds the chosen samples only."""
+    return _index_samples(batch, list(chosen))
 
 
 def find_different(batch: Any, most: int) -> list[int]:  # noqa: ANN401 - any batch
     """Returns the first sample and up to `most` further ones that differ from it in some tensor."""
-    num_samples = count_samples(batch)
+    num_samples = require_samples(batch)
     different = torch.zeros(num_samples, dtype=torch.bool)
-    for tensor in _find_tensors(batch):
+    for tensor in find_tensors(batch):
         if tensor.ndim and len(tensor) == num_samples:
             different |= (
                 (tensor != tensor[:1]).flatten(1).any(1).cpu() if tensor.ndim > 1 else (tensor != tensor[0]).cpu()
@@ -46,17 +87,12 @@ def find_different(batch: Any, most: int) -> list[int]:  # noqa: ANN401 - any ba
     return [0, *different.nonzero().flatten().tolist()[:most]]
 
 
-def move_batch(batch: Any, device: torch.device) -> Any:  # noqa: ANN401 - a batch of the same kind
-    """Returns the batch with its tensors on a device."""
-    return _map_tensors(batch, lambda t: t.to(device, non_blocking=True))
-
-
 def cut_batches(batches: Iterable[Any], limit: int, stops: Iterable[int] = ()) -> Iterator[tuple[Any, int]]:
     """Yields batches with the samples each holds, cut so that one ends at each of `stops` and the last at `limit`."""
     ends = iter(sorted({stop for stop in stops if 0 < stop < limit} | {limit}))
     end, seen = next(ends), 0
     for batch in batches:
-        size, start = count_samples(batch), 0
+        size, start = require_samples(batch), 0
         while start < size:
             stop = min(size, start + end - seen)
             yield (batch if stop - start == size else take_samples(batch, start, stop)), stop - start
@@ -67,24 +103,71 @@ def cut_batches(batches: Iterable[Any], limit: int, stops: Iterable[int] = ()) -
                 return
 
 
-def _find_tensors(value: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any batch
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _find_tensors(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _find_tensors(item)
+def split_batch(batch: Any, max_batch_size: int | None) -> list[tuple[Any, float]]:  # noqa: ANN401 - any batch
+    """Returns pieces of nearly equal size, each with its share of the batch; a batch that is small enough is one.
+
+    Tensors whose first dimension is the batch's are cut, other tensors and numbers go with each piece.
+
+    Args:
+        batch: Tensors, in dicts, tuples and lists.
+        max_batch_size: Samples a piece; None for no limit.
+
+    Raises:
+        ValueError: When the batch has no size, or holds something of which nobody knows how it is cut.
+    """
+    if max_batch_size is None:
+        return [(batch, 1.0)]
+    size = count_samples(batch)
+    if size is None:
+        raise ValueError(
+            f"a batch must hold tensors for max_batch_size to split it, but got {type(batch).__name__}; leave "
+            "max_batch_size None"
+        )
+    if size <= max_batch_size:
+        return [(batch, 1.0)]
+    _check_lists(batch, size)
+    num_pieces = -(-size // max_batch_size)
+    edges = [size * piece // num_pieces for piece in range(num_pieces + 1)]
+    return [
+        (map_leaves(batch, _make_cut(size, first, last)), (last - first) / size)
+        for first, last in itertools.pairwise(edges)
+    ]
 
 
-def _map_tensors(value: Any, change: Any) -> Any:  # noqa: ANN401 - any batch
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _map_tensors(item, change) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_map_tensors(item, change) for item in value))
-    if isinstance(value, tuple | list):
-        return type(value)(_map_tensors(item, change) for item in value)
-    return value
+def _check_lists(batch: Any, size: int, *, is_inside: bool = False) -> None:  # noqa: ANN401 - any batch
+    """Raises where a list seems to hold one item a sample: it would go whole with each piece, beside other samples."""
+    if isinstance(batch, Mapping):
+        for value in batch.values():
+            _check_lists(value, size, is_inside=True)
+    elif isinstance(batch, tuple | list):
+        is_cut = [any(len(t) == size for t in find_tensors(item) if t.dim()) for item in batch]
+        if is_inside and len(batch) == size and not all(is_cut):
+            raise ValueError(
+                f"max_batch_size can split tensors, but the batch holds a {type(batch).__name__} with one item for "
+                f"each of its {size} samples; make its batches smaller, or turn it into a tensor"
+            )
+        for item in batch:
+            _check_lists(item, size, is_inside=True)
+
+
+def _make_cut(size: int, first: int, last: int) -> Callable[[Any], Any]:
+    def cut(leaf: Any) -> Any:  # noqa: ANN401 - whatever a batch holds
+        if isinstance(leaf, Tensor):
+            return leaf[first:last] if leaf.dim() and len(leaf) == size else leaf
+        if leaf is None or isinstance(leaf, bool | int | float):
+            return leaf
+        raise ValueError(
+            f"max_batch_size can split a batch of tensors, numbers, dicts, tuples and lists, but this one holds a "
+            f"{type(leaf).__name__}; make its batches smaller, or turn it into tensors"
+        )
+
+    return cut
+
+
+def _index_samples(batch: Any, index: slice | list[int]) -> Any:  # noqa: ANN401 - a batch of the same kind
+    num_samples = require_samples(batch)
+
+    def take(leaf: Any) -> Any:  # noqa: ANN401 - whatever a batch holds
+        return leaf[index] if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == num_samples else leaf
+
+    return map_leaves(batch, take)

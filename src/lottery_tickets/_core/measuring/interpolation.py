@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
-from lottery_tickets._core.batches.resuming import move_batch
+from lottery_tickets._core.batches.samples import move_batch
 from lottery_tickets._core.measuring.performance import Measurement, Performance, measuring
 from lottery_tickets._core.measuring.running import run_with
 from lottery_tickets._core.names import clean_name, identify, unwrap

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from lottery_tickets._core.batches.order import ordered_by
-from lottery_tickets._core.batches.resuming import count_samples, move_batch
+from lottery_tickets._core.batches.samples import count_samples, move_batch
 from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.measuring.running import evaluating
 from lottery_tickets._core.objective import LossFunction, compute_loss

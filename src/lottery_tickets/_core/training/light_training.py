@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
-from lottery_tickets._core.batches.resuming import ResumableBatches, count_samples, move_batch, split_batch
+from lottery_tickets._core.batches.resuming import ResumableBatches
+from lottery_tickets._core.batches.samples import count_samples, move_batch, split_batch
 from lottery_tickets._core.checks import check_count
 from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.names import clean_name, unwrap

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.stream import GradientStream
 from lottery_tickets._core.gradients.values import SQUARE, Value
@@ -58,10 +59,15 @@ def run_stream(
     model: nn.Module,
     batches: Batches,
     *values: Value,
+    options: ScoringOptions | None = None,
+    labels: Labels = "empirical",
     loss_fn: LossFunction = None,
-    **options: Any,  # noqa: ANN401 - options of several types
+    seed: int = 42,
 ) -> GradientStream:
-    stream = GradientStream(model, choose_all(model), values or (SQUARE,), ScoringOptions(**options), loss_fn=loss_fn)
+    options = options or ScoringOptions()
+    stream = GradientStream(
+        model, choose_all(model), values or (SQUARE,), options, labels=labels, loss_fn=loss_fn, seed=seed
+    )
     stream.run(batches, 10**6)
     return stream
 

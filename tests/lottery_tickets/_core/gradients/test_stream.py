@@ -31,7 +31,7 @@ def test_clipping_acts_on_each_sample(case: str) -> None:
     gradients = loop_over_samples(model, batches, names)
     norms = torch.stack([rows.flatten(1).square().sum(1) for rows in gradients.values()]).sum(0).sqrt()
     limit = float(norms.mean())
-    stream = run_stream(model, batches, gradient_clip=limit)
+    stream = run_stream(model, batches, options=ScoringOptions(gradient_clip=limit))
     assert stream.num_clipped == int((norms > limit).sum()) > 0
     factors = (limit / norms).clamp(max=1)
     for name, mean in stream.compute_means(SQUARE).items():
@@ -45,7 +45,7 @@ def test_a_sample_without_finite_gradient_is_left_out_and_counted() -> None:
     good = run_stream(model, [(inputs[1:], targets[1:])]).compute_means(SQUARE)
     inputs[0, 1] = torch.nan
     for batches in ([(inputs, targets)], list(zip(inputs.split(1), targets.split(1), strict=True))):
-        stream = run_stream(model, batches, nonfinite_limit=0.1)
+        stream = run_stream(model, batches, options=ScoringOptions(nonfinite_limit=0.1))
         assert stream.num_bad == 1
         for name, mean in stream.compute_means(SQUARE).items():
             torch.testing.assert_close(mean, good[name], rtol=1e-12, atol=1e-20)
@@ -55,14 +55,16 @@ def test_too_many_samples_without_finite_gradient_are_an_error() -> None:
     inputs = draw(20, 3)
     inputs[:10] = torch.inf
     with pytest.raises(ValueError, match=r"at most 10\.00% of the samples may have gradients that are not finite"):
-        run_stream(nn.Linear(3, 2).double(), [(inputs, draw_classes(20, 2))], nonfinite_limit=0.1)
+        run_stream(
+            nn.Linear(3, 2).double(), [(inputs, draw_classes(20, 2))], options=ScoringOptions(nonfinite_limit=0.1)
+        )
 
 
 def test_a_sample_without_labels_has_no_loss_and_is_counted() -> None:
     model = TiedTwice().double()
     tokens, labels = torch.randint(11, (4, 7)), torch.randint(11, (4, 7))
     labels[2] = -100
-    stream = run_stream(model, [(tokens, labels)], nonfinite_limit=0.5)
+    stream = run_stream(model, [(tokens, labels)], options=ScoringOptions(nonfinite_limit=0.5))
     assert stream.num_bad == 1
     kept = [0, 1, 3]
     expected = loop_over_samples(model, [(tokens[kept], labels[kept])], ["layer.weight"])["layer.weight"]

@@ -14,7 +14,7 @@ from tests.lottery_tickets._core.gradients.cases import NOT_SEPARABLE, SEPARABLE
 @pytest.mark.parametrize("case", ["mlp", "vgg", "tied, called twice", "norms"])
 def test_values_and_standard_errors_are_those_of_the_samples(case: str, value: Value) -> None:
     model, batches = SEPARABLE[case]()
-    stream = run_stream(model.double(), batches, value, squares=True)
+    stream = run_stream(model.double(), batches, value, options=ScoringOptions(standard_errors=True))
     gradients = loop_over_samples(model, batches, list(stream.passes.weights))
     means, errors = stream.take(value)
     assert errors is not None

@@ -153,6 +153,7 @@ def test_any_guess_keeps_what_a_stable_sort_keeps(backend: Backend, scores: list
     num_kept = data.draw(st.integers(0, sum(score.numel() for score in scores)))
     weights = Weights.from_tensors({str(place): score for place, score in enumerate(scores)})
     magnitudes = patterns.Magnitudes(weights)
+    assume(magnitudes.num_eligible > 0)
     guess = sorted(data.draw(st.tuples(*[st.integers(0, magnitudes.infinity - 1)] * 2)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(one_pass, "LARGEST_SHARE", data.draw(st.sampled_from([1, 16])))

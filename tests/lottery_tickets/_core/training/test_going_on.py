@@ -141,16 +141,16 @@ def test_epochs_and_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "match"),
+    ("settings", "seed", "match"),
     [
-        ({"seed": 1}, r"\(saved, own\) are {'seed': \(42, 1\)}"),
-        ({"use_sgd": False}, "use_sgd"),
-        ({"learning_rate": 1.0}, "learning_rate"),
+        (TrainerSettings(), 1, r"\(saved, own\) are {'seed': \(42, 1\)}"),
+        (TrainerSettings(use_sgd=False), 42, "use_sgd"),
+        (TrainerSettings(learning_rate=1.0), 42, "learning_rate"),
     ],
 )
-def test_a_state_of_other_settings_is_an_error(change: dict[str, Any], match: str) -> None:
+def test_a_state_of_other_settings_is_an_error(settings: TrainerSettings, seed: int, match: str) -> None:
     state = LightTrainer(make_mlp(torch.float32), make_batches("mlp"), TrainerSettings()).state()
-    other = LightTrainer(make_mlp(torch.float32), make_batches("mlp"), TrainerSettings(**change))
+    other = LightTrainer(make_mlp(torch.float32), make_batches("mlp"), settings, seed=seed)
     with pytest.raises(ValueError, match=match):
         other.load_state(state)
 

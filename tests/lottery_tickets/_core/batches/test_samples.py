@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import BatchEncoding
 
-from lottery_tickets._core.batches.resuming import count_samples, move_batch, split_batch
+from lottery_tickets._core.batches.samples import count_samples, move_batch, split_batch
 
 
 class Pair(NamedTuple):
@@ -45,3 +45,9 @@ def test_batches_move_to_the_device() -> None:
     assert (moved["x"][0].device, moved["x"][1], moved["y"].inputs.device, moved["y"].names) == (meta, 3, meta, "name")
     assert move_batch(batch, torch.device("cpu")) is batch
     assert move_batch(BatchEncoding({"input_ids": torch.ones(2)}), meta).input_ids.device == meta
+
+
+def test_a_batch_that_moves_in_place_is_left_where_it_was() -> None:
+    batch = BatchEncoding({"input_ids": torch.ones(2)})
+    move_batch(batch, torch.device("meta"))
+    assert batch.input_ids.device == torch.device("cpu")
