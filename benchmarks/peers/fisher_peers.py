@@ -4,8 +4,9 @@ The diagonal is the mean over samples of the squared gradient of the sample's lo
 prunes (linear and convolution weights, experts; no embedding, head, norm or bias). Each peer is a function that returns
 the sum of squares over one batch. Only the weights asked for require gradients while it runs, so no peer pays for more.
 
-`benchmarks/peers/install_peers.sh FOLDER` makes the environment; `FOLDER/bin/python -m benchmarks.peers.fisher_peers` runs,
-perhaps with names of `LARGE_CASES` to check too. The findings go to benchmarks/results/fisher_peers.json.
+`benchmarks/peers/install_peers.sh FOLDER` makes the environment. Run `FOLDER/bin/python -m
+benchmarks.peers.fisher_peers`, perhaps with names of `LARGE_CASES` to check too. The findings go to
+benchmarks/results/fisher_peers.json.
 """
 
 import importlib
