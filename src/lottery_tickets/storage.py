@@ -1,6 +1,7 @@
-"""Results on disk: strict JSON, tensors as summaries, masks beside it as safetensors."""
+"""Results on disk: strict JSON, tensors as summaries, masks beside it as safetensors; and weights, whole."""
 
 import math
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -8,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets._core.files import read_json, write_json
+from lottery_tickets._core.files import read_json, read_tensors, write_json, write_tensors
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.scores.importance import Importance
 
@@ -57,6 +58,61 @@ def load_results(path: str | Path) -> dict[str, Any]:
         )
     loaded: dict[str, Any] = _from_json(content, source.parent)
     return loaded
+
+
+def save_weights(weights: Mapping[str, Tensor], path: str | Path, *, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors by name as a safetensors file, whole; returns nothing.
+
+    Args:
+        weights: Such as `model.state_dict()`, or scores; tensors that share memory are stored apart.
+        path: Where to; an existing file is replaced.
+        metadata: What else the file says of itself.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(nn.Linear(3, 2).state_dict(), f"{folder}/model.safetensors")
+        ...     sorted(load_weights(f"{folder}/model.safetensors"))
+        ['bias', 'weight']
+    """
+    write_tensors(Path(path), weights, metadata or {})
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Returns the tensors of a safetensors file, or of a torch file with a state dict, by name and on the CPU.
+
+    A torch file is read with `weights_only`, so none of its code runs. It may hold the state dict itself, or hold it
+    under the key "state_dict"; values that are no tensors are left out.
+
+    Args:
+        path: Ends in ".safetensors"; any other name is taken for a torch file.
+
+    Raises:
+        ValueError: When the file is missing, cut short, altered or of another kind; the message names it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"state_dict": {"weight": torch.ones(2)}, "epoch": 3}, f"{folder}/model.pt")
+        ...     load_weights(f"{folder}/model.pt")
+        {'weight': tensor([1., 1.])}
+    """
+    source = Path(path)
+    if source.suffix == ".safetensors":
+        return read_tensors(source)[0]
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]  # torch goes on with advice to run the file's code
+        raise ValueError(
+            f"{source} must be a .safetensors file or a torch file with a state dict, but: {reason}"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"{source} must hold a state dict, but holds a {type(state).__name__}; save model.state_dict()"
+        )
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _to_json(value: Any, where: str, stem: str, masks: dict[str, Mask]) -> Any:  # noqa: ANN401 - any result

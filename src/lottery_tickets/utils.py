@@ -1,4 +1,4 @@
-"""Helpers that stand on their own."""
+"""Helpers that stand on their own: quantiles, seeds, and the checks of arguments that programs around us make too."""
 
 import math
 import os
@@ -9,10 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lottery_tickets._core.determinism import seed_everything
+from lottery_tickets._core.checks import check_count, check_device, check_share
+from lottery_tickets._core.determinism import make_generator, seed_everything
 from lottery_tickets._core.selection.patterns import QUARTER_FLOATS, WORDS
 from lottery_tickets._core.thresholds import Bracket, find_kth_largest
 from lottery_tickets._core.weights import slice_flat
+
+__all__ = [
+    "check_count",
+    "check_device",
+    "check_share",
+    "compute_histogram_quantile",
+    "ensure_deterministic_pruning",
+    "make_generator",
+]
 
 VALUES_PER_CHUNK: Final = 1 << 15  # torch wakes its threads for more, which costs more than the work
 VALUES_PER_DEVICE_CHUNK: Final = 1 << 20

@@ -31,7 +31,7 @@ def report_experiment(run: Path, *, title: str, moment: str, margin: float, num_
     from lottery_tickets.storage import load_results, save_results
     from statistical_report_generator.claims.assessment import assess_claims
     from statistical_report_generator.claims.findings import describe_claims
-    from statistical_report_generator.figures.experiment import draw_accuracy_over_density, save_figure
+    from statistical_report_generator.figures import draw_accuracy_over_density, save_figure
     from statistical_report_generator.inference.intervals import summarise_experiment
     from statistical_report_generator.tables import format_table
 

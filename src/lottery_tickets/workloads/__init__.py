@@ -1,6 +1,12 @@
 """Something to prune: data sets, models, language models and the papers' recipes."""
 
-from lottery_tickets.workloads.data import ImageData, load_digits_data, load_fashion_mnist, load_mnist_format
+from lottery_tickets.workloads.data import (
+    ImageData,
+    create_image_batches,
+    load_digits_data,
+    load_fashion_mnist,
+    load_mnist_format,
+)
 from lottery_tickets.workloads.idx import read_idx
 from lottery_tickets.workloads.language import (
     TextData,
@@ -38,6 +44,7 @@ __all__ = [
     "Tokenizer",
     "Workload",
     "build_model",
+    "create_image_batches",
     "create_token_batches",
     "digits_recipe",
     "initialise_",

@@ -1,4 +1,4 @@
-"""Image data sets that fit in memory: split, normalised, fingerprinted.
+"""Image data sets that fit in memory: split, normalised, fingerprinted, cut into batches.
 
 Digits come with scikit-learn. Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747) and everything else in the format of
 MNIST is read from four IDX files. Nothing is ever downloaded.
@@ -186,6 +186,45 @@ def load_fashion_mnist(
             f"{error}; Fashion-MNIST is installed by `apt-get install dataset-fashion-mnist` (Debian), or give a "
             "folder with the four files of https://github.com/zalandoresearch/fashion-mnist"
         ) from error
+
+
+def create_image_batches(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    batch_size: int,
+    num_images: int | None = None,
+    generator: torch.Generator | None = None,
+) -> list[tuple[Tensor, Tensor]]:
+    """Returns images with their classes in batches, in their own order or in one that is drawn.
+
+    Args:
+        inputs: Images, by their first dimension.
+        targets: Their classes, as many.
+        batch_size: Images a batch; the last batch has what is left.
+        num_images: The first so many of the order; all when None, or when there are fewer.
+        generator: On the CPU; draws the order, without replacement. None keeps the order of the images.
+
+    Raises:
+        ValueError: A number is below 1, or there are not as many classes as images.
+
+    >>> data = load_digits_data()
+    >>> batches = create_image_batches(data.test_inputs, data.test_targets, batch_size=40, num_images=100)
+    >>> [len(targets) for _, targets in batches]
+    [40, 40, 20]
+    """
+    for name, value in (("batch_size", batch_size), ("num_images", num_images)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}; choose a larger number")
+    if len(inputs) != len(targets):
+        raise ValueError(
+            f"there must be as many targets as inputs, {len(inputs)}, got {len(targets)}; are they of one split?"
+        )
+    if generator is None:
+        parts = inputs[:num_images].split(batch_size), targets[:num_images].split(batch_size)
+        return list(zip(*parts, strict=True))
+    order = torch.randperm(len(inputs), generator=generator)[:num_images]
+    return [(inputs[positions], targets[positions]) for positions in order.split(batch_size)]
 
 
 def _find_files(folder: Path) -> dict[str, Path]:

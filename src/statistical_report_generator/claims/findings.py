@@ -10,7 +10,7 @@ from statistical_report_generator.claims.types import (
     PairedDifference,
     PValues,
 )
-from statistical_report_generator.tables import POINTS
+from statistical_report_generator.tables import POINTS, format_interval
 
 NAMES: Final = {
     "reinitialised": "the same mask with fresh weights (reinitialised)",
@@ -143,12 +143,9 @@ def _format(value: float, claims: Claims) -> str:
 def _format_difference(difference: PairedDifference, claims: Claims) -> str:
     """Returns such as "+0.31 [+0.10, +0.52] points"."""
     scale, unit, form = (POINTS, " points", "+.2f") if _is_share(claims) else (1.0, "", "+.4g")
-    mean, low, high = difference["mean"], difference["low"], difference["high"]
-    if mean is None:
+    if difference["mean"] is None:
         return "without a pair"
-    if low is None or high is None:
-        return f"{scale * mean:{form}}{unit}"
-    return f"{scale * mean:{form}} [{scale * low:{form}}, {scale * high:{form}}]{unit}"
+    return format_interval(difference, scale=scale, form=form) + unit
 
 
 def _format_p(p_values: PValues) -> str:

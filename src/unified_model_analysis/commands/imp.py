@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from unified_model_analysis.experiment_summary import check_report_extra, report_experiment
+from unified_model_analysis.options import ComputationOptions, WorkloadOptions
 
 if TYPE_CHECKING:
     from lottery_tickets.workloads import Recipe
 
 
 @dataclass(frozen=True)
-class Imp:
+class Imp(ComputationOptions, WorkloadOptions):
     """Find lottery tickets by iterative magnitude pruning: train, prune, rewind, repeat, with controls on equal budget.
 
     The experiment is a folder. Stopped at any moment, the same command goes on where it stopped and ends with the
@@ -24,7 +25,6 @@ class Imp:
     Attributes:
         run_folder: Where the experiment lives; begun when it does not exist.
         data: Data set. "digits" comes with scikit-learn, "fashion-mnist" with the Debian package dataset-fashion-mnist.
-        model: Network.
         folder: Folder of the four IDX files, for "mnist-format", or for Fashion-MNIST at another place.
         levels: Rounds of pruning after the dense training; each removes the recipe's share of the survivors.
         controls: Rounds at which the controls are trained too (reinitialised, shuffled mask, random mask); the last
@@ -46,9 +46,6 @@ class Imp:
     """
 
     run_folder: Annotated[Path, tyro.conf.Positional]
-    data: Literal["digits", "fashion-mnist", "mnist-format"] = "digits"
-    model: Literal["lenet-300-100", "conv-2", "conv-4", "conv-6", "resnet-20"] = "lenet-300-100"
-    folder: Path | None = None
     levels: int = 15
     controls: tuple[int, ...] | None = None
     replicates: int = 3
@@ -61,9 +58,7 @@ class Imp:
     moment: Literal["early_stop", "end"] = "early_stop"
     margin: float = 0.5
     looks: int = 1
-    seed: int = 0
     workers: int | None = None
-    device: str = "cpu"
 
     def run(self) -> int:
         """Runs or continues the experiment, prints its table and findings; returns the exit code."""

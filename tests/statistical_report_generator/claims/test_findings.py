@@ -9,8 +9,8 @@ import pytest
 from statistical_report_generator.claims.assessment import assess_claims
 from statistical_report_generator.claims.findings import describe_claims, describe_more_runs
 from statistical_report_generator.figures.experiment import draw_accuracy_over_density, save_figure
-from statistical_report_generator.inference.intervals import BranchSummary, Interval, summarise_experiment
-from statistical_report_generator.tables import format_percent, format_table
+from statistical_report_generator.inference.intervals import BranchSummary, summarise_experiment
+from statistical_report_generator.tables import format_table
 from tests.statistical_report_generator.summaries import make_results
 
 DENSE, GOOD = [0.980, 0.982, 0.981, 0.979], [0.9811, 0.9829, 0.9822, 0.9798]
@@ -136,12 +136,6 @@ def test_more_runs_in_words() -> None:
     assert describe_more_runs({"num": 12, "bound": ""}) == "12 more runs needed"
     assert describe_more_runs({"num": 1000, "bound": "more than"}) == "more than 1000 more runs needed"
     assert describe_more_runs(None) == "no more runs needed"
-
-
-def test_percent() -> None:
-    assert format_percent(Interval(0.98314, 0.98021, 0.98604, 3)) == "98.31 [98.02, 98.60]"
-    assert format_percent(Interval(-0.01, -0.02, 0.0, 3), sign=True) == "-1.00 [-2.00, +0.00]"
-    assert format_percent(Interval(0.5, None, None, 1)) == "50.00"
 
 
 def test_tables_have_a_row_for_each_branch() -> None:

