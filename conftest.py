@@ -1,5 +1,6 @@
 """What every test shares: fenced examples of the documentation, types and shapes checked at run time, seeds."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,12 @@ SOURCE = Path(__file__).parent / "src"
 PACKAGE = SOURCE / "lottery_tickets"
 # Behind a face, but with errors of their own for people, or made for the classes of other libraries.
 EDGES = ("experiments.", "integrations.", "masks.selector", "scores.gradient_scores")
+
+pytest_plugins = ["tests.budget"]
+
+# Small models train fastest on one thread, and to the same bits on any machine; more threads than cores wait for each other.
+# A test that is about threads asks for them. Read when torch is first imported, here or in a process that a test starts.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 

@@ -1,0 +1,60 @@
+"""A pytest plugin: no test file takes more CPU seconds than its budget, so that all tests together stay fast.
+
+CPU time of the process and of the processes it waited for, not time on the wall: a busy machine must not fail a run. Each
+report carries what its test took; the process that collects them, xdist's or the only one, adds up by file and judges.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+
+BUDGET_SECONDS: Final = 45.0  # three times what the slowest file without an entry below takes on a quiet machine
+# Files that may take longer: three times what they take, and why they do.
+LARGER: Final[Mapping[str, tuple[float, str]]] = {}
+PROPERTY: Final = "cpu_seconds"
+
+
+def list_over_budget(spent: Mapping[str, float]) -> list[str]:
+    """Returns a sentence for each file that took more than it may."""
+    budgets = {path: LARGER.get(path, (BUDGET_SECONDS, ""))[0] for path in spent}
+    return [
+        f"{path} took {seconds:.1f} CPU seconds, of {budgets[path]:.0f} that it may: smaller cases, shared fixtures?"
+        for path, seconds in sorted(spent.items())
+        if seconds > budgets[path]
+    ]
+
+
+class Budget:
+    """What each file took so far."""
+
+    def __init__(self) -> None:
+        self.spent: defaultdict[str, float] = defaultdict(float)
+        self.before = 0.0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        self.before = sum(os.times()[:4])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
+        if call.when == "teardown":
+            item.user_properties.append((PROPERTY, sum(os.times()[:4]) - self.before))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            self.spent[report.nodeid.split("::")[0]] += float(str(dict(report.user_properties).get(PROPERTY, 0.0)))
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if list_over_budget(self.spent) and not hasattr(session.config, "workerinput"):  # xdist's workers do not judge
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in list_over_budget(self.spent):
+            terminalreporter.write_line(line, red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Budget())
