@@ -1,6 +1,6 @@
 """A pytest plugin: no test file takes more CPU seconds than its budget, so that all tests together stay fast.
 
-CPU time of the process and of the processes it waited for, not time on the wall: a busy machine must not fail a run. Each
+CPU time of the process and of those it waited for, not time on the wall: a busy machine must not fail a run. Each
 report carries what its test took; the process that collects them, xdist's or the only one, adds up by file and judges.
 """
 
