@@ -1,13 +1,14 @@
 """What every test shares: fenced examples of the documentation, types and shapes checked at run time, seeds."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jaxtyping
 import pytest
 from beartype import beartype
 from beartype.roar import BeartypeDecorHintException
-from jaxtyping import install_import_hook
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
@@ -15,6 +16,13 @@ SOURCE = Path(__file__).parent / "src"
 PACKAGE = SOURCE / "lottery_tickets"
 # Behind a face, but with errors of their own for people, or made for the classes of other libraries.
 EDGES = ("experiments.", "integrations.", "masks.selector", "scores.gradient_scores", "scores.mixing")
+
+pytest_plugins = ["tests.budget"]
+
+# Small models train fastest on one thread, and to the same bits on any machine; more threads than cores wait for one
+# another. A test that is about threads asks for `three_threads`. Read when torch is first imported, here or in a
+# process that a test starts.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -40,9 +48,24 @@ def check_calls(function: Decorated) -> Decorated:
         return function
 
 
+def leave_inner_functions(decorator: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns jaxtyping's decorator, but for functions inside of functions, which are made anew with each call.
+
+    To make their checks takes a millisecond a time, longer than most of them run.
+    """
+
+    def make(**options: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - as the decorator's
+        check = decorator(**options)
+        return lambda made: made if "<locals>" in getattr(made, "__qualname__", "") else check(made)
+
+    return make
+
+
 # Arguments are checked once, at the public edge, with errors for people; below it, in the tests, each call is checked
-# against its annotation. The hook must be in place before the package is imported.
-install_import_hook(list_mechanisms(), f"{__name__}.check_calls")
+# against its annotation. The hook must be in place before the package is imported; what it adds to each function is
+# `@jaxtyping.jaxtyped(typechecker=...)`.
+jaxtyping.jaxtyped = leave_inner_functions(jaxtyping.jaxtyped)  # type: ignore[assignment] # of fewer signatures
+jaxtyping.install_import_hook(list_mechanisms(), f"{__name__}.check_calls")
 
 
 @pytest.fixture
@@ -60,6 +83,17 @@ def _seed_torch(request: pytest.FixtureRequest) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed if isinstance(seed, int) else 0)
         yield
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    """Lets torch, and with it the kernels, use more than one thread."""
+    import torch  # noqa: PLC0415 - as above
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
 
 
 def parse_page(document: Document) -> Iterator[Region]:

@@ -9,9 +9,13 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from jaxtyping import TypeCheckError
+
+from tests.budget import BUDGET_SECONDS, LARGER, PROPERTY, Budget, list_over_budget
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
@@ -67,6 +71,24 @@ def test_tests_mirror_the_source() -> None:
     mirrors = {folder for folder in folders if folder.parts and folder.parts[0] in packages}
     assert {folder.parts[0] for folder in mirrors} == packages
     assert [str(folder) for folder in mirrors if not (SOURCE / folder / "__init__.py").exists()] == []
+
+
+def test_files_with_a_larger_budget_exist_and_say_why() -> None:
+    assert [path for path in LARGER if not (ROOT / path).exists()] == []
+    assert all(seconds > BUDGET_SECONDS and len(reason) > 10 for seconds, reason in LARGER.values())
+
+
+@pytest.mark.parametrize("is_worker", [False, True])
+@pytest.mark.parametrize("seconds", [1, 1000])
+def test_a_run_in_which_a_file_is_over_its_budget_fails(seconds: float, is_worker: bool) -> None:
+    path = next(iter(LARGER))
+    report: Any = SimpleNamespace(when="teardown", nodeid=f"{path}::test", user_properties=[(PROPERTY, seconds)])
+    session: Any = SimpleNamespace(exitstatus=0, config=SimpleNamespace(**{"workerinput": {}} if is_worker else {}))
+    budget = Budget()
+    budget.pytest_runtest_logreport(report)
+    budget.pytest_sessionfinish(session)
+    assert session.exitstatus == (seconds > LARGER[path][0] and not is_worker)
+    assert [line.split()[0] for line in list_over_budget(budget.spent)] == [path] * (seconds > LARGER[path][0])
 
 
 def test_nothing_is_a_stub() -> None:

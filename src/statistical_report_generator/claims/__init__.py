@@ -1,4 +1,4 @@
-"""Claims that stand: is a ticket matching, does it win, how many more replicates would tell."""
+"""Claims with a stated error rate: is a ticket matching, does it win, how many more replicates would decide."""
 
 from statistical_report_generator.claims.assessment import assess_claims, check_settings
 from statistical_report_generator.claims.findings import describe_claims

@@ -1,4 +1,4 @@
-"""Claims that stand: is a ticket matching, does it win, or how many more replicates would tell."""
+"""From results to claims: which tickets match the dense network, which win, how many more replicates would decide."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -98,7 +98,7 @@ def check_settings(
     """
     if not (math.isfinite(margin) and margin > 0):
         raise ValueError(f"margin must be positive, but is {margin}; no number of replicates shows a loss of exactly 0")
-    if not 0 < alpha < 0.5:  # noqa: PLR2004 - from here on a coin would do
+    if not 0 < alpha < 0.5:  # noqa: PLR2004 - a coin errs half the time
         raise ValueError(f"alpha must lie between 0 and 0.5, but is {alpha}; 0.05 is usual")
     if isinstance(controls, str) or not controls or "ticket" in controls or len(set(controls)) < len(controls):
         raise ValueError(

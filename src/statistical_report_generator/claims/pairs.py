@@ -1,4 +1,4 @@
-"""Two branches paired by replicate: figures to test, figures to show."""
+"""Two branches paired by replicate: their differences, to be tested and to be shown."""
 
 import statistics
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistical_report_generator.claims.types import PairedDifference, PValues
 from statistical_report_generator.inference.equivalence import FEWEST, Differences, summarise_differences
 from statistical_report_generator.inference.intervals import compute_differences, compute_t_interval
-from statistical_report_generator.inference.verdicts import Evidence
+from statistical_report_generator.inference.verdicts import HypothesisTest
 
 Values = Mapping[int, float]  # by replicate
 
@@ -45,9 +45,14 @@ def describe_pairs(values: Values, reference: Values) -> PairedDifference:
     }
 
 
-def read_p_values(evidence: Evidence, place: int) -> PValues:
-    """Returns the p values at one place of the last axis, which must be the only one."""
+def read_p_values(test: HypothesisTest, place: int) -> PValues:
+    """Returns the p values of one level of one experiment.
+
+    Args:
+        test: Of a single experiment, so that levels are its only axis.
+        place: Of the level.
+    """
     return {
-        "p_value": float(evidence.p_value[place]),
-        "adjusted_p_value": float(evidence.adjusted_p_value[place]),
+        "p_value": float(test.p_value[place]),
+        "adjusted_p_value": float(test.adjusted_p_value[place]),
     }

@@ -8,7 +8,7 @@ WinningVerdict = Literal["winning", "not winning", "not shown"]
 
 
 class PValues(TypedDict):
-    """One hypothesis at one level: alone, and corrected by Holm's method. Both are 1 with too few replicates."""
+    """P values of one hypothesis at one level, alone and corrected by Holm's method; both 1 with too few replicates."""
 
     p_value: float
     adjusted_p_value: float
@@ -37,7 +37,7 @@ class PairedDifference(TypedDict):
 
 
 class MoreRuns(TypedDict):
-    """How many further replicates would decide with a chance of 80 %, were the mean and spread seen the true ones.
+    """How many further replicates would decide with a chance of 80 %, if mean and spread are as seen so far.
 
     `bound` is "" when `num` is that number, else it is "at least" or "more than" `num`.
     """

@@ -2,8 +2,10 @@
 
 from statistical_report_generator.figures.connectivity import draw_error_path, draw_instability
 from statistical_report_generator.figures.early_bird import draw_early_bird
-from statistical_report_generator.figures.experiment import draw_accuracy_over_density, save_figure
+from statistical_report_generator.figures.experiment import draw_accuracy_over_density
 from statistical_report_generator.figures.landscape import draw_loss_landscape
+from statistical_report_generator.figures.score_worth import draw_score_worth
+from statistical_report_generator.figures.style import save_figure
 
 __all__ = [
     "draw_accuracy_over_density",
@@ -11,5 +13,6 @@ __all__ = [
     "draw_error_path",
     "draw_instability",
     "draw_loss_landscape",
+    "draw_score_worth",
     "save_figure",
 ]

@@ -2,18 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from statistical_report_generator.figures.style import STYLES, create_figure, draw_grid, draw_intervals, draw_level
 from statistical_report_generator.tables import POINTS
 
-# Of Okabe and Ito, which colour-blind readers can tell apart; markers tell them apart in grey.
-STYLES: Final = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "v"))
-GREY: Final = "0.4"
 THRESHOLD: Final = 0.02  # Frankle et al. 2020
 
 Row = Mapping[str, Any]
@@ -33,7 +30,7 @@ def draw_error_path(results: Mapping[str, Any], title: str = "") -> Figure:
     if not results["pairs"]:
         raise ValueError("results must hold at least one pair to be drawn, got none")
     has_error = all(pair["errors"] is not None for pair in results["pairs"])
-    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    figure = create_figure(7, 4.2)
     axes = figure.add_subplot()
     for number, pair in enumerate(results["pairs"]):
         colour, marker = STYLES[number % len(STYLES)]
@@ -45,13 +42,13 @@ def draw_error_path(results: Mapping[str, Any], title: str = "") -> Figure:
         ends = [pair[end]["error"] for pair in results["pairs"] for end in ("first", "second")]
         limit = POINTS * (sum(ends) / len(ends) + results["settings"]["threshold"])
         words = f"mean of the ends + {POINTS * results['settings']['threshold']:g} points"
-        axes.axhline(limit, color=GREY, linewidth=1, linestyle="--", label=words)
+        draw_level(axes, limit, words)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False)
     axes.set_xlabel("position on the line between the two networks, alpha")
     axes.set_ylabel("error, %" if has_error else "loss")
     axes.set_title(title)
-    axes.grid(visible=True, color="0.92")
+    draw_grid(axes)
     return figure
 
 
@@ -68,7 +65,7 @@ def draw_instability(panels: Mapping[str, Sequence[Row]], threshold: float = THR
     """
     if not panels or not all(panels.values()):
         raise ValueError("there must be at least one row in each panel to be drawn, got none")
-    figure = Figure(figsize=(5.6 * len(panels), 4.2), dpi=150, layout="constrained")
+    figure = create_figure(5.6 * len(panels), 4.2)
     for axes, (title, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         _draw_panel(axes, rows, threshold)
         axes.set_title(title)
@@ -81,26 +78,17 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], threshold: float) -> None:
     for number, network in enumerate(dict.fromkeys(row["network"] for row in rows)):
         colour, marker = STYLES[number % len(STYLES)]
         chosen = sorted((row for row in rows if row["network"] == network), key=lambda row: row["step"])
-        intervals = [_to_dict(row["instability"]) for row in chosen]
-        means = [interval["mean"] for interval in intervals]
-        errors = [
-            [POINTS * abs((mean if interval[end] is None else interval[end]) - mean) for mean, interval in
-             zip(means, intervals, strict=True)]
-            for end in ("low", "high")
-        ]  # fmt: skip
         shift = 1 + 0.04 * number  # so that intervals do not hide each other
-        axes.errorbar(
+        draw_intervals(
+            axes,
             [places[row["step"]] * shift for row in chosen],
-            [POINTS * mean for mean in means],
-            yerr=errors,
-            color=colour,
+            [row["instability"] for row in chosen],
+            scale=POINTS,
+            colour=colour,
             marker=marker,
-            markersize=5,
-            linewidth=1.2,
-            capsize=2,
             label=network,
         )
-    axes.axhline(POINTS * threshold, color=GREY, linewidth=1, linestyle="--", label=f"stable below {threshold:.0%}")
+    draw_level(axes, POINTS * threshold, f"stable below {threshold:.0%}")
     axes.set_xscale("log")
     if len(steps) == 1:  # or the shifts would look like steps
         [place] = places.values()
@@ -111,18 +99,10 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], threshold: float) -> None:
     axes.set_xlabel("rewinding step k (0 stands where the axis begins)")
     axes.set_ylabel("instability, points of error")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    axes.grid(visible=True, color="0.92")
+    draw_grid(axes)
     axes.legend(frameon=False)
 
 
 def _place(step: int, steps: Sequence[int]) -> float:
     """Returns where a step stands on a logarithmic axis: 0 at a third of the first step after it."""
     return step or min((other for other in steps if other), default=3) / 3
-
-
-def _to_dict(interval: object) -> Mapping[str, Any]:
-    if is_dataclass(interval) and not isinstance(interval, type):
-        return asdict(interval)
-    if isinstance(interval, Mapping):
-        return interval
-    raise TypeError(f"instability must be an Interval or its dict, got {interval!r}")

@@ -9,12 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-# Of Okabe and Ito, which colour-blind readers can tell apart.
-BLUE: Final = "#0072B2"
-ORANGE: Final = "#D55E00"
-GREEN: Final = "#009E73"
-PURPLE: Final = "#CC79A7"
-GREY: Final = "0.4"
+from statistical_report_generator.figures.style import (
+    BLUE,
+    GREEN,
+    PURPLE,
+    VERMILION,
+    create_figure,
+    draw_grid,
+    draw_level,
+)
+
 FEWEST_SPACED: Final = 4  # checks, to tell how they are spaced
 PANEL_HEIGHT: Final = 2.4  # inches
 
@@ -42,7 +46,7 @@ def draw_early_bird(results: Mapping[str, Any]) -> Figure:
     label, times = _find_times(results)
     has_loss = any(check.get("loss") is not None for check in history)
     num_panels = 4 if has_loss else 3
-    figure = Figure(figsize=(8, num_panels * PANEL_HEIGHT), dpi=150, layout="constrained")
+    figure = create_figure(8, num_panels * PANEL_HEIGHT)
     panels: list[Axes] = list(figure.subplots(num_panels, 1, sharex=True))
     _draw_correlation(panels[0], times, results)
     _draw_distances(panels[1], times, results)
@@ -54,7 +58,7 @@ def draw_early_bird(results: Mapping[str, Any]) -> Figure:
         if converged:
             words = f"converged at {label} {converged[0]:g}" if axes is panels[0] else None
             axes.axvline(converged[0], color=GREEN, linewidth=1.5, label=words)
-        axes.grid(visible=True, color="0.92")
+        draw_grid(axes)
         axes.legend(frameon=False, fontsize="small")
     if _are_log_spaced(times):
         panels[-1].set_xscale("log", base=2)
@@ -85,38 +89,34 @@ def _plot(axes: Axes, times: Sequence[float], values: Sequence[float | None], co
     axes.plot(times, numbers, color=colour, marker="o", markersize=4, linewidth=1.2, label=label)
 
 
-def _mark(axes: Axes, value: float, label: str) -> None:
-    axes.axhline(value, color=GREY, linewidth=1, linestyle="--", label=label)
-
-
 def _draw_correlation(axes: Axes, times: Sequence[float], results: Mapping[str, Any]) -> None:
     history: History = results["checkpoints"]
     _plot(axes, times, [check["correlation"] for check in history], BLUE, "with the check before")
-    _plot(axes, times, [check["start_correlation"] for check in history], ORANGE, "with the start")
+    _plot(axes, times, [check["start_correlation"] for check in history], VERMILION, "with the start")
     if results["method"] == "magnitude_ranking":
         threshold = results["convergence_threshold"]
-        _mark(axes, threshold, f"stable from {threshold:g}")
+        draw_level(axes, threshold, f"stable from {threshold:g}")
     axes.set_ylabel("rank correlation")
 
 
 def _draw_distances(axes: Axes, times: Sequence[float], results: Mapping[str, Any]) -> None:
     history: History = results["checkpoints"]
     _plot(axes, times, [check["corrected_distance"] for check in history], BLUE, "from the check before")
-    _plot(axes, times, [check["corrected_start_distance"] for check in history], ORANGE, "from the start")
+    _plot(axes, times, [check["corrected_start_distance"] for check in history], VERMILION, "from the start")
     if results["method"] == "mask_distance":
         queue = [max(check["queue_distances"], default=None) for check in history]
         _plot(axes, times, queue, PURPLE, "largest in the queue, share of all weights")
         threshold = results.get("settings", {}).get("rule", {}).get("distance_threshold")
         if threshold is not None:
-            _mark(axes, threshold, f"stable up to {threshold:g} of all weights")
-    axes.axhline(1, color=GREY, linewidth=1, linestyle=":", label="chance")
+            draw_level(axes, threshold, f"stable up to {threshold:g} of all weights")
+    draw_level(axes, 1, "chance", ":")
     axes.set_ylabel("mask distance\nover chance")
 
 
 def _draw_movement(axes: Axes, times: Sequence[float], history: History) -> None:
     _plot(axes, times, [check["movement"] for check in history], BLUE, "movement, of the norm at the start")
-    _plot(axes, times, [check["persistence"] for check in history], ORANGE, "persistence of direction")
-    _mark(axes, history[-1]["chance_persistence"], "persistence that chance may reach")
+    _plot(axes, times, [check["persistence"] for check in history], VERMILION, "persistence of direction")
+    draw_level(axes, history[-1]["chance_persistence"], "persistence that chance may reach")
     axes.set_ylabel("movement,\npersistence")
 
 
@@ -124,5 +124,5 @@ def _draw_loss(axes: Axes, times: Sequence[float], history: History) -> None:
     _plot(axes, times, [check["loss"] for check in history], BLUE, "mean since the check before")
     start_loss = history[-1].get("start_loss")
     if start_loss is not None:
-        _mark(axes, start_loss, "at the start")
+        draw_level(axes, start_loss, "at the start")
     axes.set_ylabel("training loss")

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-BLUE: Final = "#0072B2"  # of Okabe and Ito, which colour-blind readers can tell apart
-ORANGE: Final = "#D55E00"
+from statistical_report_generator.figures.style import BLUE, GREY, VERMILION, create_figure, draw_grid
+
 MISSING: Final = "0.85"
 NUM_LEVELS: Final = 20
 NUM_LABELLED: Final = 4  # of the levels, every fourth
@@ -43,7 +43,7 @@ def draw_loss_landscape(results: Mapping[str, Any]) -> Figure:
     losses = _to_array(results["losses"])
     if not losses.size:
         raise ValueError("results must hold at least one point to be drawn, got none; measure with grid_points >= 1")
-    figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
+    figure = create_figure(6.4, 5.2)
     if min(losses.shape) > 1:
         axes = figure.add_subplot()
         _draw_contours(figure, axes, x, y, losses)
@@ -86,7 +86,7 @@ def _draw_contours(figure: Figure, axes: Axes, x: Values, y: Values, losses: Val
     else:
         words = "no loss is known" if np.isnan(losses).all() else f"one loss everywhere: {np.nanmax(losses):.4g}"
         axes.text(0.5, 0.75, words, ha="center", transform=axes.transAxes)
-    axes.plot(0, 0, marker="x", color=ORANGE, markersize=10, markeredgewidth=2.5)
+    axes.plot(0, 0, marker="x", color=VERMILION, markersize=10, markeredgewidth=2.5)
     axes.set_xlim(x[0], x[-1])
     axes.set_ylim(y[0], y[-1])
 
@@ -113,13 +113,13 @@ def _draw_curves(figure: Figure, results: Mapping[str, Any], places: Values, los
     accuracies = _to_array(results["accuracies"]).ravel()
     has_accuracies = not bool(np.isnan(accuracies).all())
     panels = figure.subplots(1 + has_accuracies, 1, sharex=True, squeeze=False)[:, 0]
-    curves = [(losses, "loss", BLUE), (accuracies, "accuracy", ORANGE)]
+    curves = [(losses, "loss", BLUE), (accuracies, "accuracy", VERMILION)]
     for axes, (values, label, colour) in zip(panels, curves[: len(panels)], strict=True):
         axes.plot(places, values, color=colour, marker="o", markersize=4, linewidth=1.2, label=label)
         axes.set_ylabel(label)
-        axes.grid(visible=True, color="0.92")
-        axes.axvline(0, color="0.4", linewidth=1, linestyle="--")
+        draw_grid(axes)
+        axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
         if results["mode"] == "line":
-            axes.axvline(1, color="0.4", linewidth=1, linestyle=":")
+            axes.axvline(1, color=GREY, linewidth=1, linestyle=":")
     is_line = results["mode"] == "line"
     panels[-1].set_xlabel("share of the other network: 0 is the model, 1 the other" if is_line else "random direction")

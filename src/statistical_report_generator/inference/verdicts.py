@@ -1,4 +1,4 @@
-"""From paired differences to verdicts, for many experiments at once: what claims and their simulation share."""
+"""The tests behind the verdicts, on many experiments at once: claims use them on one, their simulation on thousands."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,26 +20,28 @@ Booleans = npt.NDArray[np.bool_]
 
 @final
 @dataclass(frozen=True)
-class Evidence:
-    """P values of one hypothesis at each level, the last axis.
+class HypothesisTest:
+    """One hypothesis, tested at each level: p values, with the levels along the last axis.
 
     Attributes:
         p_value: Of each level alone.
-        adjusted_p_value: Corrected for the number of levels by Holm's method.
+        adjusted_p_value: Corrected by Holm's method for the number of tests in its family.
     """
 
     p_value: Floats
     adjusted_p_value: Floats
 
     def holds(self, alpha: float) -> Booleans:
-        """Returns where it is shown with a family-wise error of at most alpha."""
+        """Returns at which levels the hypothesis is shown, with a family-wise error of at most alpha."""
         return self.adjusted_p_value <= alpha
 
 
 @final
 @dataclass(frozen=True)
 class AgainstDense:
-    """What is tested of each level's ticket minus dense, d, larger being better. Small p values show it.
+    """Tests of d, the difference ticket minus dense of each level, where larger is better.
+
+    Attributes say what a small p value shows.
 
     Attributes:
         not_worse: d > -margin: the ticket is matching.
@@ -50,18 +52,20 @@ class AgainstDense:
         below: d < 0.
     """
 
-    not_worse: Evidence
-    not_better: Evidence
-    equivalent: Evidence
-    worse: Evidence
-    above: Evidence
-    below: Evidence
+    not_worse: HypothesisTest
+    not_better: HypothesisTest
+    equivalent: HypothesisTest
+    worse: HypothesisTest
+    above: HypothesisTest
+    below: HypothesisTest
 
 
 @final
 @dataclass(frozen=True)
 class AgainstControls:
-    """What is tested of each level's ticket minus control, c, larger being better. Small p values show it.
+    """Tests of c, the difference ticket minus control of each level, where larger is better.
+
+    Attributes say what a small p value shows.
 
     Attributes:
         beaten: By control: c > 0. Corrected over levels.
@@ -71,10 +75,10 @@ class AgainstControls:
             test), corrected over levels.
     """
 
-    beaten: dict[str, Evidence]
-    better: dict[str, Evidence]
-    equal: dict[str, Evidence]
-    winning: Evidence
+    beaten: dict[str, HypothesisTest]
+    better: dict[str, HypothesisTest]
+    equal: dict[str, HypothesisTest]
+    winning: HypothesisTest
 
 
 def compare_with_dense(differences: Differences, margin: float) -> AgainstDense:
@@ -98,13 +102,13 @@ def compare_with_dense(differences: Differences, margin: float) -> AgainstDense:
 def compare_with_controls(differences: Mapping[str, Differences], not_worse: Floats, margin: float) -> AgainstControls:
     """Returns the tests of tickets against their controls.
 
-    A level whose ticket is shown to win is matching, and beats each control, by the corrected tests of these too,
-    for their p values are no larger.
+    Verdicts never contradict each other: where `winning` is shown, so are matching and `beaten` for each control. For
+    the p value of winning is the largest of theirs, and Holm's correction over the same levels keeps this order.
 
     Args:
         differences: By control: ticket minus control, larger being better, shape (..., number of levels). A control
             that a level lacks has no differences there, so that this level cannot win.
-        not_worse: The p values of these levels that the ticket is matching, not corrected.
+        not_worse: The p values, not corrected, that the tickets of the same levels are matching.
         margin: The difference that counts as none, positive.
     """
     beaten = {name: compute_p_above(found, 0.0) for name, found in differences.items()}
@@ -121,12 +125,12 @@ def compare_with_controls(differences: Mapping[str, Differences], not_worse: Flo
     )
 
 
-def _correct(p_value: Floats) -> Evidence:
-    return Evidence(p_value, adjust_holm(p_value))
+def _correct(p_value: Floats) -> HypothesisTest:
+    return HypothesisTest(p_value, adjust_holm(p_value))
 
 
-def _correct_together(p_values: Mapping[str, Floats]) -> dict[str, Evidence]:
+def _correct_together(p_values: Mapping[str, Floats]) -> dict[str, HypothesisTest]:
     """Returns several hypotheses at each level, corrected as one family."""
     stacked = np.stack(list(p_values.values()), axis=-1)  # levels, controls
     adjusted = adjust_holm(stacked.reshape(*stacked.shape[:-2], -1)).reshape(stacked.shape)
-    return {name: Evidence(p_values[name], adjusted[..., place]) for place, name in enumerate(p_values)}
+    return {name: HypothesisTest(p_values[name], adjusted[..., place]) for place, name in enumerate(p_values)}

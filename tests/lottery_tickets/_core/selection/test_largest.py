@@ -63,7 +63,7 @@ def test_every_backend_keeps_what_a_stable_sort_keeps(
     assert sum(map(count_bits, found)) == num_kept  # padding bits are zero
 
 
-@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.usefixtures("small_chunks", "three_threads")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_chunks_a_sample_and_an_earlier_mask_change_nothing(backend: Backend) -> None:
     @given(scores=score_lists(), data=st.data())
@@ -126,6 +126,7 @@ def test_equal_magnitudes_are_kept_in_order_of_position(backend: Backend) -> Non
     assert [b.tolist() for b in select_largest(scores, 1, backend=backend)] == [[0], [0b0100]]
 
 
+@pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_large_tensors_are_selected_exactly(backend: Backend, dtype: torch.dtype) -> None:
@@ -231,6 +232,7 @@ def test_what_is_not_finite_is_refused_by_name(backend: Backend, value: float, n
         select_largest(scores, num_kept, backend=backend)
 
 
+@pytest.mark.usefixtures("three_threads")
 def test_what_is_not_finite_is_refused_from_threads_too() -> None:
     score = torch.ones(3_000_000)
     score[2_999_999] = torch.nan
