@@ -33,7 +33,9 @@ def make_moments(num_weights: int, dtype: torch.dtype, noise: float = 0.1) -> tu
 
 def correlate(earlier: Tensor, later: Tensor) -> float:
     """Returns ours: two snapshots and their correlation."""
-    found = correlate_ranks(take_snapshot(Weights.from_tensors({"w": earlier})), take_snapshot(Weights.from_tensors({"w": later}))).overall
+    found = correlate_ranks(
+        take_snapshot(Weights.from_tensors({"w": earlier})), take_snapshot(Weights.from_tensors({"w": later}))
+    ).overall
     assert found is not None
     return found
 

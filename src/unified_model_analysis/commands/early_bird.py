@@ -138,27 +138,27 @@ class EarlyBird(ComputationOptions, NetworkOptions):
         check_device(self.device)
 
     def _choose_settings(self) -> dict[str, Any]:
-        """Returns the arguments of `compute_early_bird_tickets`; what is None there has its default."""
+        """Returns the arguments of `compute_early_bird_tickets`."""
+        from lottery_tickets import ConvergenceRule, TrainerSettings
+
         defaults, ranks = self._defaults, self.method == "magnitude_ranking"
-        given = {
+        given: dict[str, Any] = {
             "convergence_threshold" if ranks else "distance_threshold": self.threshold,
             "stability_window" if ranks else "queue_length": self.window,
         }
         rate = defaults.learning_rates[self.optimizer] if self.learning_rate is None else self.learning_rate
         return {
             "target_sparsity": defaults.sparsity if self.sparsity is None else self.sparsity,
+            "rule": ConvergenceRule(self.method, **{name: value for name, value in given.items() if value is not None}),
+            "training": TrainerSettings(
+                rate, self.optimizer == "sgd", momentum=self.momentum, max_batch_size=self.max_batch_size
+            ),
             "scope": self.scope,
-            "use_magnitude_ranking": ranks,
             "channels": self.channels,
-            **{name: value for name, value in given.items() if value is not None},
             "max_epochs": self.max_epochs,
             "check_interval": self.check_interval,
             "check_steps": self.check_steps,
             "max_steps": self.max_steps,
-            "learning_rate": rate,
-            "momentum": self.momentum,
-            "use_sgd": self.optimizer == "sgd",
-            "max_batch_size": self.max_batch_size,
             "include": list(self.include) or None,
             "exclude": list(self.exclude) or None,
             "seed": self.seed,
@@ -209,8 +209,9 @@ def _kept_options(folder: Path, options: Mapping[str, Any]) -> Iterator[None]:
 def _describe_choices(settings: Mapping[str, Any], defaults: Defaults) -> str:
     """Returns what is trained and how, with what was chosen for the user."""
     usual = f" (usual for {defaults.task})" if settings["target_sparsity"] == defaults.sparsity else ""
-    optimizer = "SGD" if settings["use_sgd"] else "AdamW"
-    momentum = f", momentum {settings['momentum']:g}" if settings["momentum"] else ""
+    training = settings["training"]
+    optimizer = "SGD" if training.use_sgd else "AdamW"
+    momentum = f", momentum {training.momentum:g}" if training.momentum else ""
     if settings["check_steps"] is None:
         checks = f"a check every {settings['check_interval']} of at most {settings['max_epochs']} epochs"
     elif settings["check_steps"] == "log":
@@ -219,5 +220,5 @@ def _describe_choices(settings: Mapping[str, Any], defaults: Defaults) -> str:
         checks = f"a check every {settings['check_steps']} steps"
     return (
         f"target sparsity {settings['target_sparsity']:g}{usual}; {optimizer}, learning rate "
-        f"{settings['learning_rate']:g}{momentum}; {checks}"
+        f"{training.learning_rate:g}{momentum}; {checks}"
     )

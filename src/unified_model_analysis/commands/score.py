@@ -30,8 +30,8 @@ METHODS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "grasp": ("compute_grasp_importance", {}),
     "wanda": ("compute_wanda_importance", {}),
 }
-STREAM_OPTIONS: Final = ("chunk_size", "gradient_clip", "standard_errors")
-UNKNOWN_TO: Final = {"grasp": STREAM_OPTIONS, "wanda": STREAM_OPTIONS, "hybrid": ("standard_errors",)}
+GRADIENT_OPTIONS: Final = ("chunk_size", "gradient_clip", "standard_errors")
+UNKNOWN_TO: Final = {"grasp": GRADIENT_OPTIONS, "wanda": GRADIENT_OPTIONS, "hybrid": ("standard_errors",)}
 NUM_IMAGES: Final = 64  # a batch
 NUM_SEQUENCES: Final = 8  # a batch
 
@@ -103,13 +103,18 @@ class Score(ComputationOptions, NetworkOptions):
         options = {**options, **chosen, "num_samples": self.num_samples, "seed": self.seed, "progress": True}
         unknown = UNKNOWN_TO.get(self.method, ())
         self._refuse(f"method {self.method!r}", *unknown)
-        options |= {option: getattr(self, option) for option in STREAM_OPTIONS if option not in unknown}
+        if self.num_samples == "auto" and unknown == GRADIENT_OPTIONS:
+            raise ValueError(f"--num-samples must be a number for method {self.method!r}, got 'auto'")
         if self.method == "hybrid":
             options["rank_within"] = self.scope if self.scope in {"layer", "row"} else "global"
-        elif self.num_samples == "auto" and unknown:
-            raise ValueError(f"--num-samples must be a number for method {self.method!r}, got 'auto'")
-        elif self.num_samples == "auto":
-            options |= {"target_sparsity": self.sparsity, "scope": self.scope}
+        if unknown != GRADIENT_OPTIONS:
+            options["options"] = lt.ScoringOptions(
+                chunk_size=self.chunk_size,
+                gradient_clip=self.gradient_clip,
+                standard_errors=self.standard_errors,
+                target_sparsity=self.sparsity,
+                scope=self.scope,
+            )
         importance: Importance = getattr(lt, name)(network, batches, **options)
         return importance
 
