@@ -22,7 +22,8 @@ from lottery_tickets import ConvergenceRule, EarlyBirdWatcher, Mask, hold_mask, 
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.states import copy_state
-from lottery_tickets._core.training.plain_loop import evaluate_tensors, train_steps
+from lottery_tickets._core.measuring.evaluating import evaluate_tensors
+from lottery_tickets._core.training.plain_loop import train_steps
 from lottery_tickets.early_bird.convergence import METHODS, Method
 from lottery_tickets.masks.common_weights import measure_distance, overlay
 from lottery_tickets.workloads import Workload, load_workload

@@ -48,7 +48,7 @@ from lottery_tickets import (
 from lottery_tickets._core.determinism import derive_seed, make_generator
 from lottery_tickets._core.files import read_json, read_tensors, write_json, write_tensors
 from lottery_tickets._core.selection.scopes import find_collapsed
-from lottery_tickets._core.training.plain_loop import evaluate_tensors
+from lottery_tickets._core.measuring.evaluating import evaluate_tensors
 from lottery_tickets.experiments.workload_subject import WorkloadSubject
 from lottery_tickets.importance_scoring import FISHER, GRADIENTS, compute_magnitude_importance
 from lottery_tickets.scores.gradient_scores import ScoringOptions, score_gradients

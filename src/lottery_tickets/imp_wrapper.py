@@ -1,35 +1,28 @@
 """Iterative magnitude pruning: train, prune, rewind, repeat; or a quick simulation of it without training."""
 
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal
 
-import torch
 from torch import nn
-from tqdm import tqdm
 
 from lottery_tickets._core.checks import check_restartable
-from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.folders import load_state
-from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
-from lottery_tickets._core.training.plain_loop import evaluate_batches
 from lottery_tickets._core.training.trainer_function import TrainerFunction
-from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments import records
+from lottery_tickets.experiments.adam_trainer import AdamTrainer
 from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
-from lottery_tickets.experiments.results import PruningResults, TrainingRow
+from lottery_tickets.experiments.results import PruningResults
 from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule, Scope
-from lottery_tickets.experiments.steps import prune_survivors
+from lottery_tickets.experiments.simulation import simulate_rounds
 from lottery_tickets.masks.controls import check_reinitialisable
-from lottery_tickets.masks.holding import masked
-from lottery_tickets.masks.mask import Mask
 
 
 def compute_iterative_magnitude_pruning(
@@ -104,6 +97,7 @@ def compute_iterative_magnitude_pruning(
         ValueError: When an argument is out of range, the data is empty, or `run_folder` belongs to another experiment.
 
     Example:
+        >>> import torch
         >>> model = nn.Linear(4, 2)
         >>> data = [(torch.randn(8, 4), torch.randint(2, (8,)))]
         >>> found = compute_iterative_magnitude_pruning(
@@ -117,10 +111,9 @@ def compute_iterative_magnitude_pruning(
     weights = find_prunable_weights(model, include=include, exclude=exclude)
     num_levels = schedule.find_last_level({name: weight.size for name, weight in weights.items()})
     if trainer_fn is None and not train:
-        with seeded(seed):  # a shuffling data loader draws from the global generators
-            return _simulate(
-                model, weights, dataloader, loss_fn, schedule=schedule, num_levels=num_levels, progress=progress
-            )
+        return simulate_rounds(
+            model, weights, dataloader, schedule, num_levels, loss_fn=loss_fn, seed=seed, progress=progress
+        )
     plan = ExperimentPlan(
         subject={},
         schedule=schedule,
@@ -147,29 +140,7 @@ def compute_iterative_magnitude_pruning(
         check_reinitialisable(model)
     plan = replace(plan, subject=subject.describe())
     with tempfile.TemporaryDirectory() if run_folder is None else nullcontext(run_folder) as folder:
-        return _run(Path(folder), plan, subject, model, progress=progress, keep=run_folder is not None)
-
-
-@final
-class AdamTrainer:
-    """The trainer that `train=True` stands for: Adam at a constant learning rate, one pass over the data an epoch."""
-
-    def __init__(self, learning_rate: float, loss_fn: LossFunction | None = None) -> None:
-        self.learning_rate, self.loss_fn = learning_rate, loss_fn
-        self.__qualname__ = f"AdamTrainer({learning_rate})"  # the name that a run folder knows it by
-
-    def __call__(self, model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:
-        """Trains in place."""
-        optimizer = torch.optim.Adam(model.parameters(), self.learning_rate)
-        model.train()
-        for _ in range(epochs):
-            num_batches = 0
-            for num_batches, batch in enumerate(dataloader, start=1):  # noqa: B007 - counts the batches
-                compute_loss(model, batch, self.loss_fn).backward()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            if not num_batches:
-                raise ValueError("the dataloader must hold at least one batch each epoch, but gave none; is it empty?")
+        return _find_tickets(Path(folder), plan, subject, progress=progress, keep=run_folder is not None)
 
 
 def _make_schedule(prune_rates: float | Mapping[str, float], scope: Scope, target_sparsity: float) -> PruningSchedule:
@@ -177,17 +148,18 @@ def _make_schedule(prune_rates: float | Mapping[str, float], scope: Scope, targe
     return PruningSchedule(tuple((pattern, float(rate)) for pattern, rate in rates), scope, float(target_sparsity))
 
 
-def _run(
-    folder: Path, plan: ExperimentPlan, subject: CallerSubject, model: nn.Module, *, progress: bool, keep: bool
+def _find_tickets(
+    folder: Path, plan: ExperimentPlan, subject: CallerSubject, *, progress: bool, keep: bool
 ) -> PruningResults:
+    """Trains, prunes, rewinds and repeats, see `run_training`; the model is then the last ticket, trained."""
     try:
         results = run_experiment(folder, plan, lambda: subject, progress=progress)
     except BaseException:
-        model.load_state_dict(subject.own_state)  # so that the same call, on the same model, can go on
+        subject.model.load_state_dict(subject.own_state)  # so that the same call, on the same model, can go on
         raise
     tickets = [Training(0, level, "ticket") for level in range(plan.num_levels + 1)]
     masks = [records.load_mask(folder, ticket) for ticket in tickets]
-    model.load_state_dict(load_state(folder / tickets[-1].path / records.WEIGHTS))
+    subject.model.load_state_dict(load_state(folder / tickets[-1].path / records.WEIGHTS))
     return {
         "simulated": False,
         "target_sparsity": plan.schedule.target_sparsity or 0.0,
@@ -196,51 +168,6 @@ def _run(
         "rewind_state": load_state(folder / tickets[0].path / records.REWIND),
         "trainings": results["trainings"],
         "run_folder": str(folder) if keep else None,
-    }
-
-
-def _simulate(
-    model: nn.Module,
-    weights: Weights,
-    dataloader: Iterable[Any],
-    loss_fn: LossFunction | None,
-    *,
-    schedule: PruningSchedule,
-    num_levels: int,
-    progress: bool,
-) -> PruningResults:
-    warnings.warn(
-        "this is a simulation: no ticket has been trained, and none may be claimed; pass trainer_fn or train=True for "
-        "iterative magnitude pruning",
-        stacklevel=3,
-    )
-    masks: list[Mask] = []
-    rows: list[TrainingRow] = []
-    for level in tqdm(range(num_levels + 1), unit="level", disable=not progress):
-        masks.append(
-            prune_survivors(weights, masks[-1], schedule, level) if level else Mask.keeping_all(weights.shapes)
-        )
-        with torch.no_grad(), masked(model, masks[-1]):
-            loss, accuracy = evaluate_batches(model, dataloader, loss_fn)
-        rows.append(
-            {
-                "replicate": 0,
-                "level": level,
-                "branch": "simulated",
-                "num_weights": masks[-1].num_weights,
-                "num_kept": masks[-1].num_kept,
-                "density": masks[-1].density,
-                "history": {"end": {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}},
-            }
-        )
-    return {
-        "simulated": True,
-        "target_sparsity": schedule.target_sparsity or 0.0,
-        "masks": masks,
-        "final_mask": masks[-1],
-        "rewind_state": None,
-        "trainings": rows,
-        "run_folder": None,
     }
 
 

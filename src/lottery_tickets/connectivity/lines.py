@@ -1,28 +1,22 @@
 """Linear mode connectivity: do two trainings that differ in their noise alone end in one linearly connected minimum?"""
 
-import copy
 import statistics
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict, final
 
 from torch import Tensor, nn
 
-from lottery_tickets._core.batches.order import depends_on_seed, ordered_by
 from lottery_tickets._core.checks import check_count, check_restartable, check_share
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.measuring.interpolation import Line, has_batch_norm
 from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, Performance
 from lottery_tickets._core.objective import LossFunction
-from lottery_tickets._core.states import copy_state, hash_state
-from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
+from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.connectivity.instability import PathFigures, summarise_path
-from lottery_tickets.masks.holding import find_masked_parameters, hold_mask
-from lottery_tickets.masks.mask import Mask, as_mask
+from lottery_tickets.connectivity.pair_trainer import COPIES, PairTrainer
 
 FEWEST_POINTS: Final = 3  # the ends and one between
-COPIES: Final = ("first", "second")
 
 
 class PairFigures(PathFigures):
@@ -142,10 +136,12 @@ def compute_linear_connectivity(
         >>> found["instability"], found["stable"], len(found["pairs"][0]["alphas"])
         (0.0, True, 30)
     """
-    look = _Look(dataloader, statistics_dataloader, Measurement(loss_fn, metric or "auto"), num_points, threshold, seed)
+    line = _LineMeasurement(
+        dataloader, statistics_dataloader, Measurement(loss_fn, metric or "auto"), num_points, threshold, seed
+    )
     settings = {
-        "threshold": look.threshold,
-        "num_points": look.num_points,
+        "threshold": line.threshold,
+        "num_points": line.num_points,
         "num_replicates": num_replicates,
         "seed": seed,
         "trained": trainer_fn is not None,
@@ -158,11 +154,11 @@ def compute_linear_connectivity(
                 "there must be two states, first and second, or a trainer_fn, which alone goes with mask, rewind_epoch,"
                 " num_replicates and train_dataloader; pass model.state_dict() of two trained networks, or a trainer_fn"
             )
-        pairs = [look.walk(model, first, second, progress=progress)]
+        pairs = [line.measure(model, first, second, progress=progress)]
         return _sum_up(pairs, {**settings, "num_epochs": None, "rewind_epoch": None, "sparsity": None})
     if first is not None or second is not None:
         raise ValueError("with a trainer_fn there must be no first and second, which it trains; leave one of them out")
-    noise = _Noise(
+    trainer = PairTrainer(
         model,
         trainer_fn,
         dataloader if train_dataloader is None else train_dataloader,
@@ -173,88 +169,18 @@ def compute_linear_connectivity(
     pairs = []
     for replicate in range(check_count("num_replicates", num_replicates)):
         seeds = {use: derive_seed(seed, "replicate", replicate, use) for use in (*COPIES, "shared")}
-        noise.check_order(seeds)
-        start_hash, ends = noise.train(seeds)
-        pair = look.walk(model, *ends, progress=progress)
+        trainer.check_order(seeds)
+        start_hash, ends = trainer.train(seeds)
+        pair = line.measure(model, *ends, progress=progress)
         pairs.append({**pair, "start_sha256": start_hash, "seeds": seeds})
-    sparsity = None if noise.mask is None else noise.mask.sparsity
+    sparsity = None if trainer.mask is None else trainer.mask.sparsity
     return _sum_up(pairs, {**settings, "num_epochs": num_epochs, "rewind_epoch": rewind_epoch, "sparsity": sparsity})
 
 
 @final
-class _Noise:
-    """Trains pairs of copies of a model that differ in the order of the data."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        trainer_fn: TrainerFunction,
-        dataloader: Iterable[Any],
-        *,
-        num_epochs: int,
-        rewind_epoch: object,
-        mask: object,
-    ) -> None:
-        if not callable(trainer_fn):
-            raise TypeError(f"trainer_fn must be a function of model, dataloader and epochs, got {trainer_fn!r}")
-        check_restartable(dataloader)
-        self.num_epochs = check_count("num_epochs", num_epochs)
-        if isinstance(rewind_epoch, bool) or not isinstance(rewind_epoch, int) or not 0 <= rewind_epoch < num_epochs:
-            raise ValueError(f"rewind_epoch must be from 0 to num_epochs - 1, {num_epochs - 1}, got {rewind_epoch!r}")
-        self.model, self.trainer_fn, self.dataloader, self.rewind_epoch = model, trainer_fn, dataloader, rewind_epoch
-        self.mask: Mask | None = None
-        if mask is not None:
-            self.mask = as_mask(mask)
-            find_masked_parameters(model, self.mask)
-
-    def check_order(self, seeds: Mapping[str, int]) -> None:
-        """Warns before hours are spent on copies that see the same batches; a trainer may have a loader of its own."""
-        if not depends_on_seed(self.dataloader, seeds["first"], seeds["second"]):
-            warnings.warn(
-                "the training data must come in an order that the seed decides, but two seeds give the same batches; "
-                "pass a loader with shuffle=True, unless the trainer shuffles by itself",
-                stacklevel=3,
-            )
-
-    def train(self, seeds: Mapping[str, int]) -> tuple[str, list[dict[str, Tensor]]]:
-        """Returns the hash of what both copies start from, and where they end."""
-        shared = copy.deepcopy(self.model)
-        if self.rewind_epoch:
-            self._train(shared, seeds["shared"], self.rewind_epoch)
-        if self.mask is not None:
-            hold_mask(shared, self.mask)
-        start = hash_state(copy_state(shared))
-        ends = []
-        for name in COPIES:
-            trained = shared if name == COPIES[-1] else copy.deepcopy(shared)
-            self._train(trained, seeds[name], self.num_epochs - self.rewind_epoch)
-            ends.append(copy_state(trained))
-        _check_ends(start, *map(hash_state, ends))
-        return start, ends
-
-    def _train(self, model: nn.Module, seed: int, num_epochs: int) -> None:
-        with ordered_by(self.dataloader, seed):
-            train_epochs(self.trainer_fn, model, self.dataloader, num_epochs)
-        model.zero_grad(set_to_none=True)
-
-
-def _check_ends(start: str, first: str, second: str) -> None:
-    if start in (first, second):
-        raise ValueError(
-            "trainer_fn must train the model it is given, or return another, but a copy ended bit for bit as it began; "
-            "does it train a model of its own?"
-        )
-    if first == second:
-        raise ValueError(
-            "the two copies must see the data in different orders, but ended bit for bit alike, which would pass for "
-            "perfect stability; pass a loader with shuffle=True that draws from the global generators or its own"
-        )
-
-
-@final
 @dataclass(frozen=True)
-class _Look:
-    """How a line is looked at."""
+class _LineMeasurement:
+    """How the line between two states is measured: where, on what, and with which seed."""
 
     dataloader: Iterable[Any]
     statistics_dataloader: Iterable[Any] | None
@@ -270,7 +196,7 @@ class _Look:
         check_share("threshold", self.threshold)
         check_restartable(self.dataloader)
 
-    def walk(self, model: nn.Module, first: object, second: object, *, progress: bool) -> PairFigures:
+    def measure(self, model: nn.Module, first: object, second: object, *, progress: bool) -> PairFigures:
         for name, state in (("first", first), ("second", second)):
             if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
                 raise TypeError(f"{name} must be a state dict of tensors by name, got a {type(state).__name__}")

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from lottery_tickets._core.determinism import seeded
+from lottery_tickets._core.measuring.evaluating import evaluate_batches
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.states import copy_state, hash_state
-from lottery_tickets._core.training.plain_loop import evaluate_batches
 from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.controls import reinitialise_

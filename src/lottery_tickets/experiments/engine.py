@@ -3,11 +3,10 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from torch import Tensor, nn
+from torch import nn
 
 from lottery_tickets._core.files import exclusive_lock, read_json, write_json
 from lottery_tickets._core.folders import hash_json, remove_leftovers, to_json_values
@@ -52,44 +51,33 @@ def run_replicate(
     replicate: int,
     after_training: Callable[[], object] = lambda: None,
 ) -> None:
-    """Computes the missing trainings of one replicate."""
-    for training in plan.list_trainings(replicate):
+    """Trains, prunes, rewinds and repeats until the last level; what the run folder has already is not done again."""
+    for training in plan.list_trainings(replicate):  # level after level, the ticket before its controls
         if not records.is_finished(run, training):
             run_training(run, plan, subject, training)
         after_training()
 
 
-def finish_run(run: Path, plan: ExperimentPlan) -> dict[str, Any]:
-    """Collects the results of a run whose trainings are all there, writes them and returns them."""
-    results = collect_results(run, plan)
-    write_json(run / RESULTS, results)
-    return results
-
-
 def run_training(run: Path, plan: ExperimentPlan, subject: Subject, training: Training) -> nn.Module:
-    """Computes one training from the files of those before it and writes its folder; returns the trained model."""
+    """Prunes what the level before has trained, rewinds it, trains it, and writes its folder.
+
+    The dense training, level 0, prunes nothing and starts from theta_0; it keeps theta_k, which later levels are
+    rewound to (Frankle & Carbin, arXiv 1803.03635 and 1903.01611).
+
+    Returns:
+        The trained model.
+    """
     seeds = training.derive_seeds(plan)
     model = subject.build(seeds["initialisation"])
-    mask = steps.find_mask(run, training, plan, subject.find_weights(model).shapes)
-    start = steps.find_start(run, training, plan, mask)
-    if start is not None:
-        model.load_state_dict(start)
+    mask = steps.prune(run, training, plan, subject.find_weights(model).shapes)
+    steps.rewind_(model, run, training, plan, mask)
     hold_mask(model, mask)
     start_hash = hash_state(copy_state(model))
-    kept: dict[str, dict[str, Tensor]] = {}
-    keep_rewind_point = partial(_keep, kept, model)
-    if training == training.dense and plan.rewind_step == 0:
-        keep_rewind_point()
     try:
-        history = subject.train(
-            model,
-            first_step=training.first_step(plan),
-            seed=seeds["data_order"],
-            rewind_step=plan.rewind_step,
-            keep_rewind_point=keep_rewind_point if training == training.dense and plan.rewind_step else lambda: None,
-        )
+        history, rewind_point = steps.train(model, subject, training, plan)
     finally:
         remove_mask(model)
+    states = {records.WEIGHTS: copy_state(model), **({records.REWIND: rewind_point} if rewind_point else {})}
     facts = {
         "plan_sha256": hash_json(plan.to_dict()),
         "versions": records.list_versions(),
@@ -99,18 +87,21 @@ def run_training(run: Path, plan: ExperimentPlan, subject: Subject, training: Tr
         "start_sha256": start_hash,
         "history": history,
     }
-    records.save_training(run, training, mask, {records.WEIGHTS: copy_state(model), **kept}, facts)
+    records.save_training(run, training, mask, states, facts)
     logger.info("%s: density %.4f, %s", training.path, mask.density, history.get("end", history))
     return model
+
+
+def finish_run(run: Path, plan: ExperimentPlan) -> dict[str, Any]:
+    """Collects the results of a run whose trainings are all there, writes them and returns them."""
+    results = collect_results(run, plan)
+    write_json(run / RESULTS, results)
+    return results
 
 
 def _is_foreign(entry: Path) -> bool:
     """Returns whether an entry of a folder without a plan is none of what a run killed at its start leaves."""
     return entry.name != LOCK and not (entry.name.startswith(f".{PLAN}.") and entry.name.endswith(".part"))
-
-
-def _keep(kept: dict[str, dict[str, Tensor]], model: nn.Module) -> None:
-    kept[records.REWIND] = copy_state(model)
 
 
 def _compare_plans(path: Path, said: dict[str, Any]) -> None:

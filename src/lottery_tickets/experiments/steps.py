@@ -1,19 +1,24 @@
-"""The steps of a training as functions: which mask, which starting weights."""
+"""The steps of a round of iterative magnitude pruning as functions: prune, rewind, train."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lottery_tickets._core.folders import load_state
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.zeroing import zero_pruned_
+from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
 from lottery_tickets.experiments.records import REWIND, WEIGHTS, load_mask
 from lottery_tickets.experiments.schedules import PruningSchedule
+from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.masks.controls import shuffle_mask
 from lottery_tickets.masks.mask import Mask
+
+State = dict[str, Tensor]
 
 
 def prune_survivors(trained: Weights, mask: Mask, schedule: PruningSchedule, level: int) -> Mask:
@@ -33,7 +38,7 @@ def prune_survivors(trained: Weights, mask: Mask, schedule: PruningSchedule, lev
     return Mask(bits, mask.shapes, {"method": "iterative magnitude pruning", "level": level})
 
 
-def find_mask(run: Path, training: Training, plan: ExperimentPlan, shapes: Mapping[str, tuple[int, ...]]) -> Mask:
+def prune(run: Path, training: Training, plan: ExperimentPlan, shapes: Mapping[str, tuple[int, ...]]) -> Mask:
     """Returns the mask that a training is held to, from the files of the trainings before it.
 
     Args:
@@ -63,6 +68,37 @@ def find_start(run: Path, training: Training, plan: ExperimentPlan, mask: Mask) 
         state = load_state(run / training.dense.path / REWIND)
     prune_state_(state, mask)
     return state
+
+
+def rewind_(model: nn.Module, run: Path, training: Training, plan: ExperimentPlan, mask: Mask) -> None:
+    """Sets a freshly built model to the weights that a training starts from, in place."""
+    start = find_start(run, training, plan, mask)
+    if start is not None:
+        model.load_state_dict(start)
+
+
+def train(model: nn.Module, subject: Subject, training: Training, plan: ExperimentPlan) -> tuple[dict[str, Any], State]:
+    """Trains a model in place from where it was rewound to.
+
+    Returns:
+        The history, and theta_k where this training passes it: the weights that later rounds are rewound to.
+    """
+    rewind_point: State = {}
+
+    def keep_rewind_point() -> None:
+        rewind_point.update(copy_state(model))
+
+    is_dense = training == training.dense
+    if is_dense and plan.rewind_step == 0:
+        keep_rewind_point()
+    history = subject.train(
+        model,
+        first_step=training.first_step(plan),
+        seed=training.derive_seeds(plan)["data_order"],
+        rewind_step=plan.rewind_step,
+        keep_rewind_point=keep_rewind_point if is_dense and plan.rewind_step else lambda: None,
+    )
+    return history, rewind_point
 
 
 def prune_state_(state: Mapping[str, Tensor], mask: Mask) -> None:

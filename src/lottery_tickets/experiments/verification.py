@@ -161,7 +161,7 @@ class _Verification:
 
     def find_wrong_mask(self) -> str:
         mask = self.mask
-        if mask != steps.find_mask(self.run, self.training, self.plan, mask.shapes):
+        if mask != steps.prune(self.run, self.training, self.plan, mask.shapes):
             return "pruning or shuffling the stored files again gives another mask"
         if self.training.branch == "ticket":
             nested = self.training.level == 0 or mask.is_subset(records.load_mask(self.run, self.training.parent))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lottery_tickets import compute_iterative_magnitude_pruning, compute_sparsity
 from lottery_tickets._core.states import copy_state
-from lottery_tickets.imp_wrapper import AdamTrainer
+from lottery_tickets.experiments.adam_trainer import AdamTrainer
 from tests.lottery_tickets.experiments.callers import DATA, INPUTS, TARGETS, Trainer, equal, make_model, run
 
 # ---------------------------------------------------------------------------------------------- the published procedure

@@ -19,7 +19,7 @@ from torch import nn
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.files import exclusive_lock, read_json
 from lottery_tickets._core.folders import to_json_values
-from lottery_tickets._core.training.plain_loop import evaluate_batches
+from lottery_tickets._core.measuring.evaluating import evaluate_batches
 from lottery_tickets.experiments.plan import CONTROLS, ExperimentPlan, Training
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.verification import verify_run

@@ -16,7 +16,7 @@ from lottery_tickets import (
     load_results,
     shuffle_mask,
 )
-from lottery_tickets._core.training.plain_loop import evaluate_tensors
+from lottery_tickets._core.measuring.evaluating import evaluate_tensors
 from lottery_tickets.workloads import Workload, load_workload
 from tests.models import save_tiny_llama
 from tests.unified_model_analysis.test_cli import Output, refuse

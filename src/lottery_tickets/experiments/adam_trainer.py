@@ -1,0 +1,31 @@
+"""The trainer of callers who bring none."""
+
+from collections.abc import Iterable
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from lottery_tickets._core.objective import LossFunction, compute_loss
+
+
+@final
+class AdamTrainer:
+    """The trainer that `train=True` stands for: Adam at a constant learning rate, one pass over the data an epoch."""
+
+    def __init__(self, learning_rate: float, loss_fn: LossFunction | None = None) -> None:
+        self.learning_rate, self.loss_fn = learning_rate, loss_fn
+        self.__qualname__ = f"AdamTrainer({learning_rate})"  # the name that a run folder knows it by
+
+    def __call__(self, model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:
+        """Trains in place."""
+        optimizer = torch.optim.Adam(model.parameters(), self.learning_rate)
+        model.train()
+        for _ in range(epochs):
+            num_batches = 0
+            for num_batches, batch in enumerate(dataloader, start=1):  # noqa: B007 - counts the batches
+                compute_loss(model, batch, self.loss_fn).backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            if not num_batches:
+                raise ValueError("the dataloader must hold at least one batch each epoch, but gave none; is it empty?")

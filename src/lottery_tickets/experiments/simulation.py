@@ -1,0 +1,85 @@
+"""What iterative magnitude pruning would remove if training changed nothing: a look at sizes, no evidence."""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from lottery_tickets._core.determinism import seeded
+from lottery_tickets._core.measuring.evaluating import evaluate_batches
+from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.weights import Weights
+from lottery_tickets.experiments.results import PruningResults, TrainingRow
+from lottery_tickets.experiments.schedules import PruningSchedule
+from lottery_tickets.experiments.steps import prune_survivors
+from lottery_tickets.masks.holding import masked
+from lottery_tickets.masks.mask import Mask
+
+
+def simulate_rounds(
+    model: nn.Module,
+    weights: Weights,
+    dataloader: Iterable[Any],
+    schedule: PruningSchedule,
+    num_levels: int,
+    *,
+    loss_fn: LossFunction | None,
+    seed: int,
+    progress: bool,
+) -> PruningResults:
+    """Returns the masks of all levels, drawn from the present magnitudes, and the loss under each.
+
+    Args:
+        model: Comes back as it was.
+        weights: Those to prune.
+        dataloader: What the losses are measured on.
+        schedule: How many survive a level.
+        num_levels: The last level.
+        loss_fn: See `compute_loss`.
+        seed: Of a loader that shuffles, which draws from the global generators.
+        progress: Whether to show a bar.
+
+    Warns:
+        UserWarning: Always, that nothing has been trained.
+    """
+    warnings.warn(
+        "this is a simulation: no ticket has been trained, and none may be claimed; pass trainer_fn or train=True for "
+        "iterative magnitude pruning",
+        stacklevel=3,
+    )
+    masks = [Mask.keeping_all(weights.shapes)]
+    for level in range(1, num_levels + 1):
+        masks.append(prune_survivors(weights, masks[-1], schedule, level))
+    with seeded(seed):
+        rows = [
+            _measure(model, dataloader, loss_fn, level, mask)
+            for level, mask in enumerate(tqdm(masks, unit="level", disable=not progress))
+        ]
+    return {
+        "simulated": True,
+        "target_sparsity": schedule.target_sparsity or 0.0,
+        "masks": masks,
+        "final_mask": masks[-1],
+        "rewind_state": None,
+        "trainings": rows,
+        "run_folder": None,
+    }
+
+
+def _measure(
+    model: nn.Module, dataloader: Iterable[Any], loss_fn: LossFunction | None, level: int, mask: Mask
+) -> TrainingRow:
+    with torch.no_grad(), masked(model, mask):
+        loss, accuracy = evaluate_batches(model, dataloader, loss_fn)
+    return {
+        "replicate": 0,
+        "level": level,
+        "branch": "simulated",
+        "num_weights": mask.num_weights,
+        "num_kept": mask.num_kept,
+        "density": mask.density,
+        "history": {"end": {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}},
+    }
