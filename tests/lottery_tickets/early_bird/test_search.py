@@ -22,9 +22,8 @@ from lottery_tickets import (
     save_results,
 )
 from lottery_tickets._core.states import copy_state, hash_state
-from lottery_tickets.workloads import load_workload
 from tests.lottery_tickets.early_bird.digits import find_digits, make_digits_loader, train_with_sgd
-from tests.models import TrainedNorms, make_language_model, make_lenet
+from tests.models import TrainedNorms, load_digits, make_language_model, make_lenet
 
 CONTRACT_KEYS = {
     *("method", "target_sparsity", "convergence_threshold", "converged", "convergence_epoch", "checkpoints"),
@@ -86,7 +85,7 @@ def test_weights_that_hardly_move_are_no_ticket(learning_rate: float, ranking: b
 def test_bfloat16_weights_move_with_stochastic_rounding_only() -> None:
     shares = {}
     for stochastic in (True, False):
-        data = load_workload("digits", "lenet-300-100").data
+        data = load_digits().data
         batches = [(data.train_inputs[:600].bfloat16(), data.train_targets[:600])]
         training = TrainerSettings(stochastic_rounding=stochastic)
         found = compute_early_bird_tickets(

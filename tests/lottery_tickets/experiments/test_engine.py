@@ -24,7 +24,8 @@ from lottery_tickets.experiments.plan import CONTROLS, ExperimentPlan, Training
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.verification import verify_run
 from lottery_tickets.experiments.workload_subject import WorkloadSubject, find_lr_factor
-from lottery_tickets.workloads import load_workload, paper_recipe
+from lottery_tickets.workloads import paper_recipe
+from tests.models import load_digits
 from unified_model_analysis.cli import main
 
 ROOT = Path(__file__).parents[3]
@@ -173,7 +174,7 @@ def test_learning_rates_warm_up_and_drop() -> None:
 
 
 def train_digits(change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
-    workload = load_workload("digits", "lenet-300-100")
+    workload = load_digits()
     data = replace(workload.data, test_targets=change(workload.data.test_targets))
     recipe = replace(workload.recipe, num_steps=60, evaluation_interval=5, optimizer_arguments={"lr": 0.02})
     subject = WorkloadSubject(replace(workload, data=data, recipe=recipe))

@@ -12,7 +12,7 @@ from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.folders import load_state
 from lottery_tickets._core.states import copy_state
 from lottery_tickets.experiments.workload_subject import WorkloadSubject
-from lottery_tickets.workloads import load_workload
+from tests.models import load_digits, make_lenet
 from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
 
@@ -25,7 +25,7 @@ def find(folder: Path, *options: object) -> dict[str, Any]:
 
 
 def save_network(path: Path, seed: int) -> dict[str, torch.Tensor]:
-    state = copy_state(load_workload("digits", "lenet-300-100").build_model(torch.Generator().manual_seed(seed)))
+    state = copy_state(make_lenet(seed))
     safetensors.torch.save_file(state, path)
     return state
 
@@ -36,7 +36,7 @@ def test_the_line_between_two_checkpoints(tmp_path: Path, capsys: Output) -> Non
         tmp_path / "out", "--checkpoints", tmp_path / "1.safetensors", tmp_path / "2.safetensors", "--points", 4
     )
     shown = capsys.readouterr().out
-    workload = load_workload("digits", "lenet-300-100")
+    workload = load_digits()
     data = [(workload.data.test_inputs, workload.data.test_targets)]
     plain = compute_linear_connectivity(workload.build_model(torch.Generator()), data, *states, num_points=4)
     assert found["pairs"][0]["errors"] == plain["pairs"][0]["errors"]
@@ -54,7 +54,7 @@ def test_copies_share_k_steps_and_then_part(tmp_path: Path, capsys: Output) -> N
     ]
     assert f"{found['rows'][1]['num_stable']} of 2" in capsys.readouterr().out
     assert (tmp_path / "instability.png").stat().st_size > 10_000
-    workload = load_workload("digits", "lenet-300-100")
+    workload = load_digits()
     subject = WorkloadSubject(workload)
     stop: dict[str, Any] = {"rewind_step": 0, "keep_rewind_point": lambda: None, "last_step": 8}
     model = subject.build(derive_seed(0, "replicate", 1, "initialisation"))

@@ -12,8 +12,7 @@ import torch
 from lottery_tickets import Mask, create_magnitude_mask, hold_mask, load_results
 from lottery_tickets._core.training.light_training import LightTrainer
 from lottery_tickets.early_bird.folder import EarlyBirdFolder, SavedCheck
-from lottery_tickets.workloads import load_workload
-from tests.models import save_tiny_llama
+from tests.models import make_lenet, save_tiny_llama
 from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
 from unified_model_analysis.early_bird_summary import advise
@@ -49,7 +48,7 @@ def test_a_ticket_that_converges_is_saved_with_its_evidence(tmp_path: Path, caps
     assert mask.sparsity == pytest.approx(0.7, abs=1e-4)
     assert {path.name for path in tmp_path.iterdir() if not path.name.endswith(".mask.safetensors")} == FILES
     assert (tmp_path / "results.json").stat().st_size < 20_000
-    network = load_workload("digits", "lenet-300-100").build_model(torch.Generator())
+    network = make_lenet()
     network.load_state_dict(safetensors.torch.load_file(tmp_path / "start.safetensors"))
     assert create_magnitude_mask(network, 0.7) != mask
     hold_mask(network, mask)

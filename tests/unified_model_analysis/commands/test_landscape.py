@@ -9,8 +9,7 @@ import torch
 from lottery_tickets import compute_loss_landscape, create_magnitude_mask, load_results
 from lottery_tickets._core.measuring.performance import Measurement
 from lottery_tickets.landscape import surface
-from lottery_tickets.workloads import load_workload
-from tests.models import save_tiny_llama
+from tests.models import load_digits, make_lenet, save_tiny_llama
 from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
 
@@ -27,7 +26,7 @@ def find(folder: Path, *options: object) -> dict[str, Any]:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "trained.pt"
-    state = load_workload("digits", "lenet-300-100").build_model(torch.Generator().manual_seed(3)).state_dict()
+    state = make_lenet(3).state_dict()
     torch.save(state, path)
     return path
 
@@ -35,7 +34,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_a_plane_is_measured_drawn_and_described(tmp_path: Path, checkpoint: Path, capsys: Output) -> None:
     found = find(tmp_path / "found", *FAST, "--checkpoint", checkpoint, "--span", 0.5, "--seed", 4)
     shown = capsys.readouterr().out
-    workload = load_workload("digits", "lenet-300-100")
+    workload = load_digits()
     network = workload.build_model(torch.Generator())
     network.load_state_dict(torch.load(checkpoint))
     assert found["x"] == found["y"] == [-0.5, 0.0, 0.5]
@@ -61,7 +60,7 @@ def test_a_line_to_another_network(tmp_path: Path, checkpoint: Path, capsys: Out
 
 
 def test_a_mask_a_choice_and_a_grid(tmp_path: Path) -> None:
-    network = load_workload("digits", "lenet-300-100").build_model(torch.Generator())
+    network = make_lenet()
     create_magnitude_mask(network, 0.9).save(tmp_path / "mask.safetensors")
     options = ("--mask", tmp_path / "mask.safetensors", "--include", "fc1.*", "--span", 1, 2)
     found = find(tmp_path / "found", *FAST, *options, "--grid-points", 3, 2)

@@ -17,15 +17,15 @@ from lottery_tickets import (
     shuffle_mask,
 )
 from lottery_tickets._core.measuring.evaluating import evaluate_tensors
-from lottery_tickets.workloads import Workload, load_workload
-from tests.models import save_tiny_llama
+from lottery_tickets.workloads import Workload
+from tests.models import load_digits, save_tiny_llama
 from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
 
 
 @pytest.fixture(scope="module")
 def workload() -> Workload:
-    return load_workload("digits", "lenet-300-100")
+    return load_digits()
 
 
 @pytest.fixture(scope="module")
