@@ -27,15 +27,24 @@ os.environ["OMP_NUM_THREADS"] = "1"
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
+def find_name(path: Path) -> str:
+    """Returns the name that a file is imported by."""
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+
+
+def read_face(face: Path) -> str:
+    """Returns the imports of a face; a face that loads lazily has them in a stub, relative."""
+    return face.read_text().replace("from .", f"from {find_name(face.parent)}.")
+
+
 def list_mechanisms() -> list[str]:
     """Returns the modules in folders that no face hands a name on from, but the edges and the kernels.
 
-    A face is the `__init__.py` of a folder. What it hands on checks its arguments itself, with errors for people. Numba
+    A face is the `__init__` of a folder. What it hands on checks its arguments itself, with errors for people. Numba
     compiles functions, not their checked wrappers.
     """
-    faces = "".join(face.read_text() for face in PACKAGE.rglob("__init__.py"))
-    paths = [path for path in PACKAGE.rglob("*/*.py") if path.name != "__init__.py"]
-    names = [".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in paths]
+    faces = "".join(map(read_face, PACKAGE.rglob("__init__.py*")))
+    names = [find_name(path) for path in PACKAGE.rglob("*/*.py") if path.name != "__init__.py"]
     left_out = tuple(f"{PACKAGE.name}.{place}" for place in (*EDGES, "_core.kernels."))
     return [name for name in names if not name.startswith(left_out) and f"from {name} import" not in faces]
 

@@ -17,7 +17,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.common import write_results
 from lottery_tickets import EarlyBirdWatcher
-from lottery_tickets._core.training.light_training import LightTrainer, TrainerSettings
+from lottery_tickets._core.training.light_training import LightTrainer
+from lottery_tickets._core.training.settings import TrainerSettings
 
 NUM_STEPS: Final = 5
 BATCH: Final = (2, 512)

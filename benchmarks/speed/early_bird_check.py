@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.common import write_results
 from lottery_tickets import EarlyBirdWatcher
-from lottery_tickets._core.training.light_training import LightTrainer, TrainerSettings
+from lottery_tickets._core.training.light_training import LightTrainer
+from lottery_tickets._core.training.settings import TrainerSettings
 
 NUM_REPEATS: Final = 3
 BATCH: Final = (8, 512)

@@ -23,7 +23,8 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.common import write_results
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets._core.training.light_training import LightTrainer, TrainerSettings
+from lottery_tickets._core.training.light_training import LightTrainer
+from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets.workloads import create_token_batches, load_smollm2, load_speeches
 
 NUM_STEPS = 2

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lottery_tickets._core.checks import check_count, check_device, check_share
+from lottery_tickets._core.checks import check_count, check_share
 from lottery_tickets._core.determinism import make_generator, seed_everything
+from lottery_tickets._core.devices import check_device
 from lottery_tickets._core.selection.patterns import QUARTER_FLOATS, WORDS
 from lottery_tickets._core.thresholds import Bracket, find_kth_largest
 from lottery_tickets._core.weights import slice_flat

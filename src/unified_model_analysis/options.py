@@ -1,12 +1,33 @@
 """The options that several commands share. A command inherits the groups it needs, so its flags have no prefix.
 
 Help texts are the lines under `Attributes`. Where an option means something narrower to one command, that command has a
-line of its own for it, which its help shows instead.
+line of its own for it, which its help shows instead. An option of the library has its text, its default and its check
+there: `take_help` reads the text.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import docstring_parser
+import tyro
+
+
+def read_help(options: type, name: str) -> str:
+    """Returns what the docstring of a class of options says about one of them.
+
+    Example:
+        >>> from lottery_tickets import TrainerSettings
+        >>> read_help(TrainerSettings, "momentum")
+        "Of SGD, in [0, 1); costs one buffer a weight, in the weight's dtype."
+    """
+    texts = {line.arg_name: line.description for line in docstring_parser.parse(options.__doc__ or "").params}
+    return " ".join((texts[name] or "").split())
+
+
+def take_help(options: type, name: str) -> Any:  # noqa: ANN401 - tyro's marker has no public type
+    """Returns the marker that gives a flag the help text of one of the library's options."""
+    return tyro.conf.arg(help=read_help(options, name))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,6 @@ from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-import torch
-
 Options = TypeVar("Options")
 
 
@@ -84,23 +82,3 @@ def check_restartable(dataloader: object) -> None:
     if isinstance(dataloader, Iterator):
         got = type(dataloader).__name__
         raise TypeError(f"dataloader must start anew each epoch, but a {got} is used up after one; pass a list")
-
-
-def check_device(device: str) -> None:
-    """Raises a ValueError when nothing can be computed on a device; returns nothing.
-
-    Args:
-        device: A name that torch knows, such as "cpu" or "cuda:1". "meta" has no values, so it computes nothing.
-
-    Raises:
-        ValueError: When torch does not know the device, or this machine does not have it.
-
-    Example:
-        >>> check_device("cpu")
-    """
-    try:
-        torch.empty(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
-            f"device must be one that computes on this machine, but got {device!r}; 'cpu' always does"
-        ) from error

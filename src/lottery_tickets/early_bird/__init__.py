@@ -1,12 +1,7 @@
 """Early-bird tickets: train until the mask that pruning would draw no longer changes, and draw it then."""
 
-from lottery_tickets.early_bird.convergence import ConvergenceRule, detect_early_bird_convergence
-from lottery_tickets.early_bird.search import compute_early_bird_tickets
-from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
+import lazy_loader
 
-__all__ = [
-    "ConvergenceRule",
-    "EarlyBirdWatcher",
-    "compute_early_bird_tickets",
-    "detect_early_bird_convergence",
-]
+# The names and where they live stand in __init__.pyi, which type checkers read too; each is loaded when it is used, so
+# that options and help texts are at hand without torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

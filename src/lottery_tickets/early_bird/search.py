@@ -12,7 +12,7 @@ from lottery_tickets._core.checks import check_count, take_options
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
-from lottery_tickets._core.training.light_training import TrainerSettings
+from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes
 from lottery_tickets.early_bird.convergence import METHODS, ConvergenceRule

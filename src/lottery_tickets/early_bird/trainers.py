@@ -13,7 +13,8 @@ from lottery_tickets._core.checks import check_count, check_restartable
 from lottery_tickets._core.determinism import derive_seed, seeded
 from lottery_tickets._core.measuring.running import evaluating
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.training.light_training import LightTrainer, TrainerSettings
+from lottery_tickets._core.training.light_training import LightTrainer
+from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
 from lottery_tickets.early_bird.watcher import TrainingFacts
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.prunable_weights import Choices, find_channel_scales, find_prunable_weights
 from lottery_tickets._core.selection.largest import check_finite
-from lottery_tickets._core.selection.scopes import check_sparsity
+from lottery_tickets._core.selection.scope_names import check_sparsity
 from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes

@@ -16,7 +16,7 @@ from lottery_tickets._core.measuring.performance import Measurement, MetricFunct
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.selection.largest import Ranking
-from lottery_tickets._core.selection.scopes import check_sparsity
+from lottery_tickets._core.selection.scope_names import check_sparsity
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.holding import masked
 from lottery_tickets.masks.mask import Mask

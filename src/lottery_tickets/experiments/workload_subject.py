@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
-from lottery_tickets._core.checks import check_device
+from lottery_tickets._core.devices import check_device
 from lottery_tickets._core.measuring.evaluating import evaluate_tensors
 from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets._core.training.plain_loop import train_steps

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lottery_tickets._core.selection.scopes import check_sparsity, select_in_scope
+from lottery_tickets._core.selection.scope_names import check_sparsity
+from lottery_tickets._core.selection.scopes import select_in_scope
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask, as_mask
 

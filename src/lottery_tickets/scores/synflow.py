@@ -15,7 +15,8 @@ from lottery_tickets._core.determinism import derive_seed, seeded
 from lottery_tickets._core.measuring.running import differentiate, evaluating, run_with
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
-from lottery_tickets._core.selection.scopes import check_sparsity, select_in_scope
+from lottery_tickets._core.selection.scope_names import check_sparsity
+from lottery_tickets._core.selection.scopes import select_in_scope
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.gradient_scores import MODE
 from lottery_tickets.scores.importance import Importance, ImportanceReport

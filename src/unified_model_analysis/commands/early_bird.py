@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final, Literal
 
 import tyro
 
+from lottery_tickets import ConvergenceRule, TrainerSettings
 from unified_model_analysis.early_bird_summary import advise, report_early_bird
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.networks import LoadedNetwork, load_shuffled_images, load_text
-from unified_model_analysis.options import ComputationOptions, NetworkOptions
+from unified_model_analysis.options import ComputationOptions, NetworkOptions, read_help, take_help
 
 OPTIONS: Final = "options.json"
 RUN: Final = "run"
@@ -41,6 +42,15 @@ IMAGES: Final = Defaults("classification", 0.7, 60, {"sgd": 0.1, "adamw": 1e-3})
 LANGUAGE: Final = Defaults("a language model", 0.5, 8, {"sgd": 1e-2, "adamw": 2e-5})  # trained weights, tuned further
 
 
+def take_help_by_method(ranking: str, distance: str) -> Any:  # noqa: ANN401 - as `take_help`
+    """Returns the marker that gives a flag the help texts of two options, of which `--method` chooses one."""
+    texts = [
+        f"{method}: {read_help(ConvergenceRule, name)} {getattr(ConvergenceRule, name)} when not given."
+        for method, name in (("magnitude_ranking", ranking), ("mask_distance", distance))
+    ]
+    return tyro.conf.arg(help=" ".join(texts))
+
+
 @dataclass(frozen=True)
 class EarlyBird(ComputationOptions, NetworkOptions):
     """Train a network until its early-bird ticket has converged, and draw the ticket.
@@ -62,16 +72,12 @@ class EarlyBird(ComputationOptions, NetworkOptions):
         method: What counts as stable: a high rank correlation of all magnitudes, or a small distance between the last
             masks.
         channels: Whether to rank the scales of batch norm, each for its channel, as You et al. 2020 did.
-        threshold: The least correlation, or the largest distance, of a stable check; 0.95, or 0.1, when not given.
-        window: Stable checks in a row, 3, or masks in the queue, 5, when not given.
         max_epochs: Epochs at most.
         check_interval: Epochs from one check to the next.
         check_steps: Checks by step instead: every so many, or "log" for steps 1, 2, 3, 4, 6, 8, 12, 16, ...
         max_steps: Steps at most, with --check-steps; those of --max-epochs when not given.
         learning_rate: Constant. When not given, for images 0.1 (adamw: 1e-3), for a language model 0.01 (adamw: 2e-5).
-        momentum: Of SGD; needs a buffer of the weights' size.
         optimizer: SGD steps within the backward pass and holds no gradients and no state; AdamW holds both.
-        max_batch_size: Samples that go through the network at once; larger batches are split.
         dtype: Of the weights. SGD rounds bfloat16 at random, so that small steps count on average.
         include: Glob patterns of parameter names to prune instead of the default choice.
         exclude: Glob patterns of parameter names to leave dense.
@@ -86,16 +92,16 @@ class EarlyBird(ComputationOptions, NetworkOptions):
     scope: str = "global"
     method: Literal["magnitude_ranking", "mask_distance"] = "magnitude_ranking"
     channels: bool = False
-    threshold: float | None = None
-    window: int | None = None
+    threshold: Annotated[float | None, take_help_by_method("convergence_threshold", "distance_threshold")] = None
+    window: Annotated[int | None, take_help_by_method("stability_window", "queue_length")] = None
     max_epochs: int = 50
     check_interval: int = 5
     check_steps: int | Literal["log"] | None = None
     max_steps: int | None = None
     learning_rate: float | None = None
-    momentum: float = 0.0
+    momentum: Annotated[float, take_help(TrainerSettings, "momentum")] = TrainerSettings.momentum
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    max_batch_size: int | None = None
+    max_batch_size: Annotated[int | None, take_help(TrainerSettings, "max_batch_size")] = TrainerSettings.max_batch_size
     dtype: Literal["float32", "bfloat16"] = "float32"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -139,8 +145,6 @@ class EarlyBird(ComputationOptions, NetworkOptions):
 
     def _choose_settings(self) -> dict[str, Any]:
         """Returns the arguments of `compute_early_bird_tickets`."""
-        from lottery_tickets import ConvergenceRule, TrainerSettings
-
         defaults, ranks = self._defaults, self.method == "magnitude_ranking"
         given: dict[str, Any] = {
             "convergence_threshold" if ranks else "distance_threshold": self.threshold,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
+from lottery_tickets import ScoringOptions
 from unified_model_analysis.networks import LoadedNetwork, load_images, load_text
-from unified_model_analysis.options import ComputationOptions, NetworkOptions
+from unified_model_analysis.options import ComputationOptions, NetworkOptions, take_help
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,9 +54,6 @@ class Score(ComputationOptions, NetworkOptions):
         scores: Where the scores themselves go, a .safetensors file of float32 tensors.
         num_tokens: Tokens a sequence; a sequence is a sample.
         batch_size: Samples a batch, 64 images or 8 sequences when not given; changes speed and memory, not the scores.
-        chunk_size: The most per-sample gradients in memory at once.
-        gradient_clip: The largest norm of a sample's gradient.
-        standard_errors: Whether to compute them, and show the largest by layer.
         include: Glob patterns of parameter names to score instead of the default choice.
         exclude: Glob patterns of parameter names to leave out.
         seed: Of fresh weights, and of labels and batches that are drawn.
@@ -69,9 +67,9 @@ class Score(ComputationOptions, NetworkOptions):
     mask: Path | None = None
     scores: Path | None = None
     batch_size: int | None = None
-    chunk_size: int | None = None
-    gradient_clip: float | None = None
-    standard_errors: bool = False
+    chunk_size: Annotated[int | None, take_help(ScoringOptions, "chunk_size")] = ScoringOptions.chunk_size
+    gradient_clip: Annotated[float | None, take_help(ScoringOptions, "gradient_clip")] = ScoringOptions.gradient_clip
+    standard_errors: Annotated[bool, take_help(ScoringOptions, "standard_errors")] = ScoringOptions.standard_errors
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
@@ -108,7 +106,7 @@ class Score(ComputationOptions, NetworkOptions):
         if self.method == "hybrid":
             options["rank_within"] = self.scope if self.scope in {"layer", "row"} else "global"
         if unknown != GRADIENT_OPTIONS:
-            options["options"] = lt.ScoringOptions(
+            options["options"] = ScoringOptions(
                 chunk_size=self.chunk_size,
                 gradient_clip=self.gradient_clip,
                 standard_errors=self.standard_errors,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from lottery_tickets._core.checks import check_count, check_share
-from lottery_tickets._core.selection.scopes import check_sparsity
+from lottery_tickets._core.selection.scope_names import check_sparsity
 
 Offload = Literal["cpu"]
 

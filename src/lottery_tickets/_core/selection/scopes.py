@@ -1,10 +1,7 @@
 """Scopes: a sparsity and a way to compare become groups of scores with a count each, and the groups become bits."""
 
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Final
 
 from torch import Tensor
@@ -14,10 +11,8 @@ from lottery_tickets._core.selection.allocation import allocate_erk, allocate_la
 from lottery_tickets._core.selection.largest import check_finite, select_largest
 from lottery_tickets._core.selection.patterns import check_within
 from lottery_tickets._core.selection.rows import select_in_blocks, select_in_rows
+from lottery_tickets._core.selection.scope_names import check_sparsity, parse_n_of_m
 from lottery_tickets._core.weights import Weights
-
-NAMED_SCOPES: Final = ("global", "layer", "row", "erk", "lamp")
-N_OF_M: Final = re.compile(r"(\d+):(\d+)")
 
 
 @dataclass(frozen=True)
@@ -83,45 +78,6 @@ def select_in_scope(
     if n_of_m is not None:
         return {name: select_in_blocks(score, n_of_m, within=task.eligible(name)) for name, score in scores.items()}
     return SELECTORS[scope](task)
-
-
-def parse_n_of_m(scope: str) -> tuple[int, int] | None:
-    """Returns (N, M) for a scope such as "2:4", None for a named one.
-
-    Raises:
-        ValueError: When the scope is neither a named one nor N:M with 0 < N < M.
-    """
-    if scope in NAMED_SCOPES:
-        return None
-    match = N_OF_M.fullmatch(str(scope))
-    n, m = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 0 < n < m:
-        names = ", ".join(repr(name) for name in NAMED_SCOPES)
-        raise ValueError(f"scope must be one of {names}, or 'N:M' with 0 < N < M such as '2:4', got {scope!r}")
-    return n, m
-
-
-def check_sparsity(sparsity: object, scope: str) -> float:
-    """Returns the share that is removed, which N:M fixes by itself.
-
-    Raises:
-        TypeError: When it is not a number.
-        ValueError: When it is out of [0, 1], or is not the share of N:M.
-    """
-    n_of_m = parse_n_of_m(scope)
-    if sparsity is None:
-        if n_of_m is None:
-            raise ValueError(f"sparsity must be given for scope {scope!r}, got None; only N:M has one by itself")
-        return 1 - n_of_m[0] / n_of_m[1]
-    if isinstance(sparsity, bool) or not isinstance(sparsity, Real):
-        raise TypeError(f"sparsity must be a number from 0 to 1, got {sparsity!r}")
-    value = float(sparsity)
-    if not 0 <= value <= 1:
-        raise ValueError(f"sparsity must be from 0 (keep all) to 1 (keep none), got {sparsity}")
-    if n_of_m is not None and not math.isclose(value, 1 - n_of_m[0] / n_of_m[1], abs_tol=1e-12):
-        share = 1 - n_of_m[0] / n_of_m[1]
-        raise ValueError(f"sparsity must be {share:g} for scope {scope!r}, got {sparsity}; pass that or None")
-    return value
 
 
 def _select_globally(task: _Task) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, TypedDict, final
+from typing import Any, Protocol, TypedDict, final
 
 import torch
 from torch import Tensor, nn
@@ -21,64 +21,13 @@ from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.training.accumulated import AccumulatedAdamW
 from lottery_tickets._core.training.in_backward import InBackwardSGD
+from lottery_tickets._core.training.settings import TrainerSettings
 
 FEWEST_TO_JUDGE = 10  # batches; a share of fewer says little
 # What may differ between the trainer that saved a state and the one that goes on.
 FREE_SETTINGS = frozenset({"nonfinite_limit"})
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainerSettings:
-    """How `LightTrainer` trains.
-
-    Attributes:
-        learning_rate: At least 0, constant.
-        use_sgd: SGD with its step inside the backward pass; else AdamW.
-        momentum: Of SGD, in [0, 1); costs one buffer a weight, in the weight's dtype.
-        weight_decay: At least 0; SGD adds it to the gradient, AdamW decays the weights beside it.
-        adamw_bits: Bits of each number of AdamW's state; 8 needs bitsandbytes.
-        norm_l1: At least 0; times the sign of the batch-norm weights, added to their gradient (You et al. 2020, arXiv
-            1909.11957). None for 1e-4 where their scales are what is ranked, and 0 otherwise.
-        stochastic_rounding: Whether SGD rounds bfloat16 weights at random, right on average; rounded to nearest, small
-            steps are lost. AdamW rounds to nearest.
-        activation_checkpointing: Whether activations are computed again in the backward pass where the model offers
-            it, as those of `transformers` do. It may change the last bits of gradients, whose sums take another order.
-        max_batch_size: Samples that go through the model at once; larger batches are split, nothing is dropped.
-        nonfinite_limit: Share of batches, in [0, 1], whose loss may be NaN or infinite; these are not trained on.
-
-    Raises:
-        ValueError: When a setting is out of range or does not go with another.
-    """
-
-    learning_rate: float = 1e-4
-    use_sgd: bool = True
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    adamw_bits: Literal[8, 32] = 32
-    norm_l1: float | None = None
-    stochastic_rounding: bool = True
-    activation_checkpointing: bool = True
-    max_batch_size: int | None = None
-    nonfinite_limit: float = 0.1
-
-    def __post_init__(self) -> None:
-        ranges: list[tuple[str, bool, str]] = [
-            ("learning_rate", 0 <= self.learning_rate < math.inf, "at least 0"),
-            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
-            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
-            ("norm_l1", self.norm_l1 is None or 0 <= self.norm_l1 < math.inf, "at least 0, or None"),
-            ("nonfinite_limit", 0 <= self.nonfinite_limit <= 1, "in [0, 1]"),
-            ("adamw_bits", self.adamw_bits in {8, 32}, "8 or 32"),
-        ]
-        for name, is_valid, allowed in ranges:
-            if not is_valid:
-                raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
-        if self.max_batch_size is not None:
-            check_count("max_batch_size", self.max_batch_size, "an integer of at least 1 or None")
-        if self.momentum and not self.use_sgd:
-            raise ValueError(f"momentum must be 0 for AdamW, which has its own, got {self.momentum!r}; use SGD")
 
 
 class StretchReport(TypedDict):

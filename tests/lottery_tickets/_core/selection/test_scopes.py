@@ -11,7 +11,7 @@ from torch import Tensor
 from lottery_tickets._core.bits import count_bits, pack_bits, unpack_bits
 from lottery_tickets._core.selection import rows, scopes
 from lottery_tickets._core.selection.allocation import allocate_erk
-from lottery_tickets._core.selection.scopes import NAMED_SCOPES, check_sparsity
+from lottery_tickets._core.selection.scope_names import NAMED_SCOPES, check_sparsity
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask
 from tests.reference import erk_densities, kept_by_rows, kept_by_sorting, kept_in_blocks, lamp_scores

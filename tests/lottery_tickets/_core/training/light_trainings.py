@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets._core.training.light_training import LightTrainer, TrainerSettings
+from lottery_tickets._core.training.light_training import LightTrainer
+from lottery_tickets._core.training.settings import TrainerSettings
 from tests.data import make_data, make_tokens, split
 from tests.models import UsedTwice, make_convolutions, make_language_model, make_mlp
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets._core.training.light_training import LightTrainer, TrainerSettings
+from lottery_tickets._core.training.light_training import LightTrainer
+from lottery_tickets._core.training.settings import TrainerSettings
 from tests.lottery_tickets._core.training.light_trainings import LR, OPTIMIZERS, assert_same, make_batches, train_pieces
 from tests.models import make_mlp
 

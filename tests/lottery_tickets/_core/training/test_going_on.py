@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, TensorDataset
 
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets._core.training.light_training import LightTrainer, TrainerSettings
+from lottery_tickets._core.training.light_training import LightTrainer
+from lottery_tickets._core.training.settings import TrainerSettings
 from tests.data import make_data
 from tests.lottery_tickets._core.training.light_trainings import (
     LR,

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from lottery_tickets._core.determinism import derive_seed, seed_everything
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets._core.training import in_backward
-from lottery_tickets._core.training.light_training import LightTrainer, TrainerSettings
+from lottery_tickets._core.training.light_training import LightTrainer
+from lottery_tickets._core.training.settings import TrainerSettings
 from tests.lottery_tickets._core.training.light_trainings import (
     LR,
     MODELS,

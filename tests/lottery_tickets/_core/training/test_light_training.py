@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from lottery_tickets import Mask, hold_mask, record_movement
 from lottery_tickets._core.determinism import seed_everything
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets._core.training.light_training import LightTrainer, TrainerSettings
+from lottery_tickets._core.training.light_training import LightTrainer
+from lottery_tickets._core.training.settings import TrainerSettings
 from tests.data import make_data, split
 from tests.lottery_tickets._core.training.light_trainings import (
     LR,

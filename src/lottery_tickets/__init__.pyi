@@ -1,0 +1,146 @@
+from . import (
+    connectivity as connectivity,
+)
+from . import (
+    early_bird as early_bird,
+)
+from . import (
+    evaluation as evaluation,
+)
+from . import (
+    imp_wrapper as imp_wrapper,
+)
+from . import (
+    importance_scoring as importance_scoring,
+)
+from . import (
+    integrations as integrations,
+)
+from . import (
+    landscape as landscape,
+)
+from . import (
+    magnitude_pruning as magnitude_pruning,
+)
+from . import (
+    masks as masks,
+)
+from . import (
+    planning as planning,
+)
+from . import (
+    scores as scores,
+)
+from . import (
+    storage as storage,
+)
+from . import (
+    utils as utils,
+)
+from . import (
+    workloads as workloads,
+)
+from ._core.gradients.options import ScoringOptions
+from ._core.training.settings import TrainerSettings
+from .connectivity import (
+    compute_linear_connectivity,
+    compute_stable_rewinding_epoch,
+    find_stable_rewinding_step,
+)
+from .early_bird import (
+    ConvergenceRule,
+    EarlyBirdWatcher,
+    compute_early_bird_tickets,
+    detect_early_bird_convergence,
+)
+from .evaluation import (
+    compute_lottery_ticket_quality,
+    compute_pruning_robustness,
+    validate_pruning_correctness,
+)
+from .experiments.schedules import PruningSchedule
+from .imp_wrapper import compute_iterative_magnitude_pruning
+from .importance_scoring import (
+    compute_fisher_importance,
+    compute_gradient_importance,
+    compute_hybrid_importance,
+    compute_magnitude_importance,
+    compute_taylor_importance,
+    create_importance_mask,
+)
+from .landscape import compute_loss_landscape
+from .magnitude_pruning import compute_layerwise_magnitude_ticket, create_magnitude_mask
+from .masks import (
+    Mask,
+    apply_mask,
+    as_mask,
+    compute_overlap_matrix,
+    compute_sparsity,
+    compute_ticket_overlap,
+    create_random_mask,
+    hold_mask,
+    masked,
+    reinitialise_,
+    remove_mask,
+    shuffle_mask,
+)
+from .planning import recommend_settings
+from .scores import (
+    Importance,
+    compute_grasp_importance,
+    compute_snip_importance,
+    compute_synflow_importance,
+    compute_wanda_importance,
+    record_movement,
+)
+from .storage import load_results, save_results
+from .utils import compute_histogram_quantile, ensure_deterministic_pruning
+
+__all__ = [
+    "ConvergenceRule",
+    "EarlyBirdWatcher",
+    "Importance",
+    "Mask",
+    "PruningSchedule",
+    "ScoringOptions",
+    "TrainerSettings",
+    "apply_mask",
+    "as_mask",
+    "compute_early_bird_tickets",
+    "compute_fisher_importance",
+    "compute_gradient_importance",
+    "compute_grasp_importance",
+    "compute_histogram_quantile",
+    "compute_hybrid_importance",
+    "compute_iterative_magnitude_pruning",
+    "compute_layerwise_magnitude_ticket",
+    "compute_linear_connectivity",
+    "compute_loss_landscape",
+    "compute_lottery_ticket_quality",
+    "compute_magnitude_importance",
+    "compute_overlap_matrix",
+    "compute_pruning_robustness",
+    "compute_snip_importance",
+    "compute_sparsity",
+    "compute_stable_rewinding_epoch",
+    "compute_synflow_importance",
+    "compute_taylor_importance",
+    "compute_ticket_overlap",
+    "compute_wanda_importance",
+    "create_importance_mask",
+    "create_magnitude_mask",
+    "create_random_mask",
+    "detect_early_bird_convergence",
+    "ensure_deterministic_pruning",
+    "find_stable_rewinding_step",
+    "hold_mask",
+    "load_results",
+    "masked",
+    "recommend_settings",
+    "record_movement",
+    "reinitialise_",
+    "remove_mask",
+    "save_results",
+    "shuffle_mask",
+    "validate_pruning_correctness",
+]

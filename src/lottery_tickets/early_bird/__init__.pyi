@@ -1,0 +1,10 @@
+from .convergence import ConvergenceRule, detect_early_bird_convergence
+from .search import compute_early_bird_tickets
+from .watcher import EarlyBirdWatcher
+
+__all__ = [
+    "ConvergenceRule",
+    "EarlyBirdWatcher",
+    "compute_early_bird_tickets",
+    "detect_early_bird_convergence",
+]
