@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
+MAX_MODULES = 20
 MAX_DECISION_LINES = 40
 
 noqa = re.compile(r"# noqa\b(?P<reasoned>: [A-Z]+\d+(, ?[A-Z]+\d+)* - \S.{3,})?")
@@ -62,6 +64,29 @@ def function_lengths(path: Path) -> Iterator[tuple[str, int]]:
 def test_functions_are_short() -> None:
     lengths = dict(item for path in MODULES for item in function_lengths(path))
     assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
+
+
+def test_folders_show_few_modules() -> None:
+    folders = Counter(path.parent for path in CHECKED if path.name != "__init__.py")
+    assert {relative(folder): number for folder, number in folders.items() if number > MAX_MODULES} == {}
+
+
+def names_from_faces(path: Path) -> Iterator[str]:
+    """Yields what a module imports from a folder that is no module in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            folder = SOURCE.joinpath(*node.module.split("."))
+            if (folder / "__init__.py").exists():
+                rooms = {room.stem for room in folder.iterdir()}
+                yield from (
+                    f"{relative(path)}: {node.module}.{name.name}" for name in node.names if name.name not in rooms
+                )
+
+
+def test_tickets_import_rooms_and_never_faces() -> None:
+    """A face imports its rooms, so a room that imports a face begins a circle."""
+    rooms = [path for path in (SOURCE / "lottery_tickets").rglob("*.py") if path.name != "__init__.py"]
+    assert [name for path in rooms for name in names_from_faces(path)] == []
 
 
 def test_tests_mirror_the_source() -> None:

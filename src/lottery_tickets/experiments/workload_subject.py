@@ -15,7 +15,9 @@ from lottery_tickets._core.measuring.evaluating import evaluate_tensors
 from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets._core.training.plain_loop import train_steps
 from lottery_tickets._core.weights import Weights
-from lottery_tickets.workloads import ImageData, Recipe, Workload, load_workload
+from lottery_tickets.workloads.data import ImageData
+from lottery_tickets.workloads.recipes import Recipe
+from lottery_tickets.workloads.registry import Workload, load_workload
 
 OPTIMIZERS: Final[Mapping[str, Callable[..., torch.optim.Optimizer]]] = {
     "adam": torch.optim.Adam,
