@@ -113,7 +113,7 @@ def split_batch(batch: Any, max_batch_size: int | None) -> list[tuple[Any, float
         max_batch_size: Samples a piece; None for no limit.
 
     Raises:
-        ValueError: When the batch has no size, or holds something of which nobody knows how it is cut.
+        ValueError: When the batch has no size, or holds something that cannot be cut.
     """
     if max_batch_size is None:
         return [(batch, 1.0)]
