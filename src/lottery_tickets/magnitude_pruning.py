@@ -88,7 +88,7 @@ def create_magnitude_mask(
 def compute_layerwise_magnitude_ticket(
     model: nn.Module | Mapping[str, Tensor],
     target_sparsity: float = 0.9,
-    use_global_ranking: bool = True,  # noqa: FBT001, FBT002 - the contract's signature
+    use_global_ranking: bool = True,  # noqa: FBT001, FBT002 - promised by position, tests/test_contract.py
     *,
     within: Mapping[str, Tensor] | None = None,
     include: Choices | None = None,
