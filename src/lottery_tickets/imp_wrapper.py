@@ -115,7 +115,7 @@ def compute_iterative_magnitude_pruning(
             model, weights, dataloader, schedule, num_levels, loss_fn=loss_fn, seed=seed, progress=progress
         )
     plan = ExperimentPlan(
-        subject={},
+        subject={},  # filled in below: the subject needs a seed that only the plan derives
         schedule=schedule,
         num_levels=num_levels,
         num_steps=num_epochs,

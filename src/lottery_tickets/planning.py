@@ -20,7 +20,7 @@ EARLY_BIRD_SPARSITY: Final = {"classification": 0.7, "language modelling": 0.5, 
 
 @dataclass(frozen=True)
 class _Row:
-    """What people are told about models below a size."""
+    """The settings recommended for models below a size."""
 
     below: float
     batch_size: int
@@ -33,7 +33,7 @@ class _Row:
 ROWS: Final = (
     _Row(1e9, 64, 64, 1000, None, 25),
     _Row(3e9, 32, 4, 500, 100_000_000, 19),
-    _Row(math.nextafter(7e9, math.inf), 16, 4, 200, 50_000_000, 15),
+    _Row(math.nextafter(7e9, math.inf), 16, 4, 200, 50_000_000, 15),  # 7e9 itself belongs here
     _Row(math.inf, 8, 2, 100, SMALL_CHUNK, 11),
 )
 
@@ -97,7 +97,7 @@ def recommend_settings(
     Args:
         model_or_num_params: A model, or the number of its parameters, such as 7e9. A number alone is taken for bfloat16
             weights, a tenth of which are in the largest tensor.
-        gpu_memory_gb: Memory of the device, 10^9 bytes; None leaves open what fits, and takes 80 for the optimizer.
+        gpu_memory_gb: Memory of the device, 10^9 bytes. None gives no `fits`, and assumes 80 to choose the optimizer.
 
     Returns:
         See `RecommendedSettings`.

@@ -25,8 +25,7 @@ def save_results(results: Mapping[str, Any], path: str | Path) -> None:
     A tensor becomes its shape, dtype, mean, standard deviation, quantiles and a histogram, and one of two or more
     dimensions a heat map of at most 16 x 16 means: enough to draw it, not to get it back. `Importance` becomes its
     report with the summaries of its scores and of their standard errors. A `Mask` becomes the name of its file, which
-    is named by its content, and `load_results` gives it back. Mask files that earlier results of the same
-    name have left stay.
+    is named by its content, and `load_results` gives it back. Mask files of earlier results of the same name stay.
 
     Args:
         results: Values that JSON knows, tensors, masks, and mappings and sequences of them.
@@ -39,6 +38,7 @@ def save_results(results: Mapping[str, Any], path: str | Path) -> None:
     target = Path(path)
     masks: dict[str, Mask] = {}
     content = _to_json(results, "", target.stem, masks)
+    # Masks first, so that results never name a file that is not there yet.
     for name, mask in masks.items():
         mask.save(target.parent / name)
     write_json(target, content)

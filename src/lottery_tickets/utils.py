@@ -1,4 +1,4 @@
-"""Helpers that stand on their own: quantiles, seeds, and the checks of arguments that programs around us make too."""
+"""Helpers that stand on their own: quantiles, seeds, and checks of arguments for programs that use the library."""
 
 import math
 import os

@@ -23,7 +23,7 @@ def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
     size = torch.Size(shape)
     if bits.device.type == "cpu":
         flat = np.unpackbits(bits.numpy(), count=size.numel(), bitorder="little")
-        return torch.from_numpy(flat).view(torch.bool).view(size)
+        return torch.from_numpy(flat).view(torch.bool).view(size)  # a byte 0 or 1 is a bool: nothing is copied
     lanes = torch.arange(8, dtype=torch.uint8, device=bits.device)
     return ((bits[:, None] >> lanes) & 1).view(-1)[: size.numel()].bool().view(size)
 

@@ -58,5 +58,6 @@ def seeded(seed: int) -> Iterator[None]:
 def seed_everything(seed: int) -> None:
     """Seeds the global generators of torch (all devices), numpy and Python."""
     torch.manual_seed(seed)
+    # numpy's global generator takes 32 bits.
     np.random.seed(seed % 2**32)  # noqa: NPY002 - callers' code may use it
     random.seed(seed)

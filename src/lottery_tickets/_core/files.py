@@ -19,6 +19,7 @@ MEGABYTE = 1 << 20
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Has `write` fill a file beside `path`, then renames it: readers see the old file or the new, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, because a rename is atomic within one file system only.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(descriptor)
     aside = Path(name)
@@ -26,7 +27,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         write(aside)
         flush_to_disk(aside)
         aside.replace(path)
-        flush_to_disk(path.parent)
+        flush_to_disk(path.parent)  # the new name is an entry of the folder
     finally:
         aside.unlink(missing_ok=True)
 
@@ -74,7 +75,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     storages: set[int] = set()
     for name, tensor in tensors.items():
         stored = tensor.detach().contiguous()
-        storage = stored.untyped_storage().data_ptr()
+        storage = stored.untyped_storage().data_ptr()  # safetensors refuses tensors that share memory
         apart[name] = stored.clone() if storage in storages else stored
         storages.add(storage)
     write_whole(path, lambda aside: safetensors.torch.save_file(apart, aside, dict(metadata)))

@@ -45,5 +45,6 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 def remove_leftovers(run: Path) -> None:
     """Deletes what writes that were cut off have left aside."""
+    # Listed first, because folders vanish on the way.
     for leftover in [*run.glob("**/.*.part")]:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)

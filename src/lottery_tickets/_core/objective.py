@@ -13,8 +13,8 @@ def compute_loss(model: nn.Module, batch: Any, loss_fn: LossFunction | None = No
 
     Args:
         model: The model.
-        batch: A dict (`model(**batch)` has a `.loss`; `labels` default to `input_ids`), or a pair `(inputs, targets)`
-            of logits' inputs and class indices, or anything when `loss_fn` is given.
+        batch: A dict (`model(**batch)` has a `.loss`; `labels` default to `input_ids`), or a pair `(inputs, targets)`,
+            where `model(inputs)` gives logits and targets are class indices, or anything when `loss_fn` is given.
         loss_fn: Called as `loss_fn(model, batch)`; returns the scalar mean loss.
 
     Raises:

@@ -218,7 +218,7 @@ def _prunable_kinds(module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _derived(module: nn.Module, local_name: str, name: str, owners: list[nn.Module]) -> _Candidate | None:
-    """Returns a candidate for a weight that is computed and no parameter, so that choosing it is refused by name."""
+    """Returns a candidate for a weight that is computed from parameters, so that choosing it is refused by name."""
     tensor = getattr(module, local_name, None)
     if not isinstance(tensor, Tensor) or local_name in module._parameters:  # noqa: SLF001 - there is no public way
         return None

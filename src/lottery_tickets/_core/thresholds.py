@@ -61,6 +61,7 @@ def find_kth_largest(
         Threshold(value=3, num_above=1, num_equal=2)
     """
     lo, hi = guess if guess is not None else (least, greatest)
+    # The value lies in [lo, hi], unless the guess was wrong: then one side of the guess is the next bracket.
     while True:
         shift = _least_shift(hi - lo, num_bins)
         above, bins = count(Bracket(lo, hi, shift))

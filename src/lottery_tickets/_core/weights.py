@@ -1,7 +1,7 @@
 """`Weights`: named weights and the dimensions that number their outputs, read a block at a time.
 
 Whatever ranks, counts or compares weights takes a `Weights` and reads blocks of its entries, so that it does not matter
-where they lie. Tensors are the source now, of a model or of a mapping; scores of weights are such a mapping.
+where they lie. The source is a model's parameters or a mapping of tensors; scores of weights are such a mapping.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -104,5 +104,5 @@ def _find_barrier(losses: Sequence[float | None], references: Sequence[float]) -
 
 
 def _mix(first: float, second: float, alpha: float) -> float:
-    """Returns the point between two numbers, each exactly where alpha is 0 or 1."""
+    """Returns the point between two numbers: exactly the first at alpha 0, exactly the second at 1."""
     return first + alpha * (second - first) if 2 * alpha < 1 else second - (1 - alpha) * (second - first)

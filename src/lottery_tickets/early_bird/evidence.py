@@ -26,7 +26,7 @@ class Evidence:
     Args:
         weights: At the start.
         sparsity: Of the masks.
-        scope: What magnitudes are compared within for them.
+        scope: Of the masks.
         queue_length: How many masks are compared, with the newest.
         seed: Of the sample whose movement is followed.
     """
@@ -99,7 +99,7 @@ class Evidence:
         return {**figures, "queue_distances": [], "chance_persistence": self.trail.chance, "layers": {}}
 
     def rank_shares(self) -> dict[str, Tensor]:
-        """Returns the ranks at the last check, see `rank_shares` of `_core`."""
+        """Returns the ranks at the last check, see `rank_correlation.rank_shares`."""
         return rank_shares(self._snapshot)
 
     def state(self) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@
 FOLDER/
     settings.json            what was asked for; another call is refused
     start.safetensors        theta_0
-    check-0003/              the last check, whole; the one before goes when it stands
+    check-0003/              the last check, whole; the one before is deleted once this one is there
         model.safetensors    the model's state
         watch.safetensors    masks of the queue, the ticket, the sample that is followed
         trainer.pt           position and optimizer of the default trainer
@@ -92,6 +92,7 @@ class EarlyBirdFolder:
                 if found != wanted:
                     raise ValueError(_say_difference(self.path, found, wanted))
             else:
+                # The settings last, because a folder that has them counts as begun.
                 save_state(self.path / START, start)
                 write_json(self.path / SETTINGS, wanted)
             yield self._load_last()

@@ -110,6 +110,7 @@ def rank_shares(snapshot: Snapshot, *, backend: Backend | None = None) -> dict[s
     kernels = kernels_for(sum(codes.size for codes in flat.values()), backend)
     chunks = _cut(flat)
     counts = _count(flat, chunks, kernels, kernels.num_workers())
+    # By 15 and not 16, because these ranks are doubled.
     table = ((_mid_ranks(counts) << 15) // max(1, int(counts.sum()))).astype(np.uint16)
     shares = {name: np.empty(codes.size, np.uint16) for name, codes in flat.items()}
 
@@ -191,7 +192,7 @@ def _count(side: Mapping[str, Codes], chunks: Sequence[Chunk], kernels: Kernels,
 
 
 def _mid_ranks(counts: Counts) -> Counts:
-    """Returns for each code twice its mid-rank less one: how many codes are less, twice, and how many are equal."""
+    """Returns for each code twice its mid-rank less one: twice the codes that are less, plus those that are equal."""
     ranks: Counts = 2 * counts.cumsum() - counts
     return ranks
 

@@ -17,7 +17,7 @@ from lottery_tickets._core.weights import Weights
 
 NUM_CODES: Final = 1 << 16
 SHARE_OF_LAYER: Final = 1 << 44  # divided among a layer's weights; sums for 2^19 layers fit int64
-FEWEST_CODES_BUT_ZERO: Final = 16  # to one code for zero, where other magnitudes exist
+FEWEST_CODES_BUT_ZERO: Final = 16  # for each code of zeros, where there are other magnitudes
 SMALLEST_FOR_CPU_KERNEL: Final = 1 << 20  # weights; below it, numpy takes milliseconds and numba need not be imported
 
 Backend = Literal["reference", "cpu"]
@@ -70,8 +70,8 @@ def take_snapshot(weights: Weights, *, backend: Backend | None = None) -> Snapsh
     The codes of float16, bfloat16 or float8 weights, all of one of these, are their bits without the sign: exact. Other
     weights are read as float32 (float64 beyond its range are tied) and share 65,536 codes: each layer, however
     small, has the same number, spread so that about as many of its weights have each. Equal magnitudes have equal codes
-    and a larger magnitude never has a lesser code, but magnitudes that are near to each other can share one. They do,
-    to a fault, when many layers each hold magnitudes that agree in more than the first 8 bits of the mantissa.
+    and a larger magnitude never has a lesser code, but magnitudes that are near to each other can share one. Too many
+    do when many layers each hold magnitudes that agree in more than the first 8 bits of the mantissa.
 
     Args:
         weights: Of any float dtypes, shapes, strides and devices; finite.

@@ -1,8 +1,8 @@
 """Where a sample of the weights has gone, check by check: does training pull them somewhere, or do they diffuse?
 
-Steps that know nothing of each other stand at right angles in many dimensions: a random walk has no direction. Training
-that learns goes on where it was going. So the cosine between the latest movement and the path before it tells the two
-apart, whatever their sizes are. Each tensor is divided by its norm first, because shrinking or growing as a whole is no
+Independent steps are nearly at right angles in many dimensions: a random walk has no direction. Training that learns
+goes on where it was going. So the cosine between the latest movement and the path before it tells the two apart,
+whatever their sizes are. Each tensor is divided by its norm first, because shrinking or growing as a whole is no
 movement of a ranking.
 """
 

@@ -47,7 +47,7 @@ class Trainer(Protocol):
 
 @final
 class DefaultTrainer:
-    """Our own trainer, see `_core.light_training`.
+    """Our own trainer, see `LightTrainer`.
 
     Args:
         model: Trained in place.
@@ -121,7 +121,7 @@ class DefaultTrainer:
 
 @final
 class CallersTrainer:
-    """A caller's function; the loss is that of one batch, always the same, in evaluation mode.
+    """A caller's function; the loss is that of the first batch each time, in evaluation mode.
 
     Args:
         model: Trained in place; takes over the weights of a model that the function returns.
@@ -208,7 +208,7 @@ class SplitBatches:
 
 @final
 class _Probe:
-    """The loss of the first batch; None, said once, where the batch is none that we can drive the model with."""
+    """The loss of the first batch; None, logged once, when the model cannot be run on it."""
 
     def __init__(self, model: nn.Module, dataloader: Iterable[Any], loss_fn: LossFunction | None, seed: int) -> None:
         self._model, self._dataloader, self._loss_fn, self._seed = model, dataloader, loss_fn, seed

@@ -51,7 +51,7 @@ class EarlyBirdResults(TypedDict):
 
 
 class TrainingFacts(TypedDict, total=False):
-    """What whoever trains knows at a check; all of it may be left out."""
+    """What the trainer knows at a check; any of it may be left out."""
 
     epoch: float | None
     loss: SupportsFloat | None
@@ -84,7 +84,7 @@ class EarlyBirdWatcher:
         seed: Of the sample of weights whose movement is followed.
 
     Raises:
-        TypeError: When the model is none.
+        TypeError: When `model` is not a module.
         ValueError: When an argument is out of range or there is nothing to prune.
 
     Example:

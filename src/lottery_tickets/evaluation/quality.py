@@ -131,7 +131,7 @@ def compute_lottery_ticket_quality(
         "controls": controls,
         "num_replicates": num_replicates,
         "initialise_fn": initialise_fn,
-        "progress": progress or None,
+        "progress": progress or None,  # False, the default, counts as not given
     }
     given = {name: value for name, value in options.items() if value is not None}
     baseline = measure(model, dataloader, measurement, seed)

@@ -98,7 +98,7 @@ def compute_pruning_robustness(
     """Returns a trained model's performance at growing sparsities, pruned by magnitude and at random, not retrained.
 
     This is post-hoc robustness of the weights as they are. It trains nothing, so it says nothing about winning tickets,
-    for all the name of one of its figures: see `compute_lottery_ticket_quality` with a `trainer_fn`, and the claims of
+    despite the name of one of its figures: see `compute_lottery_ticket_quality` with a `trainer_fn`, and the claims of
     `compute_iterative_magnitude_pruning`.
 
     Weights are ranked once; the mask of each level is a stretch of that order, so sparser masks are subsets. Random

@@ -50,8 +50,8 @@ def validate_pruning_correctness(
         dataloader: What outputs, gradients and performance are looked at on; iterated anew for each.
         original_performance: The metric before pruning, such as `baseline_performance` of
             `compute_lottery_ticket_quality`; None leaves that check out.
-        original_weights: The state before pruning, by the names of `model.state_dict()`; None leaves the check out
-            whether anything else has changed. It must not have been trained since.
+        original_weights: The state before pruning, by the names of `model.state_dict()`; None leaves out the check
+            whether anything else has changed. The model must not have been trained since.
         tolerance: The share of the original performance that may be lost, in [0, 1].
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
         metric: As in `compute_lottery_ticket_quality`.

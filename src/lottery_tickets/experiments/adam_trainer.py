@@ -1,4 +1,4 @@
-"""The trainer of callers who bring none."""
+"""The default trainer of iterative magnitude pruning, for callers without one of their own."""
 
 from collections.abc import Iterable
 from typing import Any, final

@@ -1,4 +1,4 @@
-"""Somebody else's model and trainer as the subject of an experiment."""
+"""A caller's model and trainer as the subject of an experiment."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final

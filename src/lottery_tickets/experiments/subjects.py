@@ -36,6 +36,6 @@ class Subject(Protocol):
             keep_rewind_point: Stores theta_k.
 
         Returns:
-            JSON-able figures; `history["accuracy"]` or `history["loss"]` are what tickets are compared by.
+            By moment, such as "end" or "early_stop", JSON-able figures: `step` and those that tickets are compared by.
         """
         ...

@@ -72,8 +72,7 @@ class WorkloadSubject:
 
         Returns:
             `curve` (steps, validation loss and accuracy at each evaluation), `early_stop` (the evaluation of least
-            validation
-            loss: its step, validation and test figures) and `end` (the same after the last step).
+            validation loss: its step, validation and test figures) and `end` (the same after the last step).
         """
         recipe, data = self.workload.recipe, self.workload.data
         inputs, targets = data.train_inputs.to(self.device), data.train_targets.to(self.device)

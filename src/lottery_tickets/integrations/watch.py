@@ -128,10 +128,10 @@ class Watch:
         return True
 
     def save(self, *, at_end: bool) -> None:
-        """Writes ticket and evidence, when there is a folder and they are final: at the end, and when it may stop.
+        """Writes ticket and evidence into the folder, if there is one: at the end, and when the watcher would stop.
 
         Args:
-            at_end: Whether training has ended; if not, what was written once stays until then.
+            at_end: Whether training has ended. Before that they are written only once.
         """
         if self._folder is None or self.watcher is None or not (at_end or (self.should_stop and not self._is_saved)):
             return

@@ -100,7 +100,7 @@ def compute_loss_landscape(
             None, or one for x and one for y. On a line its two ends, (0, 1) when None: 0 is the model, 1 is
             `end_state`.
         seed: Of the two directions, and of the global generators while data is read.
-        mask: Of the landscape of a pruned network: pruned weights are zero and do not move, and filters have the norm
+        mask: For the landscape of a pruned network: pruned weights are zero and do not move, and filters have the norm
             of what is kept.
         end_state: A state dict of the model's kind. Then the landscape is the line from the model to it.
         include: Restricts the weights that move on a plane: names, glob patterns or module types.
@@ -153,7 +153,7 @@ class _Subject:
     """What is measured, and on what.
 
     Raises:
-        TypeError: When the model is none or hides what it reads, or the loader or the seed is of another type.
+        TypeError: When the model is not a module or hides what it reads, or the loader or the seed is of another type.
     """
 
     model: nn.Module

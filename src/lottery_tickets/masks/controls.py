@@ -1,4 +1,4 @@
-"""What a ticket is compared with: masks and weights that share its sparsity and nothing else."""
+"""What the controls of a ticket are made of: random and shuffled masks, and fresh weights."""
 
 from collections.abc import Mapping
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from lottery_tickets.masks.common_weights import Overlap, overlay
 from lottery_tickets.masks.mask import Mask, as_mask
 
-# What is kept by both, by one, by the other -> the coefficient's two sides.
+# From the numbers of weights kept by both, by the first and by the second mask to numerator and denominator.
 Sides = Callable[[float, float, float], tuple[float, float]]
 COEFFICIENTS: Final[Mapping[str, Sides]] = {
     "jaccard": lambda both, first, second: (both, first + second - both),

@@ -129,6 +129,7 @@ def _warn_of_collapse(mask: Mask) -> None:
         message = (
             f"layer collapse: nothing is kept of {names}; ask for less sparsity, or scope 'layer', 'erk' or 'lamp'"
         )
+        # The caller of a public function that calls `select_mask`.
         warnings.warn(message, stacklevel=5)
 
 

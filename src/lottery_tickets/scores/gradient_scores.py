@@ -28,7 +28,7 @@ ALL_SAMPLES: Final = 2**62
 
 @dataclass(frozen=True)
 class Formula:
-    """A score as the absolute mean of a value over samples, times a function of the weight.
+    """A score |mean of a value over samples, times a function of the weight|.
 
     Attributes:
         name: As the report says it.

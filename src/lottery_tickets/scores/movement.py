@@ -69,7 +69,7 @@ class MovementRecorder:
     def before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Adds a step about to be made; one that computes its gradients itself, in a closure, is added after these."""
+        """Adds a step about to be made; with a closure, once its first call has computed the gradients."""
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if not callable(closure):
             self._add(optimizer)
@@ -124,7 +124,7 @@ def record_movement(
         The recorder: its `importance()` returns the scores so far, inside the block or after it.
 
     Raises:
-        TypeError: When the model is none.
+        TypeError: When `model` is not a module.
         ValueError: When a pattern matches nothing or nothing is left; of `importance()`, when no step was made.
 
     References:
@@ -153,7 +153,7 @@ def record_movement(
 
 @final
 class _Closure:
-    """An optimizer's closure, after whose first call a function is called once."""
+    """An optimizer's closure that calls a function after its own first call, so once a step."""
 
     def __init__(self, closure: Callable[[], Any], then: Callable[[], None]) -> None:
         self.closure, self.then, self.is_first = closure, then, True

@@ -48,12 +48,11 @@ def compute_synflow_importance(
 ) -> Importance:
     """Returns the synaptic flow w * dR/dw through each weight that survives pruning in rounds, and 0 for all others.
 
-    R is the sum of the outputs for an input of ones, with the absolute values of all parameters and buffers in place of
-    the parameters and buffers. Each of the rounds r = 1 to `num_rounds` computes the flow through the weights that are
-    left and keeps the largest, a share (1 - sparsity)^(r / num_rounds) of all; so no layer is emptied while another has
-    weights to spare. `create_importance_mask(scores, sparsity)` with the same sparsity and scope "global" is the mask
-    of the last round. The scores are those of the last round over the largest of them; another sparsity needs scores of
-    its own.
+    R is the sum of the outputs for an input of ones, with everything in the state dict replaced by its absolute value.
+    Each of the rounds r = 1 to `num_rounds` computes the flow through the weights that are left and keeps the largest,
+    a share (1 - sparsity)^(r / num_rounds) of all; so no layer is emptied while another has weights to spare.
+    `create_importance_mask(scores, sparsity)` with the same sparsity and scope "global" is the mask of the last round.
+    The scores are those of the last round over the largest of them; another sparsity needs scores of its own.
 
     Everything is computed in float64, because products over many layers leave float32's range. No data is needed.
     Memory: three float64 copies of the model. Time: one forward and one backward pass of one input a round.
@@ -123,6 +122,7 @@ def _prune_in_rounds(
     bits: dict[str, Tensor] | None = None
     scores: dict[str, Tensor] = {}
     for i in tqdm(range(1, num_rounds + 1), unit="round", disable=not progress):
+        # Exact in the last round; before it, rounding must not remove more than the last round may.
         share = sparsity if i == num_rounds else min(sparsity, 1 - (1 - sparsity) ** (i / num_rounds))
         if bits is not None:
             for name in weights:

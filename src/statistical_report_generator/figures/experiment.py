@@ -18,7 +18,7 @@ from statistical_report_generator.figures.style import (
 from statistical_report_generator.inference.intervals import BranchSummary
 from statistical_report_generator.tables import POINTS
 
-__all__ = ["draw_accuracy_over_density", "save_figure"]  # the command line finds both here
+__all__ = ["draw_accuracy_over_density", "save_figure"]  # studies and tests find both here
 
 LABELS: Final = {
     "ticket": "ticket",

@@ -153,7 +153,7 @@ class Connectivity(ComputationOptions, WorkloadOptions):
             generator=make_generator(self.seed, "statistics"),
         )
         return compute_linear_connectivity(
-            workload.build_model(make_generator(0)).to(self.device),
+            workload.build_model(make_generator(0)).to(self.device),  # any weights: both ends are given
             tested,
             first,
             second,

@@ -126,10 +126,12 @@ class Evaluate(ComputationOptions, NetworkOptions):
 
         def train(model: "nn.Module", dataloader: Iterable[Any], *, epochs: int) -> None:  # noqa: ARG001 - a trainer's signature
             order = int(torch.randint(2**62, (1,)))  # from the generator that retraining has seeded
+            # No step is the -1st, so no rewinding point is kept.
             subject.train(model, first_step=0, seed=order, rewind_step=-1, keep_rewind_point=lambda: None)
 
         return {
             "trainer_fn": train,
+            # The recipe cuts its own batches. Given so that what is measured on counts as test data.
             "train_dataloader": [(workload.data.train_inputs, workload.data.train_targets)],
             "starting_weights": load_weights(start),
             "num_replicates": self.replicates,

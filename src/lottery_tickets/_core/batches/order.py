@@ -12,7 +12,7 @@ from torch import Tensor
 from lottery_tickets._core.batches.resuming import find_generators
 from lottery_tickets._core.determinism import derive_seed, seeded
 
-MOST_COMPARED: Final = 16  # batches; orders that are alike so far are taken for one
+MOST_COMPARED: Final = 16  # batches; two orders that agree on these count as the same
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def ordered_by(dataloader: Iterable[Any], seed: int) -> Iterator[None]:
 
 
 def depends_on_seed(dataloader: Iterable[Any], first_seed: int, second_seed: int) -> bool:
-    """Returns whether two seeds give a loader's first batches in another order, or other ones.
+    """Returns whether two seeds give different first batches, or the same ones in another order.
 
     Args:
         dataloader: Iterated over twice, a few batches each.

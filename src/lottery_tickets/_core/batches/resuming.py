@@ -16,8 +16,8 @@ class ResumableBatches:
 
     The global generators are seeded where an epoch starts and before each batch is fetched, so that order and
     augmentation do not depend on where a stretch began. Generators that a data loader has of its own go on as the
-    caller left them; their state is part of the position. (Not so the generators of workers that outlive an epoch,
-    `persistent_workers=True`, and those inside a data set.)
+    caller left them; their state is part of the position. The generators of workers that outlive an epoch
+    (`persistent_workers=True`) and those inside a data set are not part of it.
 
     Args:
         dataloader: Starts anew each time it is iterated over.
@@ -35,7 +35,7 @@ class ResumableBatches:
         self._generator_states: list[Tensor] | None = None  # where the present epoch started
 
     def rest_of_epoch(self) -> Iterator[Any]:
-        """Yields the batches that are left of the present epoch; a batch is done when `count` is called.
+        """Yields the batches that are left of the present epoch; a batch counts as done once `count` is called.
 
         Raises:
             ValueError: When the data loader gives no batch, or fewer than were done before.
@@ -77,7 +77,7 @@ class ResumableBatches:
         """Goes to a position.
 
         Raises:
-            ValueError: When the data loader has another number of generators than the one the state is of.
+            ValueError: When the data loader has more or fewer generators than when the state was saved.
         """
         wanted, got = len(state["generators"]), len(find_generators(self.dataloader))
         if wanted != got:

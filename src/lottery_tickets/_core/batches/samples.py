@@ -1,6 +1,6 @@
-"""The vocabulary of batches: their tensors, their samples, some of these, pieces; dicts, tuples and lists of tensors.
+"""Batches as dicts, tuples and lists of tensors: how to count their samples, move them, pick from them and cut them.
 
-Tensors whose first dimension is as long as the batch has samples hold one entry a sample; all else belongs to the whole
+A tensor whose first dimension is the number of samples holds one entry a sample. Everything else belongs to the whole
 batch and goes with each part of it.
 """
 
@@ -35,7 +35,7 @@ def map_leaves(batch: Any, change: Callable[[Any], Any]) -> Any:  # noqa: ANN401
 
 
 def move_batch(batch: Any, device: torch.device) -> Any:  # noqa: ANN401 - a batch of the same kind
-    """Returns the batch with its tensors on a device; what is there already is not copied, the batch stays as it is."""
+    """Returns the batch with its tensors on a device, copied where they are not; the given batch stays as it is."""
     if not isinstance(batch, Tensor) and callable(getattr(batch, "to", None)):
         return copy.copy(batch).to(device)  # such as the dicts of tokenizers, which move in place
     if all(tensor.device == device for tensor in find_tensors(batch)):
@@ -44,7 +44,7 @@ def move_batch(batch: Any, device: torch.device) -> Any:  # noqa: ANN401 - a bat
 
 
 def count_samples(batch: Any) -> int | None:  # noqa: ANN401 - any batch
-    """Returns the length of the first dimension of `input_ids`, or else of the first tensor; None without any."""
+    """Returns the length of the first dimension of `input_ids`, or else of the first tensor; None without tensors."""
     if isinstance(batch, Mapping) and isinstance(batch.get("input_ids"), Tensor):
         return len(batch["input_ids"])
     return next((len(tensor) for tensor in find_tensors(batch) if tensor.ndim), None)
@@ -104,7 +104,7 @@ def cut_batches(batches: Iterable[Any], limit: int, stops: Iterable[int] = ()) -
 
 
 def split_batch(batch: Any, max_batch_size: int | None) -> list[tuple[Any, float]]:  # noqa: ANN401 - any batch
-    """Returns pieces of nearly equal size, each with its share of the batch; a batch that is small enough is one.
+    """Returns pieces of nearly equal size, each with its share of the batch; a small enough batch is one piece.
 
     Tensors whose first dimension is the batch's are cut, other tensors and numbers go with each piece.
 
@@ -141,6 +141,7 @@ def _check_lists(batch: Any, size: int, *, is_inside: bool = False) -> None:  # 
             _check_lists(value, size, is_inside=True)
     elif isinstance(batch, tuple | list):
         is_cut = [any(len(t) == size for t in find_tensors(item) if t.dim()) for item in batch]
+        # Only inside, because a pair (inputs, targets) of two samples has as many items as samples too.
         if is_inside and len(batch) == size and not all(is_cut):
             raise ValueError(
                 f"max_batch_size can split tensors, but the batch holds a {type(batch).__name__} with one item for "

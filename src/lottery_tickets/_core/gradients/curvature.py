@@ -56,7 +56,7 @@ class Curvature:
     def average_product(
         self, batches: Batches, vector: Mapping[str, Tensor], then: Callable[[], object]
     ) -> dict[str, Tensor]:
-        """Returns the Hessian of the mean loss over all samples, times a vector; as `average_gradient`."""
+        """Returns the Hessian of the mean loss over all samples, times a vector; arguments as in `average_gradient`."""
         sums = self._make_sums()
         for batch, size in batches:
             with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative

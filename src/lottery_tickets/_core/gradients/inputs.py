@@ -24,8 +24,8 @@ class InputSquares:
 
     Attributes:
         weights: By name, contiguous; `watch` hands out their handles.
-        sums: For each part of a weight that was used, what its elements' inputs add up to, in a shape that spreads over
-            the part.
+        sums: For each part of a weight that was used, the sums of squares of its elements' inputs, in a shape that
+            broadcasts to the part.
     """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
@@ -166,6 +166,7 @@ def _sum_squares(inputs: Tensor) -> Tensor:
     """Returns the sum of squares over the last dimension but one."""
     if not math.prod(inputs.shape):
         return inputs.new_zeros((*inputs.shape[:-2], inputs.shape[-1]), dtype=_wide(inputs))
+    # A norm squared, because it widens while it reads: squares would first take a wide copy of the inputs.
     norms: Tensor = torch.linalg.vector_norm(inputs.detach(), dim=-2, dtype=_wide(inputs))
     return norms.square()
 

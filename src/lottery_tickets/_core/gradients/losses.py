@@ -83,7 +83,7 @@ def count_classified(arguments: dict[str, Any], num_samples: int) -> Tensor | No
 
 
 def count_elements(arguments: dict[str, Any], num_samples: int) -> Tensor | None:
-    """Returns the number of elements of each sample, for losses that average over all elements."""
+    """Returns equal counts, for losses that average over all elements: only the ratio of samples matters."""
     if arguments["reduction"] != "mean" or arguments.get("weight") is not None:
         return None
     shape = torch.broadcast_shapes(arguments["input"].shape, arguments["target"].shape)

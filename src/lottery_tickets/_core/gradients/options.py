@@ -25,13 +25,13 @@ class ScoringOptions:
         offload: "cpu" keeps the scores in CPU memory while a GPU computes.
         standard_errors: Whether to compute the standard error of each score; needs a second sum a weight.
         target_sparsity: With num_samples="auto", the sparsity at which the ranking has to settle.
-        scope: With "auto", what is compared with what in that ranking.
+        scope: With "auto", the scope of that ranking.
         tolerance: With "auto", the share of the kept weights that a doubling of the samples may still change.
         nonfinite_limit: The share of samples that may have gradients that are not finite; they are left out and
             counted.
 
     Raises:
-        TypeError: When a number is none.
+        TypeError: When an option that must be a number is not one.
         ValueError: When an option is out of range.
     """
 

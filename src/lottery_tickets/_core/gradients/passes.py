@@ -129,6 +129,7 @@ class WholeBatch:
             shares = torch.where(counts > 0, shares, torch.nan).to(self.loss.device)
             scale = shares if scale is None else shares * scale
         self.tracker.scale = scale
+        # Times the number of samples, by which the mean has divided the gradient of each.
         self.loss.backward(torch.full_like(self.loss, num_samples), retain_graph=keep_graph)
         self.tracker.finish_backward()
 
@@ -167,6 +168,7 @@ class SingleSample:
                 hook.remove()
 
     def _hand_over(self, name: str, handle: Tensor, gradient: Tensor, receive: Receive) -> None:
+        # Places count in the strides of the weight, and torch may lay a gradient out otherwise.
         laid_out = torch.empty_like(handle, requires_grad=False).copy_(gradient)
         for place in self.places[name]:
             matrix = place.of(laid_out)
@@ -187,7 +189,8 @@ def _run_classes(call: LossCall, finish: Callable[[], None], *, keep_graph: bool
     num_classes = logits.shape[1]
     for label in range(num_classes):
         gradient = probabilities.clone()
-        gradient[:, label] -= 1
+        gradient[:, label] -= 1  # the gradient of cross-entropy by its logits
+        # The root, so that the squares over all classes add up to their expectation.
         gradient *= probabilities[:, label : label + 1].sqrt()
         logits.backward(gradient, retain_graph=keep_graph or label < num_classes - 1)
         finish()

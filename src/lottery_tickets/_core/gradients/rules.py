@@ -34,7 +34,7 @@ from lottery_tickets._core.gradients.uses import (
 
 Function = Callable[..., Any]
 
-MIN_GROUPED_POSITIONS: Final = 128
+MIN_GROUPED_POSITIONS: Final = 128  # measured, see docs/diary.md of 2026-11-22
 
 
 def apply_linear(
@@ -233,7 +233,7 @@ def apply_batch_norm(
 def _tap_norm(
     tracker: Tracker, bare: Function, inputs: Tensor, weights: dict[str, Tensor | None], spread: tuple[int, ...]
 ) -> Tensor:
-    """Taps a normalisation, whose weight scales what it gives without one and whose bias is added."""
+    """Taps a normalisation: its weight scales the bare normalised inputs, its bias is added."""
     _refuse_tracked(inputs)
     factors: dict[str, Function] = {"weight": lambda x: _widen(bare(x)), "bias": lambda _: 1}
     operands = [(weight, spread, factors[kind]) for kind, weight in weights.items() if weight is not None]

@@ -1,8 +1,8 @@
 """The stream: batches in, sums over samples out. Whole batches where calls can be taken apart, else sample by sample.
 
-Which of the two is decided by a test, not by trust: the gradient norms of two samples, found from a batch of the two,
-must be those of each sample alone. So a layer that mixes samples, or an input whose samples are not its first
-dimension, is found on the model and the data at hand.
+A test decides which of the two: the gradient norms of two samples, found from a batch of the two, must be those of
+each sample alone. So a layer that mixes samples, or an input whose samples are not its first dimension, is found on the
+model and the data at hand.
 """
 
 import logging
@@ -130,6 +130,7 @@ class GradientStream:
             return means, None
         errors = self._divide(dict(self.squares.pop(value.name).totals))
         for name, error in errors.items():
+            # The mean of squares less the square of the mean, which rounding can take below 0.
             error.addcmul_(means[name], means[name], value=-1).clamp_(min=0).div_(max(1, self.num_samples - 1)).sqrt_()
         return means, errors
 
@@ -212,6 +213,7 @@ class GradientStream:
             Whether this decides for all batches: the norms agree, and differ between the samples, so that samples which
             are mixed up would show. None when they are not finite or do not agree.
         """
+        # Both ways must draw the same labels, and the run itself those that it draws without this test.
         generator = self.passes.objective.generator
         state = generator.get_state()
         together, alone = self._find_norms_together(batch, chosen), []
@@ -228,6 +230,7 @@ class GradientStream:
         got = torch.stack([together.get(name, nothing.expand(len(chosen))).cpu() for name in names]).to(expected.dtype)
         if not bool(expected.isfinite().all()):
             return None
+        # The last term lets gradients pass that are zero but for rounding.
         apart = (got - expected).abs() > self._tolerance * torch.maximum(got, expected) + 1e-12 * expected.max()
         if bool((apart | ~got.isfinite()).any()):
             name = names[int(apart.any(1).int().argmax())]
@@ -278,6 +281,7 @@ class GradientStream:
     def _check_finite(self) -> None:
         for sums in (*self.sums.values(), *self.squares.values()):
             for name, total in sums.totals.items():
+                # The sum is cheap, but can overflow where every number is finite.
                 if not bool(total.sum().isfinite()) and not bool(total.isfinite().all()):
                     raise ValueError(
                         f"the sum of {sums.value.name} must be finite, but overflows for {name!r}; "

@@ -69,6 +69,7 @@ def compute_square_norms(uses: Sequence[Use], block_elements: int | None) -> Ten
         norms = _sum_of_squares(gradients)
         return norms.new_zeros(first.num_samples).index_add_(0, keys // first.num_rows, norms)
     if len(uses) == 1 and isinstance(first, ProductUse) and first.inputs.shape[1] == 1:
+        # With one position a gradient is an outer product, whose norm is the product of the norms.
         return _sum_of_squares(first.gradients) * _sum_of_squares(first.inputs)
     parts: dict[int, list[Tensor]] = {}
     for rows, block in iterate_blocks(uses, block_elements):

@@ -216,7 +216,7 @@ class _Tap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, anchor: Tensor, collect: Callable[..., None], *saved: Tensor) -> Tensor:  # noqa: ANN401, ARG004 - torch's protocol; the anchor needs a gradient, so the output does
-        ctx.mark_dirty(output)
+        ctx.mark_dirty(output)  # autograd has to know that the output is the input itself, not a copy
         ctx.save_for_backward(*saved)
         ctx.collect, ctx.num_saved = collect, len(saved)
         return output
@@ -260,6 +260,7 @@ def open_function(function: Callable[..., Any]) -> Callable[..., Any]:
         plain = plain.__wrapped__
     if not isinstance(plain, types.FunctionType):
         raise NotSeparableError(f"{_name_of(function)} cannot be looked into")
+    # By these a torch function asks whether to hand the whole call to a mode instead of running its body.
     names = {
         **plain.__globals__,
         "has_torch_function": _never,

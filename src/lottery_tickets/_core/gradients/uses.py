@@ -150,7 +150,7 @@ class GroupedConvolutionUse(Use):
         _, products, _ = torch.ops.aten.convolution_backward(
             gradients.flatten(0, 2).unsqueeze(0),
             inputs.flatten(0, 2).unsqueeze(0),
-            inputs.new_empty(size),
+            inputs.new_empty(size),  # stands for the weight, of which only the shape counts here
             None,
             self.stride,
             self.padding,

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+# `entry` of a table: a bin's first code in the upper 16 bits, its number of codes in the lower.
 PATTERN = np.uint32(0x7FFFFFFF)
 LOW_BITS = np.uint32(15)
 PLACE = np.uint32(0x7FFF)

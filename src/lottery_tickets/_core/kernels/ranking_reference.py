@@ -26,7 +26,7 @@ def count_bins(words: Tensor, share: int, bins: NDArray[np.int64]) -> None:
 
 
 def encode(words: Tensor, table: NDArray[np.uint32], codes: Tensor) -> None:
-    """Writes the code of each weight: the first of its bin's codes, and then as far as its place in the bin.
+    """Writes the code of each weight: its bin's first code plus its place in the bin, scaled to the bin's codes.
 
     Args:
         words: float32 seen as int32.
@@ -38,6 +38,7 @@ def encode(words: Tensor, table: NDArray[np.uint32], codes: Tensor) -> None:
     first = torch.from_numpy((table >> 16).view(np.int32)).to(words.device)[bins]
     width = torch.from_numpy((table & 0xFFFF).view(np.int32)).to(words.device)[bins]
     found = first + ((width * places) >> LOW_BITS)  # 65,535 * 32,767 fits 31 bits
+    # The int16 with the bits of this uint16.
     codes.copy_(((found ^ 0x8000) - 0x8000).to(torch.int16))
 
 

@@ -97,6 +97,7 @@ def _exclude(within: NDArray[np.uint8], patterns: NDArray[np.signedinteger]) -> 
     for word in range(BLOCK // 64):
         flags = pruned64[word]
         for lane in range(64):
+            # `|= -1` makes any pattern -1, and `|= 0` keeps it: no branch, so that it vectorises.
             patterns[64 * word + lane] |= -patterns.dtype.type((flags >> np.uint64(lane)) & np.uint64(1))
 
 

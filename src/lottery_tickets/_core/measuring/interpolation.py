@@ -36,7 +36,7 @@ class Line:
         self._ends = _check_state(model, first, "first"), _check_state(model, second, "second")
 
     def mix(self, alpha: float) -> dict[str, Tensor]:
-        """Returns the state at alpha, placed as the model's own; the ends are exact, integers the nearer end's."""
+        """Returns the state at alpha, placed as the model's own: exact at the ends, integers as at the nearer end."""
         first, second = self._ends
         own = _list_state(self._model)
         return {name: _mix(first[name], second[name], alpha, own[name]) for name in own}

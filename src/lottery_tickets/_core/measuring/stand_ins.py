@@ -52,6 +52,7 @@ class ReplacedReads(TorchFunctionMode):
         stand_ins: dict[int, Tensor] = {}
         new_args, new_kwargs = self._replace(args, stand_ins), self._replace(kwargs, stand_ins)
         name = func.__name__
+        # torch ends the names of functions that write in place with one underscore.
         if stand_ins and (
             name == "__set__" or (name.endswith("_") and not name.endswith("__")) or kwargs.get("out") is not None
         ):

@@ -72,5 +72,6 @@ def _lamp_scores(score: Weight, within: Tensor | None) -> Tensor:
     magnitudes = eligible.to("cpu", torch.float64).abs().sort().values
     if len(magnitudes) == 0 or magnitudes[-1] == 0:
         return torch.zeros_like(magnitudes)
+    # Over the largest, so that no square overflows; the scores are ratios and stay the same.
     squares = (magnitudes / magnitudes[-1]).square_()
     return squares / squares.flip(0).cumsum(0).flip(0)

@@ -99,7 +99,8 @@ class Magnitudes:
 
     def _sample_weight(self, weight: Weight, stride: int) -> NDArray[np.signedinteger]:
         steps = np.arange(weight.size // stride)
-        # A jitter, because a plain stride can meet the same column of a matrix or the same tap of a kernel every time.
+        # A jitter, because a plain stride can meet the same column of a matrix or the same tap of a kernel every time;
+        # 40503 is 2^16 over the golden ratio, whose multiples spread evenly.
         positions = steps * stride + (steps * 40503) % stride
         if self.within is not None:
             bits = self.within[weight.name].numpy()

@@ -81,6 +81,7 @@ def _select_in_groups(weight: Weight, order: Sequence[int], n_of_m: tuple[int, i
                     f"each group of {length} in {weight.name!r} must keep {num_kept}, but `within` leaves only "
                     f"{fewest} in one; ask for a higher sparsity"
                 )
+        # Stable, so that of equal magnitudes the earlier is kept.
         places = patterns.sort(dim=1, descending=True, stable=True).indices[:, :num_kept]
         kept.view(-1)[start:stop].view(-1, length).scatter_(1, places, value=True)
     return pack_bits(kept.permute(*np.argsort(order).tolist()) if kept.ndim else kept)

@@ -28,6 +28,7 @@ def zero_pruned_(tensor: Tensor, bits: Tensor) -> None:
     words = data.view(WORDS[data.element_size()]).numpy().reshape(-1)
     if words.size < SMALLEST_FOR_KERNEL:
         kept = np.unpackbits(bits.numpy(), count=words.size, bitorder="little")
+        # Integers, because NaN times 0 is NaN.
         np.multiply(words, kept, out=words, casting="unsafe")
     else:
         _load_kernel()(words, bits.numpy())

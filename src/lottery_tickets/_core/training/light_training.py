@@ -35,8 +35,8 @@ class StretchReport(TypedDict):
 
     `num_batches` of this stretch; `num_samples` in them, None where batches hold no tensors; `num_steps` and
     `num_epochs` that the trainer has done since it began; `mean_loss` over the batches with a finite loss;
-    `first_loss` of the first batch, None where it was not finite; `num_nonfinite_losses`, batches that were not (or,
-    split, not wholly) trained on; `learning_rate`.
+    `first_loss` of the first batch, None where it was not finite; `num_nonfinite_losses`, batches that were skipped for
+    a loss that is not finite (of a split batch, from that piece on); `learning_rate`.
     """
 
     num_batches: int
@@ -111,7 +111,7 @@ class LightTrainer:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs done; one counts when its end has been seen, which is when the batch after its last is asked for."""
+        """Epochs done. The end of an epoch is seen only when a batch after its last one is asked for."""
         return self.batches.num_epochs
 
     def train_epochs(self, num_epochs: int) -> StretchReport:
@@ -203,7 +203,7 @@ class LightTrainer:
         }
 
     def _take(self, num_epochs: int | None, num_steps: int | None) -> Iterator[Any]:
-        """Yields batches until so many epochs (that had any left) or batches are through."""
+        """Yields batches until so many epochs or batches are through; an epoch with no batch left does not count."""
         epochs = steps = 0
         while epochs != num_epochs:
             steps_before = steps
@@ -215,7 +215,7 @@ class LightTrainer:
             epochs += steps > steps_before
 
     def _train_batch(self, batch: Any) -> tuple[float, int | None]:  # noqa: ANN401 - any batch
-        """Returns the mean loss of a batch (not finite: it was not, or not wholly, trained on) and its samples."""
+        """Returns the mean loss of a batch, or the loss that was not finite and ended it, and its number of samples."""
         moved = move_batch(batch, next(iter(self.parameters.values())).device)
         total = 0.0
         for piece, share in split_batch(moved, self.settings.max_batch_size):
@@ -242,7 +242,7 @@ class LightTrainer:
 
     @contextlib.contextmanager
     def _prepared(self) -> Iterator[None]:
-        """Within the block the model trains; afterwards it and the global generators are as before."""
+        """Within the block the model trains; afterwards its modes and the global generators are as before."""
         modes = {module: module.training for module in self.model.modules()}
         self.model.train()
         self.model.zero_grad(set_to_none=True)
@@ -319,7 +319,7 @@ def _offers_checkpointing(model: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def _checkpointing(model: nn.Module, settings: TrainerSettings) -> Iterator[None]:
-    """Within the block a model that can compute its activations again does; one that did before is left alone."""
+    """Within the block the model recomputes activations, if it offers that; one that does so already is left alone."""
     inner: Any = unwrap(model)
     # transformers 5 calls it activation checkpointing, and warns of the names before.
     prefix = "activation" if hasattr(inner, "activation_checkpointing_enable") else "gradient"
@@ -327,6 +327,7 @@ def _checkpointing(model: nn.Module, settings: TrainerSettings) -> Iterator[None
     if is_on or not settings.activation_checkpointing or not _offers_checkpointing(inner):
         yield
         return
+    # Reentrant checkpointing can give a weight its gradient twice, which `InBackwardSGD` refuses.
     arguments = {f"{prefix}_checkpointing_kwargs": {"use_reentrant": False}}
     getattr(inner, f"{prefix}_checkpointing_enable")(**arguments)
     try:

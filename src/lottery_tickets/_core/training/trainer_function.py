@@ -1,4 +1,4 @@
-"""Somebody else's training of some epochs: what such a function is, and how its result is taken over."""
+"""A caller's function that trains for some epochs: how it is called, and how its result is taken over."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -33,6 +33,7 @@ def train_epochs(trainer_fn: TrainerFunction, model: nn.Module, dataloader: Iter
         return
     pruned_before = {name: parameter.detach() == 0 for name, parameter in model.named_parameters()}
     state = load_returned_model(model, other)
+    # Only the hook of a held mask makes a weight zero after another value was loaded.
     revived = [
         name
         for name, parameter in model.named_parameters()
