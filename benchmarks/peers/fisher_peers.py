@@ -32,6 +32,7 @@ from lottery_tickets._core.gradients.stream import GradientStream, StreamSetting
 from lottery_tickets._core.gradients.values import SQUARE
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.weights import find_prunable_weights
+from statistical_report_generator.tables import format_rows
 
 Weights = Mapping[str, nn.Parameter]
 Peer = Callable[[Case, Any, Weights], dict[str, Tensor]]
@@ -371,9 +372,12 @@ def main() -> None:
         findings[name] = {"dtype": "float32", **check_peers(LARGE_CASES[name]())}
         if name.startswith("resnet"):
             findings[f"{name}, float64"] = {"dtype": "float64", **check_peers(to_float64(LARGE_CASES[name]()))}
-    for name, results in findings.items():
-        for peer, result in results.items():
-            print(f"{name:25} {peer:22} {result if isinstance(result, str) else f'{result:.1e}'}")
+    rows = [
+        (name, peer, result if isinstance(result, str) else f"{result:.1e}")
+        for name, results in findings.items()
+        for peer, result in results.items()
+    ]
+    print(format_rows(rows, align="<"))
     write_results("fisher_peers", {"versions_of_peers": {n: version(n) for n in PEER_PACKAGES}, "findings": findings})
 
 
