@@ -1,4 +1,4 @@
-"""What every benchmark shares: machine facts, interleaved timing, peak memory, JSON results."""
+"""What every benchmark shares: titles, interleaved timing, peak memory, facts about the machine, JSON results."""
 
 import ctypes
 import gc
@@ -10,16 +10,22 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
+from torch import Tensor, nn
+
+from lottery_tickets.workloads import create_token_batches, load_smollm2, load_speeches
+from statistical_report_generator.tables import format_rows
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+FIGURES = ROOT / "docs" / "figures"
 LIBRARIES = ("torch", "numpy", "numba", "lottery-tickets")
+TITLES = {"lenet-300-100": "LeNet-300-100", "resnet-20": "ResNet-20", "smollm2-135m": "SmolLM2-135M"}
 
 
 class Timing(TypedDict):
@@ -30,8 +36,16 @@ class Timing(TypedDict):
     repeats: int
 
 
-def measure(callables: dict[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
-    """Returns the timing of each callable, called in turns, so that a busy machine hurts all of them alike.
+def time_call(function: Callable[[], object]) -> float:
+    """Returns the wall-clock seconds of one call."""
+    gc.collect()
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def take_turns(callables: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Returns the seconds of each call, by name; all are called in turns, so that a busy machine hurts them alike.
 
     Args:
         callables: By name. Each is called once before it is timed.
@@ -42,14 +56,35 @@ def measure(callables: dict[str, Callable[[], object]], repeats: int) -> dict[st
     seconds: dict[str, list[float]] = {name: [] for name in callables}
     for _ in range(repeats):
         for name, function in callables.items():
-            gc.collect()
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time_call(function))
+    return seconds
+
+
+def measure(callables: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
+    """Returns the least and the median seconds of each, called as by `take_turns`."""
     return {
         name: {"min_seconds": min(times), "median_seconds": statistics.median(times), "repeats": repeats}
-        for name, times in seconds.items()
+        for name, times in take_turns(callables, repeats).items()
     }
+
+
+def show_timings(timings: Mapping[str, Timing]) -> None:
+    """Prints the milliseconds of each."""
+    rows = [
+        (name, f"{1e3 * timing['min_seconds']:.2f}", f"{1e3 * timing['median_seconds']:.2f}")
+        for name, timing in timings.items()
+    ]
+    print(format_rows([("", "min, ms", "median, ms"), *rows], align="<>>"))
+
+
+def load_language(
+    *, batch_size: int, num_tokens: int, num_batches: int, split: str = "train"
+) -> tuple[nn.Module, list[dict[str, Tensor]]]:
+    """Returns SmolLM2-135M and batches of State-of-the-Union speeches, of the "train" or the "test" split."""
+    model, tokenizer = load_smollm2()
+    texts = getattr(load_speeches(), split)
+    shape = {"batch_size": batch_size, "num_tokens": num_tokens, "num_batches": num_batches}
+    return model, create_token_batches(texts, tokenizer, **shape)
 
 
 def measure_peak_extra_bytes(function: Callable[[], object]) -> int:
@@ -96,13 +131,23 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def write_results(name: str, payload: dict[str, Any]) -> Path:
+def write_results(name: str, payload: Mapping[str, Any]) -> Path:
     """Writes `benchmarks/results/NAME.json`, the payload with the machine beside it, and returns its path."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = _find_results(name)
+    path.parent.mkdir(exist_ok=True)
     text = json.dumps({"machine": describe_machine(), **payload}, indent=2, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
     return path
+
+
+def read_results(name: str) -> dict[str, Any]:
+    """Returns what `write_results` wrote under a name, the machine included."""
+    content: dict[str, Any] = json.loads(_find_results(name).read_text(encoding="utf-8"))
+    return content
+
+
+def _find_results(name: str) -> Path:
+    return RESULTS / f"{name.replace('-', '_')}.json"
 
 
 def _status_bytes(field: str) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
+from benchmarks.common import load_language
 from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets.workloads import (
@@ -24,7 +25,6 @@ from lottery_tickets.workloads import (
     create_token_batches,
     load_fashion_mnist,
     load_minilm,
-    load_smollm2,
     load_speeches,
 )
 
@@ -194,9 +194,7 @@ def smollm2(*, batch_size: int = 4, num_tokens: int = 256, num_batches: int = 1)
         num_tokens: Tokens a passage.
         num_batches: How many batches.
     """
-    model, tokenizer = load_smollm2()
-    sizes = {"batch_size": batch_size, "num_tokens": num_tokens, "num_batches": num_batches}
-    batches = create_token_batches(load_speeches().train, tokenizer, **sizes, seed=SEED)
+    model, batches = load_language(batch_size=batch_size, num_tokens=num_tokens, num_batches=num_batches)
     return Case(model, list[Any](batches), None)
 
 

@@ -28,10 +28,12 @@ from torch.utils import _pytree as pytree
 
 from benchmarks.common import write_results
 from benchmarks.peers.fisher_models import LARGE_CASES, SMALL_CASES, Case, to_float64
-from lottery_tickets._core.gradients.stream import GradientStream, StreamSettings
+from lottery_tickets._core.gradients.options import ScoringOptions
+from lottery_tickets._core.gradients.stream import GradientStream
 from lottery_tickets._core.gradients.values import SQUARE
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.prunable_weights import find_prunable_weights
+from statistical_report_generator.tables import format_rows
 
 Weights = Mapping[str, nn.Parameter]
 Peer = Callable[[Case, Any, Weights], dict[str, Tensor]]
@@ -86,7 +88,7 @@ def sum_by_lottery_tickets(case: Case, batch: Any, weights: Weights) -> dict[str
         UnsupportedError: When the model is run one sample at a time.
     """
     chosen = find_prunable_weights(case.model, include=list(weights))
-    stream = GradientStream(case.model, chosen, [SQUARE], StreamSettings(loss_fn=case.loss_fn))
+    stream = GradientStream(case.model, chosen, [SQUARE], ScoringOptions(), loss_fn=case.loss_fn)
     stream.run([batch], count_samples(batch))
     if stream.reason is not None:
         raise UnsupportedError(stream.reason)
@@ -371,9 +373,12 @@ def main() -> None:
         findings[name] = {"dtype": "float32", **check_peers(LARGE_CASES[name]())}
         if name.startswith("resnet"):
             findings[f"{name}, float64"] = {"dtype": "float64", **check_peers(to_float64(LARGE_CASES[name]()))}
-    for name, results in findings.items():
-        for peer, result in results.items():
-            print(f"{name:25} {peer:22} {result if isinstance(result, str) else f'{result:.1e}'}")
+    rows = [
+        (name, peer, result if isinstance(result, str) else f"{result:.1e}")
+        for name, results in findings.items()
+        for peer, result in results.items()
+    ]
+    print(format_rows(rows, align="<"))
     write_results("fisher_peers", {"versions_of_peers": {n: version(n) for n in PEER_PACKAGES}, "findings": findings})
 
 

@@ -4,58 +4,48 @@
 a check is reading the weights and the starting weights once: 8 bytes a weight over the memory's bandwidth.
 """
 
+import itertools
 import statistics
-import time
 from typing import Final
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.common import write_results
+from benchmarks.common import take_turns, write_results
+from benchmarks.studies.small_transformer import build_transformer
 from lottery_tickets import EarlyBirdWatcher
 from lottery_tickets._core.training.light_training import LightTrainer
 from lottery_tickets._core.training.settings import TrainerSettings
 
 NUM_REPEATS: Final = 3
 BATCH: Final = (8, 512)
+SIZES: Final = {
+    "vocab_size": 8192,
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 14,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 12,
+}
 
 
 def main() -> None:
     """Takes turns: a step, a check, one read of the weights."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=8192,
-        hidden_size=768,
-        intermediate_size=2048,
-        num_hidden_layers=14,
-        num_attention_heads=12,
-        num_key_value_heads=12,
-        use_cache=False,
-    )
-    model = LlamaForCausalLM(config)
-    batches = [{"input_ids": torch.randint(8192, BATCH)} for _ in range(NUM_REPEATS + 1)]
+    model = build_transformer(0, **SIZES)
+    batches = [{"input_ids": torch.randint(SIZES["vocab_size"], BATCH)} for _ in range(NUM_REPEATS + 1)]
     settings = TrainerSettings(activation_checkpointing=False)
     trainer = LightTrainer(model, batches, settings)
     watcher = EarlyBirdWatcher(model)
     weights = list(model.parameters())
-    seconds: dict[str, list[float]] = {"step": [], "check": [], "read": []}
-    for repeat in range(NUM_REPEATS + 1):  # the first warms up
-        times = {}
-        start = time.perf_counter()
-        trainer.train_steps(1)
-        times["step"] = time.perf_counter() - start
-        start = time.perf_counter()
-        watcher.check(model, repeat + 1, {"loss": 1.0})
-        times["check"] = time.perf_counter() - start
-        start = time.perf_counter()
-        for _ in range(2):
-            for weight in weights:
-                weight.detach().sum()
-        times["read"] = time.perf_counter() - start
-        print({name: round(value, 3) for name, value in times.items()}, flush=True)
-        if repeat:
-            for name, value in times.items():
-                seconds[name].append(value)
+    steps = itertools.count(1)
+    seconds = take_turns(
+        {
+            "step": lambda: trainer.train_steps(1),
+            "check": lambda: watcher.check(model, next(steps), {"loss": 1.0}),
+            "read": lambda: [weight.detach().sum() for _ in range(2) for weight in weights],
+        },
+        NUM_REPEATS,
+    )
+    print(seconds)
     ratios = {
         "check_over_step": [check / step for check, step in zip(seconds["check"], seconds["step"], strict=True)],
         "check_over_two_reads": [check / read for check, read in zip(seconds["check"], seconds["read"], strict=True)],

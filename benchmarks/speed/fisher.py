@@ -8,22 +8,27 @@ float32 a weight, and the gradient of one sample of one layer.
 The figures go to benchmarks/results/fisher.json. The name of a case, or "memory", measures that anew.
 """
 
-import gc
 import json
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from benchmarks.common import RESULTS, call_in_new_process, measure_peak_extra_bytes, write_results
+from benchmarks.common import (
+    call_in_new_process,
+    measure_peak_extra_bytes,
+    read_results,
+    time_call,
+    write_results,
+)
 from benchmarks.peers.fisher_models import Case, minilm, resnet20, smollm2
 from benchmarks.peers.fisher_peers import PEERS, compute_diagonal, count_samples
 from lottery_tickets import compute_fisher_importance
-from lottery_tickets._core.gradients.stream import GradientStream, StreamSettings
+from lottery_tickets._core.gradients.options import ScoringOptions
+from lottery_tickets._core.gradients.stream import GradientStream
 from lottery_tickets._core.gradients.values import SQUARE, Value
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets._core.prunable_weights import find_prunable_weights
@@ -55,7 +60,7 @@ def main() -> None:
 
 def measure_again(name: str) -> None:
     """Measures the time of one case anew, or "memory", and keeps the other figures."""
-    payload: dict[str, Any] = json.loads((RESULTS / "fisher.json").read_text(encoding="utf-8"))
+    payload = read_results("fisher")
     former = payload.pop("machine")
     if name == "memory":
         payload["memory"] = measure_memory()
@@ -66,9 +71,18 @@ def measure_again(name: str) -> None:
 
 
 def measure_memory() -> dict[str, Any]:
-    """Returns peak extra bytes, each way in a process of its own."""
+    """Returns peak extra bytes, each way in a process of its own: what sums and blocks take, beside what they must."""
     measured = {what: int(call_in_new_process(__file__, what)) for what in WAYS}
-    return summarise_memory(measured)
+    weights = [weight.tensor.numel() for weight in find_prunable_weights(smollm2(**MEMORY_CASE).model).values()]
+    sums = 4 * sum(weights)
+    return {
+        "case": "SmolLM2-135M, 4 x 256 tokens",
+        "peak_extra_bytes": measured,
+        "sums_bytes": sums,
+        "largest_layer_bytes": 4 * max(weights),
+        "beside_sums_bytes": measured["fisher"] - measured["passes"] - sums,
+        "fisher_over_plain": measured["fisher"] / measured["plain"],
+    }
 
 
 def measure_time(case: Case, repeats: int) -> dict[str, Any]:
@@ -131,14 +145,6 @@ def run_ours(case: Case) -> None:
     assert report["computed"] == "whole batches", report["reason"]
 
 
-def time_call(function: Callable[[], object]) -> float:
-    """Returns the seconds of one call."""
-    gc.collect()
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def print_memory(what: str) -> None:
     """Prints the peak extra bytes of one way, in a process of its own."""
     case = smollm2(**MEMORY_CASE)
@@ -157,25 +163,11 @@ def print_memory(what: str) -> None:
 def run_stream(case: Case, values: list[Value], *, squares: bool) -> None:
     """Our passes with the sums of some values, or of none; the verification is switched off, it holds less."""
     weights = find_prunable_weights(case.model)
-    stream = GradientStream(case.model, weights, values, StreamSettings(squares=squares))
+    stream = GradientStream(case.model, weights, values, ScoringOptions(standard_errors=squares))
     stream._verified = {True}  # noqa: SLF001 - else its peak, of two samples, would be in the figures
     stream.run(case.batches, 10**6)
     for value in values:
         stream.take(value)
-
-
-def summarise_memory(measured: dict[str, int]) -> dict[str, Any]:
-    """Returns what the sums and the blocks take, beside what they must."""
-    weights = [weight.tensor.numel() for weight in find_prunable_weights(smollm2(**MEMORY_CASE).model).values()]
-    sums = 4 * sum(weights)
-    return {
-        "case": "SmolLM2-135M, 4 x 256 tokens",
-        "peak_extra_bytes": measured,
-        "sums_bytes": sums,
-        "largest_layer_bytes": 4 * max(weights),
-        "beside_sums_bytes": measured["fisher"] - measured["passes"] - sums,
-        "fisher_over_plain": measured["fisher"] / measured["plain"],
-    }
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ Run `python -m benchmarks.speed.holding`; the figures go to benchmarks/results/h
 
 import copy
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.common import write_results
+from benchmarks.common import take_turns, write_results
 from lottery_tickets import Mask, create_random_mask, hold_mask
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.training.plain_loop import train_steps
@@ -64,19 +63,6 @@ def measure_workload(
     print(f"{name}: holding costs {figures['cost_of_holding']:.1%} of a step; our loop runs at "
           f"{figures['speed_of_our_loop']:.1%} of the speed of a loop written by hand, masking included")  # fmt: skip
     return figures
-
-
-def take_turns(runs: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """Returns the seconds of each run, `repeats` times, one after the other in turns, after a warm-up."""
-    for run in runs.values():
-        run()
-    seconds: dict[str, list[float]] = {label: [] for label in runs}
-    for _ in range(repeats):
-        for label, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[label].append(time.perf_counter() - start)
-    return seconds
 
 
 def make_optimizer(model: nn.Module, name: str) -> torch.optim.Optimizer:

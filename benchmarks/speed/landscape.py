@@ -9,7 +9,6 @@ many forward passes over the same batches. All points must be equal, both ways, 
 the `transformers` extra and Fashion-MNIST. The figures go to benchmarks/results/landscape.json.
 """
 
-import gc
 import json
 import statistics
 import sys
@@ -22,19 +21,26 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from benchmarks.common import call_in_new_process, measure_peak_extra_bytes, write_results
+from benchmarks.common import (
+    call_in_new_process,
+    load_language,
+    measure_peak_extra_bytes,
+    take_turns,
+    write_results,
+)
 from benchmarks.peers.plain_landscape import Evaluate, evaluate_language, evaluate_pairs, measure_plane
-from benchmarks.speed.training_memory import StorageTracker
-from lottery_tickets import compute_loss_landscape, landscape
+from benchmarks.speed.training_memory import count_peak
+from lottery_tickets import compute_loss_landscape
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets._core.prunable_weights import find_filtered_weights
+from lottery_tickets.landscape import surface
 from lottery_tickets.landscape.directions import MovedWeights
-from lottery_tickets.workloads import create_token_batches, load_smollm2, load_speeches, load_workload
+from lottery_tickets.workloads import load_workload
 
 SEED = 0
 GOAL = 0.94  # less than the plain way, as promised
-BATCH = {"batch_size": 2, "num_tokens": 64, "num_batches": 1}
+BATCH: dict[str, Any] = {"batch_size": 2, "num_tokens": 64, "num_batches": 1}
 BIG_GRID, SMALL_GRID = 25, 3
 REPEATS = 3
 NUM_IMAGES = 2000
@@ -71,12 +77,6 @@ def measure_forward(model: nn.Module, data: Sequence[Any], grid_points: int) -> 
     return []
 
 
-def load_language() -> tuple[nn.Module, list[Any]]:
-    """Returns SmolLM2-135M and its batch."""
-    model, tokenizer = load_smollm2()
-    return model.float().eval(), create_token_batches(load_speeches().train, tokenizer, **BATCH)
-
-
 LANGUAGE_WAYS: dict[str, Way] = {
     "forward": measure_forward,
     "ours": measure_ours,
@@ -84,25 +84,18 @@ LANGUAGE_WAYS: dict[str, Way] = {
 }
 
 
-def count_peak(way: Way, model: nn.Module, data: Sequence[Any]) -> tuple[int, Losses]:
-    """Returns the most bytes of tensors alive beside the model, and what was measured."""
-    gc.collect()
-    tracker = StorageTracker()
-    for tensor in (*model.parameters(), *model.buffers()):
-        tracker.add(tensor)
-    before = tracker.bytes_alive
-    with tracker:
-        found = way(model, data, SMALL_GRID)
-    return tracker.peak_bytes - before, found
-
-
 def measure_memory() -> dict[str, Any]:
     """Returns peaks of tensors and of resident memory."""
-    model, data = load_language()
-    peaks, losses, seconds, resident = {}, {}, {}, {}
-    for name, way in LANGUAGE_WAYS.items():
+    model, data = load_language(**BATCH)
+    peaks, seconds, resident = {}, {}, {}
+    losses: dict[str, Losses] = {}
+
+    def run(name: str) -> None:
+        losses[name] = LANGUAGE_WAYS[name](model, data, SMALL_GRID)
+
+    for name in LANGUAGE_WAYS:
         start = time.perf_counter()
-        peaks[name], losses[name] = count_peak(way, model, data)
+        peaks[name] = count_peak(partial(run, name), (*model.parameters(), *model.buffers()))
         seconds[name] = time.perf_counter() - start
         resident[name] = int(call_in_new_process(__file__, name))
         print(
@@ -136,7 +129,7 @@ def measure_memory() -> dict[str, Any]:
 
 def print_resident(name: str) -> None:
     """Prints by how much the resident memory of this process rises."""
-    model, data = load_language()
+    model, data = load_language(**BATCH)
     measure_forward(model, [{"input_ids": data[0]["input_ids"][:, :2]}], 1)  # warms up
     print(measure_peak_extra_bytes(lambda: LANGUAGE_WAYS[name](model, data, SMALL_GRID)))
 
@@ -157,7 +150,7 @@ def train_lenet() -> tuple[nn.Module, list[Any]]:
 
 def draw_again(model: nn.Module, data: Sequence[Any], grid_points: int) -> Losses:
     """Returns the losses by the library, as for a model that is too large for its directions to be kept."""
-    with patch.object(landscape, "MovedWeights", partial(MovedWeights, kept_bytes=0)):
+    with patch.object(surface, "MovedWeights", partial(MovedWeights, kept_bytes=0)):
         return measure_ours(model, data, grid_points)
 
 
@@ -170,17 +163,13 @@ def measure_time() -> dict[str, Any]:
         "ours, drawn again": draw_again,
         "plain": measure_plainly(evaluate_pairs),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
     losses: dict[str, Losses] = {}
-    for way in ways.values():
-        way(model, data, SMALL_GRID)
-    for turn in range(REPEATS):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            found = way(model, data, BIG_GRID)
-            seconds[name].append(time.perf_counter() - start)
-            assert losses.setdefault(name, found) == found
-            print(f"turn {turn}: {name:18} {seconds[name][-1]:6.1f} s", flush=True)
+
+    def run(name: str) -> None:
+        found = ways[name](model, data, BIG_GRID)
+        assert losses.setdefault(name, found) == found
+
+    seconds = take_turns({name: partial(run, name) for name in ways}, REPEATS)
     equal = sum(
         ours == plain
         for ours_row, plain_row in zip(losses["ours"], losses["plain"], strict=True)

@@ -13,20 +13,26 @@ masks of 1 B weights.
 """
 
 import copy
-import gc
 import json
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from benchmarks.common import call_in_new_process, measure, measure_peak_extra_bytes, write_results
-from benchmarks.speed.training_memory import StorageTracker
+from benchmarks.common import (
+    call_in_new_process,
+    load_language,
+    measure,
+    measure_peak_extra_bytes,
+    time_call,
+    write_results,
+)
+from benchmarks.speed.training_memory import count_peak
 from lottery_tickets import (
     Mask,
     apply_mask,
@@ -38,14 +44,14 @@ from lottery_tickets import (
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets.evaluation.robustness import SPARSITY_LEVELS
-from lottery_tickets.workloads import create_token_batches, load_smollm2, load_speeches
 
 MEMORY_LEVELS: Final = (0.3, 0.6)
 QUALITY_SPARSITY: Final = 0.5
 REPEATS: Final = 2
-TIMED_TOKENS: Final = (4, 256)
+TEXT: Final[dict[str, Any]] = {"split": "test", "num_batches": 1}  # texts that the model was not chosen by
+MEMORY_TEXT: Final = {**TEXT, "batch_size": 2, "num_tokens": 128}
+TIMED_TEXT: Final = {**TEXT, "batch_size": 4, "num_tokens": 256}
 OVERLAP_WEIGHTS: Final = 1_000_000_000
-JOBS: Final = ("forward", "ours quality", "plain quality", "ours robustness", "plain robustness")
 Job = Callable[[nn.Module, Any], object]
 
 
@@ -97,15 +103,6 @@ RUN: Final[dict[str, Job]] = {
 }
 
 
-def load(num_sequences: int, num_tokens: int) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Returns SmolLM2 and one batch of text it was not chosen by."""
-    model, tokenizer = load_smollm2()
-    [batch] = create_token_batches(
-        load_speeches().test, tokenizer, batch_size=num_sequences, num_tokens=num_tokens, num_batches=1
-    )
-    return model, batch
-
-
 def warm_up(job: Job = measure_our_robustness) -> None:
     """Has code compiled and threads started, on a small layer."""
     job(nn.Linear(2000, 1000), (torch.randn(2, 2000), torch.zeros(2, dtype=torch.int64)))
@@ -113,24 +110,15 @@ def warm_up(job: Job = measure_our_robustness) -> None:
 
 def count_tensors() -> dict[str, int]:
     """Returns the peak of all tensors alive, beyond the model's and the batch's, for each job."""
-    model, batch = load(2, 128)
+    model, [batch] = load_language(**MEMORY_TEXT)
     warm_up()
-    peaks = {}
-    for name, job in RUN.items():
-        gc.collect()
-        tracker = StorageTracker()
-        for tensor in (*model.parameters(), *model.buffers(), *batch.values()):
-            tracker.add(tensor)
-        before = tracker.bytes_alive
-        with tracker:
-            job(model, batch)
-        peaks[name] = tracker.peak_bytes - before
-    return peaks
+    held = [*model.parameters(), *model.buffers(), *batch.values()]
+    return {name: count_peak(partial(job, model, batch), held) for name, job in RUN.items()}
 
 
 def measure_resident(job: str) -> int:
     """Returns the rise of resident memory, in this process, of one job; loaded and warmed up before."""
-    model, batch = load(2, 128)
+    model, [batch] = load_language(**MEMORY_TEXT)
     warm_up(RUN[job])
     forward(model, batch)
     return measure_peak_extra_bytes(lambda: RUN[job](model, batch))
@@ -138,7 +126,7 @@ def measure_resident(job: str) -> int:
 
 def check_equal() -> float:
     """Returns the largest difference of losses, ours and those of copies that our masks were applied to."""
-    model, batch = load(2, 128)
+    model, [batch] = load_language(**MEMORY_TEXT)
     found = compute_pruning_robustness(model, batch, MEMORY_LEVELS, return_masks=True)
     differences = []
     for curve, points in found["sparsity_curves"].items():
@@ -151,7 +139,7 @@ def check_equal() -> float:
 
 def time_robustness() -> dict[str, Any]:
     """Returns the time of robustness over 10 levels beside that of its forward passes, in turns."""
-    model, batch = load(*TIMED_TOKENS)
+    model, [batch] = load_language(**TIMED_TEXT)
     warm_up()
     jobs: dict[str, Callable[[], object]] = {
         "forward": lambda: forward(model, batch),
@@ -162,13 +150,11 @@ def time_robustness() -> dict[str, Any]:
     jobs["forward"]()
     for _ in range(REPEATS):
         for name in ("forward", "forward", "magnitude", "forward", "forward", "both"):
-            start = time.perf_counter()
-            jobs[name]()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time_call(jobs[name]))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     levels = len(SPARSITY_LEVELS)
     return {
-        "num_tokens": math.prod(TIMED_TOKENS),
+        "num_tokens": batch["input_ids"].numel(),
         "seconds": seconds,
         "num_levels": levels,
         "magnitude_over_ten_forward_passes": medians["magnitude"] / (levels * medians["forward"]),
@@ -208,7 +194,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         print(json.dumps(measure_resident(sys.argv[1])))
         return
-    model, _ = load(1, 8)
+    model, _ = load_language(**MEMORY_TEXT)
     weights = {name: weight.tensor for name, weight in find_prunable_weights(model).items()}
     payload = {
         "sizes": {
@@ -220,7 +206,7 @@ def main() -> None:
         "overlap_time": time_overlap(),
         "robustness_time": time_robustness(),
         "tensors": sum_up(count_tensors()),
-        "resident": sum_up({job: int(call_in_new_process(__file__, job).splitlines()[-1]) for job in JOBS}),
+        "resident": sum_up({job: int(call_in_new_process(__file__, job).splitlines()[-1]) for job in RUN}),
     }
     print(json.dumps(payload, indent=2))
     print(write_results("measuring", payload))

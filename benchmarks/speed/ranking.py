@@ -14,7 +14,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from benchmarks.common import call_in_new_process, describe_machine, measure, measure_peak_extra_bytes, write_results
+from benchmarks.common import (
+    call_in_new_process,
+    describe_machine,
+    measure,
+    measure_peak_extra_bytes,
+    show_timings,
+    write_results,
+)
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.rank_correlation import correlate_ranks
 from lottery_tickets.early_bird.snapshots import take_snapshot
@@ -113,8 +120,7 @@ def measure_memory(num_weights: int) -> int:
 def show(found: dict[str, Any]) -> None:
     """Prints timings, ratios and the error."""
     print(f"{found['num_weights'] / 1e6:.0f} M {found['dtype']}: scipy {found['scipy_seconds']} s")
-    for name, timing in found["timings_after_the_last"].items():
-        print(f"  {name:12} min {timing['min_seconds'] * 1e3:8.2f} ms  median {timing['median_seconds'] * 1e3:8.2f} ms")
+    show_timings(found["timings_after_the_last"])
     print(
         f"  scipy / ours {found['scipy_over_ours']:.0f}, ours / one read {found['ours_over_read_both']:.1f}, "
         f"error {found['error']:.1e}"

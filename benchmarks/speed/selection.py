@@ -21,9 +21,11 @@ from benchmarks.common import (
     describe_machine,
     measure,
     measure_peak_extra_bytes,
+    show_timings,
     write_results,
 )
 from lottery_tickets import create_magnitude_mask
+from statistical_report_generator.tables import format_rows
 
 SEED = 0
 SPARSITIES = (0.5, 0.9, 0.99)
@@ -173,10 +175,8 @@ def main() -> None:
 def show(title: str, found: dict[str, Any]) -> None:
     """Prints timings and ratios."""
     print(title)
-    for name, timing in found["timings"].items():
-        print(f"  {name:18} min {timing['min_seconds'] * 1e3:9.2f} ms  median {timing['median_seconds'] * 1e3:9.2f} ms")
-    for name, ratio in found["ratios"].items():
-        print(f"  {name:28} {ratio:8.2f}")
+    show_timings(found["timings"])
+    print(format_rows([(name, f"{ratio:.2f}") for name, ratio in found["ratios"].items()], align="<>"))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ gradient waits there through the whole backward pass, whatever the trainer.
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.common import write_results
+from benchmarks.common import load_language, write_results
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets._core.training.light_training import LightTrainer
 from lottery_tickets._core.training.settings import TrainerSettings
-from lottery_tickets.workloads import create_token_batches, load_smollm2, load_speeches
+from statistical_report_generator.tables import format_rows
 
 NUM_STEPS = 2
 TOLERANCE = 1e-3  # of the weights, for buffers
@@ -65,6 +65,18 @@ class StorageTracker(TorchDispatchMode):
     def _remove(self, key: int, num_bytes: int) -> None:
         self.known.remove(key)
         self.bytes_alive -= num_bytes
+
+
+def count_peak(function: Callable[[], object], held: Iterable[Tensor]) -> int:
+    """Returns the most bytes of tensors alive during a call, beside those that are held before it."""
+    gc.collect()
+    tracker = StorageTracker()
+    for tensor in held:
+        tracker.add(tensor)
+    before = tracker.bytes_alive
+    with tracker:
+        function()
+    return tracker.peak_bytes - before
 
 
 def train_lightly(**options: Any) -> Train:  # noqa: ANN401 - settings
@@ -149,10 +161,8 @@ def measure(train: Train, model: nn.Module, batches: list[Any]) -> Figures:
 
 def main() -> None:
     """Measures all trainings from the same weights and writes the figures."""
-    model, tokenizer = load_smollm2()
+    model, batches = load_language(batch_size=2, num_tokens=128, num_batches=NUM_STEPS)
     model = model.bfloat16()
-    texts = load_speeches().train
-    batches = create_token_batches(texts, tokenizer, batch_size=2, num_tokens=128, num_batches=NUM_STEPS)
     num_parameters = sum(p.numel() for p in model.parameters())
     largest_bytes = max(p.nbytes for p in model.parameters())
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -169,15 +179,11 @@ def main() -> None:
             **per_parameter,
             "gradients_and_state_over_largest_parameter": held / largest_bytes,
         }
-        print(
-            f"{name:20} bytes a parameter: gradients {per_parameter['gradient_bytes_per_parameter']:.3f}, "
-            f"state {per_parameter['optimizer_bytes_per_parameter']:.3f}, "
-            f"peak {per_parameter['peak_bytes_per_parameter']:.2f}; gradients and state are "
-            f"{held / largest_bytes:.2f} x the largest parameter"
-        )
-    for name, row in rows.items():
-        ratio = row["peak_bytes"] / rows["ours"]["peak_bytes"]
-        print(f"{name:20} peak {row['peak_bytes'] / 2**20:7.1f} MiB, {ratio:.2f} x ours")
+    shown = (
+        *(f"{part}_bytes_per_parameter" for part in ("gradient", "optimizer", "peak")),
+        "gradients_and_state_over_largest_parameter",
+    )
+    print(format_rows([("", *shown), *((name, *(f"{row[key]:.3f}" for key in shown)) for name, row in rows.items())]))
     assert rows["ours"]["gradients_and_state_over_largest_parameter"] <= 1
     payload = {
         "model": "SmolLM2-135M in bfloat16",

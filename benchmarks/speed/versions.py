@@ -110,7 +110,7 @@ CASES: Final[dict[str, Case]] = {
     "Fisher": with_model(lambda model, data: lt.compute_fisher_importance(model, data, 256)),
     "Taylor": with_model(lambda model, data: lt.compute_taylor_importance(model, data, 256)),
     "Wanda": with_model(lambda model, data: lt.compute_wanda_importance(model, data, 128)),
-    "SynFlow": with_model(lambda model, data: lt.compute_synflow_importance(model, (1, 1, 28, 28), 0.9, 10)),
+    "SynFlow": with_model(lambda model, _: lt.compute_synflow_importance(model, (1, 1, 28, 28), 0.9, 10)),
     "landscape": with_model(lambda model, data: lt.compute_loss_landscape(model, data[:2], grid_points=5)),
     "quality": with_model(
         lambda model, data: lt.compute_lottery_ticket_quality(model, lt.create_magnitude_mask(model, 0.5), data)

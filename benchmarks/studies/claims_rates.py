@@ -12,9 +12,9 @@ from typing import Any, Final, final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from benchmarks.common import write_results
+from benchmarks.studies.parts import compute_rate
 from statistical_report_generator.claims.assessment import ALPHA, CONTROLS, MARGIN
 from statistical_report_generator.inference.equivalence import count_replicates, summarise_differences
 from statistical_report_generator.inference.verdicts import compare_with_controls, compare_with_dense
@@ -211,10 +211,9 @@ def make_scenarios(num_levels: int) -> dict[str, Scenario]:
 
 
 def measure_rate(events: Booleans) -> dict[str, Any]:
-    """Returns how often, with the exact 95 % interval of Clopper and Pearson."""
+    """Returns how often events happen, with the exact 95 % interval."""
     num = int(events.sum())
-    interval = stats.binomtest(num, events.size).proportion_ci(method="exact")
-    return {"num": num, "of": events.size, "rate": num / events.size, "low": interval.low, "high": interval.high}
+    return {"num": num, "of": events.size, **compute_rate(num, events.size)}
 
 
 def measure_cell(world: World, scenario: Scenario, num_replicates: int, seed: list[int], num: int) -> dict[str, Any]:

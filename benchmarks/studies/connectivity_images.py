@@ -13,39 +13,36 @@ only the last.
 import argparse
 import itertools
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
-import matplotlib as mpl
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import write_results
+from benchmarks.common import FIGURES, TITLES, read_results, write_results
+from benchmarks.studies.parts import Training, run_in_processes, sum_up
 from lottery_tickets import compute_linear_connectivity, hold_mask, load_results, remove_mask, save_results
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.determinism import derive_seed
-from lottery_tickets._core.files import read_json
 from lottery_tickets._core.folders import load_state, save_state
 from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets._core.states import copy_state
-from lottery_tickets._core.training.plain_loop import train_steps
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.schedules import PruningSchedule
-from lottery_tickets.experiments.steps import keep_all, prune_state_, prune_survivors
+from lottery_tickets.experiments.steps import prune_state_, prune_survivors
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.workloads import Workload, load_workload
 from statistical_report_generator.figures.connectivity import draw_instability
-from statistical_report_generator.inference.intervals import Interval, compute_t_interval
+from statistical_report_generator.figures.style import save_figure
 
 PRUNE_RATE: Final = 0.45  # of the survivors a round; three rounds leave 16.6 %, the paper's 16.8 % in fewer trainings
 COPIES: Final = ("first", "second")
-NAMES: Final = {"lenet-300-100": "LeNet-300-100", "resnet-20": "ResNet-20"}
-FIGURE: Final = Path(__file__).parents[2] / "docs" / "figures" / "connectivity.svg"
 BATCH: Final = 128  # images in a batch that statistics are computed from, and in one that is evaluated
 
 
+@final
 @dataclass(frozen=True)
 class Look:
     """How the lines of a study are looked at.
@@ -54,47 +51,37 @@ class Look:
         num_points: Alphas, the ends included.
         num_test_images: The first ones of the test set, on which errors are measured.
         num_statistics_images: Training images, the same for all, from which batch-norm statistics are computed at each
-            point.
+            point; a LeNet has none.
     """
 
     num_points: int
     num_test_images: int
-    num_statistics_images: int
+    num_statistics_images: int = 512
 
 
-LOOKS: Final = {"lenet-300-100": Look(30, 10_000, 512), "resnet-20": Look(9, 1_500, 512)}  # 512: not read by a LeNet
-
-
+@final
 @dataclass(frozen=True)
 class Study:
-    """How one network is trained, and from which steps its copies part.
+    """How one network is trained, from which steps its copies part, and how the lines between them are looked at.
 
     Attributes:
-        model: Of the workload.
-        num_steps: Of a whole training.
+        training: Of each copy.
         rewind_steps: The steps k.
         rounds: Of pruning; each number is a subnetwork that is trained twice.
-        batch_size: Images a step.
-        num_replicates: Independent repetitions.
-        optimizer: "sgd" (momentum 0.9, weight decay 1e-4, a tenth of the rate for the last fifth) or "adam".
-        learning_rate: At first.
+        look: At the lines.
     """
 
-    model: str
-    num_steps: int
+    training: Training
     rewind_steps: tuple[int, ...]
     rounds: tuple[int, ...]
-    batch_size: int
-    num_replicates: int
-    optimizer: str
-    learning_rate: float
+    look: Look
 
 
 STUDIES: Final = {
-    study.model: study
+    study.training.model: study
     for study in (
-        Study("lenet-300-100", 6000, (0,), (3, 6), 60, 5, "adam", 1.2e-3),
-        Study("resnet-20", 500, (0, 15, 50, 125, 250), (3,), 64, 4, "sgd", 0.03),
+        Study(Training("lenet-300-100", 6000, 60, 1.2e-3, 5, "adam", fused=True), (0,), (3, 6), Look(30, 10_000)),
+        Study(Training("resnet-20", 500, 64, 0.03, 4, fused=True), (0, 15, 50, 125, 250), (3,), Look(9, 1_500)),
     )
 }
 
@@ -113,25 +100,25 @@ def main() -> None:
     if arguments.phase != "train":
         write_study(study, arguments.folder)
         return
-    with ProcessPoolExecutor(arguments.workers) as pool:
-        list(pool.map(partial(train_replicate, study, arguments.folder), range(study.num_replicates)))
+    replicates = range(study.training.num_replicates)
+    run_in_processes(partial(train_replicate, study, arguments.folder), replicates, arguments.workers)
 
 
 def find_pair(folder: Path, study: Study, replicate: int, rewind_step: int, num_rounds: int) -> list[Path]:
     """Returns the files of the two trained copies."""
-    place = folder / study.model / f"replicate-{replicate}" / f"step-{rewind_step}-rounds-{num_rounds}"
+    place = folder / study.training.model / f"replicate-{replicate}" / f"step-{rewind_step}-rounds-{num_rounds}"
     return [place / f"{copy}.safetensors" for copy in COPIES]
 
 
 def train_replicate(study: Study, folder: Path, replicate: int) -> None:
     """Trains what is missing of one replicate."""
-    torch.set_num_threads(1)
-    workload = load_workload("fashion-mnist", study.model)
-    seed = derive_seed(0, study.model, replicate)
+    workload = load_workload("fashion-mnist", study.training.model)
+    seed = derive_seed(0, study.training.model, replicate)
     model = build_fast(workload, seed)
     reached = 0
     for rewind_step in study.rewind_steps:
-        train(study, workload, model, derive_seed(seed, "shared"), first_step=reached, last_step=rewind_step)
+        order = derive_seed(seed, "shared")
+        study.training.train(model, workload.data, order, first_step=reached, last_step=rewind_step)
         reached, start = rewind_step, copy_state(model)
         find_files = partial(find_pair, folder, study, replicate, reached)
         if not all(path.exists() for num_rounds in (0, *study.rounds) for path in find_files(num_rounds)):
@@ -158,49 +145,24 @@ def train_pairs(
     """Trains the dense pair and the subnetworks' pairs from one step, and writes them."""
     model = build_fast(workload, seed)
     schedule = PruningSchedule((("output.weight", 0.0), ("*.shortcut.*", 0.0), ("*", PRUNE_RATE)), "global")
-    if study.model == "lenet-300-100":
+    if study.training.model == "lenet-300-100":
         schedule = PruningSchedule((("output.weight", PRUNE_RATE / 2), ("*", PRUNE_RATE)), "layer")
-    mask = keep_all({name: weight.tensor for name, weight in find_prunable_weights(model).items()})
+    mask = Mask.keeping_all(find_prunable_weights(model).shapes)
     for num_rounds in range(max(study.rounds) + 1):
         ends = []
         is_wanted = num_rounds in (0, *study.rounds)
         for copy in COPIES if is_wanted else COPIES[:1]:
-            model.load_state_dict(pruned(start, mask))
+            state = {name: tensor.clone() for name, tensor in start.items()}
+            prune_state_(state, mask)
+            model.load_state_dict(state)
             hold_mask(model, mask)
-            train(study, workload, model, derive_seed(seed, copy), first_step=rewind_step, last_step=study.num_steps)
+            study.training.train(model, workload.data, derive_seed(seed, copy), first_step=rewind_step)
             remove_mask(model)
             ends.append(copy_state(model))
         if is_wanted:
             for path, end in zip(find_files(num_rounds), ends, strict=True):
                 save_state(path, end)
-        mask = prune_survivors(ends[0], mask, schedule, num_rounds + 1)
-
-
-def pruned(start: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
-    """Returns a copy of a state with its pruned weights zeroed."""
-    state = {name: tensor.clone() for name, tensor in start.items()}
-    prune_state_(state, mask)
-    return state
-
-
-def train(study: Study, workload: Workload, model: nn.Module, seed: int, *, first_step: int, last_step: int) -> None:
-    """Trains a model from one step to another; momentum starts anew, as it does after rewinding."""
-    data = workload.data
-    if study.optimizer == "adam":
-        optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), study.learning_rate, fused=True)
-    else:
-        optimizer = torch.optim.SGD(
-            model.parameters(), study.learning_rate, momentum=0.9, weight_decay=1e-4, fused=True
-        )
-    train_steps(
-        model,
-        TensorBatches(data.train_inputs, data.train_targets, study.batch_size, seed).from_step(first_step),
-        optimizer,
-        first_step=first_step,
-        num_steps=last_step,
-        lr_factor=lambda step: 0.1 if study.optimizer == "sgd" and step >= 0.8 * study.num_steps else 1.0,
-        after_step=lambda _step: None,
-    )
+        mask = prune_survivors(Weights.from_tensors(ends[0]), mask, schedule, num_rounds + 1)
 
 
 # ----------------------------------------------------------------------------------------------------------- measuring
@@ -209,7 +171,7 @@ def train(study: Study, workload: Workload, model: nn.Module, seed: int, *, firs
 def measure_study(study: Study, folder: Path) -> None:
     """Walks the lines that have not been walked yet of the pairs that are trained."""
     torch.set_num_threads(1)
-    workload = load_workload("fashion-mnist", study.model)
+    workload = load_workload("fashion-mnist", study.training.model)
     for replicate, rewind_step, num_rounds in list_pairs(study):
         files = find_pair(folder, study, replicate, rewind_step, num_rounds)
         if all(path.exists() for path in files) and not find_line(study, files).exists():
@@ -218,12 +180,12 @@ def measure_study(study: Study, folder: Path) -> None:
 
 def list_pairs(study: Study) -> list[tuple[int, int, int]]:
     """Returns replicate, rewinding step and rounds of each pair."""
-    return list(itertools.product(range(study.num_replicates), study.rewind_steps, (0, *study.rounds)))
+    return list(itertools.product(range(study.training.num_replicates), study.rewind_steps, (0, *study.rounds)))
 
 
 def find_line(study: Study, files: list[Path]) -> Path:
     """Returns the file that keeps what was found between two trained copies."""
-    look = LOOKS[study.model]
+    look = study.look
     return files[0].with_name(f"line-{look.num_points}-{look.num_test_images}-{look.num_statistics_images}.json")
 
 
@@ -235,17 +197,19 @@ def write_study(study: Study, folder: Path) -> None:
         if line.exists():
             found.setdefault((rewind_step, num_rounds), {})[replicate] = load_results(line)
     payload = {
-        "study": asdict(study),
-        "look": asdict(LOOKS[study.model]),
+        "study": {**asdict(study.training), "rewind_steps": study.rewind_steps, "rounds": study.rounds},
+        "look": asdict(study.look),
         "num_missing_pairs": len(list_pairs(study)) - sum(map(len, found.values())),
         "rows": [summarise(study, found, *place) for place in sorted(found)],
     }
-    draw(write_results(f"connectivity_{study.model.replace('-', '_')}", payload).parent)
+    print(write_results(f"connectivity-{study.training.model}", payload))
+    panels = {TITLES[name]: read_results(f"connectivity-{name}")["rows"] for name in STUDIES}
+    save_figure(draw_instability(panels), FIGURES / "connectivity.svg")
 
 
 def measure_pair(study: Study, workload: Workload, files: list[Path]) -> None:
     """Walks the line between two trained copies and keeps what it finds."""
-    look, data = LOOKS[study.model], workload.data
+    look, data = study.look, workload.data
     images, targets = (tensor[: look.num_test_images].split(BATCH) for tensor in (data.test_inputs, data.test_targets))
     chosen = TensorBatches(data.train_inputs, data.train_targets, BATCH, derive_seed(0, "statistics")).from_step(0)
     first, second = (load_state(path) for path in files)
@@ -275,17 +239,18 @@ def summarise(
     errors = [pair["pairs"][0]["errors"] for pair in pairs.values()]
     return {
         "step": rewind_step,
-        "share_of_training": rewind_step / study.num_steps,
+        "share_of_training": rewind_step / study.training.num_steps,
         "num_rounds": num_rounds,
         "density": density,
         "network": f"IMP subnetwork, {100 * density:.1f} % of the weights" if num_rounds else "dense",
         "num_pairs": len(pairs),
         "num_stable": sum(pair["stable"] for pair in pairs.values()),
-        "instability": asdict(interval(pairs, "instability")),
-        "barrier": asdict(interval(pairs, "barrier")),
-        "barrier_over_line": asdict(interval(pairs, "barrier_over_line")),
-        "accuracy": asdict(compute_t_interval(list(accuracies.values()))),
-        "accuracy_minus_dense": asdict(compute_t_interval(differences)) if differences else None,
+        **{
+            figure: sum_up([pair[figure] for pair in pairs.values()])
+            for figure in ("instability", "barrier", "barrier_over_line")
+        },
+        "accuracy": sum_up(list(accuracies.values())),
+        "accuracy_minus_dense": sum_up(differences) if differences else None,
         "alphas": next(iter(pairs.values()))["pairs"][0]["alphas"],
         "mean_errors": [sum(point) / len(point) for point in zip(*errors, strict=True)],
     }
@@ -295,22 +260,6 @@ def find_accuracy(pair: Mapping[str, Any]) -> float:
     """Returns the mean accuracy of the two ends."""
     ends = pair["pairs"][0]
     return float(ends["first"]["accuracy"] + ends["second"]["accuracy"]) / 2
-
-
-def interval(pairs: Mapping[int, Mapping[str, Any]], name: str) -> Interval:
-    """Returns the interval of a figure over replicates."""
-    return compute_t_interval([pair[name] for pair in pairs.values()])
-
-
-def draw(results: Path) -> None:
-    """Draws the instability of all studies that have been measured."""
-    panels: dict[str, list[dict[str, Any]]] = {}
-    for name, title in NAMES.items():
-        path = results / f"connectivity_{name.replace('-', '_')}.json"
-        if path.exists():
-            panels[title] = read_json(path)["rows"]
-    with mpl.rc_context({"svg.hashsalt": "connectivity"}):  # the same ids in the file each time
-        draw_instability(panels).savefig(FIGURE, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -6,63 +6,58 @@ found is kept in the folder given by --folder, so that an interrupted run goes o
 """
 
 import argparse
-import json
+import itertools
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.common import write_results
+from benchmarks.studies.parts import Training, keep, overlay_masks, run_in_processes, sum_up
 from lottery_tickets import ConvergenceRule, EarlyBirdWatcher, Mask, hold_mask, reinitialise_, remove_mask, shuffle_mask
-from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.determinism import derive_seed
-from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.measuring.evaluating import evaluate_tensors
-from lottery_tickets._core.training.plain_loop import train_steps
+from lottery_tickets._core.states import copy_state
 from lottery_tickets.early_bird.convergence import METHODS, Method
-from lottery_tickets.masks.common_weights import measure_distance, overlay
+from lottery_tickets.masks.common_weights import measure_distance
 from lottery_tickets.workloads import Workload, load_workload
-from statistical_report_generator.inference.intervals import Interval, compute_t_interval
 
 
+@final
 @dataclass(frozen=True)
 class Study:
-    """How one network is trained; SGD with momentum 0.9, weight decay 1e-4 and a tenth of the rate for the last fifth.
+    """How one network is trained and watched.
 
     Attributes:
         name: Of the study.
-        model: Of the workload.
-        num_steps: Of each training.
+        training: Of each network.
         check_steps: From one check to the next.
-        batch_size: Images a step.
-        learning_rate: At first.
-        num_replicates: Independent repetitions.
         num_tested: Test images.
         sparsities: Of the tickets.
     """
 
     name: str
-    model: str
-    num_steps: int
+    training: Training
     check_steps: int
-    batch_size: int
-    learning_rate: float
-    num_replicates: int
-    num_tested: int
+    num_tested: int = 10_000
     sparsities: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns all settings."""
+        settings = asdict(self)
+        return {**settings.pop("training"), **settings}
 
 
 STUDIES: Final = {
     study.name: study
     for study in (
-        Study("lenet-300-100", "lenet-300-100", 4300, 86, 128, 0.1, 5, 10_000),
-        Study("lenet-300-100-by-epoch", "lenet-300-100", 4300, 430, 128, 0.03, 3, 10_000, (0.7, 0.9)),
-        Study("resnet-20", "resnet-20", 300, 10, 64, 0.1, 3, 2_000),
+        Study("lenet-300-100", Training("lenet-300-100", 4300, 128, 0.1, 5), 86),
+        Study("lenet-300-100-by-epoch", Training("lenet-300-100", 4300, 128, 0.03, 3), 430, sparsities=(0.7, 0.9)),
+        Study("resnet-20", Training("resnet-20", 300, 64, 0.1, 3), 10, num_tested=2_000),
     )
 }
 
@@ -76,26 +71,26 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what a reader of the figures must know")
     arguments = parser.parse_args()
     study = STUDIES[arguments.study]
-    run = partial(run_replicate, study, arguments.folder)
-    with ProcessPoolExecutor(arguments.workers) as pool:
-        replicates = list(pool.map(run, range(study.num_replicates)))
+    run = partial(load_replicate, study, arguments.folder)
+    replicates = run_in_processes(run, range(study.training.num_replicates), arguments.workers)
     payload = {
-        "study": vars(study),
+        "study": study.describe(),
         "note": arguments.note,
         "summaries": summarise(study, replicates),
         "replicates": replicates,
     }
-    print(write_results(f"early_bird_{study.name.replace('-', '_')}", payload))
+    print(write_results(f"early-bird-{study.name}", payload))
 
 
-def run_replicate(study: Study, folder: Path, replicate: int) -> dict[str, Any]:
+def load_replicate(study: Study, folder: Path, replicate: int) -> dict[str, Any]:
     """Returns one replicate's figures, from its file if it is there."""
-    path = folder / f"{study.name}-{replicate}.json"
-    if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    torch.set_num_threads(1)
-    workload = load_workload("fashion-mnist", study.model)
+    found: dict[str, Any] = keep(folder / f"{study.name}-{replicate}.json", partial(run_replicate, study, replicate))
+    return found
+
+
+def run_replicate(study: Study, replicate: int) -> dict[str, Any]:
+    """Returns one replicate's figures."""
+    workload = load_workload("fashion-mnist", study.training.model)
     seed = derive_seed(0, study.name, replicate)
     model = workload.build_model(torch.Generator().manual_seed(seed))
     start = copy_state(model)
@@ -117,14 +112,11 @@ def run_replicate(study: Study, folder: Path, replicate: int) -> dict[str, Any]:
         trainings += run_branches(
             study, workload, start, seed, sparsity=sparsity, drawn=drawn.get(sparsity), end_mask=end_mask
         )
-    found = {
+    return {
         "replicate": replicate,
         "emergences": [_describe(watcher, method, sparsity) for (method, sparsity), watcher in watchers.items()],
         "trainings": trainings,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
-    return found
 
 
 def run_branches(
@@ -158,8 +150,7 @@ def run_branches(
         remove_mask(model)
         rows.append({"branch": branch, "sparsity": sparsity, "first_step": first_step, **row})
     if early is not None:
-        sizes = {name: shape.numel() for name, shape in early.shapes.items()}
-        apart = measure_distance(overlay(early.bits, end_mask.bits, sizes).values())
+        apart = measure_distance(overlay_masks(early, end_mask))
         rows[0] |= {"distance_to_end": apart.raw, "corrected_distance_to_end": apart.corrected}
     return rows
 
@@ -188,16 +179,7 @@ def train(
         if after_step is not None:
             after_step(model, step, sum(losses[-study.check_steps :]) / len(losses[-study.check_steps :]))
 
-    train_steps(
-        model,
-        TensorBatches(data.train_inputs, data.train_targets, study.batch_size, seed).from_step(first_step),
-        torch.optim.SGD(model.parameters(), lr=study.learning_rate, momentum=0.9, weight_decay=1e-4),
-        first_step=first_step,
-        num_steps=study.num_steps,
-        lr_factor=lambda step: 0.1 if step >= 0.8 * study.num_steps else 1.0,
-        after_step=observe,
-        loss_fn=loss_fn,
-    )
+    study.training.train(model, data, seed, first_step=first_step, after_step=observe, loss_fn=loss_fn)
     loss, accuracy = evaluate_tensors(
         model, data.test_inputs[: study.num_tested], data.test_targets[: study.num_tested]
     )
@@ -206,65 +188,33 @@ def train(
 
 def summarise(study: Study, replicates: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns intervals over the replicates: when tickets emerge, accuracies, differences from dense and shuffled."""
-    emergences = [
-        {
-            "method": method,
-            "sparsity": sparsity,
-            "num_converged": len(shares),
-            "share_of_training": None if len(shares) < 2 else vars(compute_t_interval(shares)),  # noqa: PLR2004 - an interval
-        }
-        for method in METHODS
-        for sparsity in study.sparsities
-        for shares in [
-            [
-                found["step"] / study.num_steps
-                for replicate in replicates
-                for found in replicate["emergences"]
-                if (found["method"], found["sparsity"]) == (method, sparsity) and found["step"] is not None
-            ]
+    emergences = []
+    for method, sparsity in itertools.product(METHODS, study.sparsities):
+        shares = [
+            found["step"] / study.training.num_steps
+            for replicate in replicates
+            for found in replicate["emergences"]
+            if (found["method"], found["sparsity"]) == (method, sparsity) and found["step"] is not None
         ]
+        share = sum_up(shares) if len(shares) > 1 else None
+        emergences.append(
+            {"method": method, "sparsity": sparsity, "num_converged": len(shares), "share_of_training": share}
+        )
+    found = [
+        {(row["branch"], row["sparsity"]): row["test_accuracy"] for row in replicate["trainings"]}
+        for replicate in replicates
     ]
     accuracies = []
-    for sparsity in study.sparsities:
-        for branch in ("early", "continued", "end", "shuffled", "random"):
-            rows = [_find(replicate, branch, sparsity) for replicate in replicates]
-            both = [(row, replicate) for row, replicate in zip(rows, replicates, strict=True) if row is not None]
-            if not both:
-                continue
-            accuracies.append(
-                {
-                    "branch": branch,
-                    "sparsity": sparsity,
-                    "accuracy": _interval([row["test_accuracy"] for row, _ in both]),
-                    "minus_dense": _interval([_minus(row, replicate, "dense", 0.0) for row, replicate in both]),
-                    "minus_end": _interval([_minus(row, replicate, "end", sparsity) for row, replicate in both]),
-                    "minus_shuffled": _interval(
-                        [_minus(row, replicate, "shuffled", sparsity) for row, replicate in both]
-                    ),
-                }
-            )
-    dense = [_find(replicate, "dense", 0.0) for replicate in replicates]
-    return {
-        "emergences": emergences,
-        "dense": _interval([row["test_accuracy"] for row in dense if row is not None]),
-        "accuracies": accuracies,
-    }
-
-
-def _interval(values: list[float]) -> dict[str, Any]:
-    interval: Interval = compute_t_interval(values)
-    return vars(interval)
-
-
-def _minus(row: Mapping[str, Any], replicate: Mapping[str, Any], branch: str, sparsity: float) -> float:
-    other = _find(replicate, branch, sparsity)
-    assert other is not None
-    return float(row["test_accuracy"] - other["test_accuracy"])
-
-
-def _find(replicate: Mapping[str, Any], branch: str, sparsity: float) -> dict[str, Any] | None:
-    rows = [row for row in replicate["trainings"] if (row["branch"], row["sparsity"]) == (branch, sparsity)]
-    return rows[0] if rows else None
+    for sparsity, branch in itertools.product(study.sparsities, ("early", "continued", "end", "shuffled", "random")):
+        chosen = [accuracy for accuracy in found if (branch, sparsity) in accuracy]
+        if chosen:
+            values = [accuracy[branch, sparsity] for accuracy in chosen]
+            row: dict[str, Any] = {"branch": branch, "sparsity": sparsity, "accuracy": sum_up(values)}
+            for other in (("dense", 0.0), ("end", sparsity), ("shuffled", sparsity)):
+                row[f"minus_{other[0]}"] = sum_up([accuracy[branch, sparsity] - accuracy[other] for accuracy in chosen])
+            accuracies.append(row)
+    dense = sum_up([accuracy["dense", 0.0] for accuracy in found])
+    return {"emergences": emergences, "dense": dense, "accuracies": accuracies}
 
 
 def _watch(

@@ -5,7 +5,6 @@ SmolLM2-135M further; each writes its part of `benchmarks/results/early_bird_lan
 """
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -13,13 +12,11 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.common import RESULTS, write_results
+from benchmarks.common import load_language, read_results, write_results
 from benchmarks.studies.small_transformer import build_transformer, load_bytes
-from lottery_tickets import ConvergenceRule
-from lottery_tickets import compute_early_bird_tickets, detect_early_bird_convergence
+from lottery_tickets import ConvergenceRule, TrainerSettings, compute_early_bird_tickets, detect_early_bird_convergence
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets.early_bird.watcher import EarlyBirdResults
-from lottery_tickets.workloads import create_token_batches, load_smollm2, load_speeches
 
 NAME: Final = "early_bird_language"
 NUM_REPLICATES: Final = 3
@@ -34,9 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("scratch", "finetune"))
     part = parser.parse_args().part
-    path = RESULTS / f"{NAME}.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    parts = {name: value for name, value in earlier.items() if name != "machine"}
+    parts = read_results(NAME)
+    del parts["machine"]
     parts[part] = list(train_from_scratch() if part == "scratch" else finetune())
     print(write_results(NAME, parts))
 
@@ -53,18 +49,17 @@ def train_from_scratch() -> Iterator[dict[str, Any]]:
         for replicate in range(NUM_REPLICATES if given else 1):  # the default does the same in each
             batches = list(islice(load_bytes(derive_seed(3, replicate), batch_size=16, num_tokens=128), 300))
             model = build_transformer(replicate)
+            training = TrainerSettings(activation_checkpointing=False, **given)
             found = compute_early_bird_tickets(
-                model, batches, max_epochs=1, check_steps=20, seed=replicate, activation_checkpointing=False, **given
+                model, batches, max_epochs=1, training=training, check_steps=20, seed=replicate
             )
             yield _describe(f"small transformer, {optimizer}", replicate, found)
 
 
 def finetune() -> Iterator[dict[str, Any]]:
     """Yields the runs of SmolLM2-135M: the default trainer in bfloat16, and AdamW in float32."""
-    network, tokenizer = load_smollm2()
+    network, batches = load_language(batch_size=2, num_tokens=128, num_batches=24)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    texts = load_speeches().train
-    batches = create_token_batches(texts, tokenizer, batch_size=2, num_tokens=128, num_batches=24)
     runs: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
         "bfloat16, SGD 1e-4 (the default)": (torch.bfloat16, {}),
         "bfloat16, SGD 1e-4 without stochastic rounding": (torch.bfloat16, {"stochastic_rounding": False}),
@@ -73,9 +68,8 @@ def finetune() -> Iterator[dict[str, Any]]:
     for name, (dtype, given) in runs.items():
         network.float().load_state_dict(state)
         model = network.to(dtype)
-        found = compute_early_bird_tickets(
-            model, batches, max_epochs=1, check_steps=4, activation_checkpointing=False, **given
-        )
+        training = TrainerSettings(activation_checkpointing=False, **given)
+        found = compute_early_bird_tickets(model, batches, max_epochs=1, training=training, check_steps=4)
         yield _describe(f"SmolLM2-135M, {name}", 0, found)
 
 

@@ -6,6 +6,7 @@ What overlaps are compared with: the same optimizer on another order of the data
 """
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -13,14 +14,14 @@ import torch
 from torch import nn
 
 from benchmarks.common import write_results
+from benchmarks.studies.parts import overlay_masks, sum_up
 from benchmarks.studies.small_transformer import build_transformer, load_bytes
 from lottery_tickets import Mask, create_magnitude_mask
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets.masks.common_weights import Overlap, overlay
+from lottery_tickets.masks.common_weights import measure_distance
 from lottery_tickets.workloads import load_workload
-from statistical_report_generator.inference.intervals import compute_t_interval
 
 SPARSITIES: Final = (0.5, 0.7, 0.9)
 Optimizers = Mapping[str, Callable[[nn.Module], torch.optim.Optimizer]]
@@ -47,9 +48,7 @@ def train_lenets(replicate: int) -> dict[str, Any]:
     workload = load_workload("fashion-mnist", "lenet-300-100")
     optimizers: Optimizers = {
         "SGD": lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4),
-        "SGD again": lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4),
         "AdamW": lambda model: torch.optim.AdamW(model.parameters(), lr=1.2e-3),
-        "AdamW again": lambda model: torch.optim.AdamW(model.parameters(), lr=1.2e-3),
     }
 
     def build() -> nn.Module:
@@ -66,9 +65,7 @@ def train_transformers(replicate: int) -> dict[str, Any]:
     """Returns one replicate of the small transformer, 150 batches of 16 x 128 bytes."""
     optimizers: Optimizers = {
         "SGD": lambda model: torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
-        "SGD again": lambda model: torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
         "AdamW": lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3),
-        "AdamW again": lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3),
     }
 
     def batches(order: int) -> Iterator[Any]:
@@ -82,10 +79,9 @@ def _train_all(
 ) -> dict[str, Any]:
     masks: dict[str, dict[float, Mask]] = {"start": _draw(build())}
     losses = {}
-    for name, make_optimizer in optimizers.items():
+    for (name, make_optimizer), order in itertools.product(optimizers.items(), range(2)):
         model = build().train()
-        optimizer = make_optimizer(model)
-        given = batches(int(name.endswith("again")))
+        optimizer, given = make_optimizer(model), batches(order)
         last: list[float] = []
         for _ in range(num_steps):
             loss = compute_loss(model, next(given))
@@ -94,8 +90,8 @@ def _train_all(
             optimizer.step()
             optimizer.zero_grad()
             last = [*last[-49:], float(loss.detach())]
-        masks[name] = _draw(model)
-        losses[name] = sum(last) / len(last)
+        run = name + " again" * order
+        masks[run], losses[run] = _draw(model), sum(last) / len(last)
     return {"masks": masks, "losses": losses}
 
 
@@ -105,43 +101,29 @@ def _draw(model: nn.Module) -> dict[float, Mask]:
 
 def summarise(replicates: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the overlaps of each pair at each sparsity, as intervals over the replicates."""
-    pairs = (
-        ("SGD", "AdamW"),
-        ("SGD", "SGD again"),
-        ("AdamW", "AdamW again"),
-        ("SGD", "start"),
-        ("AdamW", "start"),
-    )
+    pairs = (("SGD", "AdamW"), ("SGD", "SGD again"), ("AdamW", "AdamW again"), ("SGD", "start"), ("AdamW", "start"))
     rows = []
     for first, second in pairs:
         for sparsity in SPARSITIES:
             found = [_compare(r["masks"][first][sparsity], r["masks"][second][sparsity]) for r in replicates]
-            intervals = {name: vars(compute_t_interval([figures[name] for figures in found])) for name in found[0]}
+            intervals = {name: sum_up([figures[name] for figures in found]) for name in found[0]}
             rows.append({"pair": f"{first} and {second}", "sparsity": sparsity, **intervals})
-    losses = {
-        name: vars(compute_t_interval([r["losses"][name] for r in replicates])) for name in replicates[0]["losses"]
-    }
+    losses = {name: sum_up([r["losses"][name] for r in replicates]) for name in replicates[0]["losses"]}
     return {"overlaps": rows, "losses": losses}
 
 
 def _compare(first: Mask, second: Mask) -> dict[str, float]:
     """Returns the share of positions that agree, the share of kept weights that both keep, and that beyond chance."""
-    sizes = {name: shape.numel() for name, shape in first.shapes.items()}
-    layers = list(overlay(first.bits, second.bits, sizes).values())
-    total, kept = sum(sizes.values()), sum(layer.num_kept[0] for layer in layers)
-    both = sum(layer.num_both for layer in layers)
-    expected = sum(_expect_both(layer) for layer in layers)
+    layers = overlay_masks(first, second)
+    distance, kept = measure_distance(layers), sum(layer.num_kept[0] for layer in layers)
+    both, expected = sum(layer.num_both for layer in layers), sum(layer.expected_both for layer in layers)
     return {
-        "raw": 1 - sum(layer.num_different for layer in layers) / total,
-        "raw_chance": 1 - sum(layer.expected_different for layer in layers) / total,
+        "raw": 1 - distance.raw,
+        "raw_chance": 1 - distance.chance,
         "kept": both / kept,
         "kept_chance": expected / kept,
         "corrected": (both - expected) / (kept - expected),
     }
-
-
-def _expect_both(layer: Overlap) -> float:
-    return layer.num_kept[0] * layer.num_kept[1] / layer.num_weights
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from torch import nn
 
 from benchmarks.common import write_results
 from benchmarks.studies.early_bird_images import STUDIES, train
+from benchmarks.studies.parts import overlay_masks, run_in_processes, sum_up
 from lottery_tickets import EarlyBirdWatcher, Mask
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets.early_bird.check_times import CheckSteps
-from lottery_tickets.masks.common_weights import measure_distance, overlay
+from lottery_tickets.masks.common_weights import measure_distance
 from lottery_tickets.workloads import load_workload
-from statistical_report_generator.inference.intervals import compute_t_interval
 
 NUM_REPLICATES: Final = 3
 SPACINGS: Final[dict[str, CheckSteps]] = {"every 43": 43, "every 86": 86, "every 430": 430, "log": "log"}
@@ -24,18 +24,17 @@ SPACINGS: Final[dict[str, CheckSteps]] = {"every 43": 43, "every 86": 86, "every
 
 def main() -> None:
     """Trains, compares with the end, writes."""
-    torch.set_num_threads(1)
-    replicates = [run_replicate(replicate) for replicate in range(NUM_REPLICATES)]
+    replicates = run_in_processes(run_replicate, range(NUM_REPLICATES))
     rows = []
     for name in SPACINGS:
         found = [one for one in (replicate[name] for replicate in replicates) if one is not None]
         row: dict[str, Any] = {"check_steps": name, "num_converged": len(found), "num_runs": NUM_REPLICATES}
         if found:
             for figure in found[0]:
-                row[figure] = vars(compute_t_interval([one[figure] for one in found]))
+                row[figure] = sum_up([one[figure] for one in found])
         rows.append(row)
         print(row)
-    print(write_results("early_bird_spacing", {"study": vars(STUDIES["lenet-300-100"]), "spacings": rows}))
+    print(write_results("early-bird-spacing", {"study": STUDIES["lenet-300-100"].describe(), "spacings": rows}))
 
 
 def run_replicate(replicate: int) -> dict[str, dict[str, float] | None]:
@@ -54,11 +53,11 @@ def run_replicate(replicate: int) -> dict[str, dict[str, float] | None]:
 
     train(study, workload, model, seed, after_step=observe)
     last = watchers["every 43"].draw_ticket(last=True)
-    sizes = {name: shape.numel() for name, shape in last.shapes.items()}
     found: dict[str, dict[str, float] | None] = dict.fromkeys(SPACINGS)
     for name, (step, mask) in drawn.items():
-        apart = measure_distance(overlay(mask.bits, last.bits, sizes).values())
-        found[name] = {"share_of_training": step / study.num_steps, "corrected_distance_to_end": apart.corrected}
+        apart = measure_distance(overlay_masks(mask, last))
+        share = step / study.training.num_steps
+        found[name] = {"share_of_training": share, "corrected_distance_to_end": apart.corrected}
     return found
 
 

@@ -6,15 +6,12 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from typing import Any, Final
 
-import torch
-from scipy import stats
-
 from benchmarks.common import write_results
 from benchmarks.studies.null_trainings import CHANNEL_NULLS, EMERGENCES, NULLS, Simulation, watch
+from benchmarks.studies.parts import compute_rate, run_in_processes
 from lottery_tickets import ConvergenceRule, detect_early_bird_convergence
 from lottery_tickets.early_bird.convergence import METHODS, Method
 
@@ -36,8 +33,7 @@ def main() -> None:
         for name in simulations
         for seed in range(NUM_EMERGENCES if group == "emergence" else NUM_NULLS)
     ]
-    with ProcessPoolExecutor() as pool:
-        outcomes = [row for rows in pool.map(judge, jobs, chunksize=4) for row in rows]
+    outcomes = [row for rows in run_in_processes(judge, jobs) for row in rows]
     num_nulls = sum(group != "emergence" for group, _, _ in jobs)
     tables = [_count(outcomes, method, sparsity) for method in METHODS for sparsity in SPARSITIES]
     for table in tables:
@@ -47,7 +43,6 @@ def main() -> None:
 
 def judge(job: tuple[str, str, int]) -> list[dict[str, Any]]:
     """Returns the verdicts on one training: of our rule and of the common one, by method and sparsity."""
-    torch.set_num_threads(1)
     group, name, seed = job
     settings = list(product(METHODS, SPARSITIES))
     rules = [(ConvergenceRule(method), sparsity) for method, sparsity in settings]
@@ -62,35 +57,23 @@ def judge(job: tuple[str, str, int]) -> list[dict[str, Any]]:
 
 
 def _count(outcomes: list[dict[str, Any]], method: Method, sparsity: float) -> dict[str, Any]:
+    """Returns how many trainings converged of each kind, and all verdicts by name, by our rule and the common one."""
     rows = [row for row in outcomes if (row["method"], row["sparsity"]) == (method, sparsity)]
+    keys = {"ours": "verdict", "common": "common_verdict"}
     table: dict[str, Any] = {"method": method, "sparsity": sparsity}
     for kind in ("null", "emergence"):
         chosen = [row for row in rows if row["group"].startswith(kind)]
-        table[kind] = {
-            "ours": _rate([row["verdict"] for row in chosen]),
-            "common": _rate([row["common_verdict"] for row in chosen]),
-        }
+        table[kind] = {who: _rate([row[key] for row in chosen]) for who, key in keys.items()}
     table["by_name"] = {
-        name: {
-            "ours": dict(Counter(row["verdict"] for row in rows if row["name"] == name)),
-            "common": dict(Counter(row["common_verdict"] for row in rows if row["name"] == name)),
-        }
+        name: {who: dict(Counter(row[key] for row in rows if row["name"] == name)) for who, key in keys.items()}
         for name in dict.fromkeys(row["name"] for row in rows)
     }
     return table
 
 
 def _rate(verdicts: list[str]) -> dict[str, Any]:
-    """Returns how many converged, with the exact 95 % interval of Clopper and Pearson."""
-    num, converged = len(verdicts), sum(verdict == "converged" for verdict in verdicts)
-    interval = stats.binomtest(converged, num).proportion_ci(method="exact")
-    return {
-        "num_runs": num,
-        "num_converged": converged,
-        "rate": converged / num,
-        "low": float(interval.low),
-        "high": float(interval.high),
-    }
+    num, num_converged = len(verdicts), verdicts.count("converged")
+    return {"num_runs": num, "num_converged": num_converged, **compute_rate(num_converged, num)}
 
 
 if __name__ == "__main__":

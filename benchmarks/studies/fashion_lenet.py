@@ -12,10 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import write_results
+from benchmarks.common import FIGURES, write_results
 from lottery_tickets import load_results
 from lottery_tickets.experiments.verification import verify_run
-from statistical_report_generator.figures.experiment import draw_accuracy_over_density, save_figure
+from statistical_report_generator.figures.experiment import draw_accuracy_over_density
+from statistical_report_generator.figures.style import save_figure
 from statistical_report_generator.inference.intervals import summarise_experiment
 from unified_model_analysis.commands.imp import Imp
 
@@ -23,7 +24,6 @@ STEPS = 12_000
 REPLICATES = 4
 LEVELS = 15
 CONTROL_LEVELS = (5, 7, 9, 12, 15)  # 33, 21, 14, 7 and 4 % of the weights
-FIGURE = Path(__file__).parents[2] / "docs" / "figures" / "fashion_lenet.png"
 
 
 def main() -> None:
@@ -39,8 +39,7 @@ def main() -> None:
     results = load_results(run / "results.json")
     summaries = {moment: summarise_experiment(results, moment=moment) for moment in ("early_stop", "end")}
     title = f"LeNet-300-100 on Fashion-MNIST, {STEPS:,} steps, accuracy at early stop"
-    FIGURE.parent.mkdir(exist_ok=True)
-    save_figure(draw_accuracy_over_density(summaries["early_stop"], title), FIGURE)
+    save_figure(draw_accuracy_over_density(summaries["early_stop"], title), FIGURES / "fashion_lenet.png")
     write_results(
         "fashion_lenet",
         {

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -11,22 +11,22 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lottery_tickets.workloads import load_speeches
 
+SIZES: Final = {
+    "vocab_size": 256,
+    "hidden_size": 128,
+    "intermediate_size": 352,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
-def build_transformer(seed: int) -> nn.Module:
-    """Returns a fresh Llama of 4 layers and width 128 over 256 byte values: 0.85 M parameters."""
-    config = LlamaConfig(
-        vocab_size=256,
-        hidden_size=128,
-        intermediate_size=352,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        use_cache=False,
-    )
+
+def build_transformer(seed: int, **sizes: int) -> nn.Module:
+    """Returns a fresh Llama, by default of 4 layers and width 128 over 256 byte values: 0.85 M parameters."""
+    config: dict[str, Any] = {**SIZES, **sizes, "use_cache": False}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+        return LlamaForCausalLM(LlamaConfig(**config))
 
 
 def load_bytes(seed: int, *, batch_size: int, num_tokens: int) -> Iterator[dict[str, Tensor]]:

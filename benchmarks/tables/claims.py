@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from benchmarks.tables.parts import format_interval, load, make_table
+from benchmarks.common import read_results
+from benchmarks.tables.parts import make_table
 from statistical_report_generator.claims.assessment import assess_claims
+from statistical_report_generator.tables import format_interval
 
 WORLDS = {
     "normal": "normal",
@@ -21,7 +23,7 @@ def list_false(verdict: str, world: str, **where: int) -> list[dict[str, Any]]:
     """Returns the rates of a false verdict in a world, of all scenarios in which it could be false."""
     return [
         row["false"][verdict]
-        for row in load("claims_rates")["rates"]
+        for row in read_results("claims_rates")["rates"]
         if row["world"] == world and verdict in row["false"] and all(row[key] == value for key, value in where.items())
     ]
 
@@ -29,7 +31,7 @@ def list_false(verdict: str, world: str, **where: int) -> list[dict[str, Any]]:
 def find_worst(rates: Iterable[Mapping[str, Any]]) -> str:
     """Returns the largest rate with its interval, such as "5.1 [4.8, 5.4]", in percent."""
     worst = max(rates, key=lambda rate: float(rate["rate"]))
-    return f"{100 * worst['rate']:.1f} [{100 * worst['low']:.1f}, {100 * worst['high']:.1f}]"
+    return format_interval({**worst, "mean": worst["rate"]}, form=".1f")
 
 
 def tabulate_false_claims() -> str:
@@ -38,7 +40,7 @@ def tabulate_false_claims() -> str:
     rows = [
         (title, *(find_worst(list_false(verdict, world)) for verdict in verdicts)) for world, title in WORLDS.items()
     ]
-    figures = load("claims_rates")
+    figures = read_results("claims_rates")
     normal = [rate for verdict in verdicts for rate in list_false(verdict, "normal")]
     above = sum(rate["low"] > figures["alpha"] for rate in normal)
     note = (
@@ -53,7 +55,7 @@ def tabulate_false_claims() -> str:
 
 def tabulate_false_matching() -> str:
     """The worst rate of a false matching over scenarios, by noise and replicates, at 15 levels."""
-    nums = sorted({row["num_replicates"] for row in load("claims_rates")["rates"]})
+    nums = sorted({row["num_replicates"] for row in read_results("claims_rates")["rates"]})
     rows = [
         (
             title,
@@ -66,7 +68,7 @@ def tabulate_false_matching() -> str:
 
 def tabulate_power() -> str:
     """How often a ticket as good as dense is called matching, and how many replicates it takes."""
-    figures = load("claims_rates")["power"]
+    figures = read_results("claims_rates")["power"]
     rows = [
         (
             f"{100 * row['std']:.1f}",
@@ -96,14 +98,14 @@ def tabulate_peeking() -> str:
             find_worst([row["naive"]]),
             find_worst([row["planned"]]),
         )
-        for row in load("claims_rates")["peeking"]
+        for row in read_results("claims_rates")["peeking"]
     ]
     return make_table(("looks", "number", "levels", "as if each were the only one, %", "with `num_looks`, %"), *rows)
 
 
 def tabulate_lenet_verdicts() -> str:
     """What can be claimed of the LeNet experiment, corrected for its levels."""
-    trainings = {"trainings": load("fashion_lenet")["trainings"]}
+    trainings = {"trainings": read_results("fashion_lenet")["trainings"]}
     found = {moment: assess_claims(trainings, moment=moment)["levels"] for moment in ("early_stop", "end")}
     rows = []
     for early, end in zip(found["early_stop"], found["end"], strict=True):
@@ -125,7 +127,7 @@ def describe_verdict(level: Mapping[str, Any]) -> tuple[str, str]:
     return format_interval(level["ticket_minus_dense"], form="+.2f"), verdict
 
 
-CLAIMS_TABLES: dict[str, Callable[[], str]] = {
+TABLES: dict[str, Callable[[], str]] = {
     "claims-false": tabulate_false_claims,
     "claims-false-matching": tabulate_false_matching,
     "claims-power": tabulate_power,

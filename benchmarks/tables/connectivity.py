@@ -3,20 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.tables.parts import ROOT, format_interval, load, make_table
-
-NAMES = {"lenet_300_100": "LeNet-300-100", "resnet_20": "ResNet-20"}
-THRESHOLD = 0.02
+from benchmarks.common import TITLES, read_results
+from benchmarks.tables.parts import make_table
+from statistical_report_generator.figures.connectivity import THRESHOLD
+from statistical_report_generator.tables import format_interval
 
 
 def load_studies() -> dict[str, dict[str, Any]]:
-    """Returns the figures of the studies that have been measured, by the network's title."""
-    files = {title: f"connectivity_{name}" for name, title in NAMES.items()}
-    return {
-        title: load(file)
-        for title, file in files.items()
-        if (ROOT / "benchmarks" / "results" / f"{file}.json").exists()
-    }
+    """Returns the figures of the studies, by the network's title."""
+    return {TITLES[name]: read_results(f"connectivity-{name}") for name in ("lenet-300-100", "resnet-20")}
 
 
 def tabulate_instability() -> str:
@@ -27,11 +22,11 @@ def tabulate_instability() -> str:
             row["network"],
             f"{row['step']}",
             f"{100 * row['share_of_training']:.0f} %",
-            show(row["instability"]),
+            format_interval(row["instability"]),
             f"{row['num_stable']} of {row['num_pairs']}",
-            show(row["barrier"], 1.0, ".3f"),
-            show(row["accuracy"]),
-            show(row["accuracy_minus_dense"], form="+.2f") if row["accuracy_minus_dense"] else "",
+            format_interval(row["barrier"], scale=1.0, form=".3f"),
+            format_interval(row["accuracy"]),
+            format_interval(row["accuracy_minus_dense"], form="+.2f") if row["accuracy_minus_dense"] else "",
         )
         for title, figures in load_studies().items()
         for row in sorted(figures["rows"], key=lambda row: (row["num_rounds"], row["step"]))
@@ -41,13 +36,6 @@ def tabulate_instability() -> str:
         *("accuracy, %", "minus dense, points"),
     )
     return make_table(heads, *rows)
-
-
-def show(interval: Mapping[str, Any], scale: float = 100.0, form: str = ".2f") -> str:
-    """Returns a mean with its interval, or alone where one replicate gives none."""
-    if interval["low"] is None:
-        return f"{interval['mean'] * scale:{form}}"
-    return format_interval(dict(interval), scale, form)
 
 
 def tell_settings() -> str:
@@ -86,7 +74,7 @@ def judge(interval: Mapping[str, Any]) -> str:
     return "unstable" if interval["low"] >= THRESHOLD else "undecided"
 
 
-CONNECTIVITY_TABLES: dict[str, Callable[[], str]] = {
+TABLES: dict[str, Callable[[], str]] = {
     "connectivity": tabulate_instability,
     "connectivity-settings": tell_settings,
     "connectivity-findings": tell_findings,

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.tables.parts import format_interval, load, make_table
+from benchmarks.common import TITLES, read_results
+from benchmarks.tables.parts import make_table
+from statistical_report_generator.tables import format_interval
 
-NAMES = {
-    "lenet_300_100": "LeNet-300-100",
-    "lenet_300_100_by_epoch": "LeNet-300-100, checks by epoch",
-    "resnet_20": "ResNet-20",
+STUDIES = {
+    "lenet-300-100": TITLES["lenet-300-100"],
+    "lenet-300-100-by-epoch": f"{TITLES['lenet-300-100']}, checks by epoch",
+    "resnet-20": TITLES["resnet-20"],
 }
 METHOD_NAMES = {"magnitude_ranking": "rank correlation", "mask_distance": "mask distance"}
 BRANCH_NAMES = {
@@ -22,7 +24,7 @@ BRANCH_NAMES = {
 
 def tabulate_verdicts() -> str:
     """How often each rule calls a training converged, by kind of training, at half the weights removed."""
-    figures = load("early_bird_verdicts")
+    figures = read_results("early_bird_verdicts")
     tables = {(table["method"], table["sparsity"]): table for table in figures["tables"]}
     heads = ("training", *(f"{METHOD_NAMES[m]}, {who}" for m in METHOD_NAMES for who in ("ours", "common")))
     names = list(tables["magnitude_ranking", 0.5]["by_name"])
@@ -54,8 +56,8 @@ def _rate(rate: Mapping[str, Any]) -> str:
 def tabulate_emergence() -> str:
     """After which share of training each criterion says converged."""
     rows = []
-    for name, title in NAMES.items():
-        figures = load(f"early_bird_{name}")
+    for name, title in STUDIES.items():
+        figures = read_results(f"early-bird-{name}")
         for row in figures["summaries"]["emergences"]:
             share = row["share_of_training"]
             num = figures["study"]["num_replicates"]
@@ -70,8 +72,8 @@ def tabulate_accuracy() -> str:
     """Accuracies of retrained tickets and controls, with their distance from dense and from the shuffled mask."""
     rows = []
     notes = []
-    for name, title in NAMES.items():
-        figures = load(f"early_bird_{name}")
+    for name, title in STUDIES.items():
+        figures = read_results(f"early-bird-{name}")
         study = figures["study"]
         notes.append(
             f"{title}: {study['num_steps']:,} steps of {study['batch_size']} images at learning rate "
@@ -95,7 +97,7 @@ def tabulate_accuracy() -> str:
 def tabulate_spacing() -> str:
     """Distance of the early ticket from that of the end, by the spacing of checks."""
     rows = []
-    for row in load("early_bird_spacing")["spacings"]:
+    for row in read_results("early_bird_spacing")["spacings"]:
         found = "share_of_training" in row
         cells = (
             (
@@ -111,7 +113,7 @@ def tabulate_spacing() -> str:
 
 def tabulate_language() -> str:
     """Verdicts on language models."""
-    figures = load("early_bird_language")
+    figures = read_results("early_bird_language")
     rows = []
     for run in [*figures["scratch"], *figures["finetune"]]:
         last = run["checks"][-1]
@@ -144,7 +146,7 @@ def tabulate_language() -> str:
 def tabulate_optimizers() -> str:
     """Overlaps of the tickets of two optimizers."""
     rows = []
-    for name, study in load("early_bird_optimizers")["studies"].items():
+    for name, study in read_results("early_bird_optimizers")["studies"].items():
         for row in study["overlaps"]:
             cells = (
                 format_interval(row["raw"], form=".1f"),
@@ -160,7 +162,7 @@ def tabulate_optimizers() -> str:
 
 def tabulate_memory() -> str:
     """Bytes a parameter of one training step."""
-    figures = load("training_memory")
+    figures = read_results("training_memory")
     ours = figures["trainings"]["ours"]["peak_bytes"]
     rows = []
     for name, training in figures["trainings"].items():
@@ -183,7 +185,7 @@ def tabulate_ranking() -> str:
             f"{row['ours_over_read_both']:.1f}",
             f"{row['error']:.0e}",
         )
-        for row in load("ranking")["compared"]
+        for row in read_results("ranking")["compared"]
     ]
     heads = (
         "weights",
@@ -197,7 +199,7 @@ def tabulate_ranking() -> str:
 
 def tell_check() -> str:
     """What a check costs beside a step."""
-    figures = load("early_bird_check")
+    figures = read_results("early_bird_check")
     seconds = {name: sorted(values)[len(values) // 2] for name, values in figures["seconds"].items()}
     ratio, reads = figures["check_over_step"], figures["check_over_two_reads"]
     return (
@@ -208,7 +210,7 @@ def tell_check() -> str:
     )
 
 
-EARLY_BIRD_TABLES: dict[str, Callable[[], str]] = {
+TABLES: dict[str, Callable[[], str]] = {
     "early-bird-verdicts": tabulate_verdicts,
     "early-bird-emergence": tabulate_emergence,
     "early-bird-accuracy": tabulate_accuracy,

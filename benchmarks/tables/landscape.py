@@ -3,7 +3,8 @@
 import statistics
 from collections.abc import Callable
 
-from benchmarks.tables.parts import load, make_table
+from benchmarks.common import read_results
+from benchmarks.tables.parts import make_table
 
 MEGABYTE = 2**20
 NAMES = {
@@ -16,7 +17,7 @@ NAMES = {
 
 def tabulate_memory() -> str:
     """Peak memory of a landscape beside the plain way, beyond the model."""
-    figures = load("landscape")["memory"]
+    figures = read_results("landscape")["memory"]
     rows = []
     for name in ("forward", "ours", "plain"):
         beyond = figures["beyond_forward_bytes"].get(name)
@@ -48,7 +49,7 @@ def tabulate_memory() -> str:
 
 def tabulate_time() -> str:
     """Time of a landscape over that of its forward passes."""
-    figures = load("landscape")["time"]
+    figures = read_results("landscape")["time"]
     rows = [
         (NAMES[name], f"{statistics.median(figures['seconds'][name]):.0f}", f"{ratio:.2f}")
         for name, ratio in figures["over_floor"].items()
@@ -62,7 +63,7 @@ def tabulate_time() -> str:
     return f"{make_table(('way', 'seconds', 'over the floor'), *rows)}\n\n{note}"
 
 
-LANDSCAPE_TABLES: dict[str, Callable[[], str]] = {
+TABLES: dict[str, Callable[[], str]] = {
     "landscape-memory": tabulate_memory,
     "landscape-time": tabulate_time,
 }

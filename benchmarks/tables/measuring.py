@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from benchmarks.tables.parts import load, make_table
+from benchmarks.common import read_results
+from benchmarks.tables.parts import make_table
 
 MEGA = 1e6
 JOBS = ("quality", "robustness")
@@ -10,7 +11,7 @@ JOBS = ("quality", "robustness")
 
 def tabulate_memory() -> str:
     """Peak memory beyond a forward pass, ours and the plain implementation's, by two counts."""
-    figures = load("measuring")
+    figures = read_results("measuring")
     sizes = figures["sizes"]
     rows = [
         (
@@ -35,7 +36,7 @@ def tabulate_memory() -> str:
 
 def tabulate_time() -> str:
     """Robustness over its forward passes; overlap of two large masks."""
-    figures = load("measuring")
+    figures = read_results("measuring")
     robustness, overlap = figures["robustness_time"], figures["overlap_time"]
     levels = robustness["num_levels"]
     seconds = overlap["timings"]["overlap"]["median_seconds"]
@@ -65,7 +66,7 @@ def tabulate_time() -> str:
     )
 
 
-MEASURING_TABLES: dict[str, Callable[[], str]] = {
+TABLES: dict[str, Callable[[], str]] = {
     "measuring-memory": tabulate_memory,
     "measuring-time": tabulate_time,
 }
