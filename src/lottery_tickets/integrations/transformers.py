@@ -49,7 +49,7 @@ class EarlyBirdCallback(TrainerCallback):
         folder: Gets `ticket.safetensors` and `evidence.json` when the watcher would stop, and at the end of training.
 
     Raises:
-        TypeError: When `make_watcher` is no function.
+        TypeError: When `make_watcher` is not a function.
         ValueError: When training begins: an option of the watcher is out of range, training resumes without a saved
             watch, or the model is in shards.
     """
