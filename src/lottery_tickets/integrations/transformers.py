@@ -71,6 +71,7 @@ class EarlyBirdCallback(TrainerCallback):
     ) -> None:
         """Keeps the starting weights."""
         del control
+        # Only a training that resumes has logs already; their last loss stands until the next is logged.
         self._loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
         self._watch.begin(cast(nn.Module, kwargs["model"]), state.global_step, _find_saved(args, state))
 
