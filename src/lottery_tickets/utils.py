@@ -29,7 +29,7 @@ VALUES_PER_CHUNK: Final = 1 << 15  # torch wakes its threads for more, which cos
 VALUES_PER_DEVICE_CHUNK: Final = 1 << 20
 INTEGERS: Final = {
     torch.bool: torch.int16,
-    torch.uint8: torch.int16,
+    torch.uint8: torch.int16,  # keys are signed
     torch.int8: torch.int8,
     torch.int16: torch.int16,
     torch.int32: torch.int32,

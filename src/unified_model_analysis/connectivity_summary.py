@@ -25,6 +25,7 @@ def summarise_step(network: str, step: int, found: Sequence["ConnectivityResults
     from statistical_report_generator.inference.intervals import compute_t_interval
 
     lines = [pair["pairs"][0] for pair in found]
+    # The networks of workloads are classifiers, so no error is None.
     errors = [((line["first"]["error"] or 0.0) + (line["second"]["error"] or 0.0)) / 2 for line in lines]
     barriers = [pair["barrier"] for pair in found if pair["barrier"] is not None]
     return {

@@ -26,7 +26,7 @@ def clean_name(name: str) -> str:
 
 
 def identify(tensor: Tensor) -> object:
-    """Returns what is equal for two names of one weight, also when two parameters share one storage."""
+    """Returns a key that is equal for all names of one weight, also when two parameters share one storage."""
     # These have no address of their own.
     if is_lazy(tensor) or tensor.device.type == "meta" or tensor.numel() == 0 or tensor.layout != torch.strided:
         return id(tensor)

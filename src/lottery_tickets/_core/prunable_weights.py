@@ -110,7 +110,7 @@ def find_channel_scales(model: nn.Module, *, include: Choices | None = None, exc
         exclude: Removes from it.
 
     Raises:
-        ValueError: When there is none, or as `find_prunable_weights`.
+        ValueError: When the model has no batch norm, or as `find_prunable_weights`.
     """
     inner = unwrap(model)
     norms = [

@@ -13,7 +13,7 @@ def copy_state(model: nn.Module) -> dict[str, Tensor]:
     """Returns parameters and buffers by name, on the CPU, sharing no memory with the model.
 
     Raises:
-        TypeError: When a module keeps something else than tensors in its state.
+        TypeError: When a module keeps something other than tensors in its state.
     """
     state = model.state_dict()
     odd = sorted(name for name, value in state.items() if not isinstance(value, Tensor))
@@ -58,7 +58,7 @@ def load_returned_model(model: nn.Module, returned: nn.Module) -> dict[str, Tens
 
 
 def load_clean_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Loads a state whose names are without what torch.compile puts into them, whatever the model's names have.
+    """Loads a state of clean names into a model whose own names may hold what torch.compile puts into them.
 
     Raises:
         KeyError: When the state lacks a name.

@@ -11,7 +11,7 @@ class EndFigures(TypedDict):
 
     Attributes:
         loss: Mean loss.
-        accuracy: Share of right answers, of tokens for language models; None where there is none.
+        accuracy: Share of right answers, of tokens for language models; None where there are no answers to count.
         error: 1 - accuracy.
     """
 
@@ -32,7 +32,7 @@ class PathFigures(TypedDict):
         second: The end at 1.
         instability: Largest error minus the mean of the ends' errors, at least 0; a point that is not finite counts as
             an error of 1. None where no accuracy exists.
-        stable: Whether the instability is below the threshold; None where there is none.
+        stable: Whether the instability is below the threshold; None where no accuracy exists.
         barrier: Largest loss minus the mean of the ends' losses, at least 0; None when a loss is not finite.
         barrier_over_line: Largest distance of the loss above the straight line between the ends' losses, at least 0;
             None when a loss is not finite.
@@ -58,7 +58,7 @@ def summarise_path(
     Args:
         alphas: Ascending from 0 to 1.
         losses: At each alpha; None where it is not finite.
-        accuracies: At each alpha, in [0, 1]; None where it is not finite, and everywhere where there is none.
+        accuracies: At each alpha, in [0, 1]; None where it is not finite, all None where no accuracy exists.
         threshold: Instability below which the line is stable.
 
     Raises:

@@ -24,7 +24,7 @@ class PairFigures(PathFigures):
 
     Attributes:
         start_sha256: Hash of the weights that both copies were trained from; None for states that were handed in.
-        seeds: Of the data order of each copy, and of the training that they share; None as above.
+        seeds: Of the data order of each copy, and of the training that they share; None for states that were handed in.
     """
 
     start_sha256: str | None

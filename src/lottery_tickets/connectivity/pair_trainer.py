@@ -62,6 +62,7 @@ class PairTrainer:
         start = hash_state(copy_state(shared))
         ends = []
         for name in COPIES:
+            # The last copy is trained in place, which spares the memory of one more.
             trained = shared if name == COPIES[-1] else copy.deepcopy(shared)
             self._train(trained, seeds[name], self.num_epochs - self.rewind_epoch)
             ends.append(copy_state(trained))

@@ -315,7 +315,7 @@ def _find_growth(history: Sequence[Mapping[str, Any]]) -> float:
     """Returns g, where the distance to the starting mask grew as training time^g over the last doubling of time."""
     last = history[-1]
     earlier = [check for check in history[:-1] if 2 * _time_of(check) <= _time_of(last)]
-    first = earlier[-1] if earlier else history[0]
+    first = earlier[-1] if earlier else history[0]  # the first stands in until time has doubled since it
     times = [_time_of(check) for check in (first, last)]
     distances = [_get(check, "corrected_start_distance") for check in (first, last)]
     if min(*times, *distances) <= 0 or times[1] <= times[0]:

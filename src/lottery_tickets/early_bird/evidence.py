@@ -27,7 +27,7 @@ class Evidence:
         weights: At the start.
         sparsity: Of the masks.
         scope: Of the masks.
-        queue_length: How many masks are compared, with the newest.
+        queue_length: Masks in the queue, the newest among them.
         seed: Of the sample whose movement is followed.
     """
 

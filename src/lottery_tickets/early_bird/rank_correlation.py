@@ -79,7 +79,7 @@ def correlate_ranks(earlier: Snapshot, later: Snapshot, *, backend: Backend | No
     def correlate_layer(name: str, num_workers: int) -> float | None:
         return _correlate({name: pairs[name]}, kernels, num_workers)
 
-    # Large layers one after the other, by all workers; of the others each worker has one.
+    # Large layers one after the other, each by all workers; small ones side by side, one a worker.
     small = [Chunk(name, 0, size) for name, size in sizes.items() if size <= WEIGHTS_PER_CHUNK * num_workers]
     values = map_chunks(lambda layer: correlate_layer(layer.name, 1), small, num_workers)
     found = dict(zip((layer.name for layer in small), values, strict=True))
@@ -116,7 +116,7 @@ def rank_shares(snapshot: Snapshot, *, backend: Backend | None = None) -> dict[s
 
     def look_up(chunk: Chunk) -> None:
         part = slice(chunk.start, chunk.stop)
-        # No code is out of range; numpy would check it in a buffer of its own if it were not told what to do then.
+        # No code is out of range, but by default numpy checks that in a buffer of its own.
         np.take(table, flat[chunk.name][part], out=shares[chunk.name][part], mode="clip")
 
     map_chunks(look_up, chunks, kernels.num_workers())
@@ -200,11 +200,11 @@ def _mid_ranks(counts: Counts) -> Counts:
 def _moments(counts: Counts) -> _Moments:
     """Returns the moments of all `_mid_ranks`.
 
-    Without ties these are the first n odd numbers: their sum is n^2, and n (4 n^2 - 1) / 3 that of their squares, from
-    which c that tie take (c^3 - c) / 3.
+    Without ties these are the first n odd numbers, whose sum is n^2 and whose squares sum up to n (4 n^2 - 1) / 3. Each
+    tie of c weights keeps the sum, and lowers that of the squares by (c^3 - c) / 3.
     """
     size = int(counts.sum())
-    # Counts up to this add up to n at most, so their cubes do to less than 2^63. Of others there are few.
+    # The cubes of counts up to this sum up to n * limit^2 at most, which fits int64. There are few larger ones.
     limit = math.isqrt((2**63 - 1) // max(1, size))
     few = counts[counts <= limit]
     cubes = int((few * few) @ few) + sum(count**3 for count in counts[counts > limit].tolist())

@@ -112,7 +112,7 @@ def sum_over_chunks(
     dtype: type[np.integer[Any]],
     num_workers: int,
 ) -> NDArray[np.integer[Any]]:
-    """Returns 65,536 counters, the sum of what `count` adds for each chunk to those of the worker that has it."""
+    """Returns 65,536 counters: what `count` adds for all chunks, counted by each worker and then summed."""
     free: SimpleQueue[NDArray[np.integer[Any]]] = SimpleQueue()
     counters: list[NDArray[np.integer[Any]]] = [np.zeros(NUM_CODES, dtype) for _ in range(num_workers)]
     for counter in counters:

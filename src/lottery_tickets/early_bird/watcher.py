@@ -1,4 +1,4 @@
-"""Watching a model while anybody trains it: is its early-bird ticket there yet?"""
+"""Watches a model while anyone trains it, and says when its early-bird ticket has converged."""
 
 import math
 import time
@@ -63,7 +63,7 @@ class TrainingFacts(TypedDict, total=False):
 
 @final
 class EarlyBirdWatcher:
-    """Records, while anybody trains a model, what tells whether its early-bird ticket has emerged.
+    """Watches a model while anyone trains it, and records what shows whether its early-bird ticket has converged.
 
     Call `observe(model, step)` after each step. Between checks it compares two integers; at a check it ranks all
     magnitudes, compares them and their mask with those of the check before and of the start, and judges. It only reads.

@@ -36,7 +36,7 @@ class RobustnessPoint(TypedDict):
         actual_sparsity: The share of weights that is removed; within layers counts are rounded.
         loss: Mean loss; None when it is not finite.
         accuracy: Where batches have classes; None otherwise.
-        perplexity: exp(loss), likewise.
+        perplexity: exp(loss) where batches have classes; None otherwise.
         retention: The share of the unpruned performance that is left, see `compute_lottery_ticket_quality`; None where
             it has no meaning.
     """

@@ -221,6 +221,7 @@ def _check_performance(found: Performance, original: float | None, tolerance: fl
     figures = {"metric": found.metric, "value": found.value, "original": original, "tolerance": tolerance}
     if original is None:
         return {**_leave_out("pass original_performance, the metric before pruning"), **figures}
+    # Of the baseline only the value is known, and only the value counts.
     baseline = Performance(found.figures, found.metric, float(original), found.higher_is_better)
     retention = found.retain(baseline)
     if retention is None:

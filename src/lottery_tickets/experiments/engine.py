@@ -100,7 +100,7 @@ def finish_run(run: Path, plan: ExperimentPlan) -> dict[str, Any]:
 
 
 def _is_foreign(entry: Path) -> bool:
-    """Returns whether an entry of a folder without a plan is other than what a run killed at its start leaves."""
+    """Returns whether an entry of a folder without a plan is foreign: not what a run killed at its start leaves."""
     return entry.name != LOCK and not (entry.name.startswith(f".{PLAN}.") and entry.name.endswith(".part"))
 
 

@@ -111,6 +111,7 @@ class Training:
         replicate = ("replicate", self.replicate)
         own = (*replicate, "level", self.level, self.branch)
         order = replicate if plan.data_order == "same" else own
+        # Fresh weights have a seed of their own, so that one more control changes no other branch.
         start = own if self.branch in FRESH else replicate
         return {
             "initialisation": derive_seed(plan.seed, *start, "initialisation"),

@@ -88,5 +88,5 @@ def load_mask(run: Path, training: Training) -> Mask:
 
 
 def is_finished(run: Path, training: Training) -> bool:
-    """Returns whether the training's folder stands."""
+    """Returns whether a training is finished: its folder appears only when it is whole."""
     return (run / training.path).is_dir()

@@ -85,7 +85,7 @@ class Retraining:
             for replicate in range(self.num_replicates):
                 for branch in branches:
                     self._train(model, mask, start, data, branch=branch, replicate=replicate)
-                    # Only data order tells its replicates apart, so equal ends mean that the order is fixed.
+                    # Only the data seed tells its replicates apart, so equal ends mean that nothing draws from it.
                     if branch == "dense":
                         _check_new(ends, hash_state(copy_state(model)))
                     found = measure(model, dataloader, measurement, self.seed)

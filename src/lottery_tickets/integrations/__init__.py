@@ -1,4 +1,4 @@
-"""Callbacks that watch somebody else's training for an early-bird ticket; each needs its library, this package none.
+"""Callbacks that watch the training of other libraries for an early-bird ticket; only the one in use needs its library.
 
 | trainer | what to use |
 | --- | --- |

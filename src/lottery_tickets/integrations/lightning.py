@@ -50,7 +50,7 @@ class EarlyBirdCallback(Callback):
             is interrupted.
 
     Raises:
-        TypeError: When `make_watcher` is no function.
+        TypeError: When `make_watcher` is not a function.
         ValueError: When training begins: an option of the watcher is out of range, training resumes without a saved
             watch, or the model is in shards.
     """

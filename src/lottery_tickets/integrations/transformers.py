@@ -49,7 +49,7 @@ class EarlyBirdCallback(TrainerCallback):
         folder: Gets `ticket.safetensors` and `evidence.json` when the watcher would stop, and at the end of training.
 
     Raises:
-        TypeError: When `make_watcher` is no function.
+        TypeError: When `make_watcher` is not a function.
         ValueError: When training begins: an option of the watcher is out of range, training resumes without a saved
             watch, or the model is in shards.
     """
@@ -71,6 +71,7 @@ class EarlyBirdCallback(TrainerCallback):
     ) -> None:
         """Keeps the starting weights."""
         del control
+        # Only a training that resumes has logs already; their last loss stands until the next is logged.
         self._loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
         self._watch.begin(cast(nn.Module, kwargs["model"]), state.global_step, _find_saved(args, state))
 

@@ -53,7 +53,7 @@ class Watch:
         folder: Where ticket and evidence go; None for nowhere.
 
     Raises:
-        TypeError: When `make_watcher` is no function.
+        TypeError: When `make_watcher` is not a function.
     """
 
     def __init__(self, make_watcher: MakeWatcher, folder: str | Path | None) -> None:

@@ -326,6 +326,7 @@ def _pick_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _space(span: float, num_points: int) -> list[float]:
     """Returns points from -span to span, symmetric about zero; zero alone when there is one."""
+    # From integers, so that the middle is exactly 0, the model itself.
     return [span * (2 * number - (num_points - 1)) / max(1, num_points - 1) for number in range(num_points)]
 
 

@@ -61,7 +61,7 @@ class Mask(Mapping[str, Tensor]):
             provenance: How the mask was made.
 
         Raises:
-            TypeError: When the mapping holds something else than tensors.
+            TypeError: When the mapping holds something other than tensors.
             ValueError: When a tensor holds other values than 0 and 1.
         """
         bits = {name: pack_bits(_checked_binary(name, tensor)) for name, tensor in tensors.items()}

@@ -27,6 +27,7 @@ def mix_ranks(parts: Mapping[str, Importance], shares: Mapping[str, float], scop
         for name, ranks in compute_ranks(scores, scope).items():
             mixed[name].add_(ranks, alpha=shares[part])
     terms = " + ".join(f"{shares[part]:g} * {importance.report['score']}" for part, importance in parts.items())
+    # The fullest report, because that of magnitudes knows nothing of samples.
     report = max((importance.report for importance in parts.values()), key=len)
     return Importance(mixed, {**report, "score": f"ranks within {scope}: {terms}"}, output_dims=first.output_dims)
 

@@ -64,6 +64,7 @@ def _interpolate(score: Tensor, below: Tensor, shares: Tensor, share_of_zeros: f
         patterns = chunk.view(torch.int32)
         buckets, low = patterns >> LOW_BITS, patterns & (2**LOW_BITS - 1)
         rank = below[buckets] + shares[buckets] * (low + 0.5) / 2**LOW_BITS
+        # Zeros are the one large tie to expect, so they get their mean rank.
         ranks.append(torch.where(patterns == 0, share_of_zeros / 2, rank).float())
     return torch.cat(ranks).view(score.shape) if ranks else score.clone()
 

@@ -201,7 +201,7 @@ def build_model(
         raise ValueError(f"model must be one of {', '.join(MODEL_NAMES)}, got {name!r}; choose one of these")
     # On the meta device the modules' own initialisation draws nothing from the global generator.
     with torch.device("meta"):
-        model = _MODELS[name](input_shape, num_classes).float()
+        model = _MODELS[name](input_shape, num_classes).float()  # whatever torch's default dtype is
     return initialise_(model.to_empty(device="cpu"), generator)
 
 

@@ -111,6 +111,7 @@ def _state_limits(claims: Claims) -> list[str]:
     looks, num_levels = claims["num_looks"], len(claims["levels"])
     planned = "one look at these results" if looks == 1 else f"{looks} planned looks"
     pairs = sorted({level["ticket_minus_dense"]["num_replicates"] for level in claims["levels"]})
+    # A dict, so that equal ends are named once.
     replicates = " to ".join(str(num) for num in dict.fromkeys((pairs[0], pairs[-1])))
     errors = (
         f"Over {_count(num_levels, 'level')} and {planned} together, a false matching, not"

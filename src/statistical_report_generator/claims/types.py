@@ -53,7 +53,7 @@ class DenseClaim(TypedDict):
         verdict: Whether it is matching.
         is_equivalent: Whether the difference is shown to be smaller than the margin on both sides.
         is_better: Whether the ticket is shown to be better than dense; it is matching then.
-        is_worse: Whether the ticket is shown to be worse than dense, be it by less than the margin.
+        is_worse: Whether the ticket is shown to be worse than dense, even if by less than the margin.
         ticket_minus_dense: The difference.
         more_runs: None when decided.
     """

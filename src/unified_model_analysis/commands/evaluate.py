@@ -131,7 +131,7 @@ class Evaluate(ComputationOptions, NetworkOptions):
 
         return {
             "trainer_fn": train,
-            # The recipe cuts its own batches. Given so that what is measured on counts as test data.
+            # Not read, because the recipe cuts its own batches; without it the figures would be called "train".
             "train_dataloader": [(workload.data.train_inputs, workload.data.train_targets)],
             "starting_weights": load_weights(start),
             "num_replicates": self.replicates,

@@ -87,6 +87,7 @@ class Imp(ComputationOptions, WorkloadOptions):
             data_order=self.data_order,
         )
         workers = self.workers or os.cpu_count() or 1
+        # The source and not the subject, because each worker process loads the data for itself.
         run_experiment(self.run_folder, plan, replace(source, recipe=recipe), num_workers=workers, progress=True)
         title, margin = subject.workload.name, self.margin / 100
         report_experiment(self.run_folder, title=title, moment=self.moment, margin=margin, num_looks=self.looks)

@@ -23,7 +23,7 @@ def find_tensors(batch: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any batch
 
 
 def map_leaves(batch: Any, change: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - a batch of the same kind
-    """Returns the batch with a function's value in place of whatever is no mapping, tuple or list."""
+    """Returns the batch with a function applied to everything in it that is not a mapping, tuple or list."""
     if isinstance(batch, Mapping):
         return {key: map_leaves(value, change) for key, value in batch.items()}
     if isinstance(batch, tuple | list):
@@ -35,7 +35,10 @@ def map_leaves(batch: Any, change: Callable[[Any], Any]) -> Any:  # noqa: ANN401
 
 
 def move_batch(batch: Any, device: torch.device) -> Any:  # noqa: ANN401 - a batch of the same kind
-    """Returns the batch with its tensors on a device, copied where they are not; the given batch stays as it is."""
+    """Returns the batch with its tensors on a device; the given batch stays as it is.
+
+    Tensors that are there already are not copied.
+    """
     if not isinstance(batch, Tensor) and callable(getattr(batch, "to", None)):
         return copy.copy(batch).to(device)  # such as the dicts of tokenizers, which move in place
     if all(tensor.device == device for tensor in find_tensors(batch)):

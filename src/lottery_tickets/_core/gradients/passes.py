@@ -72,7 +72,7 @@ class Passes:
     def run_single(self, sample: object) -> "SingleSample":
         """Returns a batch of one sample after its forward pass."""
         handles = {name: weight.detach().requires_grad_() for name, weight in self.weights.items()}
-        tracker = Tracker({}, 1, self._watch_losses(1), {})
+        tracker = Tracker({}, 1, self._watch_losses(1), {})  # without weights: only the loss is watched
         loss = self._forward(sample, handles, tracker)
         if not loss.requires_grad:
             raise _independent_of(self.weights)

@@ -92,6 +92,7 @@ class Tracker(TorchFunctionMode):
             return self.losses.call(func, args, kwargs)
         parts = [part for part in map(get_part, _find_tensors((*args, *kwargs.values()))) if part is not None]
         name = _name_of(func)
+        # A use under no_grad adds nothing to a gradient.
         if not parts or not torch.is_grad_enabled():
             return self._carry_rows(name, args, func(*args, **kwargs))
         if name in self.rules:
@@ -128,7 +129,7 @@ class Tracker(TorchFunctionMode):
         return None if part is None else find_place(part.name, self.weights[part.name], view(part.view))
 
     def find_layout(self, inputs: Tensor) -> Callable[[Tensor], Tensor]:
-        """Returns the function that sorts (..., columns) into (samples, positions, columns), for tensors such as these.
+        """Returns the function that sorts (..., columns) into (samples, positions, columns), for rows as in `inputs`.
 
         Raises:
             NotSeparableError: When rows and samples cannot be matched.

@@ -1,1 +1,1 @@
-"""Measuring a model without a trace."""
+"""Measuring a model, which is left as it was."""

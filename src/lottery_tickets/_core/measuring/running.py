@@ -60,6 +60,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     model.eval()
     try:
+        # In a caller's inference mode nothing could be differentiated.
         with torch.compiler.set_stance("force_eager"), torch.inference_mode(mode=False), _without_checkpointing():
             yield
     finally:

@@ -25,7 +25,7 @@ class ReplacedReads(TorchFunctionMode):
     Args:
         parameters: By name, those that are replaced.
         make_stand_in: Given a name and its parameter, returns what is read in its place: same shape, dtype and device.
-        purpose: What an attempt to write to a replaced parameter is told, such as "masked() is for measuring".
+        purpose: How the error for a write to a replaced parameter begins, such as "masked() is for measuring".
 
     Raises:
         RuntimeError: When something inside changes a replaced parameter in place.

@@ -31,6 +31,7 @@ def allocate_erk(shapes: Mapping[str, tuple[int, ...]], capacities: Mapping[str,
     parts = {name: sum(shape) or 1 for name, shape in shapes.items() if capacities[name]}
     counts = dict.fromkeys(shapes, 0)
     rest = num_kept
+    # In integers, so that rounding decides nothing.
     while full := [name for name, part in parts.items() if rest * part >= capacities[name] * sum(parts.values())]:
         for name in full:
             counts[name] = capacities[name]
@@ -48,7 +49,7 @@ def allocate_erk(shapes: Mapping[str, tuple[int, ...]], capacities: Mapping[str,
 def allocate_lamp(scores: Weights, within: Mapping[str, Tensor] | None, num_kept: int) -> dict[str, int]:
     """Returns how many weights each layer keeps when LAMP scores are compared over all layers, `num_kept` in all.
 
-    The LAMP score grows with the magnitude inside a layer, so the counts say it all. Memory: 8 bytes a weight.
+    The LAMP score grows with the magnitude inside a layer, so the counts decide everything. Memory: 8 bytes a weight.
     Lee et al., arXiv:2010.07611.
 
     Args:

@@ -58,7 +58,7 @@ def select_largest(
 
 @final
 class Ranking:
-    """Scores in one order, from which the n largest are drawn for any n: fewer are always among more.
+    """Scores in one order, from which the n largest are drawn for any n; a smaller draw is part of any larger one.
 
     The order is that of `select_largest`. What one pass over the scores has counted serves all draws.
 
@@ -133,6 +133,7 @@ def _nothing(magnitudes: Magnitudes) -> Bracket:
 def _count_pass(magnitudes: Magnitudes, kernels: Kernels, bracket: Bracket) -> tuple[int, Counters]:
     num_workers = kernels.num_workers()
     free: SimpleQueue[Counters] = SimpleQueue()
+    # Of 4 bytes where they suffice, so that the counters of one thread fit its cache.
     dtype: type[np.signedinteger] = np.int32 if magnitudes.num_elements < np.iinfo(np.int32).max else np.int64
     histograms: list[Counters] = [np.zeros(bracket.num_bins, dtype) for _ in range(num_workers)]
     for histogram in histograms:
@@ -156,7 +157,7 @@ def _pack(magnitudes: Magnitudes, kernels: Kernels, threshold: Threshold, num_ke
         name: torch.empty(num_bytes(weight.size), dtype=torch.uint8) for name, weight in magnitudes.weights.items()
     }
     num_equal_kept = num_kept - threshold.num_above
-    # All or none of the ties are kept most often; then comparing says it all.
+    # Mostly all or none of the ties are kept; then one comparison with a pattern is enough.
     keeps_all_equal = num_equal_kept == threshold.num_equal
     pattern = threshold.value - 1 if keeps_all_equal and threshold.num_equal else threshold.value
 

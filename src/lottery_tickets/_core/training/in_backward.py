@@ -26,11 +26,11 @@ class PartialSGD(torch.optim.Optimizer):
 
     A part of share s adds s times its gradient (with decay and L1) to the momentum buffer. The buffer decays, and the
     weights follow it, at the first part of a batch; the later parts move the weights by their own gradients. So all
-    parts together make one step, but for gradients that were taken at weights already moved: to first order in the
-    learning rate the same.
+    parts together make one step. Only the later gradients are taken at weights that have moved already, which changes
+    nothing to first order in the learning rate.
 
     Args:
-        parameters: Mostly one.
+        parameters: Usually one.
         learning_rate: Above 0.
         momentum: In [0, 1); its buffer has the weight's dtype.
         weight_decay: Times the weight, added to the gradient.
@@ -138,7 +138,7 @@ class InBackwardSGD:
     layer would not be noticed.
 
     Args:
-        parameters: By name; those that are frozen stay.
+        parameters: By name; frozen ones are left alone.
         learning_rate: As in `PartialSGD`, like the next ones.
         momentum: See there.
         weight_decay: See there.
