@@ -23,8 +23,8 @@ Case = Callable[[], Callable[[], object]]
 ROOT: Final = Path(__file__).parent.parent.parent
 BATCHES: Final = 8
 READY: Final = "ready"
-# Freed memory stays with the process. Else page faults of torch's own temporaries, up to 20 % of a training's time, depend
-# on what happens to lie at the end of the heap.
+# Freed memory stays with the process. Else page faults of torch's own temporaries, up to 20 % of a training's time,
+# depend on what happens to lie at the end of the heap.
 KEEP_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 
 
