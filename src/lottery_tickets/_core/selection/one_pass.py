@@ -5,6 +5,8 @@ not; only the few weights inside it are listed, and among these the threshold is
 """
 
 import math
+from collections.abc import Iterator
+from functools import partial
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
@@ -16,9 +18,11 @@ from torch import Tensor
 from lottery_tickets._core.bits import count_bits, num_bytes
 from lottery_tickets._core.selection.backends import Kernels, check_largest
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chunks
+from lottery_tickets._core.thresholds import Bracket, find_kth_largest
 
 NUM_SAMPLED: Final = 1 << 17
 STANDARD_DEVIATIONS: Final = 3  # half the width of the guessed bracket, in the sample's rank; misses in 3 of 1,000
+NUM_BINS: Final = 1 << 12  # stay in the cache; two passes over what is listed, which copy nothing
 LARGEST_SHARE: Final = 16  # a chunk may have one in so many of its weights listed, which bounds the memory
 
 
@@ -62,14 +66,11 @@ def select_in_one_pass(
     found = _classify(magnitudes, kernels, guess, chunks, packed)
     if found is None:
         return None
-    patterns = np.concatenate([listed.patterns for listed in found])
     num_left = num_kept - sum(listed.num_above for listed in found)
-    if not 0 <= num_left <= len(patterns):
+    if not 0 <= num_left <= sum(len(listed.patterns) for listed in found):
         return None
-    kept = _keep_largest(patterns, num_left)
-    edges = np.cumsum([len(listed.patterns) for listed in found])[:-1]
-    for chunk, listed, keep in zip(chunks, found, np.split(kept, edges), strict=True):
-        kernels.set_bits(packed[chunk.name][chunk.start // 8 : num_bytes(chunk.stop)], listed.positions[keep])
+    for chunk, positions in zip(chunks, _keep_largest(found, num_left, guess), strict=True):
+        kernels.set_bits(packed[chunk.name][chunk.start // 8 : num_bytes(chunk.stop)], positions)
     return packed
 
 
@@ -103,12 +104,27 @@ def _classify(
     return None if None in found else [listed for listed in found if listed is not None]
 
 
-def _keep_largest(patterns: NDArray[np.signedinteger], num_kept: int) -> NDArray[np.bool_]:
-    """Returns which are among the largest, of equal ones the first."""
+def _keep_largest(found: list[_Listed], num_kept: int, guess: tuple[int, int]) -> Iterator[NDArray[np.int32]]:
+    """Yields for each chunk the listed positions of what is among the largest, of equal ones the first."""
     if num_kept == 0:
-        return np.zeros(len(patterns), np.bool_)
-    least = np.partition(patterns, len(patterns) - num_kept)[len(patterns) - num_kept]
-    kept: NDArray[np.bool_] = patterns > least
-    equal = np.flatnonzero(patterns == least)
-    kept[equal[: num_kept - np.count_nonzero(kept)]] = True
-    return kept
+        yield from (listed.positions[:0] for listed in found)
+        return
+    count = partial(_count, found)
+    threshold = find_kth_largest(count, num_kept, least=guess[0], greatest=guess[1], num_bins=NUM_BINS)
+    num_equal = num_kept - threshold.num_above
+    for listed in found:
+        kept = listed.patterns > threshold.value
+        equal = np.flatnonzero(listed.patterns == threshold.value)[:num_equal]
+        num_equal -= len(equal)
+        kept[equal] = True
+        yield listed.positions[kept]
+
+
+def _count(found: list[_Listed], bracket: Bracket) -> tuple[int, NDArray[np.int64]]:
+    """Returns how many listed patterns exceed the bracket, and how many lie in each of its bins."""
+    num_above, bins = 0, np.zeros(bracket.num_bins, np.int64)
+    for listed in found:
+        num_above += int(np.count_nonzero(listed.patterns > bracket.hi))
+        inside = listed.patterns[(listed.patterns >= bracket.lo) & (listed.patterns <= bracket.hi)]
+        bins += np.bincount((inside - bracket.lo) >> bracket.shift, minlength=bracket.num_bins)
+    return num_above, bins
