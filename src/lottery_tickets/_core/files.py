@@ -13,8 +13,6 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-MEGABYTE = 1 << 20
-
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Has `write` fill a file beside `path`, then renames it: readers see the old file or the new, never half."""

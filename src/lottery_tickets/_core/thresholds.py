@@ -51,6 +51,9 @@ def find_kth_largest(
         num_bins: The most bins that `count` has.
         guess: A bracket to try first. A wrong guess costs a pass and never the result.
 
+    Raises:
+        RuntimeError: When counts of one pass contradict those of another, as of integers that change meanwhile.
+
     Example:
         >>> values = np.array([7, 3, 3, 1, 0])
         >>> def count(bracket):
@@ -62,7 +65,9 @@ def find_kth_largest(
     """
     lo, hi = guess if guess is not None else (least, greatest)
     # The value lies in [lo, hi], unless the guess was wrong: then one side of the guess is the next bracket.
-    while True:
+    for _ in range(
+        2 + (greatest - least).bit_length()
+    ):  # a wrong guess, the other side of it, then a bit a pass or more
         shift = _least_shift(hi - lo, num_bins)
         above, bins = count(Bracket(lo, hi, shift))
         reached = above + bins[::-1].cumsum(dtype=np.int64)
@@ -78,6 +83,9 @@ def find_kth_largest(
             hi = min(hi, lo + (1 << shift) - 1)
             if shift == 0:
                 return Threshold(lo, int(reached[from_top]) - num_equal, num_equal)
+    raise RuntimeError(
+        f"the counts of passes must agree, but none of them holds the {k}-th largest; did values change?"
+    )
 
 
 def _least_shift(width: int, num_bins: int) -> int:
