@@ -163,6 +163,11 @@ def find_filtered_weights(
     return _view(chosen)
 
 
+def find_output_dims(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Returns for each parameter the dimensions that number its outputs: those of its kind of layer, or the first."""
+    return {found.name: found.output_dims or (0,) for found in _find_candidates(model)}
+
+
 def _view(chosen: Iterable[_Candidate]) -> Weights:
     return Weights(Weight(found.name, found.tensor, found.output_dims or (0,)) for found in chosen)
 

@@ -21,6 +21,7 @@ from lottery_tickets._core.measuring.performance import (
 from lottery_tickets._core.measuring.running import differentiate, run_with
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.prunable_weights import find_output_dims
 from lottery_tickets.masks.mask import Mask, as_mask
 
 MISFIT: Final = "the mask does not fit the model, see shapes and binary"
@@ -92,7 +93,7 @@ def validate_pruning_correctness(
     checks: dict[str, Callable[[Mask], Check]] = {
         "zeros": lambda checked: _check_zeros(parameters, checked),
         "unchanged": lambda checked: _check_unchanged(model, checked, original_weights),
-        "no_dead_layer": _check_no_dead_layer,
+        "no_dead_layer": lambda checked: _check_no_dead_layer(checked, find_output_dims(model)),
         "gradient_flow": lambda checked: _check_gradients(model, checked, dataloader, loss_fn),
     }
     report: dict[str, Check] = {
@@ -183,16 +184,23 @@ def _count_changed(now: Tensor, before: Tensor, kept: Tensor | None) -> int:
     return int((differs if kept is None else differs & kept).sum())
 
 
-def _check_no_dead_layer(mask: Mask) -> Check:
-    """An output is the first dimension of a weight, whatever kind of layer it is."""
+def _check_no_dead_layer(mask: Mask, output_dims: Mapping[str, tuple[int, ...]]) -> Check:
     dead = mask.collapsed_layers
-    dead_outputs = {name: int((~mask[name].flatten(1).any(1)).sum()) for name in mask if mask.shapes[name].numel()}
+    dead_outputs = {
+        name: _count_dead(mask[name], output_dims.get(name, (0,))) for name in mask if mask.shapes[name].numel()
+    }
     return {
         "passed": not dead,
         "dead_layers": dead,
         "num_dead_outputs": sum(dead_outputs.values()),
         "dead_outputs": {name: count for name, count in dead_outputs.items() if count},
     }
+
+
+def _count_dead(kept: Tensor, output_dims: tuple[int, ...]) -> int:
+    """Returns how many outputs keep none of their weights."""
+    inputs = [dim for dim in range(kept.ndim) if dim not in output_dims]
+    return int((~(kept.any(inputs) if inputs else kept)).sum())
 
 
 def _check_gradients(model: nn.Module, mask: Mask, dataloader: Iterable[Any], loss_fn: LossFunction | None) -> Check:

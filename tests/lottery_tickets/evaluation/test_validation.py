@@ -136,6 +136,16 @@ def test_dead_layers_and_outputs() -> None:
     assert report["gradient_flow"]["without_gradient"] == ["0.weight", "2.weight"]
 
 
+def test_outputs_are_counted_where_a_layer_has_them() -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(3, 4, 1), nn.Flatten(), nn.Linear(4, 2))
+    kept = torch.ones(3, 4, 1, 1)
+    kept[:, 1] = 0  # an output of a transposed convolution, whose first dimension numbers the inputs
+    mask = Mask.from_tensors({"0.weight": kept})
+    apply_mask(model, mask)
+    report = validate_pruning_correctness(model, mask, [(torch.randn(5, 3, 1, 1), torch.tensor([0, 1, 0, 1, 0]))], None)
+    assert report["no_dead_layer"]["dead_outputs"] == {"0.weight": 1}
+
+
 def test_gradients_are_those_of_the_kept_weights() -> None:
     model, data = make_mlp(), [(x.double(), y) for x, y in make_data()]
     mask, _ = prune(model)
