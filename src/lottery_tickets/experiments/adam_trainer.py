@@ -6,6 +6,7 @@ from typing import Any, final
 import torch
 from torch import nn
 
+from lottery_tickets._core.batches.samples import move_batch
 from lottery_tickets._core.objective import LossFunction, compute_loss
 
 
@@ -20,11 +21,12 @@ class AdamTrainer:
     def __call__(self, model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:
         """Trains in place."""
         optimizer = torch.optim.Adam(model.parameters(), self.learning_rate)
+        device = next(model.parameters()).device
         model.train()
         for _ in range(epochs):
             num_batches = 0
             for num_batches, batch in enumerate(dataloader, start=1):  # noqa: B007 - counts the batches
-                compute_loss(model, batch, self.loss_fn).backward()
+                compute_loss(model, move_batch(batch, device), self.loss_fn).backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             if not num_batches:

@@ -194,3 +194,9 @@ def test_a_run_folder_of_another_learning_rate_is_refused(tmp_path: Path) -> Non
     run(make_model(), AdamTrainer(0.1), run_folder=tmp_path)
     with pytest.raises(ValueError, match=r"must be continued with the settings .*trainer"):
         run(make_model(), AdamTrainer(0.2), run_folder=tmp_path)
+
+
+def test_batches_follow_the_model_to_its_device() -> None:
+    model = nn.Linear(4, 2, device="meta")
+    AdamTrainer(0.1)(model, [(torch.ones(3, 4), torch.zeros(3, dtype=torch.int64))], epochs=1)
+    assert model.weight.grad is None, "the steps were made"
