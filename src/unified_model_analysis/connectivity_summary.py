@@ -25,15 +25,14 @@ def summarise_step(network: str, step: int, found: Sequence["ConnectivityResults
     from statistical_report_generator.inference.intervals import compute_t_interval
 
     lines = [pair["pairs"][0] for pair in found]
-    # The networks of workloads are classifiers, so no error is None.
-    errors = [((line["first"]["error"] or 0.0) + (line["second"]["error"] or 0.0)) / 2 for line in lines]
+    errors = [(_known(line["first"]["error"]) + _known(line["second"]["error"])) / 2 for line in lines]
     barriers = [pair["barrier"] for pair in found if pair["barrier"] is not None]
     return {
         "step": step,
         "network": network,
         "num_pairs": len(found),
         "num_stable": sum(bool(pair["stable"]) for pair in found),
-        "instability": asdict(compute_t_interval([pair["instability"] or 0.0 for pair in found])),
+        "instability": asdict(compute_t_interval([_known(pair["instability"]) for pair in found])),
         "barrier": asdict(compute_t_interval(barriers)) if len(barriers) == len(found) else None,
         "accuracy": asdict(compute_t_interval([1 - error for error in errors])),
         "pairs": lines,
@@ -112,6 +111,13 @@ def report_steps(
     save_figure(draw_instability({name: rows}, settings["threshold"]), folder / FIGURE)
     print(format_rows([HEADINGS, *map(format_step, rows)]), *findings, sep="\n")
     print(f"figure: {folder / FIGURE}, results: {folder / RESULTS}")
+
+
+def _known(value: float | None) -> float:
+    """Returns an error or an instability; 0 in place of one that is not known would pass for stable."""
+    if value is None:
+        raise ValueError("the networks must be classifiers, whose errors can be measured, but an error is not known")
+    return value
 
 
 def _format(value: float | None, scale: float, form: str) -> str:

@@ -60,11 +60,10 @@ class TrainedPairs:
             }
         )
         path = self.folder / SETTINGS
-        if path.exists():
-            found = read_json(path)
+        with exclusive_lock(self.folder / ".lock"):  # before the settings are read: another process may be writing them
+            found = read_json(path) if path.exists() else settings
             if odd := [name for name, value in settings.items() if found.get(name) != value]:
                 raise ValueError(f"{self.folder} holds pairs with another {', '.join(odd)}; take another folder")
-        with exclusive_lock(self.folder / ".lock"):
             write_json(path, settings)
             yield
 
