@@ -65,9 +65,10 @@ def find_kth_largest(
     """
     lo, hi = guess if guess is not None else (least, greatest)
     # The value lies in [lo, hi], unless the guess was wrong: then one side of the guess is the next bracket.
-    for _ in range(
-        2 + (greatest - least).bit_length()
-    ):  # a wrong guess, the other side of it, then a bit a pass or more
+    # After a wrong guess and the other side of it, each pass halves the bracket at least.
+    for _ in range(2 + (greatest - least).bit_length()):
+        if lo > hi:
+            break
         shift = _least_shift(hi - lo, num_bins)
         above, bins = count(Bracket(lo, hi, shift))
         reached = above + bins[::-1].cumsum(dtype=np.int64)
@@ -83,9 +84,7 @@ def find_kth_largest(
             hi = min(hi, lo + (1 << shift) - 1)
             if shift == 0:
                 return Threshold(lo, int(reached[from_top]) - num_equal, num_equal)
-    raise RuntimeError(
-        f"the counts of passes must agree, but none of them holds the {k}-th largest; did values change?"
-    )
+    raise RuntimeError(f"the counts of all passes must agree, but none holds the {k}-th largest; did values change?")
 
 
 def _least_shift(width: int, num_bins: int) -> int:
