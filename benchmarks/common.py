@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets.workloads import create_token_batches, load_smollm2, load_speeches
-from statistical_report_generator.tables import format_rows
+from statistical_report_generator.rows import format_rows
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -33,7 +33,7 @@ from lottery_tickets._core.gradients.stream import GradientStream
 from lottery_tickets._core.gradients.values import SQUARE
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.prunable_weights import find_prunable_weights
-from statistical_report_generator.tables import format_rows
+from statistical_report_generator.rows import format_rows
 
 Weights = Mapping[str, nn.Parameter]
 Peer = Callable[[Case, Any, Weights], dict[str, Tensor]]

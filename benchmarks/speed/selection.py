@@ -25,7 +25,7 @@ from benchmarks.common import (
     write_results,
 )
 from lottery_tickets import create_magnitude_mask
-from statistical_report_generator.tables import format_rows
+from statistical_report_generator.rows import format_rows
 
 SEED = 0
 SPARSITIES = (0.5, 0.9, 0.99)

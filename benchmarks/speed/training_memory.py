@@ -25,7 +25,7 @@ from benchmarks.common import load_language, write_results
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets._core.training.light_training import LightTrainer
 from lottery_tickets._core.training.settings import TrainerSettings
-from statistical_report_generator.tables import format_rows
+from statistical_report_generator.rows import format_rows
 
 NUM_STEPS = 2
 TOLERANCE = 1e-3  # of the weights, for buffers

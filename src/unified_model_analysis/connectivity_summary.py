@@ -64,7 +64,7 @@ def report_line(name: str, found: "ConnectivityResults", folder: Path) -> None:
     """
     from lottery_tickets import save_results
     from statistical_report_generator.figures import draw_error_path, save_figure
-    from statistical_report_generator.tables import format_rows
+    from statistical_report_generator.rows import format_rows
 
     save_results({"network": name, **found}, folder / RESULTS)
     save_figure(draw_error_path(found, name), folder / PATH_FIGURE)
@@ -98,7 +98,7 @@ def report_steps(
     """
     from lottery_tickets import save_results
     from statistical_report_generator.figures import draw_instability, save_figure
-    from statistical_report_generator.tables import format_rows
+    from statistical_report_generator.rows import format_rows
 
     findings = [
         f"{network}: stable from step {search['step']} on ({search['num_evaluations']} steps looked at)"

@@ -60,7 +60,7 @@ def report_early_bird(found: "EarlyBirdResults", folder: Path, name: str, findin
     """
     from lottery_tickets.storage import save_results, save_weights
     from statistical_report_generator.figures import draw_early_bird, save_figure
-    from statistical_report_generator.tables import format_rows
+    from statistical_report_generator.rows import format_rows
 
     left_out = {"starting_weights", "final_rankings"}
     results = {"network": name, **{key: value for key, value in found.items() if key not in left_out}}

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statistical_report_generator.inference.intervals import Interval
-from statistical_report_generator.tables import format_interval, format_rows
+from statistical_report_generator.rows import format_rows
+from statistical_report_generator.tables import format_interval
 
 CELLS = st.text(st.characters(codec="ascii", exclude_categories=["Z", "C"]), max_size=9)
 ROWS = st.integers(1, 4).flatmap(lambda num: st.lists(st.tuples(*[CELLS] * num), min_size=1, max_size=5))

@@ -13,12 +13,9 @@ from statistical_report_generator.figures.style import (
     draw_grid,
     draw_intervals,
     draw_level,
-    save_figure,
 )
 from statistical_report_generator.inference.intervals import BranchSummary
 from statistical_report_generator.tables import POINTS
-
-__all__ = ["draw_accuracy_over_density", "save_figure"]  # studies and tests find both here
 
 LABELS: Final = {
     "ticket": "ticket",

@@ -91,22 +91,32 @@ class Compare:
 
 
 def _tabulate(matrix: Any) -> Iterator[str]:  # noqa: ANN401 - an OverlapMatrix
-    names, numbers = matrix["names"], range(1, len(matrix["names"]) + 1)
-    for number, name, density in zip(numbers, names, matrix["densities"], strict=True):
-        yield f"[{number}] {name}: {density:.2%} kept"
-    for title, cells in ((matrix["method"], "overlaps"), ("expected by chance", "expected")):
-        yield f"{title}:"
-        yield " " * 5 + "".join(f"{f'[{number}]':>9}" for number in numbers)
-        for number, row in zip(numbers, matrix[cells], strict=True):
-            yield f"{f'[{number}]':>5}" + "".join(f"{value:9.2%}" for value in row)
-    yield "beyond chance, as a share of what is left to agree on (0 is chance, 1 is equal):"
-    yield " " * 5 + "".join(f"{f'[{number}]':>9}" for number in numbers)
-    for number, row in zip(numbers, matrix["adjusted"], strict=True):
-        yield f"{f'[{number}]':>5}" + "".join(f"{'-':>9}" if value is None else f"{value:9.3f}" for value in row)
+    from statistical_report_generator.rows import format_rows
+
+    numbers = [f"[{number}]" for number in range(1, len(matrix["names"]) + 1)]
+    for number, name, density in zip(numbers, matrix["names"], matrix["densities"], strict=True):
+        yield f"{number} {name}: {density:.2%} kept"
+    for title, cells, form in (
+        (f"{matrix['method']}:", "overlaps", ".2%"),
+        ("expected by chance:", "expected", ".2%"),
+        ("beyond chance, as a share of what is left to agree on (0 is chance, 1 is equal):", "adjusted", ".3f"),
+    ):
+        rows = [
+            [number, *(_show(value, form) for value in row)] for number, row in zip(numbers, matrix[cells], strict=True)
+        ]
+        yield title
+        yield format_rows([["", *numbers], *rows])
 
 
 def _tabulate_layers(paths: Sequence[Path], layers: Any) -> Iterator[str]:  # noqa: ANN401 - by name OverlapFigures
-    yield f"layers of {paths[0]} and {paths[1]}: overlap, expected, beyond chance"
-    for name, layer in layers.items():
-        beyond = "-" if layer["adjusted"] is None else f"{layer['adjusted']:.3f}"
-        yield f"  {layer['overlap']:9.2%} {layer['expected']:9.2%} {beyond:>8}  {name}"
+    from statistical_report_generator.rows import format_rows
+
+    yield f"layers of {paths[0]} and {paths[1]}:"
+    headings = ("overlap", "expected", "beyond chance", "layer")
+    forms = {"overlap": ".2%", "expected": ".2%", "adjusted": ".3f"}
+    rows = [(*(_show(layer[figure], form) for figure, form in forms.items()), name) for name, layer in layers.items()]
+    yield format_rows([headings, *rows], align=">>><")
+
+
+def _show(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"

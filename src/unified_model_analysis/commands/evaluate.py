@@ -174,12 +174,15 @@ def _describe_validation(validation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _describe_robustness(robustness: Mapping[str, Any]) -> Iterator[str]:
+    from statistical_report_generator.rows import format_rows
+
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = robustness["sparsity_curves"]
     yield f"robustness of the network as it is (post-hoc), retention of {robustness['metric']}:"
-    yield f"  {'sparsity':>8}  {'magnitude':>10}  {'random':>10}"
-    for magnitude, random in zip(curves["magnitude"], curves["random"], strict=True):
-        kept = (_show(point["retention"], ".1%") for point in (magnitude, random))
-        yield f"  {magnitude['sparsity']:8.1%}  " + "  ".join(f"{text:>10}" for text in kept)
+    rows = [
+        (f"{magnitude['sparsity']:.1%}", *(_show(point["retention"], ".1%") for point in (magnitude, random)))
+        for magnitude, random in zip(curves["magnitude"], curves["random"], strict=True)
+    ]
+    yield format_rows([("sparsity", "magnitude", "random"), *rows])
     for name, value in robustness["robustness_metrics"].items():
         yield f"  {name}: {'not reached' if value is None else f'{value:.3f}'}"
 

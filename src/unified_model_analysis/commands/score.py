@@ -1,6 +1,5 @@
 """`lottery-tickets score`: the importance of each weight of a network, its summary, and a mask from it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -135,15 +134,17 @@ class Score(ComputationOptions, NetworkOptions):
             if key not in {"score", "settling"} and value is not None:
                 print(f"  {key}: {value}")
         print(f"mask at sparsity {self.sparsity:g}, scope {self.scope}: {mask.num_kept} of {mask.num_weights} kept")
-        for line in _tabulate(importance, mask):
-            print(line)
+        print(_tabulate(importance, mask))
 
 
-def _tabulate(importance: "Importance", mask: "Mask") -> Iterator[str]:
-    yield f"  {'mean score':>12} {'largest':>12} {'removed':>9}  weights"
+def _tabulate(importance: "Importance", mask: "Mask") -> str:
+    from statistical_report_generator.rows import format_rows
+
     errors = importance.standard_errors
+    rows = [("mean score", "largest", "removed", "weights")]
     for name, sparsity in mask.layer_sparsity().items():
         score = importance[name]
         spread = "" if errors is None else f", largest standard error {float(errors[name].max()):.2e}"
-        row = f"  {float(score.mean()):12.3e} {float(score.max()):12.3e} {sparsity:9.2%}"
-        yield f"{row}  {name} {tuple(score.shape)}{spread}"
+        figures = f"{float(score.mean()):.3e}", f"{float(score.max()):.3e}", f"{sparsity:.2%}"
+        rows.append((*figures, f"{name} {tuple(score.shape)}{spread}"))
+    return format_rows(rows, align=">>><")

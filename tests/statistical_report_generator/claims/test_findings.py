@@ -8,7 +8,8 @@ import pytest
 
 from statistical_report_generator.claims.assessment import assess_claims
 from statistical_report_generator.claims.findings import describe_claims, describe_more_runs
-from statistical_report_generator.figures.experiment import draw_accuracy_over_density, save_figure
+from statistical_report_generator.figures.experiment import draw_accuracy_over_density
+from statistical_report_generator.figures.style import save_figure
 from statistical_report_generator.inference.intervals import BranchSummary, summarise_experiment
 from statistical_report_generator.tables import format_table
 from tests.statistical_report_generator.summaries import make_results

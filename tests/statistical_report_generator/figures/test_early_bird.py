@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from statistical_report_generator.figures.early_bird import draw_early_bird
-from statistical_report_generator.figures.experiment import save_figure
+from statistical_report_generator.figures.style import save_figure
 
 FIGURES = ("correlation", "start_correlation", "corrected_distance", "corrected_start_distance", "movement", "loss")
 

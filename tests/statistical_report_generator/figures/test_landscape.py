@@ -9,8 +9,8 @@ import pytest
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
-from statistical_report_generator.figures.experiment import save_figure
 from statistical_report_generator.figures.landscape import draw_loss_landscape
+from statistical_report_generator.figures.style import save_figure
 
 Rows = list[list[float | None]]
 
