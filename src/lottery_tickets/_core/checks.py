@@ -1,6 +1,6 @@
 """Checks of arguments that several public functions share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -52,6 +52,30 @@ def check_share(what: str, value: object) -> float:
     if not 0 <= number <= 1:
         raise ValueError(f"{what} must be from 0 to 1, got {value!r}")
     return number
+
+
+def check_number(argument: str, value: object, allowed: str, is_allowed: Callable[[float], bool]) -> float:
+    """Returns a number that is in some range.
+
+    Args:
+        argument: What the caller calls it.
+        value: What the caller gave.
+        allowed: What the error says is allowed, such as "at least 0".
+        is_allowed: Whether a number is in the range; NaN should not be.
+
+    Raises:
+        TypeError: When it is no number.
+        ValueError: When it is out of the range.
+
+    Example:
+        >>> check_number("momentum", 0.9, "in [0, 1)", lambda value: 0 <= value < 1)
+        0.9
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{argument} must be a number {allowed}, got {value!r}")
+    if not is_allowed(float(value)):
+        raise ValueError(f"{argument} must be {allowed}, got {value!r}")
+    return float(value)
 
 
 def take_options(argument: str, given: Options | None, made: Options, default: Options) -> Options:

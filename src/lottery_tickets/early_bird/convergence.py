@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict, final
 
-from lottery_tickets._core.checks import check_count
+from lottery_tickets._core.checks import check_count, check_number, check_share
 
 Method = Literal["magnitude_ranking", "mask_distance"]
 Verdict = Literal["converged", "still changing", "trivially stable", "diverged"]
@@ -150,9 +150,9 @@ class ConvergenceRule:
         if self.method == "mask_distance" and self.queue_length < 2:  # noqa: PLR2004 - a pair
             raise ValueError(f"queue_length must be at least 2, to compare masks, got {self.queue_length}")
         for name in ("convergence_threshold", "distance_threshold", "movement_floor", "size_floor", "learning_floor"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {value!r}")
+            check_share(name, getattr(self, name))
+        check_number("persistence_floor", self.persistence_floor, "from -1 to 1", lambda value: -1 <= value <= 1)
+        check_number("growth_ceiling", self.growth_ceiling, "at least 0", lambda value: value >= 0)
 
     def judge(self, history: Sequence[Mapping[str, Any]]) -> Judgement:
         """Returns what can be said after the last check of a history, whose earlier checks have been judged."""

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, final
 
-from lottery_tickets._core.checks import check_count, check_share
+from lottery_tickets._core.checks import check_count, check_number, check_share
 from lottery_tickets._core.selection.scope_names import check_sparsity
 
 Offload = Literal["cpu"]
@@ -48,8 +48,8 @@ class ScoringOptions:
     def __post_init__(self) -> None:
         if self.chunk_size is not None:
             check_count("chunk_size", self.chunk_size, "an integer of at least 1, or None")
-        if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
-            raise ValueError(f"gradient_clip must be a positive number or None, got {self.gradient_clip!r}")
+        if self.gradient_clip is not None:
+            check_number("gradient_clip", self.gradient_clip, "above 0, or None", lambda value: 0 < value < math.inf)
         if self.offload not in {None, "cpu"}:
             raise ValueError(f"offload must be None or 'cpu', got {self.offload!r}")
         if self.target_sparsity is not None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from lottery_tickets._core.checks import check_count
+from lottery_tickets._core.checks import check_count, check_number
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class TrainerSettings:
         nonfinite_limit: Share of batches, in [0, 1], whose loss may be NaN or infinite; these are not trained on.
 
     Raises:
+        TypeError: When a number is asked for and something else is given.
         ValueError: When a setting is out of range or does not go with another.
     """
 
@@ -42,17 +43,13 @@ class TrainerSettings:
     nonfinite_limit: float = 0.1
 
     def __post_init__(self) -> None:
-        ranges: list[tuple[str, bool, str]] = [
-            ("learning_rate", 0 <= self.learning_rate < math.inf, "at least 0"),
-            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
-            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
-            ("norm_l1", self.norm_l1 is None or 0 <= self.norm_l1 < math.inf, "at least 0, or None"),
-            ("nonfinite_limit", 0 <= self.nonfinite_limit <= 1, "in [0, 1]"),
-            ("adamw_bits", self.adamw_bits in {8, 32}, "8 or 32"),
-        ]
-        for name, is_valid, allowed in ranges:
-            if not is_valid:
-                raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
+        for name in ("learning_rate", "weight_decay"):
+            check_number(name, getattr(self, name), "at least 0", lambda value: 0 <= value < math.inf)
+        if self.norm_l1 is not None:
+            check_number("norm_l1", self.norm_l1, "at least 0, or None", lambda value: 0 <= value < math.inf)
+        check_number("momentum", self.momentum, "in [0, 1)", lambda value: 0 <= value < 1)
+        check_number("nonfinite_limit", self.nonfinite_limit, "in [0, 1]", lambda value: 0 <= value <= 1)
+        check_number("adamw_bits", self.adamw_bits, "8 or 32", lambda value: value in {8, 32})
         if self.max_batch_size is not None:
             check_count("max_batch_size", self.max_batch_size, "an integer of at least 1 or None")
         if self.momentum and not self.use_sgd:
