@@ -5,26 +5,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lottery_tickets._core.kernels.selecting_reference import Listed
 from lottery_tickets._core.thresholds import Bracket, Counters
 
 NUM_BINS = 1 << 16
 
 
-def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters) -> tuple[int, int]:
+def count_patterns(
+    words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters, infinity: int
+) -> tuple[int, bool]:
     """Counts magnitudes by bit pattern; see `selecting_reference.count_patterns`."""
     patterns = _patterns(words)
-    largest = int(patterns.max())
+    is_finite = bool((patterns < infinity).all())
     if within is not None:
         patterns = patterns[_unpacked(within, patterns)]
     above = patterns > bracket.hi
     inside = patterns[(patterns >= bracket.lo) & ~above]
     bins += np.bincount((inside - bracket.lo) >> bracket.shift, minlength=bracket.num_bins)
-    return int(np.count_nonzero(above)), largest
+    return int(np.count_nonzero(above)), is_finite
 
 
-def classify(
-    words: Tensor, within: Tensor | None, bounds: tuple[int, int], bits: Tensor, positions: NDArray[np.int32]
-) -> tuple[int, int]:
+def classify(  # noqa: PLR0917 - as `selecting_reference.classify`
+    words: Tensor,
+    within: Tensor | None,
+    bounds: tuple[int, int],
+    bits: Tensor,
+    listed: Listed,
+    infinity: int,
+) -> tuple[int, int, bool]:
     """Packs what is above a bracket and lists what is in it; see `selecting_reference.classify`."""
     patterns = _patterns(words)
     above, inside = patterns > bounds[1], (patterns >= bounds[0]) & (patterns <= bounds[1])
@@ -33,14 +41,15 @@ def classify(
         above, inside = above & eligible, inside & eligible
     bits.numpy()[:] = np.packbits(above, bitorder="little")
     found = inside.nonzero()[0]
-    listed = found[: len(positions)]
-    positions[: len(listed)] = listed
-    return len(found), int(patterns.max())
+    first = found[: len(listed.positions)]
+    listed.positions[: len(first)] = first
+    listed.patterns[: len(first)] = patterns[first]
+    return int(np.count_nonzero(above)), len(found), bool((patterns < infinity).all())
 
 
-def set_bits(bits: Tensor, positions: NDArray[np.int32]) -> None:
+def set_bits(bits: Tensor, positions: NDArray[np.int32], chosen: NDArray[np.bool_]) -> None:
     """Sets bits; see `selecting_reference.set_bits`."""
-    np.bitwise_or.at(bits.numpy(), positions >> 3, (1 << (positions & 7)).astype(np.uint8))
+    np.bitwise_or.at(bits.numpy(), positions >> 3, (chosen << (positions & 7)).astype(np.uint8))
 
 
 def pack_above(words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:

@@ -4,6 +4,8 @@
 the *pattern* of a weight. `within` packs which weights are eligible; None means all.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,39 +17,55 @@ from lottery_tickets._core.thresholds import Bracket, Counters
 NUM_BINS = 1 << 16
 
 
-def count_patterns(words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters) -> tuple[int, int]:
-    """Returns how many eligible patterns exceed the bracket, and the largest pattern of all, eligible or not.
+class Listed(NamedTuple):
+    """Room for positions of weights, in ascending order, and their patterns."""
+
+    positions: NDArray[np.int32]
+    patterns: NDArray[np.signedinteger]
+
+
+def count_patterns(
+    words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters, infinity: int
+) -> tuple[int, bool]:
+    """Returns how many eligible patterns exceed the bracket, and whether all, eligible or not, are finite.
 
     Args:
         words: 1-D signed integers.
         within: Packed bits of the eligible weights, or None.
         bracket: The patterns to count, from 0 or more.
         bins: int32 or int64 counters, one for each bin of the bracket, which are added to.
+        infinity: The least pattern that is not finite.
     """
     patterns = words & torch.iinfo(words.dtype).max
-    largest = int(patterns.max())
+    is_finite = bool((patterns < infinity).all())
     if within is not None:
         patterns = patterns[_unpacked(within, patterns)]
     inside = patterns[(patterns >= bracket.lo) & (patterns <= bracket.hi)].to(torch.int64)
     counts = torch.bincount((inside - bracket.lo) >> bracket.shift)
     bins[: len(counts)] += counts.cpu().numpy()
-    return int((patterns > bracket.hi).sum()), largest
+    return int((patterns > bracket.hi).sum()), is_finite
 
 
-def classify(
-    words: Tensor, within: Tensor | None, bounds: tuple[int, int], bits: Tensor, positions: NDArray[np.int32]
-) -> tuple[int, int]:
-    """Writes the packed bits of the eligible patterns above a bracket, and the positions of those in it.
+def classify(  # noqa: PLR0917 - one pass does it all
+    words: Tensor,
+    within: Tensor | None,
+    bounds: tuple[int, int],
+    bits: Tensor,
+    listed: Listed,
+    infinity: int,
+) -> tuple[int, int, bool]:
+    """Writes the packed bits of the eligible patterns above a bracket, and lists those in it.
 
     Args:
         words: 1-D signed integers.
         within: Packed bits of the eligible weights, or None.
         bounds: The least and the greatest pattern of the bracket, from 0 or more.
         bits: uint8 on the CPU, ceil(n / 8) bytes, written to.
-        positions: Gets the first positions in ascending order, as many as it has places for.
+        listed: Gets the first ones, as many as it has room for.
+        infinity: The least pattern that is not finite.
 
     Returns:
-        How many are in the bracket, and the largest pattern of all, eligible or not.
+        How many are above the bracket, how many are in it, and whether all patterns, eligible or not, are finite.
     """
     patterns = words & torch.iinfo(words.dtype).max
     above, inside = patterns > bounds[1], (patterns >= bounds[0]) & (patterns <= bounds[1])
@@ -55,20 +73,22 @@ def classify(
         eligible = _unpacked(within, patterns)
         above, inside = above & eligible, inside & eligible
     bits.copy_(_packed(above))
-    found = inside.nonzero().view(-1).cpu().numpy()
-    listed = found[: len(positions)]
-    positions[: len(listed)] = listed
-    return len(found), int(patterns.max())
+    found = inside.nonzero().view(-1)
+    first = found[: len(listed.positions)]
+    listed.positions[: len(first)] = first.cpu().numpy()
+    listed.patterns[: len(first)] = patterns[first].cpu().numpy()
+    return int(above.sum()), len(found), bool((patterns < infinity).all())
 
 
-def set_bits(bits: Tensor, positions: NDArray[np.int32]) -> None:
-    """Sets the bits at these positions.
+def set_bits(bits: Tensor, positions: NDArray[np.int32], chosen: NDArray[np.bool_]) -> None:
+    """Sets the bits at those of the positions that are chosen.
 
     Args:
         bits: uint8 on the CPU, added to.
         positions: Of bits, each once.
+        chosen: One for each position.
     """
-    np.bitwise_or.at(bits.numpy(), positions >> 3, (1 << (positions & 7)).astype(np.uint8))
+    np.bitwise_or.at(bits.numpy(), positions >> 3, (chosen << (positions & 7)).astype(np.uint8))
 
 
 def pack_above(words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lottery_tickets._core.kernels import selecting_numpy, selecting_reference
+from lottery_tickets._core.kernels.selecting_reference import Listed
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes
 from lottery_tickets._core.thresholds import Bracket, Counters
 
@@ -20,20 +21,23 @@ class Kernels(Protocol):
 
     NUM_BINS: int
 
-    def count_patterns(self, words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters) -> tuple[int, int]:
+    def count_patterns(
+        self, words: Tensor, within: Tensor | None, bracket: Bracket, bins: Counters, infinity: int
+    ) -> tuple[int, bool]:
         """Counts by bit pattern."""
 
-    def classify(
+    def classify(  # noqa: PLR0917 - as `selecting_reference.classify`
         self,
         words: Tensor,
         within: Tensor | None,
         bounds: tuple[int, int],
         bits: Tensor,
-        positions: NDArray[np.int32],
-    ) -> tuple[int, int]:
+        listed: Listed,
+        infinity: int,
+    ) -> tuple[int, int, bool]:
         """Packs what is above a bracket, lists what is in it."""
 
-    def set_bits(self, bits: Tensor, positions: NDArray[np.int32]) -> None:
+    def set_bits(self, bits: Tensor, positions: NDArray[np.int32], chosen: NDArray[np.bool_]) -> None:
         """Sets single bits."""
 
     def pack_above(self, words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:
@@ -58,9 +62,9 @@ def kernels_for(magnitudes: Magnitudes, backend: Backend | None) -> Kernels:
     return selecting_numpy if backend == "small" else selecting_reference
 
 
-def check_largest(magnitudes: Magnitudes, chunk: Chunk, largest: int) -> None:
-    """Raises a ValueError when the largest pattern of a chunk is that of NaN or infinity."""
-    if largest >= magnitudes.infinity:
+def refuse_not_finite(chunk: Chunk, is_finite: bool) -> None:  # noqa: FBT001 - what is refused
+    """Raises a ValueError when a chunk holds NaN or infinity."""
+    if not is_finite:
         raise ValueError(
             f"{chunk.name!r} must be finite to be ranked, but holds NaN or infinity; find where it diverged"
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.bits import num_bytes
-from lottery_tickets._core.selection.backends import Backend, Kernels, check_largest, kernels_for
+from lottery_tickets._core.selection.backends import Backend, Kernels, kernels_for, refuse_not_finite
 from lottery_tickets._core.selection.one_pass import guess_bracket, select_in_one_pass
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chunks
 from lottery_tickets._core.thresholds import Bracket, Counters, Threshold, find_kth_largest
@@ -142,10 +142,11 @@ def _count_pass(magnitudes: Magnitudes, kernels: Kernels, bracket: Bracket) -> t
     def count(chunk: Chunk) -> int:
         bins = free.get()
         try:
-            above, largest = kernels.count_patterns(magnitudes.words(chunk), magnitudes.eligible(chunk), bracket, bins)
+            words, within = magnitudes.words(chunk), magnitudes.eligible(chunk)
+            above, is_finite = kernels.count_patterns(words, within, bracket, bins, magnitudes.infinity)
         finally:
             free.put(bins)
-        check_largest(magnitudes, chunk, largest)
+        refuse_not_finite(chunk, is_finite)
         return above
 
     num_above = sum(map_chunks(count, magnitudes.chunks(), num_workers))
@@ -162,7 +163,7 @@ def _pack(magnitudes: Magnitudes, kernels: Kernels, threshold: Threshold, num_ke
     pattern = threshold.value - 1 if keeps_all_equal and threshold.num_equal else threshold.value
 
     def bits_of(chunk: Chunk) -> Tensor:
-        return packed[chunk.name][chunk.start // 8 : num_bytes(chunk.stop)]
+        return packed[chunk.name][chunk.bytes]
 
     def pack(chunk: Chunk) -> int:
         return kernels.pack_above(magnitudes.words(chunk), magnitudes.eligible(chunk), pattern, bits_of(chunk))

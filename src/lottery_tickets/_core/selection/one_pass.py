@@ -6,7 +6,6 @@ not; only the few weights inside it are listed, and among these the threshold is
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
@@ -15,23 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lottery_tickets._core.bits import count_bits, num_bytes
-from lottery_tickets._core.selection.backends import Kernels, check_largest
+from lottery_tickets._core.bits import num_bytes
+from lottery_tickets._core.kernels.selecting_reference import Listed
+from lottery_tickets._core.selection.backends import Kernels, refuse_not_finite
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chunks
-from lottery_tickets._core.thresholds import Bracket, find_kth_largest
+from lottery_tickets._core.thresholds import Bracket, Counters, find_kth_largest
 
-NUM_SAMPLED: Final = 1 << 17
-STANDARD_DEVIATIONS: Final = 3  # half the width of the guessed bracket, in the sample's rank; misses in 3 of 1,000
-NUM_BINS: Final = 1 << 12  # stay in the cache; two passes over what is listed, which copy nothing
+NUM_SAMPLED: Final = 1 << 18
+NUM_BINS: Final = 1 << 12  # for what is listed: they stay in the cache
+STANDARD_DEVIATIONS: Final = 2.5  # half the width of the bracket, in the rank of the sample; one guess in 80 is wrong
 LARGEST_SHARE: Final = 16  # a chunk may have one in so many of its weights listed, which bounds the memory
 
 
-class _Listed(NamedTuple):
-    """What one chunk has in the bracket, in order of position."""
+class _Classified(NamedTuple):
+    """How many weights a chunk has above the bracket, and those that it has inside."""
 
     num_above: int
-    positions: NDArray[np.int32]
-    patterns: NDArray[np.signedinteger]
+    inside: Listed
 
 
 def guess_bracket(magnitudes: Magnitudes, num_kept: int) -> tuple[int, int]:
@@ -66,11 +65,12 @@ def select_in_one_pass(
     found = _classify(magnitudes, kernels, guess, chunks, packed)
     if found is None:
         return None
-    num_left = num_kept - sum(listed.num_above for listed in found)
-    if not 0 <= num_left <= sum(len(listed.patterns) for listed in found):
+    num_left = num_kept - sum(classified.num_above for classified in found)
+    inside = [classified.inside for classified in found]
+    if not 0 <= num_left <= sum(len(listed.patterns) for listed in inside):
         return None
-    for chunk, positions in zip(chunks, _keep_largest(found, num_left, guess), strict=True):
-        kernels.set_bits(packed[chunk.name][chunk.start // 8 : num_bytes(chunk.stop)], positions)
+    for chunk, listed, chosen in zip(chunks, inside, _choose_largest(inside, num_left, kernels, guess), strict=True):
+        kernels.set_bits(packed[chunk.name][chunk.bytes], listed.positions, chosen)
     return packed
 
 
@@ -80,51 +80,47 @@ def _classify(
     guess: tuple[int, int],
     chunks: list[Chunk],
     packed: dict[str, Tensor],
-) -> list[_Listed] | None:
+) -> list[_Classified] | None:
     num_workers = kernels.num_workers()
-    longest = max((chunk.stop - chunk.start for chunk in chunks), default=0)
-    free: SimpleQueue[NDArray[np.int32]] = SimpleQueue()
+    room = max((chunk.stop - chunk.start for chunk in chunks), default=0) // LARGEST_SHARE + 1
+    free: SimpleQueue[Listed] = SimpleQueue()
     for _ in range(num_workers):
-        free.put(np.empty(longest // LARGEST_SHARE + 1, np.int32))
+        free.put(Listed(np.empty(room, np.int32), np.empty(room, magnitudes.numpy_dtype)))
 
-    def classify(chunk: Chunk) -> _Listed | None:
-        words, positions = magnitudes.words(chunk), free.get()
+    def classify(chunk: Chunk) -> _Classified | None:
+        words, bits, listed = magnitudes.words(chunk), packed[chunk.name][chunk.bytes], free.get()
         try:
-            bits = packed[chunk.name][chunk.start // 8 : num_bytes(chunk.stop)]
-            num_inside, largest = kernels.classify(words, magnitudes.eligible(chunk), guess, bits, positions)
-            listed = positions[: min(num_inside, len(positions))].copy()
+            num_above, num_inside, is_finite = kernels.classify(
+                words, magnitudes.eligible(chunk), guess, bits, listed, magnitudes.infinity
+            )
+            inside = Listed(*(values[:num_inside].copy() for values in listed))
         finally:
-            free.put(positions)
-        check_largest(magnitudes, chunk, largest)
-        if num_inside > len(listed):
-            return None
-        return _Listed(count_bits(bits), listed, magnitudes.pick(chunk.name, listed.astype(np.int64) + chunk.start))
+            free.put(listed)
+        refuse_not_finite(chunk, is_finite)
+        return _Classified(num_above, inside) if num_inside <= room else None
 
     found = map_chunks(classify, chunks, num_workers)
-    return None if None in found else [listed for listed in found if listed is not None]
+    return None if None in found else [classified for classified in found if classified is not None]
 
 
-def _keep_largest(found: list[_Listed], num_kept: int, guess: tuple[int, int]) -> Iterator[NDArray[np.int32]]:
-    """Yields for each chunk the listed positions of what is among the largest, of equal ones the first."""
+def _choose_largest(
+    listed: list[Listed], num_kept: int, kernels: Kernels, guess: tuple[int, int]
+) -> Iterator[NDArray[np.bool_]]:
+    """Yields for each chunk which of the listed are among the largest, of equal ones the first."""
     if num_kept == 0:
-        yield from (listed.positions[:0] for listed in found)
+        yield from (np.zeros(len(patterns), np.bool_) for _, patterns in listed)
         return
-    count = partial(_count, found)
+    words = [torch.from_numpy(patterns) for _, patterns in listed]
+
+    def count(bracket: Bracket) -> tuple[int, Counters]:
+        bins = np.zeros(bracket.num_bins, np.int32)
+        return sum(kernels.count_patterns(part, None, bracket, bins, guess[1] + 1)[0] for part in words), bins
+
     threshold = find_kth_largest(count, num_kept, least=guess[0], greatest=guess[1], num_bins=NUM_BINS)
     num_equal = num_kept - threshold.num_above
-    for listed in found:
-        kept = listed.patterns > threshold.value
-        equal = np.flatnonzero(listed.patterns == threshold.value)[:num_equal]
+    for _, patterns in listed:
+        chosen = patterns > threshold.value
+        equal = np.flatnonzero(patterns == threshold.value)[:num_equal]
         num_equal -= len(equal)
-        kept[equal] = True
-        yield listed.positions[kept]
-
-
-def _count(found: list[_Listed], bracket: Bracket) -> tuple[int, NDArray[np.int64]]:
-    """Returns how many listed patterns exceed the bracket, and how many lie in each of its bins."""
-    num_above, bins = 0, np.zeros(bracket.num_bins, np.int64)
-    for listed in found:
-        num_above += int(np.count_nonzero(listed.patterns > bracket.hi))
-        inside = listed.patterns[(listed.patterns >= bracket.lo) & (listed.patterns <= bracket.hi)]
-        bins += np.bincount((inside - bracket.lo) >> bracket.shift, minlength=bracket.num_bins)
-    return num_above, bins
+        chosen[equal] = True
+        yield chosen

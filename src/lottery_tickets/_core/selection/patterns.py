@@ -23,7 +23,8 @@ WORDS: Final = {
 }
 # These are exact in float16, and are read as such.
 QUARTER_FLOATS: Final = {torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
-WEIGHTS_PER_CHUNK: Final = 1 << 20
+WEIGHTS_PER_CHUNK: Final = 1 << 22
+NEIGHBOURS: Final = 8  # sampled together, because reading one reads the line of the cache that holds them
 WEIGHTS_PER_COPIED_CHUNK: Final = LARGEST_COPY
 
 
@@ -34,6 +35,11 @@ class Chunk:
     name: str
     start: int
     stop: int
+
+    @property
+    def bytes(self) -> slice:
+        """Where its bits stand among the packed bits of the weight."""
+        return slice(self.start // 8, num_bytes(self.stop))
 
 
 @final
@@ -54,6 +60,7 @@ class Magnitudes:
         self.within = within
         self.dtype = _common_dtype(weights)
         self.infinity = int(torch.tensor(torch.inf, dtype=self.dtype).view(WORDS[self.dtype]))
+        self.numpy_dtype = torch.empty(0, dtype=WORDS[self.dtype]).numpy().dtype
         self.num_elements = self.num_eligible = weights.num_weights
         if within is not None:
             check_within(weights, within)
@@ -84,7 +91,7 @@ class Magnitudes:
         """Returns the packed bits of the eligible elements of a chunk, or None where all are."""
         if self.within is None:
             return None
-        return self.within[chunk.name][chunk.start // 8 : num_bytes(chunk.stop)]
+        return self.within[chunk.name][chunk.bytes]
 
     def pick(self, name: str, positions: NDArray[np.int64]) -> NDArray[np.signedinteger]:
         """Returns the patterns of one weight's elements at these positions."""
@@ -93,15 +100,16 @@ class Magnitudes:
         return patterns
 
     def sample(self, num_sampled: int) -> NDArray[np.signedinteger]:
-        """Returns the patterns, in ascending order, of the eligible among so many elements spread over all weights."""
-        stride = max(1, self.num_elements // num_sampled)
-        return np.sort(np.concatenate([self._sample_weight(weight, stride) for weight in self.weights.values()]))
+        """Returns the patterns, in ascending order, of the eligible among about so many elements, from all weights."""
+        step = max(1, self.num_elements // num_sampled) * NEIGHBOURS
+        return np.sort(np.concatenate([self._sample_weight(weight, step) for weight in self.weights.values()]))
 
-    def _sample_weight(self, weight: Weight, stride: int) -> NDArray[np.signedinteger]:
-        steps = np.arange(weight.size // stride)
+    def _sample_weight(self, weight: Weight, step: int) -> NDArray[np.signedinteger]:
+        steps = np.arange(weight.size // step)
         # A jitter, because a plain stride can meet the same column of a matrix or the same tap of a kernel every time;
         # 40503 is 2^16 over the golden ratio, whose multiples spread evenly.
-        positions = steps * stride + (steps * 40503) % stride
+        first = steps * step + (steps * 40503) % (step - NEIGHBOURS + 1)
+        positions = (first[:, None] + np.arange(NEIGHBOURS)).reshape(-1)
         if self.within is not None:
             bits = self.within[weight.name].numpy()
             positions = positions[((bits[positions >> 3] >> (positions & 7)) & 1).astype(np.bool_)]

@@ -78,6 +78,24 @@ def test_chunks_a_sample_and_an_earlier_mask_change_nothing(backend: Backend) ->
     check()
 
 
+@pytest.mark.parametrize("smallest_to_sample", [1, 1 << 40])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1024, 4095, 4096, 5001])
+def test_whole_blocks_and_what_is_left_over_are_selected_alike(
+    monkeypatch: pytest.MonkeyPatch, size: int, dtype: torch.dtype, smallest_to_sample: int
+) -> None:
+    monkeypatch.setattr(largest, "SMALLEST_TO_SAMPLE", smallest_to_sample)
+    generator = torch.Generator().manual_seed(size)
+    scores = [(torch.randn(size, generator=generator) * 50).round().to(dtype) / 8]  # many are equal
+    eligible = [torch.rand(size, generator=generator) < 0.7]
+    for backend in BACKENDS:
+        for num_kept in (1, size // 3, size // 2 + 1):
+            within = select_largest(scores, num_kept, within=[pack_bits(eligible[0])], backend=backend)
+            assert_same(unpacked(within, scores), kept_by_sorting(scores, num_kept, eligible))
+            found = select_largest(scores, num_kept, backend=backend)
+            assert_same(unpacked(found, scores), kept_by_sorting(scores, num_kept))
+
+
 @given(scores=score_lists(), data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_sparser_is_a_subset(scores: list[Tensor], data: st.DataObject) -> None:
