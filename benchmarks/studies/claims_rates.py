@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from benchmarks.common import write_results
 from benchmarks.studies.parts import compute_rate
-from statistical_report_generator.claims.assessment import ALPHA, CONTROLS, MARGIN
+from statistical_report_generator.claims.assessment import ALPHA, CONTROLS_TO_BEAT, MARGIN
 from statistical_report_generator.inference.equivalence import count_replicates, summarise_differences
 from statistical_report_generator.inference.verdicts import compare_with_controls, compare_with_dense
 
@@ -195,16 +195,18 @@ def make_scenarios(num_levels: int) -> dict[str, Scenario]:
     """Returns the scenarios by name; those of two kinds of levels need two levels."""
     every, half = np.ones(num_levels, dtype=bool), np.arange(num_levels) % 2 == 0
     zeros = np.zeros(num_levels)
-    equal, far_below = dict.fromkeys(CONTROLS, zeros), dict.fromkeys(CONTROLS, zeros - FAR)
+    equal, far_below = dict.fromkeys(CONTROLS_TO_BEAT, zeros), dict.fromkeys(CONTROLS_TO_BEAT, zeros - FAR)
     found = {
         "all on the margin": Scenario(Truth(zeros - MARGIN, {}), {"matching": every, "not matching": every}),
         "equal to dense": Scenario(Truth(zeros, {}), {"not matching": every}),
         "one point below": Scenario(Truth(zeros - 0.01, {}), {"matching": every}),
         "all controls equal": Scenario(Truth(zeros + FAR, equal), {"winning": every}),
-        "one control equal": Scenario(Truth(zeros + FAR, {**far_below, CONTROLS[0]: zeros}), {"winning": every}),
+        "one control equal": Scenario(
+            Truth(zeros + FAR, {**far_below, CONTROLS_TO_BEAT[0]: zeros}), {"winning": every}
+        ),
     }
     if num_levels > 1:
-        ticket, mixed = np.where(half, -MARGIN, FAR), {**far_below, CONTROLS[0]: np.where(half, -FAR, 0.0)}
+        ticket, mixed = np.where(half, -MARGIN, FAR), {**far_below, CONTROLS_TO_BEAT[0]: np.where(half, -FAR, 0.0)}
         found["half on the margin"] = Scenario(Truth(ticket, {}), {"matching": half, "not matching": every})
         found["half on the margin, half one control equal"] = Scenario(Truth(ticket, mixed), {"winning": every})
     return found
@@ -249,7 +251,7 @@ def measure_power(num_simulations: int) -> list[dict[str, Any]]:
         world = World(draw_normal, noise_std=std / np.sqrt(2), num_images=None)
         for num_levels in LEVELS:
             zeros = np.zeros(num_levels)
-            truth = Truth(zeros, dict.fromkeys(CONTROLS, zeros - 0.01))
+            truth = Truth(zeros, dict.fromkeys(CONTROLS_TO_BEAT, zeros - 0.01))
             needed = count_replicates(MARGIN, std, alpha=ALPHA / num_levels, power=0.8, most=1000)
             assert needed is not None
             found = {
