@@ -335,12 +335,8 @@ def _check(peer: Peer, case: Case, reference: Mapping[str, Tensor]) -> float | s
         diagonal = compute_diagonal(peer, case)
     except Exception as error:  # noqa: BLE001 - a peer may raise anything, and what it says is recorded
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return max(_relative_difference(diagonal[name], expected) for name, expected in reference.items())
-
-
-def _relative_difference(got: Tensor, expected: Tensor) -> float:
-    """Returns the largest difference of two tensors, in units of the largest expected value."""
-    return float((got - expected).abs().max() / expected.abs().max())
+    largest = {name: float((diagonal[name] - expected).abs().max()) for name, expected in reference.items()}
+    return max(difference / float(reference[name].abs().max()) for name, difference in largest.items())
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from benchmarks.common import read_results
-from benchmarks.tables.parts import Columns, make_table, tabulate
+from benchmarks.tables.parts import Columns, Tables, make_table, tabulate
 from statistical_report_generator.claims.assessment import assess_claims
 from statistical_report_generator.tables import format_interval
 
@@ -120,7 +120,7 @@ def describe_verdict(level: Mapping[str, Any]) -> tuple[str, str]:
     return format_interval(level["ticket_minus_dense"], form="+.2f"), verdict
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "claims-false": tabulate_false_claims,
     "claims-false-matching": tabulate_false_matching,
     "claims-power": tabulate_power,

@@ -1,10 +1,10 @@
 """The tables of the page on linear mode connectivity."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.common import TITLES, read_results
-from benchmarks.tables.parts import Columns, show_interval, tabulate
+from benchmarks.tables.parts import Columns, Tables, show_interval, tabulate
 from statistical_report_generator.figures.connectivity import THRESHOLD
 from statistical_report_generator.tables import format_interval
 
@@ -71,7 +71,7 @@ def judge(interval: Mapping[str, Any]) -> str:
     return "unstable" if interval["low"] >= THRESHOLD else "undecided"
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "connectivity": tabulate_instability,
     "connectivity-settings": tell_settings,
     "connectivity-findings": tell_findings,

@@ -1,10 +1,10 @@
 """The tables of the pages on early-bird tickets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.common import TITLES, read_results
-from benchmarks.tables.parts import Columns, make_table, show, show_interval, tabulate
+from benchmarks.tables.parts import Columns, Tables, make_table, show, show_interval, tabulate
 from statistical_report_generator.tables import format_interval
 
 STUDIES = {
@@ -180,7 +180,7 @@ def tell_check() -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "early-bird-verdicts": tabulate_verdicts,
     "early-bird-emergence": tabulate_emergence,
     "early-bird-accuracy": tabulate_accuracy,

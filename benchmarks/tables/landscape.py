@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 
 from benchmarks.common import read_results
-from benchmarks.tables.parts import make_table, show, tabulate
+from benchmarks.tables.parts import Tables, make_table, show, tabulate
 
 MEGABYTE = 2**20
 NAMES = {
@@ -57,7 +57,7 @@ def tabulate_time() -> str:
     return f"{make_table(('way', 'seconds', 'over the floor'), *rows)}\n\n{note}"
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "landscape-memory": tabulate_memory,
     "landscape-time": tabulate_time,
 }

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from benchmarks.common import read_results
-from benchmarks.tables.parts import Columns, show, tabulate
+from benchmarks.tables.parts import Columns, Tables, show, tabulate
 
 
 def tabulate_holding() -> str:
@@ -33,7 +33,7 @@ def tabulate_selection() -> str:
     return tabulate(read_results("selection")["large"], columns)
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "holding": tabulate_holding,
     "selection": tabulate_selection,
 }

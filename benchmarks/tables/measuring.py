@@ -1,9 +1,7 @@
 """The tables of the page on evaluation."""
 
-from collections.abc import Callable
-
 from benchmarks.common import read_results
-from benchmarks.tables.parts import make_table
+from benchmarks.tables.parts import Tables, make_table
 
 MEGA = 1e6
 JOBS = ("quality", "robustness")
@@ -66,7 +64,7 @@ def tabulate_time() -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "measuring-memory": tabulate_memory,
     "measuring-time": tabulate_time,
 }

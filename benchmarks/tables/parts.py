@@ -6,6 +6,7 @@ from typing import Any
 from statistical_report_generator.tables import format_interval
 
 Columns = Mapping[str, Callable[[Any], str]]
+Tables = dict[str, Callable[[], str]]
 
 
 def make_table(*rows: tuple[str, ...]) -> str:
