@@ -184,18 +184,17 @@ def make_scenarios(num_levels: int) -> dict[str, Scenario]:
     """Returns the scenarios by name; those of two kinds of levels need two levels."""
     every, half = np.ones(num_levels, dtype=bool), np.arange(num_levels) % 2 == 0
     zeros = np.zeros(num_levels)
-    equal, far_below = dict.fromkeys(CONTROLS_TO_BEAT, zeros), dict.fromkeys(CONTROLS_TO_BEAT, zeros - FAR)
+    equal, far_below = (dict.fromkeys(CONTROLS_TO_BEAT, value) for value in (zeros, zeros - FAR))
+    one = CONTROLS_TO_BEAT[0]
     found = {
         "all on the margin": Scenario(Truth(zeros - MARGIN, {}), {"matching": every, "not matching": every}),
         "equal to dense": Scenario(Truth(zeros, {}), {"not matching": every}),
         "one point below": Scenario(Truth(zeros - 0.01, {}), {"matching": every}),
         "all controls equal": Scenario(Truth(zeros + FAR, equal), {"winning": every}),
-        "one control equal": Scenario(
-            Truth(zeros + FAR, {**far_below, CONTROLS_TO_BEAT[0]: zeros}), {"winning": every}
-        ),
+        "one control equal": Scenario(Truth(zeros + FAR, {**far_below, one: zeros}), {"winning": every}),
     }
     if num_levels > 1:
-        ticket, mixed = np.where(half, -MARGIN, FAR), {**far_below, CONTROLS_TO_BEAT[0]: np.where(half, -FAR, 0.0)}
+        ticket, mixed = np.where(half, -MARGIN, FAR), {**far_below, one: np.where(half, -FAR, 0.0)}
         found["half on the margin"] = Scenario(Truth(ticket, {}), {"matching": half, "not matching": every})
         found["half on the margin, half one control equal"] = Scenario(Truth(ticket, mixed), {"winning": every})
     return found
