@@ -117,7 +117,7 @@ def call_in_new_process(script: str, *arguments: str) -> str:
 def describe_machine() -> dict[str, Any]:
     """Returns what a reader needs to repeat or to doubt a figure: hardware, versions, commit, load."""
     return {
-        "processor": _processor(),
+        "processor": _read_field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
         "num_cpus": os.cpu_count(),
         "num_torch_threads": torch.get_num_threads(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -126,7 +126,7 @@ def describe_machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in LIBRARIES},
-        "commit": _commit(),
+        "commit": find_commit(ROOT),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -146,22 +146,28 @@ def read_results(name: str) -> dict[str, Any]:
     return content
 
 
+def find_commit(checkout: Path) -> str:
+    """Returns the commit of a checkout, "-dirty" behind it where files are altered; "unknown" outside of git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    found = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+    return found.stdout.strip() or "unknown"
+
+
 def _find_results(name: str) -> Path:
     return RESULTS / f"{name.replace('-', '_')}.json"
 
 
 def _status_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status must have {field}, but has not; memory is measured on Linux only")
+    found = _read_field(Path("/proc/self/status"), field)
+    if found is None:
+        raise RuntimeError(f"/proc/self/status must have {field}, but has not; memory is measured on Linux only")
+    return int(found.split()[0]) * 1024
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+def _read_field(path: Path, field: str) -> str | None:
+    """Returns what stands behind the first "FIELD:" of a file."""
+    fields = (line.partition(":") for line in path.read_text(encoding="utf-8").splitlines())
+    return next((value.strip() for name, _, value in fields if name.strip() == field), None)
 
 
 def _version(name: str) -> str | None:
@@ -169,9 +175,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    found = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
-    return found.stdout.strip() or "unknown"

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from benchmarks.common import load_language
@@ -51,6 +52,21 @@ def to_float64(case: Case) -> Case:
         return tensor.double() if tensor.is_floating_point() else tensor
 
     return Case(case.model.double(), [pytree.tree_map(convert, batch) for batch in case.batches], case.loss_fn)
+
+
+class KeepDouble(TorchFunctionMode):
+    """Keeps float64 where transformers casts to float32, so that two ways of computing can be told apart to 1e-10."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - torch's protocol
+        """Calls the function, but for casts of float64 to float32, which give back what they are given."""
+        name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
+        if name in {"to", "float"} and args[0].dtype == torch.float64:
+            dtypes = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, torch.dtype)]
+            if name == "float" or dtypes == [torch.float32]:
+                return args[0]
+        if name == "softmax":
+            kwargs.pop("dtype", None)
+        return func(*args, **kwargs)
 
 
 # ---------------------------------------------------------------------------------------------------------- tiny models

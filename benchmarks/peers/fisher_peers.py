@@ -23,11 +23,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from benchmarks.common import write_results
-from benchmarks.peers.fisher_models import LARGE_CASES, SMALL_CASES, Case, to_float64
+from benchmarks.peers.fisher_models import LARGE_CASES, SMALL_CASES, Case, KeepDouble, to_float64
 from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.stream import GradientStream
 from lottery_tickets._core.gradients.values import SQUARE
@@ -331,32 +330,13 @@ def check_peers(case: Case) -> dict[str, float | str]:
         return {name: _check(peer, case, reference) for name, peer in PEERS.items() if peer is not sum_by_loop}
 
 
-class KeepDouble(TorchFunctionMode):
-    """Keeps float64 where transformers casts to float32, so that all ways can be told apart to 1e-10."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - torch's protocol
-        """Calls the function, but for casts of float64 to float32, which give back what they are given."""
-        name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
-        if name in {"to", "float"} and args[0].dtype == torch.float64:
-            dtypes = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, torch.dtype)]
-            if name == "float" or dtypes == [torch.float32]:
-                return args[0]
-        if name == "softmax":
-            kwargs.pop("dtype", None)
-        return func(*args, **kwargs)
-
-
 def _check(peer: Peer, case: Case, reference: Mapping[str, Tensor]) -> float | str:
     try:
         diagonal = compute_diagonal(peer, case)
     except Exception as error:  # noqa: BLE001 - a peer may raise anything, and what it says is recorded
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return max(_relative_difference(diagonal[name], expected) for name, expected in reference.items())
-
-
-def _relative_difference(got: Tensor, expected: Tensor) -> float:
-    """Returns the largest difference of two tensors, in units of the largest expected value."""
-    return float((got - expected).abs().max() / expected.abs().max())
+    largest = {name: float((diagonal[name] - expected).abs().max()) for name, expected in reference.items()}
+    return max(difference / float(reference[name].abs().max()) for name, difference in largest.items())
 
 
 def main() -> None:

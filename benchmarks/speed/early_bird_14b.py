@@ -8,12 +8,11 @@ them. `--tiny` runs the same code on a model of 1 M parameters, on any device, a
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.common import write_results
 from lottery_tickets import EarlyBirdWatcher
@@ -46,9 +45,10 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     is_tiny = parser.parse_args().tiny
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with device, _default_dtype(torch.bfloat16):
+    config = Qwen2Config(**(TINY if is_tiny else SHAPE), use_cache=False)
+    with device:
         torch.manual_seed(0)
-        model = Qwen2ForCausalLM(Qwen2Config(**(TINY if is_tiny else SHAPE), use_cache=False))
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call] # as below
     vocabulary = model.config.vocab_size
     batches = [{"input_ids": torch.randint(vocabulary, BATCH, device=device)} for _ in range(NUM_STEPS + 1)]
     payload: dict[str, Any] = {
@@ -131,16 +131,6 @@ def _reset_peak(device: torch.device) -> int:
 
 def _peak(device: torch.device) -> int:
     return torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from benchmarks.common import (
 )
 from benchmarks.peers.plain_landscape import Evaluate, evaluate_language, evaluate_pairs, measure_plane
 from benchmarks.speed.training_memory import count_peak
+from benchmarks.studies.parts import Training
 from lottery_tickets import compute_loss_landscape
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.objective import compute_loss
@@ -139,11 +140,7 @@ def train_lenet() -> tuple[nn.Module, list[Any]]:
     workload = load_workload("fashion-mnist", "lenet-300-100")
     model = workload.build_model(torch.Generator().manual_seed(SEED))
     inputs, targets = workload.data.train_inputs, workload.data.train_targets
-    optimizer = torch.optim.Adam(model.parameters(), 1.2e-3)
-    for places in torch.randperm(len(inputs), generator=torch.Generator().manual_seed(SEED)).split(60):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(inputs[places]), targets[places]).backward()
-        optimizer.step()
+    Training("lenet-300-100", len(inputs) // 60, 60, 1.2e-3, 1, "adam").train(model, workload.data, SEED)
     data = zip(inputs[:NUM_IMAGES].split(1000), targets[:NUM_IMAGES].split(1000), strict=True)
     return model.eval(), list(data)
 

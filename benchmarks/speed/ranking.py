@@ -7,6 +7,7 @@ scipy sorts once. torchmetrics (1.9.0) is installed for this alone. Ratios are o
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -90,21 +91,17 @@ def compare_tied() -> dict[str, Any]:
     """Returns what each says of many tied magnitudes, where ranks times ranks need more than 32 bits."""
     earlier, later = make_moments(NUM_TIED, torch.bfloat16, noise=0.3)
     spearman = import_module("torchmetrics.functional").spearman_corrcoef
+    ways: dict[str, Callable[[], float]] = {
+        "scipy": lambda: correlate_with_scipy(earlier, later),
+        "ours": lambda: correlate(earlier, later),
+        "torchmetrics": lambda: float(spearman(later.float().abs(), earlier.float().abs())),
+    }
     found = {
         "num_weights": NUM_TIED,
         "dtype": str(torch.bfloat16),
         "num_distinct_magnitudes": len(earlier.abs().unique()),
-        "scipy": correlate_with_scipy(earlier, later),
-        "ours": correlate(earlier, later),
-        "torchmetrics": float(spearman(later.float().abs(), earlier.float().abs())),
-        "timings": measure(
-            {
-                "ours": lambda: correlate(earlier, later),
-                "torchmetrics": lambda: spearman(later.float().abs(), earlier.float().abs()),
-                "scipy": lambda: correlate_with_scipy(earlier, later),
-            },
-            3,
-        ),
+        **{name: way() for name, way in ways.items()},
+        "timings": measure(ways, 3),
     }
     print(found)
     return found

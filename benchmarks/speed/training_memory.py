@@ -37,10 +37,13 @@ Train = Callable[[nn.Module, list[Any]], Callable[[], object]]  # which returns 
 class StorageTracker(TorchDispatchMode):
     """Counts the bytes of storages that are alive, those made under it and those it is told of."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        gc.collect()
         self.known: set[int] = set()
         self.bytes_alive = self.peak_bytes = 0
+        for tensor in held:
+            self.add(tensor)
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -69,10 +72,7 @@ class StorageTracker(TorchDispatchMode):
 
 def count_peak(function: Callable[[], object], held: Iterable[Tensor]) -> int:
     """Returns the most bytes of tensors alive during a call, beside those that are held before it."""
-    gc.collect()
-    tracker = StorageTracker()
-    for tensor in held:
-        tracker.add(tensor)
+    tracker = StorageTracker(held)
     before = tracker.bytes_alive
     with tracker:
         function()
@@ -141,11 +141,8 @@ def gradients_counted(model: nn.Module) -> Iterator[list[int]]:
 
 def measure(train: Train, model: nn.Module, batches: list[Any]) -> Figures:
     """Returns the bytes of one training, which changes the model."""
-    gc.collect()
     weight_bytes = sum(p.nbytes for p in model.parameters())
-    tracker = StorageTracker()
-    for tensor in (*model.parameters(), *model.buffers()):
-        tracker.add(tensor)
+    tracker = StorageTracker((*model.parameters(), *model.buffers()))
     with gradients_counted(model) as gradient_bytes, tracker:
         get_state = train(model, batches)
     state_bytes = count_bytes(get_state())  # after tracking, as it may be a copy

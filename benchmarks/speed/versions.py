@@ -202,7 +202,7 @@ def main() -> None:
     if arguments.case:
         serve(arguments.case)
         return
-    from benchmarks.common import write_results  # noqa: PLC0415 - it imports what another version may not have
+    from benchmarks.common import find_commit, write_results  # noqa: PLC0415 - it imports what another version may not have
 
     other = arguments.other.resolve()
     found = {}
@@ -212,14 +212,7 @@ def main() -> None:
         print(
             f"{case:32} {1e3 * found[case]['this_min_seconds']:9.1f} ms  {ratios[0]:.3f}  {ratios[1]:.3f}", flush=True
         )
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"],  # noqa: S607 - git is on the path
-        cwd=other,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    write_results("versions", {"other": commit.stdout.strip(), "turns": arguments.turns, "cases": found})
+    write_results("versions", {"other": find_commit(other), "turns": arguments.turns, "cases": found})
 
 
 if __name__ == "__main__":

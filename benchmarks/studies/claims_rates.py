@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from benchmarks.common import write_results
 from benchmarks.studies.parts import compute_rate
-from statistical_report_generator.claims.assessment import ALPHA, CONTROLS, MARGIN
+from statistical_report_generator.claims.assessment import ALPHA, CONTROLS_TO_BEAT, MARGIN
 from statistical_report_generator.inference.equivalence import count_replicates, summarise_differences
 from statistical_report_generator.inference.verdicts import compare_with_controls, compare_with_dense
 
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
+Verdicts = dict[str, Booleans]  # what is claimed, (experiments, levels), by the name of the verdict
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Floats]
 
 NUM_SIMULATIONS: Final = 20_000
@@ -132,16 +133,6 @@ class Truth:
     controls: Mapping[str, Floats]
 
 
-@final
-@dataclass(frozen=True)
-class Verdicts:
-    """What is claimed, booleans (experiments, levels)."""
-
-    matching: Booleans
-    not_matching: Booleans
-    winning: Booleans
-
-
 def simulate(
     world: World, truth: Truth, num_replicates: int, *, generator: np.random.Generator, num_experiments: int
 ) -> tuple[Floats, Floats, dict[str, Floats]]:
@@ -167,7 +158,7 @@ def claim(dense: Floats, tickets: Floats, controls: Mapping[str, Floats], alpha:
     if controls:
         against = {name: summarise_differences(tickets, values) for name, values in controls.items()}
         winning = compare_with_controls(against, tests.not_worse.p_value, MARGIN).winning.holds(alpha) & matching
-    return Verdicts(matching, tests.worse.holds(alpha), winning)
+    return {"matching": matching, "not matching": tests.worse.holds(alpha), "winning": winning}
 
 
 def run_cell(world: World, truth: Truth, num_replicates: int, seed: list[int], num_simulations: int) -> Verdicts:
@@ -177,9 +168,7 @@ def run_cell(world: World, truth: Truth, num_replicates: int, seed: list[int], n
     for start in range(0, num_simulations, BATCH):
         num = min(BATCH, num_simulations - start)
         batches.append(claim(*simulate(world, truth, num_replicates, generator=generator, num_experiments=num)))
-    return Verdicts(
-        *(np.concatenate([getattr(b, name) for b in batches]) for name in ("matching", "not_matching", "winning"))
-    )
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 @final
@@ -195,16 +184,17 @@ def make_scenarios(num_levels: int) -> dict[str, Scenario]:
     """Returns the scenarios by name; those of two kinds of levels need two levels."""
     every, half = np.ones(num_levels, dtype=bool), np.arange(num_levels) % 2 == 0
     zeros = np.zeros(num_levels)
-    equal, far_below = dict.fromkeys(CONTROLS, zeros), dict.fromkeys(CONTROLS, zeros - FAR)
+    equal, far_below = (dict.fromkeys(CONTROLS_TO_BEAT, value) for value in (zeros, zeros - FAR))
+    one = CONTROLS_TO_BEAT[0]
     found = {
         "all on the margin": Scenario(Truth(zeros - MARGIN, {}), {"matching": every, "not matching": every}),
         "equal to dense": Scenario(Truth(zeros, {}), {"not matching": every}),
         "one point below": Scenario(Truth(zeros - 0.01, {}), {"matching": every}),
         "all controls equal": Scenario(Truth(zeros + FAR, equal), {"winning": every}),
-        "one control equal": Scenario(Truth(zeros + FAR, {**far_below, CONTROLS[0]: zeros}), {"winning": every}),
+        "one control equal": Scenario(Truth(zeros + FAR, {**far_below, one: zeros}), {"winning": every}),
     }
     if num_levels > 1:
-        ticket, mixed = np.where(half, -MARGIN, FAR), {**far_below, CONTROLS[0]: np.where(half, -FAR, 0.0)}
+        ticket, mixed = np.where(half, -MARGIN, FAR), {**far_below, one: np.where(half, -FAR, 0.0)}
         found["half on the margin"] = Scenario(Truth(ticket, {}), {"matching": half, "not matching": every})
         found["half on the margin, half one control equal"] = Scenario(Truth(ticket, mixed), {"winning": every})
     return found
@@ -218,8 +208,7 @@ def measure_rate(events: Booleans) -> dict[str, Any]:
 
 def measure_cell(world: World, scenario: Scenario, num_replicates: int, seed: list[int], num: int) -> dict[str, Any]:
     """Returns the family-wise rates of false verdicts, and the share of levels that get each verdict."""
-    verdicts = run_cell(world, scenario.truth, num_replicates, seed, num)
-    claimed = {"matching": verdicts.matching, "not matching": verdicts.not_matching, "winning": verdicts.winning}
+    claimed = run_cell(world, scenario.truth, num_replicates, seed, num)
     false = {name: np.any(claimed[name] & levels, axis=1) for name, levels in scenario.false_at.items()}
     return {
         "num_levels": len(scenario.truth.ticket),
@@ -249,7 +238,7 @@ def measure_power(num_simulations: int) -> list[dict[str, Any]]:
         world = World(draw_normal, noise_std=std / np.sqrt(2), num_images=None)
         for num_levels in LEVELS:
             zeros = np.zeros(num_levels)
-            truth = Truth(zeros, dict.fromkeys(CONTROLS, zeros - 0.01))
+            truth = Truth(zeros, dict.fromkeys(CONTROLS_TO_BEAT, zeros - 0.01))
             needed = count_replicates(MARGIN, std, alpha=ALPHA / num_levels, power=0.8, most=1000)
             assert needed is not None
             found = {
@@ -260,10 +249,10 @@ def measure_power(num_simulations: int) -> list[dict[str, Any]]:
                 {
                     "std": std,
                     "num_levels": num_levels,
-                    "matching": {str(num): float(found[num].matching.mean()) for num in REPLICATES},
-                    "winning": {str(num): float(found[num].winning.mean()) for num in REPLICATES},
+                    "matching": {str(num): float(found[num]["matching"].mean()) for num in REPLICATES},
+                    "winning": {str(num): float(found[num]["winning"].mean()) for num in REPLICATES},
                     "replicates_needed": needed,
-                    "matching_at_replicates_needed": float(found[needed].matching.mean()),
+                    "matching_at_replicates_needed": float(found[needed]["matching"].mean()),
                 }
             )
     return rows
@@ -288,7 +277,7 @@ def measure_peeking(num_simulations: int) -> list[dict[str, Any]]:
             dense, tickets, _ = simulate(WORLDS["normal"], truth, 20, generator=generator, num_experiments=num)
             for plan, looks in plans.items():
                 for way, alpha in (("naive", ALPHA), ("planned", ALPHA / len(looks))):
-                    found = [claim(dense[..., :n], tickets[..., :n], {}, alpha).matching.any(axis=1) for n in looks]
+                    found = [claim(dense[..., :n], tickets[..., :n], {}, alpha)["matching"].any(axis=1) for n in looks]
                     ever[plan, way].append(np.any(found, axis=0))
         rows += [
             {

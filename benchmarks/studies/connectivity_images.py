@@ -30,6 +30,7 @@ from lottery_tickets._core.folders import load_state, save_state
 from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.weights import Weights
+from lottery_tickets.experiments.pairs import COPIES
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.steps import prune_state_, prune_survivors
 from lottery_tickets.masks.mask import Mask
@@ -38,7 +39,6 @@ from statistical_report_generator.figures.connectivity import draw_instability
 from statistical_report_generator.figures.style import save_figure
 
 PRUNE_RATE: Final = 0.45  # of the survivors a round; three rounds leave 16.6 %, the paper's 16.8 % in fewer trainings
-COPIES: Final = ("first", "second")
 BATCH: Final = 128  # images in a batch that statistics are computed from, and in one that is evaluated
 
 

@@ -30,6 +30,7 @@ from lottery_tickets import masked
 from lottery_tickets._core.determinism import derive_seed, make_generator
 from lottery_tickets._core.files import read_json, read_tensors, write_json, write_tensors
 from lottery_tickets._core.measuring.evaluating import evaluate_tensors
+from lottery_tickets._core.measuring.performance import Measurement, measure
 from lottery_tickets.experiments.workload_subject import WorkloadSubject
 from lottery_tickets.importance_scoring import compute_magnitude_importance
 from lottery_tickets.workloads import Workload, create_token_batches, load_smollm2, load_speeches, load_workload
@@ -252,17 +253,12 @@ def load_language_subject(replicate: int) -> Subject:
     )
 
 
-@torch.no_grad()
 def evaluate_tokens(model: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> tuple[float, float]:
     """Returns mean loss and accuracy of the next token."""
-    loss, correct, num_tokens = 0.0, 0, 0
-    for batch in batches:
-        logits = model(**batch).logits[:, :-1].flatten(0, 1)
-        targets = batch["input_ids"][:, 1:].flatten()
-        loss += float(nn.functional.cross_entropy(logits, targets, reduction="sum"))
-        correct += int((logits.argmax(-1) == targets).sum())
-        num_tokens += len(targets)
-    return loss / num_tokens, correct / num_tokens
+    figures = measure(model, batches, Measurement()).figures
+    assert figures["loss"] is not None
+    assert figures["accuracy"] is not None
+    return figures["loss"], figures["accuracy"]
 
 
 # ------------------------------------------------------------------------------------------------------------- results

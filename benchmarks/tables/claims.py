@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from benchmarks.common import read_results
-from benchmarks.tables.parts import make_table
+from benchmarks.tables.parts import Columns, Tables, make_table, tabulate
 from statistical_report_generator.claims.assessment import assess_claims
 from statistical_report_generator.tables import format_interval
 
@@ -69,38 +69,31 @@ def tabulate_false_matching() -> str:
 def tabulate_power() -> str:
     """How often a ticket as good as dense is called matching, and how many replicates it takes."""
     figures = read_results("claims_rates")["power"]
-    rows = [
-        (
-            f"{100 * row['std']:.1f}",
-            str(row["num_levels"]),
-            *(f"{100 * share:.0f}" for share in row["matching"].values()),
-            f"{row['replicates_needed']} ({100 * row['matching_at_replicates_needed']:.0f})",
-        )
-        for row in figures
-    ]
-    nums = tuple(f"{num} replicates" for num in figures[0]["matching"])
-    heads = (
-        "spread of ticket minus dense, points",
-        "levels",
-        *nums,
-        "replicates said to be needed (called matching then)",
-    )
-    return make_table(heads, *rows)
+
+    def show_matching(num: str) -> Callable[[Any], str]:
+        return lambda row: f"{100 * row['matching'][num]:.0f}"
+
+    columns: Columns = {
+        "spread of ticket minus dense, points": lambda row: f"{100 * row['std']:.1f}",
+        "levels": lambda row: str(row["num_levels"]),
+        **{f"{num} replicates": show_matching(num) for num in figures[0]["matching"]},
+        "replicates said to be needed (called matching then)": lambda row: (
+            f"{row['replicates_needed']} ({100 * row['matching_at_replicates_needed']:.0f})"
+        ),
+    }
+    return tabulate(figures, columns)
 
 
 def tabulate_peeking() -> str:
     """How often a ticket on the margin is ever called matching, by when one looks."""
-    rows = [
-        (
-            row["looks"],
-            str(row["num_looks"]),
-            str(row["num_levels"]),
-            find_worst([row["naive"]]),
-            find_worst([row["planned"]]),
-        )
-        for row in read_results("claims_rates")["peeking"]
-    ]
-    return make_table(("looks", "number", "levels", "as if each were the only one, %", "with `num_looks`, %"), *rows)
+    columns: Columns = {
+        "looks": lambda row: row["looks"],
+        "number": lambda row: str(row["num_looks"]),
+        "levels": lambda row: str(row["num_levels"]),
+        "as if each were the only one, %": lambda row: find_worst([row["naive"]]),
+        "with `num_looks`, %": lambda row: find_worst([row["planned"]]),
+    }
+    return tabulate(read_results("claims_rates")["peeking"], columns)
 
 
 def tabulate_lenet_verdicts() -> str:
@@ -127,7 +120,7 @@ def describe_verdict(level: Mapping[str, Any]) -> tuple[str, str]:
     return format_interval(level["ticket_minus_dense"], form="+.2f"), verdict
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "claims-false": tabulate_false_claims,
     "claims-false-matching": tabulate_false_matching,
     "claims-power": tabulate_power,

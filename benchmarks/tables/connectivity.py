@@ -1,10 +1,10 @@
 """The tables of the page on linear mode connectivity."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.common import TITLES, read_results
-from benchmarks.tables.parts import make_table
+from benchmarks.tables.parts import Columns, Tables, show_interval, tabulate
 from statistical_report_generator.figures.connectivity import THRESHOLD
 from statistical_report_generator.tables import format_interval
 
@@ -17,25 +17,22 @@ def load_studies() -> dict[str, dict[str, Any]]:
 def tabulate_instability() -> str:
     """Instability of all networks over rewinding steps."""
     rows = [
-        (
-            title,
-            row["network"],
-            f"{row['step']}",
-            f"{100 * row['share_of_training']:.0f} %",
-            format_interval(row["instability"]),
-            f"{row['num_stable']} of {row['num_pairs']}",
-            format_interval(row["barrier"], scale=1.0, form=".3f"),
-            format_interval(row["accuracy"]),
-            format_interval(row["accuracy_minus_dense"], form="+.2f") if row["accuracy_minus_dense"] else "",
-        )
+        {"study": title, **row}
         for title, figures in load_studies().items()
         for row in sorted(figures["rows"], key=lambda row: (row["num_rounds"], row["step"]))
     ]
-    heads = (
-        *("study", "network", "k", "of training", "instability, points", "stable pairs", "loss barrier, nats"),
-        *("accuracy, %", "minus dense, points"),
-    )
-    return make_table(heads, *rows)
+    columns: Columns = {
+        "study": lambda row: row["study"],
+        "network": lambda row: row["network"],
+        "k": lambda row: f"{row['step']}",
+        "of training": lambda row: f"{100 * row['share_of_training']:.0f} %",
+        "instability, points": lambda row: format_interval(row["instability"]),
+        "stable pairs": lambda row: f"{row['num_stable']} of {row['num_pairs']}",
+        "loss barrier, nats": lambda row: format_interval(row["barrier"], scale=1.0, form=".3f"),
+        "accuracy, %": lambda row: format_interval(row["accuracy"]),
+        "minus dense, points": lambda row: show_interval(row["accuracy_minus_dense"], form="+.2f"),
+    }
+    return tabulate(rows, columns)
 
 
 def tell_settings() -> str:
@@ -74,7 +71,7 @@ def judge(interval: Mapping[str, Any]) -> str:
     return "unstable" if interval["low"] >= THRESHOLD else "undecided"
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "connectivity": tabulate_instability,
     "connectivity-settings": tell_settings,
     "connectivity-findings": tell_findings,

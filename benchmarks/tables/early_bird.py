@@ -1,10 +1,10 @@
 """The tables of the pages on early-bird tickets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.common import TITLES, read_results
-from benchmarks.tables.parts import make_table
+from benchmarks.tables.parts import Columns, Tables, make_table, show, show_interval, tabulate
 from statistical_report_generator.tables import format_interval
 
 STUDIES = {
@@ -59,12 +59,9 @@ def tabulate_emergence() -> str:
     for name, title in STUDIES.items():
         figures = read_results(f"early-bird-{name}")
         for row in figures["summaries"]["emergences"]:
-            share = row["share_of_training"]
-            num = figures["study"]["num_replicates"]
-            cells = (f"{100 * row['sparsity']:.0f} %", f"{row['num_converged']} of {num}")
-            rows.append(
-                (title, METHOD_NAMES[row["method"]], *cells, format_interval(share, form=".1f") if share else "")
-            )
+            num, share = figures["study"]["num_replicates"], show_interval(row["share_of_training"], form=".1f")
+            cells = (f"{100 * row['sparsity']:.0f} %", f"{row['num_converged']} of {num}", share)
+            rows.append((title, METHOD_NAMES[row["method"]], *cells))
     return make_table(("network", "criterion", "sparsity", "converged", "after % of training"), *rows)
 
 
@@ -96,51 +93,32 @@ def tabulate_accuracy() -> str:
 
 def tabulate_spacing() -> str:
     """Distance of the early ticket from that of the end, by the spacing of checks."""
-    rows = []
-    for row in read_results("early_bird_spacing")["spacings"]:
-        found = "share_of_training" in row
-        cells = (
-            (
-                format_interval(row["share_of_training"], form=".1f"),
-                format_interval(row["corrected_distance_to_end"], scale=1.0),
-            )
-            if found
-            else ("", "")
-        )
-        rows.append((row["check_steps"], f"{row['num_converged']} of {row['num_runs']}", *cells))
-    return make_table(("checks", "converged", "after % of training", "distance to the end's, of chance"), *rows)
+    columns: Columns = {
+        "checks": lambda row: row["check_steps"],
+        "converged": lambda row: f"{row['num_converged']} of {row['num_runs']}",
+        "after % of training": lambda row: show_interval(row.get("share_of_training"), form=".1f"),
+        "distance to the end's, of chance": lambda row: show_interval(row.get("corrected_distance_to_end"), scale=1.0),
+    }
+    return tabulate(read_results("early_bird_spacing")["spacings"], columns)
 
 
 def tabulate_language() -> str:
     """Verdicts on language models."""
     figures = read_results("early_bird_language")
-    rows = []
-    for run in [*figures["scratch"], *figures["finetune"]]:
-        last = run["checks"][-1]
-        moved, share = (last[key] for key in ("corrected_start_distance", "share_moved"))
-        rows.append(
-            (
-                run["name"],
-                str(run["replicate"]),
-                run["verdict"],
-                "" if run["step"] is None else str(run["step"]),
-                run["common_verdict"],
-                "" if moved is None else f"{moved:.3f}",
-                "" if share is None else f"{100 * share:.1f}",
-                "" if last["loss"] is None else f"{last['start_loss']:.2f} to {last['loss']:.2f}",
-            )
-        )
-    heads = (
-        "training",
-        "seed",
-        "verdict",
-        "at step",
-        "common rule",
-        "mask moved, of chance",
-        "weights moved, %",
-        "loss",
-    )
-    return make_table(heads, *rows)
+    runs = [{**run, "last": run["checks"][-1]} for run in [*figures["scratch"], *figures["finetune"]]]
+    columns: Columns = {
+        "training": lambda run: run["name"],
+        "seed": lambda run: str(run["replicate"]),
+        "verdict": lambda run: run["verdict"],
+        "at step": lambda run: show(run["step"], ".0f"),
+        "common rule": lambda run: run["common_verdict"],
+        "mask moved, of chance": lambda run: show(run["last"]["corrected_start_distance"], ".3f"),
+        "weights moved, %": lambda run: show(run["last"]["share_moved"], ".1f", scale=100),
+        "loss": lambda run: (
+            "" if run["last"]["loss"] is None else f"{run['last']['start_loss']:.2f} to {run['last']['loss']:.2f}"
+        ),
+    }
+    return tabulate(runs, columns)
 
 
 def tabulate_optimizers() -> str:
@@ -176,25 +154,17 @@ def tabulate_memory() -> str:
 
 def tabulate_ranking() -> str:
     """Time and error of Spearman's correlation beside scipy."""
-    rows = [
-        (
-            f"{row['num_weights'] / 1e6:.0f} M {row['dtype'].removeprefix('torch.')}",
-            f"{min(row['scipy_seconds']):.1f}",
-            f"{1000 * row['timings_after_the_last']['ours']['median_seconds']:.0f}",
-            f"{row['scipy_over_ours']:.0f}",
-            f"{row['ours_over_read_both']:.1f}",
-            f"{row['error']:.0e}",
-        )
-        for row in read_results("ranking")["compared"]
-    ]
-    heads = (
-        "weights",
-        "scipy, s",
-        "two snapshots and correlation, ms",
-        "scipy / ours (goal 50)",
-        "ours / one read of both",
-    )
-    return make_table((*heads, "difference"), *rows)
+    columns: Columns = {
+        "weights": lambda row: f"{row['num_weights'] / 1e6:.0f} M {row['dtype'].removeprefix('torch.')}",
+        "scipy, s": lambda row: f"{min(row['scipy_seconds']):.1f}",
+        "two snapshots and correlation, ms": lambda row: (
+            f"{1000 * row['timings_after_the_last']['ours']['median_seconds']:.0f}"
+        ),
+        "scipy / ours (goal 50)": lambda row: f"{row['scipy_over_ours']:.0f}",
+        "ours / one read of both": lambda row: f"{row['ours_over_read_both']:.1f}",
+        "difference": lambda row: f"{row['error']:.0e}",
+    }
+    return tabulate(read_results("ranking")["compared"], columns)
 
 
 def tell_check() -> str:
@@ -210,7 +180,7 @@ def tell_check() -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "early-bird-verdicts": tabulate_verdicts,
     "early-bird-emergence": tabulate_emergence,
     "early-bird-accuracy": tabulate_accuracy,

@@ -1,10 +1,10 @@
 """The tables of the LeNet experiment and of the demo."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.common import read_results
-from benchmarks.tables.parts import make_table
+from benchmarks.tables.parts import Tables, make_table
 from statistical_report_generator.claims.assessment import MARGIN
 from statistical_report_generator.tables import format_interval
 
@@ -112,7 +112,7 @@ def tell_time_of_demo() -> str:
     return f"It took {seconds:.0f} seconds on {machine['num_cpus']} cores ({machine['processor']}), after installation."
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "demo": tabulate_demo,
     "demo-time": tell_time_of_demo,
     "lenet-experiment": tabulate_experiment,

@@ -1,9 +1,7 @@
 """The tables of Fisher diagonals: time and memory, and how equal ours are to those of other libraries."""
 
-from collections.abc import Callable
-
 from benchmarks.common import read_results
-from benchmarks.tables.parts import make_table
+from benchmarks.tables.parts import Tables, make_table
 
 PEER_NAMES = {"loop": "one by one", "vmap": "torch.func vmap", "backpack": "BackPACK", "opacus": "Opacus",
               "nngeometry": "nngeometry", "curvlinops": "curvlinops"}  # fmt: skip
@@ -52,7 +50,7 @@ def tabulate_fisher_equality() -> str:
     return make_table(("model", "ours", *(PEER_NAMES[way] for way in ways[1:])), *rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "fisher-time": tabulate_fisher_time,
     "fisher-memory": tabulate_fisher_memory,
     "fisher-equality": tabulate_fisher_equality,

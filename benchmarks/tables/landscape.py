@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 
 from benchmarks.common import read_results
-from benchmarks.tables.parts import make_table
+from benchmarks.tables.parts import Tables, make_table, show, tabulate
 
 MEGABYTE = 2**20
 NAMES = {
@@ -18,23 +18,17 @@ NAMES = {
 def tabulate_memory() -> str:
     """Peak memory of a landscape beside the plain way, beyond the model."""
     figures = read_results("landscape")["memory"]
-    rows = []
-    for name in ("forward", "ours", "plain"):
-        beyond = figures["beyond_forward_bytes"].get(name)
-        resident = figures["resident_beyond_forward_bytes"].get(name)
-        rows.append(
-            (
-                NAMES[name],
-                f"{figures['peak_bytes'][name] / MEGABYTE:,.0f}",
-                "" if beyond is None else f"{beyond / MEGABYTE:,.0f}",
-                "" if resident is None else f"{resident / MEGABYTE:,.0f}",
-                f"{figures['seconds_while_counted'][name]:.0f}",
-            )
-        )
-    heads = (
-        *("way", "peak of all tensors but the model, MiB", "beyond a forward pass, MiB"),
-        *("the same, resident memory", "seconds, while counted"),
-    )
+
+    def show_mebibytes(key: str) -> Callable[[str], str]:
+        return lambda name: show(figures[key].get(name), ",.0f", scale=1 / MEGABYTE)
+
+    columns = {
+        "way": lambda name: NAMES[name],
+        "peak of all tensors but the model, MiB": show_mebibytes("peak_bytes"),
+        "beyond a forward pass, MiB": show_mebibytes("beyond_forward_bytes"),
+        "the same, resident memory": show_mebibytes("resident_beyond_forward_bytes"),
+        "seconds, while counted": lambda name: f"{figures['seconds_while_counted'][name]:.0f}",
+    }
     largest, weights = (figures[key] / MEGABYTE for key in ("largest_parameter_bytes", "weight_bytes"))
     note = (
         f"{figures['model']} ({weights:,.0f} MiB of weights, the largest {largest:,.0f} MiB), "
@@ -44,7 +38,7 @@ def tabulate_memory() -> str:
         f"(goal {figures['goal_less_than_plain']:.0%}; {figures['resident_beyond_forward_less_than_plain']:.1%} by "
         f"resident memory); with activations counted too, {figures['less_than_plain']:.1%} less. All losses are equal."
     )
-    return f"{make_table(heads, *rows)}\n\n{note}"
+    return f"{tabulate(figures['peak_bytes'], columns)}\n\n{note}"
 
 
 def tabulate_time() -> str:
@@ -63,7 +57,7 @@ def tabulate_time() -> str:
     return f"{make_table(('way', 'seconds', 'over the floor'), *rows)}\n\n{note}"
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "landscape-memory": tabulate_memory,
     "landscape-time": tabulate_time,
 }

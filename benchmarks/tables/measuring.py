@@ -1,9 +1,7 @@
 """The tables of the page on evaluation."""
 
-from collections.abc import Callable
-
 from benchmarks.common import read_results
-from benchmarks.tables.parts import make_table
+from benchmarks.tables.parts import Tables, make_table
 
 MEGA = 1e6
 JOBS = ("quality", "robustness")
@@ -40,33 +38,21 @@ def tabulate_time() -> str:
     robustness, overlap = figures["robustness_time"], figures["overlap_time"]
     levels = robustness["num_levels"]
     seconds = overlap["timings"]["overlap"]["median_seconds"]
+    first = f"robustness by magnitude, {levels} levels and the baseline, over {levels} forward passes"
+    ratios = [
+        (first, "magnitude_over_ten_forward_passes", "1.2"),
+        (f"the same over the {levels + 1} forward passes it makes", "magnitude_over_its_forward_passes", ""),
+        (f"both curves over the {2 * levels + 1} forward passes they make", "both_over_their_forward_passes", "1.2"),
+    ]
     return make_table(
         ("what", "figure", "goal"),
-        (
-            f"robustness by magnitude, {levels} levels and the baseline, over {levels} forward passes",
-            f"{robustness['magnitude_over_ten_forward_passes']:.2f}",
-            "1.2",
-        ),
-        (
-            f"the same over the {levels + 1} forward passes it makes",
-            f"{robustness['magnitude_over_its_forward_passes']:.2f}",
-            "",
-        ),
-        (
-            f"both curves over the {2 * levels + 1} forward passes they make",
-            f"{robustness['both_over_their_forward_passes']:.2f}",
-            "1.2",
-        ),
-        (
-            f"overlap of two masks of {overlap['num_weights'] / 1e9:g} B weights, seconds",
-            f"{seconds:.3f}",
-            "1",
-        ),
+        *((what, f"{robustness[ratio]:.2f}", goal) for what, ratio, goal in ratios),
+        (f"overlap of two masks of {overlap['num_weights'] / 1e9:g} B weights, seconds", f"{seconds:.3f}", "1"),
         ("the same over reading both masks once", f"{overlap['over_reading_once']:.1f}", ""),
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "measuring-memory": tabulate_memory,
     "measuring-time": tabulate_time,
 }

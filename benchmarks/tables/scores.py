@@ -1,11 +1,10 @@
 """The tables of what scores are worth."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from benchmarks.common import TITLES, read_results
-from benchmarks.tables.parts import make_table
+from benchmarks.tables.parts import Tables, make_table
 
 NEAR_DENSE = 0.02  # two points of accuracy
 
@@ -113,7 +112,7 @@ def tell_settings_of_worth() -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "score-worth-settings": tell_settings_of_worth,
     "score-worth-reach": tabulate_reach,
     "score-worth-lenet": partial(tabulate_worth, "lenet-300-100", "accuracy", "global", "row"),

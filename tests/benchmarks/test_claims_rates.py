@@ -46,7 +46,7 @@ def test_a_margin_case_alone_errs_as_often_as_it_may() -> None:
 def test_alpha_is_passed_on() -> None:
     world, truth = WORLDS["normal"], make_scenarios(1)["all on the margin"].truth
     drawn = simulate(world, truth, 5, generator=np.random.default_rng(0), num_experiments=4000)
-    assert claim(*drawn, alpha=0.2).matching.mean() == pytest.approx(0.2, abs=0.03)
+    assert claim(*drawn, alpha=0.2)["matching"].mean() == pytest.approx(0.2, abs=0.03)
 
 
 def test_peeking_inflates_and_planned_looks_do_not() -> None:

@@ -290,8 +290,11 @@ def test_score_refuses_what_does_not_fit(tmp_path: Path, capsys: Output) -> None
         ["score", results, "--method", "wanda", "--num-samples", "auto"], capsys
     )
     assert "method 'grasp' does not know --chunk-size" in refuse(
-        ["score", results, "--method", "grasp", "--chunk-size", 5], capsys
+        ["score", results, "--method", "grasp", "--chunk-size", 0], capsys
     )
+    for size in (0, -8):
+        message = f"--batch-size must be an integer of at least 1, got {size}"
+        assert message in refuse(["score", results, "--batch-size", size], capsys)
     assert "--text is for a language model" in refuse(["score", results, "--text", tmp_path / "t.txt"], capsys)
     assert "--checkpoint is for a workload" in refuse(
         ["score", results, "--language-model", tmp_path, "--checkpoint", tmp_path / "c"], capsys

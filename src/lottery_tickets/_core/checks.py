@@ -101,6 +101,12 @@ def take_options(argument: str, given: Options | None, made: Options, default: O
     return given
 
 
+def check_any_samples(num_samples: int) -> None:
+    """Raises a ValueError when a dataloader has given no sample."""
+    if not num_samples:
+        raise ValueError("the dataloader must hold at least one sample, but gave none; is it empty?")
+
+
 def check_restartable(dataloader: object) -> None:
     """Raises a TypeError for an iterator, which is used up after one epoch."""
     if isinstance(dataloader, Iterator):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LARGEST_COPY: Final = 1 << 18  # elements that are copied at once where a tensor is not contiguous
-WORDS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+INTEGERS_BY_BYTES: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @final
@@ -77,7 +77,7 @@ class Weight:
         tensor = self.tensor.detach()
         if self.is_contiguous and tensor.device.type == "cpu":
             # In numpy, because torch would wake all its threads for this little work.
-            words = tensor.view(-1).view(WORDS[tensor.element_size()]).numpy()
+            words = tensor.view(-1).view(INTEGERS_BY_BYTES[tensor.element_size()]).numpy()
             return torch.from_numpy(words[positions]).view(tensor.dtype)
         where = torch.from_numpy(positions).to(tensor.device)
         return tensor.view(-1)[where] if self.is_contiguous else tensor[torch.unravel_index(where, tensor.shape)]

@@ -14,7 +14,8 @@ from lottery_tickets._core.measuring.performance import Measurement, MetricFunct
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.connectivity.instability import PathFigures, summarise_path
-from lottery_tickets.connectivity.pair_trainer import COPIES, PairTrainer
+from lottery_tickets.connectivity.pair_trainer import PairTrainer
+from lottery_tickets.experiments.pairs import COPIES
 
 FEWEST_POINTS: Final = 3  # the ends and one between
 

@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, final
+from typing import Any, final
 
 from torch import Tensor, nn
 
@@ -11,10 +11,9 @@ from lottery_tickets._core.batches.order import depends_on_seed, ordered_by
 from lottery_tickets._core.checks import check_count, check_restartable
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
+from lottery_tickets.experiments.pairs import COPIES
 from lottery_tickets.masks.holding import find_masked_parameters, hold_mask
 from lottery_tickets.masks.mask import Mask, as_mask
-
-COPIES: Final = ("first", "second")
 
 
 @final

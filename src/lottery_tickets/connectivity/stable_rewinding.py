@@ -20,7 +20,7 @@ from lottery_tickets.connectivity.lines import compute_linear_connectivity
 from lottery_tickets.masks.mask import as_mask
 
 
-class Rise(TypedDict):
+class InstabilityRise(TypedDict):
     """Two neighbouring evaluations of which the later step is less stable.
 
     Attributes:
@@ -49,7 +49,7 @@ class StableRewindingResults(TypedDict):
     step: int | None
     evaluations: dict[int, float | None]
     num_evaluations: int
-    rises: list[Rise]
+    rises: list[InstabilityRise]
     threshold: float
     last_step: int
 
@@ -233,7 +233,7 @@ def _check_instability(value: object, step: int) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _list_rises(evaluations: Mapping[int, float | None]) -> list[Rise]:
+def _list_rises(evaluations: Mapping[int, float | None]) -> list[InstabilityRise]:
     finite = [(step, value) for step, value in evaluations.items() if value is not None]
     return [
         {"from_step": earlier, "to_step": later, "rise": after - before}

@@ -17,7 +17,7 @@ from lottery_tickets._core.weights import Weights
 
 NUM_CODES: Final = 1 << 16
 SHARE_OF_LAYER: Final = 1 << 44  # divided among a layer's weights; sums for 2^19 layers fit int64
-FEWEST_CODES_BUT_ZERO: Final = 16  # for each code of zeros, where there are other magnitudes
+OTHER_CODES_PER_ZERO_CODE: Final = 16  # at least, where there are other magnitudes
 SMALLEST_FOR_CPU_KERNEL: Final = 1 << 20  # weights; below it, numpy takes milliseconds and numba need not be imported
 
 Backend = Literal["reference", "cpu"]
@@ -170,7 +170,7 @@ def _share_codes(bins: NDArray[np.integer[Any]]) -> NDArray[np.uint32]:
     others = int(shares[1:].sum())
     if others:
         # The first bin is that of zero, which needs one code however many weights are pruned.
-        shares[0] = min(int(shares[0]), others // FEWEST_CODES_BUT_ZERO)
+        shares[0] = min(int(shares[0]), others // OTHER_CODES_PER_ZERO_CODE)
     reached = np.concatenate([[0], shares.cumsum()])
     # Rounded up, so that even what lies above all weights has a code below 65,536.
     first = reached // (int(reached[-1]) // NUM_CODES + 1)

@@ -15,7 +15,8 @@ from lottery_tickets._core.measuring.performance import (
 )
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.training.trainer_function import TrainerFunction
-from lottery_tickets.experiments.retraining import CONTROLS, Branch, Retraining
+from lottery_tickets.experiments.plan import CONTROLS, Branch
+from lottery_tickets.experiments.retraining import Retraining
 from lottery_tickets.masks.holding import masked
 from lottery_tickets.masks.mask import as_mask
 

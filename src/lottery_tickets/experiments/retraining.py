@@ -14,14 +14,13 @@ from lottery_tickets._core.measuring.performance import Measurement, measure
 from lottery_tickets._core.measuring.restoring import restoring
 from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
+from lottery_tickets.experiments.plan import CONTROLS, FRESH, Branch
 from lottery_tickets.experiments.results import TrainingRow
 from lottery_tickets.masks.controls import check_reinitialisable, reinitialise_, shuffle_mask
 from lottery_tickets.masks.holding import find_held_mask, hold_mask, remove_mask
 from lottery_tickets.masks.mask import Mask
 
-Branch = Literal["dense", "ticket", "reinitialised", "shuffled", "random"]
-CONTROLS: Final[tuple[Branch, ...]] = ("reinitialised", "shuffled", "random")
-FRESH: Final = frozenset({"reinitialised", "random"})
+RetrainedBranch = Literal["dense"] | Branch
 SCRAMBLED: Final = frozenset({"shuffled", "random"})
 
 
@@ -47,7 +46,7 @@ class Retraining:
     num_epochs: int
     train_dataloader: Iterable[Any] | None = None
     starting_weights: Mapping[str, Tensor] | None = None
-    controls: Sequence[Branch] = CONTROLS
+    controls: Sequence[RetrainedBranch] = CONTROLS
     num_replicates: int = 1
     initialise_fn: Callable[[nn.Module], object] | None = None
     seed: int = 0
@@ -74,7 +73,7 @@ class Retraining:
         self._check(model)
         data = dataloader if self.train_dataloader is None else self.train_dataloader
         split = "train" if self.train_dataloader is None else "test"
-        branches: list[Branch] = ["dense", "ticket", *self.controls]
+        branches: list[RetrainedBranch] = ["dense", "ticket", *self.controls]
         rows: list[TrainingRow] = []
         with (
             restoring(model),
@@ -125,7 +124,7 @@ class Retraining:
         start: Mapping[str, Tensor],
         data: Iterable[Any],
         *,
-        branch: Branch,
+        branch: RetrainedBranch,
         replicate: int,
     ) -> None:
         seeds = {use: derive_seed(self.seed, "retraining", replicate, use) for use in ("data order", *CONTROLS)}
@@ -169,7 +168,7 @@ def _load(model: nn.Module, start: Mapping[str, Tensor]) -> None:
         ) from error
 
 
-def _make_row(branch: Branch, replicate: int, mask: Mask, figures: dict[str, Any]) -> TrainingRow:
+def _make_row(branch: RetrainedBranch, replicate: int, mask: Mask, figures: dict[str, Any]) -> TrainingRow:
     is_dense = branch == "dense"
     return {
         "replicate": replicate,

@@ -91,7 +91,7 @@ class EarlyBirdCallback(Callback):
             trainer.global_step,
             epoch=_count_epochs(trainer, batch_idx),
             loss=_find_loss(trainer, outputs),
-            find_learning_rate=lambda: _find_learning_rate(trainer),
+            optimizer=next(iter(trainer.optimizers), None),
         )
         if is_checked:
             if trainer.is_global_zero:
@@ -134,11 +134,3 @@ def _find_loss(trainer: Trainer, outputs: object) -> SupportsFloat | None:
 def _count_epochs(trainer: Trainer, batch_idx: int) -> float:
     num_batches = trainer.num_training_batches
     return trainer.current_epoch + ((batch_idx + 1) / num_batches if math.isfinite(num_batches) else 0.0)
-
-
-def _find_learning_rate(trainer: Trainer) -> SupportsFloat | None:
-    """Returns the rate of the first optimizer's first parameter group."""
-    if not trainer.optimizers:
-        return None
-    found: SupportsFloat = trainer.optimizers[0].param_groups[0]["lr"]
-    return found

@@ -12,10 +12,9 @@ ticket = Mask.load("bird/ticket.safetensors")
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, SupportsFloat, cast, final
+from typing import Final, cast, final
 
 from torch import nn
-from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -113,7 +112,7 @@ class EarlyBirdCallback(TrainerCallback):
             state.global_step,
             epoch=state.epoch,
             loss=self._loss,
-            find_learning_rate=lambda: _find_learning_rate(kwargs.get("optimizer")),
+            optimizer=kwargs.get("optimizer"),
         )
         if not self._watch.should_stop:
             return
@@ -133,11 +132,3 @@ def _find_saved(args: TrainingArguments, state: TrainerState) -> SavedWatch | No
     given = args.resume_from_checkpoint
     folders = [*([Path(given)] if isinstance(given, str) else []), _name_checkpoint(args, state)]
     return next((read_watch(folder / WATCH_FILE) for folder in folders if (folder / WATCH_FILE).exists()), None)
-
-
-def _find_learning_rate(optimizer: object) -> SupportsFloat | None:
-    """Returns the rate of the first parameter group."""
-    if not isinstance(optimizer, Optimizer):
-        return None
-    found: SupportsFloat = optimizer.param_groups[0]["lr"]
-    return found

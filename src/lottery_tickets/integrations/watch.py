@@ -106,7 +106,7 @@ class Watch:
         *,
         epoch: float | None,
         loss: SupportsFloat | None,
-        find_learning_rate: Callable[[], SupportsFloat | None],
+        optimizer: object,
     ) -> bool:
         """Returns whether a check was due after this step, and made.
 
@@ -115,7 +115,8 @@ class Watch:
             step: Steps so far.
             epoch: Epochs so far.
             loss: The latest that is known.
-            find_learning_rate: Called at checks only, because the rate may lie on an accelerator.
+            optimizer: The rate of its first parameter group is read, at checks only, because it may lie on an
+                accelerator; unknown where it has no groups.
         """
         if self.watcher is None:
             raise ValueError("a step must follow the start of training, but the callback has not seen it; train anew")
@@ -123,8 +124,8 @@ class Watch:
         checkpoint = self.watcher.observe(model, step, epoch=epoch, loss=loss)
         if checkpoint is None:
             return False
-        learning_rate = find_learning_rate()
-        checkpoint["learning_rate"] = None if learning_rate is None else float(learning_rate)
+        groups = getattr(optimizer, "param_groups", None)
+        checkpoint["learning_rate"] = float(groups[0]["lr"]) if groups else None
         return True
 
     def save(self, *, at_end: bool) -> None:

@@ -10,7 +10,7 @@ NUM_ANGLES: Final = 64
 Rows = Sequence[Sequence[float | None]]
 
 
-class Rise(TypedDict):
+class LossRise(TypedDict):
     """The rise of a loss on one ellipse around the centre of a grid.
 
     Attributes:
@@ -25,7 +25,7 @@ class Rise(TypedDict):
     largest_rise: float | None
 
 
-def find_rises(losses: Rows, centre: float | None) -> list[Rise]:
+def find_rises(losses: Rows, centre: float | None) -> list[LossRise]:
     """Returns the rises at a quarter, a half, three quarters and all of the span, between grid points bilinearly.
 
     Args:
@@ -37,7 +37,7 @@ def find_rises(losses: Rows, centre: float | None) -> list[Rise]:
     """
     if min(len(losses), len(losses[0])) < 2:  # noqa: PLR2004 - there is nothing between
         return []
-    found: list[Rise] = []
+    found: list[LossRise] = []
     for radius in RADII:
         angles = (2 * math.pi * number / NUM_ANGLES for number in range(NUM_ANGLES))
         around = [_interpolate(losses, radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]

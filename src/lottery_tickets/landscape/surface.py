@@ -25,7 +25,7 @@ from lottery_tickets._core.states import hash_state
 from lottery_tickets._core.weights import Weight, Weights
 from lottery_tickets.landscape.directions import MovedWeights
 from lottery_tickets.landscape.saved_points import Point, load_points
-from lottery_tickets.landscape.sharpness import Rise, find_rises
+from lottery_tickets.landscape.sharpness import LossRise, find_rises
 from lottery_tickets.masks.holding import find_masked_parameters
 from lottery_tickets.masks.mask import Mask, as_mask
 
@@ -57,7 +57,7 @@ class LandscapeResults(TypedDict):
     centre: PerformanceFigures
     num_nonfinite: int
     num_measured: int
-    sharpness: list[Rise]
+    sharpness: list[LossRise]
     normalisation: str | None
     seeds: dict[str, int]
     parameters: list[MovedParameter]
@@ -114,8 +114,8 @@ def compute_loss_landscape(
         `span`; `losses` and `accuracies`, nested lists of len(y) rows and len(x) columns, mean loss and share of right
         predictions, None where they are not finite or there is nothing to count; `centre`, see `PerformanceFigures`:
         the model itself; `num_nonfinite`, points whose loss is not finite; `num_measured`; `sharpness`, the mean and
-        the largest rise of the loss on circles around the centre, see `Rise` (empty on a line; it depends on the span,
-        so compare equal spans only); `normalisation` ("filter", None on a line); `seeds` of the directions;
+        the largest rise of the loss on circles around the centre, see `LossRise` (empty on a line; it depends on the
+        span, so compare equal spans only); `normalisation` ("filter", None on a line); `seeds` of the directions;
         `parameters` that move, see `MovedParameter`; `settings`, what a file must have in common with this call.
 
     Raises:

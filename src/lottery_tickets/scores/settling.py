@@ -50,7 +50,12 @@ class Settling:
 
 
 def list_stops(limit: int) -> list[int]:
-    """Returns 64, 128, 256 and so on, below a limit."""
+    """Returns the numbers of samples at which to look whether the ranking has settled: 64, then double the last.
+
+    Args:
+        limit: The most samples that are read; no doubling is listed that reaches it, for there is nothing left to
+            spare. The 64 are listed whatever the limit.
+    """
     stops = [FIRST_STOP]
     while stops[-1] * 2 < limit:
         stops.append(stops[-1] * 2)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lottery_tickets._core.batches.samples import cut_batches, move_batch
-from lottery_tickets._core.checks import check_count
+from lottery_tickets._core.checks import check_any_samples, check_count
 from lottery_tickets._core.determinism import derive_seed, seeded
 from lottery_tickets._core.gradients.curvature import Curvature
 from lottery_tickets._core.gradients.inputs import InputSquares
@@ -177,8 +177,7 @@ def compute_grasp_importance(
     curvature = Curvature(model, weights.tensors, loss_fn, float(temperature))
     with seeded(derive_seed(seed, "loader")), evaluating(model):
         batches = list(cut_batches(dataloader, limit))
-        if not batches:
-            raise _no_samples()
+        check_any_samples(len(batches))
         with tqdm(total=2 * len(batches), unit="batch", disable=not progress) as bar:
             gradient = curvature.average_gradient(batches, bar.update)
             scores = curvature.average_product(batches, gradient, bar.update)
@@ -266,8 +265,7 @@ def compute_wanda_importance(
             _watch_inputs(model, inputs, move_batch(batch, device), loss_fn)
             seen, num_batches = seen + size, num_batches + 1
             bar.update(size)
-    if not seen:
-        raise _no_samples()
+    check_any_samples(seen)
     if unused := inputs.find_unused():
         raise ValueError(
             f"the inputs of every weight must be found, but the forward passes do not use {', '.join(unused)}, or only "
@@ -323,7 +321,3 @@ def _make_importance(scores: Mapping[str, Tensor], weights: Weights, report: Cal
         report,
         output_dims=weights.output_dims,
     )
-
-
-def _no_samples() -> ValueError:
-    return ValueError("the dataloader must hold at least one sample, but gave none; is it empty?")

@@ -154,44 +154,26 @@ _CONV_6_RATES = {"output.weight": 0.10, "convs.*": 0.15, "*": 0.20}
 # fully-connected output layer" (appendix I).
 _RESNET_RATES = {"output.weight": 0.0, "*.shortcut.*": 0.0, "*": 0.20}
 
+
+def _adam_recipe(lr: float, num_steps: int, prune_rates: Mapping[str, float]) -> Recipe:
+    """Returns what the networks without residual connections have in common."""
+    return Recipe(
+        optimizer="adam",
+        optimizer_arguments={"lr": lr},
+        batch_size=60,
+        num_steps=num_steps,
+        evaluation_interval=100,  # appendix G.1
+        prune_rates=prune_rates,
+        scope="layer",
+    )
+
+
 _PAPER_RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "lenet-300-100": Recipe(
-            optimizer="adam",
-            optimizer_arguments={"lr": 1.2e-3},
-            batch_size=60,
-            num_steps=50_000,
-            evaluation_interval=100,  # appendix G.1
-            prune_rates={"output.weight": 0.10, "*": 0.20},
-            scope="layer",
-        ),
-        "conv-2": Recipe(
-            optimizer="adam",
-            optimizer_arguments={"lr": 2e-4},
-            batch_size=60,
-            num_steps=20_000,
-            evaluation_interval=100,
-            prune_rates=_CONV_2_4_RATES,
-            scope="layer",
-        ),
-        "conv-4": Recipe(
-            optimizer="adam",
-            optimizer_arguments={"lr": 3e-4},
-            batch_size=60,
-            num_steps=25_000,
-            evaluation_interval=100,
-            prune_rates=_CONV_2_4_RATES,
-            scope="layer",
-        ),
-        "conv-6": Recipe(
-            optimizer="adam",
-            optimizer_arguments={"lr": 3e-4},
-            batch_size=60,
-            num_steps=30_000,
-            evaluation_interval=100,
-            prune_rates=_CONV_6_RATES,
-            scope="layer",
-        ),
+        "lenet-300-100": _adam_recipe(1.2e-3, 50_000, {"output.weight": 0.10, "*": 0.20}),
+        "conv-2": _adam_recipe(2e-4, 20_000, _CONV_2_4_RATES),
+        "conv-4": _adam_recipe(3e-4, 25_000, _CONV_2_4_RATES),
+        "conv-6": _adam_recipe(3e-4, 30_000, _CONV_6_RATES),
         "resnet-20": Recipe(
             optimizer="sgd",
             optimizer_arguments={"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4},

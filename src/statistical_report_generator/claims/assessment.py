@@ -13,7 +13,7 @@ from statistical_report_generator.inference.verdicts import compare_with_dense
 
 MARGIN: Final = 0.002  # 0.2 points: "matching" after Frankle et al. (arXiv 1912.05671)
 ALPHA: Final = 0.05
-CONTROLS: Final = ("reinitialised", "shuffled", "random")
+CONTROLS_TO_BEAT: Final = ("reinitialised", "shuffled", "random")  # as results name their branches
 POWER: Final = 0.8
 MOST_MORE_RUNS: Final = 1000
 
@@ -25,7 +25,7 @@ def assess_claims(
     moment: str = "early_stop",
     margin: float = MARGIN,
     alpha: float = ALPHA,
-    controls: Sequence[str] = CONTROLS,
+    controls: Sequence[str] = CONTROLS_TO_BEAT,
     num_looks: int = 1,
     higher_is_better: bool = True,
 ) -> Claims:
@@ -86,7 +86,7 @@ def assess_claims(
 
 
 def check_settings(
-    *, margin: float = MARGIN, alpha: float = ALPHA, controls: Sequence[str] = CONTROLS, num_looks: int = 1
+    *, margin: float = MARGIN, alpha: float = ALPHA, controls: Sequence[str] = CONTROLS_TO_BEAT, num_looks: int = 1
 ) -> None:
     """Raises ValueError when claims could not be assessed by these settings, for callers that train for hours first.
 

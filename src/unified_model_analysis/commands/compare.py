@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final, Literal
 
 import tyro
 
-POINTS: Final = 100
 RESULTS: Final = "results.json"
 
 
@@ -78,6 +77,7 @@ class Compare:
         from lottery_tickets.storage import load_results
         from statistical_report_generator.claims.assessment import assess_claims
         from statistical_report_generator.claims.findings import describe_claims
+        from statistical_report_generator.tables import POINTS
 
         results: dict[str, Any] = {}
         lines: list[str] = []

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 NUM_IMAGES: Final = 1000  # a batch
 NUM_SEQUENCES: Final = 8  # a batch
-POINTS: Final = 100
 
 
 @dataclass(frozen=True)
@@ -141,6 +140,7 @@ class Evaluate(ComputationOptions, NetworkOptions):
     def _claim(self, retrained: Mapping[str, Any]) -> dict[str, Any]:
         from statistical_report_generator.claims.assessment import assess_claims
         from statistical_report_generator.claims.findings import describe_claims
+        from statistical_report_generator.tables import POINTS
 
         claims = assess_claims(retrained, moment="end", margin=self.margin / POINTS)
         return {"claims": claims, "findings": describe_claims(claims)}

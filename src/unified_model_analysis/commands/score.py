@@ -76,9 +76,11 @@ class Score(ComputationOptions, NetworkOptions):
         """Scores, saves and shows; returns the exit code."""
         from lottery_tickets import create_importance_mask, save_results
         from lottery_tickets.storage import save_weights
-        from lottery_tickets.utils import check_device
+        from lottery_tickets.utils import check_count, check_device
 
         check_device(self.device)
+        if self.batch_size is not None:
+            check_count("--batch-size", self.batch_size)
         loaded = self._load()
         importance = self._score(loaded.network.to(self.device), loaded.batches)
         mask = create_importance_mask(importance, self.sparsity, scope=self.scope)
@@ -116,7 +118,7 @@ class Score(ComputationOptions, NetworkOptions):
         return importance
 
     def _refuse(self, what: str, *options: str) -> None:
-        given = [f"--{name.replace('_', '-')}" for name in options if getattr(self, name)]
+        given = [f"--{name.replace('_', '-')}" for name in options if getattr(self, name) != getattr(Score, name)]
         if given:
             raise ValueError(f"{what} does not know {', '.join(given)}; leave it out or choose another method")
 

@@ -11,9 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from lottery_tickets import Mask
+from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
 from lottery_tickets.storage import load_results
-from tests.models import load_digits
+from tests.models import load_digits, make_lenet
 
 NUM_IMAGES = 600
 STEPS_PER_EPOCH = 10
@@ -106,3 +107,11 @@ def assert_saved(folder: Path, watcher: EarlyBirdWatcher, *, verdict: str = "con
     assert last["start_loss"] is not None
     if verdict == "converged":
         assert last["loss"] < last["start_loss"]
+
+
+def assert_watching_changes_no_bit(train: Callable[..., int]) -> None:
+    """Asserts that a training ends alike, watched or not; `train(model, watcher, max_steps=)` returns its steps."""
+    models = [make_lenet(), make_lenet()]
+    steps = train(models[0], EarlyBirdWatcher(models[0], check_steps=5))
+    train(models[1], max_steps=steps)
+    assert hash_state(copy_state(models[0])) == hash_state(copy_state(models[1]))

@@ -17,6 +17,7 @@ from tests.lottery_tickets.integrations.digits import (
     TINY_RATE,
     Spy,
     assert_saved,
+    assert_watching_changes_no_bit,
     make_batches,
     make_mask,
     without_times,
@@ -68,10 +69,7 @@ def test_weights_that_hardly_move_are_trained_to_the_end(tmp_path: Path) -> None
 
 
 def test_watching_changes_no_bit() -> None:
-    models = [make_lenet(), make_lenet()]
-    steps = train(models[0], EarlyBirdWatcher(models[0], check_steps=5))
-    train(models[1], max_steps=steps)
-    assert hash_state(copy_state(models[0])) == hash_state(copy_state(models[1]))
+    assert_watching_changes_no_bit(train)
 
 
 def test_a_held_mask_bounds_the_ticket() -> None:

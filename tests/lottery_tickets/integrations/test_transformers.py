@@ -162,7 +162,7 @@ def test_only_the_main_process_writes(tmp_path: Path) -> None:
     watch = callback._watch
     model = make_llama()
     watch.begin(model, 0)
-    watch.observe(model, 3, epoch=None, loss=None, find_learning_rate=lambda: None)
+    watch.observe(model, 3, epoch=None, loss=None, optimizer=None)
     callback.on_train_end(trainer.args, trainer.state, trainer.control)
     callback.on_save(trainer.args, trainer.state, trainer.control)
     assert list(tmp_path.glob("**/*")) == []

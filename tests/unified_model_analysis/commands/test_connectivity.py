@@ -15,6 +15,7 @@ from lottery_tickets.experiments.workload_subject import WorkloadSubject
 from tests.models import load_digits, make_lenet
 from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
+from unified_model_analysis.connectivity_summary import summarise_step
 
 FAST = ("--steps", 12, "--replicates", 2, "--points", 5)
 
@@ -112,6 +113,15 @@ def test_a_search_says_from_which_step_on(tmp_path: Path, capsys: Output) -> Non
     assert [row["step"] for row in found["rows"]] == [0, 11]
     found = find(tmp_path, *FAST, "--search", "--threshold", 0, "--replicates", 1, "--rewind-steps", 4)
     assert "dense: not stable at step 4, the last that was looked at" in capsys.readouterr().out
+
+
+def test_an_instability_that_is_not_known_is_an_error_not_stability() -> None:
+    states = [copy_state(make_lenet(seed)) for seed in (1, 2)]
+    batch = [(torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.long))]
+    found = compute_linear_connectivity(make_lenet(), batch, *states, num_points=3)
+    unknown = {**found, "instability": None}
+    with pytest.raises(ValueError, match="must be classifiers, whose errors can be measured, but an error is not kn"):
+        summarise_step("dense", 0, [found, unknown])  # type: ignore[list-item] # made by hand
 
 
 WRONG = {

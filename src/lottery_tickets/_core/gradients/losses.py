@@ -82,7 +82,7 @@ def count_classified(arguments: dict[str, Any], num_samples: int) -> Tensor | No
     return _sum_by_sample(target.detach().cpu() != arguments["ignore_index"], num_samples)
 
 
-def count_elements(arguments: dict[str, Any], num_samples: int) -> Tensor | None:
+def weigh_equally(arguments: dict[str, Any], num_samples: int) -> Tensor | None:
     """Returns equal counts, for losses that average over all elements: only the ratio of samples matters."""
     if arguments["reduction"] != "mean" or arguments.get("weight") is not None:
         return None
@@ -101,10 +101,10 @@ def _sum_by_sample(flags: Tensor, num_samples: int) -> Tensor | None:
 LOSSES: Final[dict[Callable[..., Tensor], Callable[[dict[str, Any], int], Tensor | None]]] = {
     functional.cross_entropy: count_classified,
     functional.nll_loss: count_classified,
-    functional.mse_loss: count_elements,
-    functional.l1_loss: count_elements,
-    functional.smooth_l1_loss: count_elements,
-    functional.huber_loss: count_elements,
-    functional.binary_cross_entropy: count_elements,
-    functional.binary_cross_entropy_with_logits: count_elements,
+    functional.mse_loss: weigh_equally,
+    functional.l1_loss: weigh_equally,
+    functional.smooth_l1_loss: weigh_equally,
+    functional.huber_loss: weigh_equally,
+    functional.binary_cross_entropy: weigh_equally,
+    functional.binary_cross_entropy_with_logits: weigh_equally,
 }

@@ -22,6 +22,7 @@ from lottery_tickets._core.batches.samples import (
     pick_samples,
     take_samples,
 )
+from lottery_tickets._core.checks import check_any_samples
 from lottery_tickets._core.determinism import derive_seed, make_generator, seeded
 from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
@@ -110,8 +111,7 @@ class GradientStream:
                     self._check_share_of_bad()
                 if self.num_samples in stops and is_settled():
                     break
-        if not self.num_samples:
-            raise ValueError("the dataloader must hold at least one sample, but gave none; is it empty?")
+        check_any_samples(self.num_samples)
         self._check_share_of_bad()
         self._check_finite()
 

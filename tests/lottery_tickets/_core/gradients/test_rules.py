@@ -1,11 +1,9 @@
 """However a model uses its weights, whole batches give what a loop over single samples gives."""
 
-from typing import Any
-
 import pytest
 import torch
+from benchmarks.peers.fisher_models import KeepDouble
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from lottery_tickets._core.gradients.values import SQUARE
 from tests.lottery_tickets._core.gradients.cases import (
@@ -16,20 +14,6 @@ from tests.lottery_tickets._core.gradients.cases import (
     run_stream,
 )
 from tests.models import make_language_model
-
-
-class KeepDouble(TorchFunctionMode):
-    """Keeps float64 where transformers casts to float32, so that two ways of computing can be told apart to 1e-10."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - torch's protocol
-        name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
-        if name in {"to", "float"} and args[0].dtype == torch.float64:
-            dtypes = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, torch.dtype)]
-            if name == "float" or dtypes == [torch.float32]:
-                return args[0]
-        if name == "softmax":
-            kwargs.pop("dtype", None)
-        return func(*args, **kwargs)
 
 
 @pytest.mark.parametrize("case", SEPARABLE)
