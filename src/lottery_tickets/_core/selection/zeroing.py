@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lottery_tickets._core.bits import unpack_bits
+from lottery_tickets._core.weights import INTEGERS_BY_BYTES
 
-WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 SMALLEST_FOR_KERNEL = 16_384  # below this numpy is as fast, and numba need not be imported
 
 
@@ -25,7 +25,7 @@ def zero_pruned_(tensor: Tensor, bits: Tensor) -> None:
     if data.device.type != "cpu" or not data.is_contiguous():
         data.masked_fill_(~unpack_bits(bits, data.shape), 0)
         return
-    words = data.view(WORDS[data.element_size()]).numpy().reshape(-1)
+    words = data.view(INTEGERS_BY_BYTES[data.element_size()]).numpy().reshape(-1)
     if words.size < SMALLEST_FOR_KERNEL:
         kept = np.unpackbits(bits.numpy(), count=words.size, bitorder="little")
         # Integers, because NaN times 0 is NaN.
