@@ -4,25 +4,30 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from torch import nn
 
 from lottery_tickets._core.checks import check_restartable
-from lottery_tickets._core.folders import load_state
+from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.training.trainer_function import TrainerFunction
-from lottery_tickets.experiments import records
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
 from lottery_tickets.experiments.caller_subject import CallerSubject
+from lottery_tickets.experiments.folder import ExperimentFolder
+from lottery_tickets.experiments.growth import FindLastLevel, grow_to_target
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.results import PruningResults
 from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule, Scope
 from lottery_tickets.experiments.simulation import simulate_rounds
 from lottery_tickets.masks.controls import check_reinitialisable
+
+MADE_BY: Final = "compute_iterative_magnitude_pruning, from Python"
 
 
 def compute_iterative_magnitude_pruning(
@@ -47,6 +52,7 @@ def compute_iterative_magnitude_pruning(
     loss_fn: LossFunction | None = None,
     initialise_fn: Callable[[nn.Module], object] | None = None,
     run_folder: str | Path | None = None,
+    accept_changed_environment: bool = False,
     progress: bool = False,
 ) -> PruningResults:
     """Returns the tickets of a model found by iterative magnitude pruning, with their masks and their controls.
@@ -82,8 +88,10 @@ def compute_iterative_magnitude_pruning(
         evaluation_dataloader: What results are measured on; the training data when None.
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
         initialise_fn: Draws fresh weights of a model in place; by default each module's `reset_parameters`.
-        run_folder: Keeps every training; the same call continues it after an interruption. None uses a temporary
-            folder.
+        run_folder: Keeps every training; the same call continues it after an interruption, and a call with more
+            replicates, further controls or a sparser target adds what is missing. None uses a temporary folder.
+        accept_changed_environment: Whether to go on in a run folder with other versions, another machine or another
+            number of threads. What is there stays; equal bits are then no longer claimed.
         progress: Whether to show a bar.
 
     Returns:
@@ -109,7 +117,7 @@ def compute_iterative_magnitude_pruning(
     check_restartable(dataloader)
     schedule = _make_schedule(prune_rates, scope, target_sparsity)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    num_levels = schedule.find_last_level({name: weight.size for name, weight in weights.items()})
+    num_levels = _find_last_level(weights, schedule)
     if trainer_fn is None and not train:
         return simulate_rounds(
             model, weights, dataloader, schedule, num_levels, loss_fn=loss_fn, seed=seed, progress=progress
@@ -139,8 +147,10 @@ def compute_iterative_magnitude_pruning(
     if initialise_fn is None and (num_replicates > 1 or plan.control_levels):
         check_reinitialisable(model)
     plan = replace(plan, subject=subject.describe())
-    with tempfile.TemporaryDirectory() if run_folder is None else nullcontext(run_folder) as folder:
-        return _find_tickets(Path(folder), plan, subject, progress=progress, keep=run_folder is not None)
+    find_last_level = partial(_find_last_level, weights)
+    return _find_tickets(
+        plan, subject, find_last_level, run_folder, accept=accept_changed_environment, progress=progress
+    )
 
 
 def _make_schedule(prune_rates: float | Mapping[str, float], scope: Scope, target_sparsity: float) -> PruningSchedule:
@@ -148,27 +158,43 @@ def _make_schedule(prune_rates: float | Mapping[str, float], scope: Scope, targe
     return PruningSchedule(tuple((pattern, float(rate)) for pattern, rate in rates), scope, float(target_sparsity))
 
 
+def _find_last_level(weights: Weights, schedule: PruningSchedule) -> int:
+    return schedule.find_last_level({name: weight.size for name, weight in weights.items()})
+
+
 def _find_tickets(
-    folder: Path, plan: ExperimentPlan, subject: CallerSubject, *, progress: bool, keep: bool
+    plan: ExperimentPlan,
+    subject: CallerSubject,
+    find_last_level: FindLastLevel,
+    run_folder: str | Path | None,
+    *,
+    accept: bool,
+    progress: bool,
 ) -> PruningResults:
     """Trains, prunes, rewinds and repeats, see `run_training`; the model is then the last ticket, trained."""
-    try:
-        results = run_experiment(folder, plan, lambda: subject, progress=progress)
-    except BaseException:
-        subject.model.load_state_dict(subject.own_state)  # so that the same call, on the same model, can go on
-        raise
-    tickets = [Training(0, level, "ticket") for level in range(plan.num_levels + 1)]
-    masks = [records.load_mask(folder, ticket) for ticket in tickets]
-    subject.model.load_state_dict(load_state(folder / tickets[-1].path / records.WEIGHTS))
-    return {
-        "simulated": False,
-        "target_sparsity": plan.schedule.target_sparsity or 0.0,
-        "masks": masks,
-        "final_mask": masks[-1],
-        "rewind_state": load_state(folder / tickets[0].path / records.REWIND),
-        "trainings": results["trainings"],
-        "run_folder": str(folder) if keep else None,
-    }
+    with tempfile.TemporaryDirectory() if run_folder is None else nullcontext(run_folder) as place:
+        asked = ExperimentFolder(Path(place), plan, describe_environment(of_threads=True), MADE_BY)
+        grow = partial(grow_to_target, find_last_level=find_last_level)
+        try:
+            results = run_experiment(
+                asked, lambda: subject, grow=grow, accept_changed_environment=accept, progress=progress
+            )
+        except BaseException:
+            subject.model.load_state_dict(subject.own_state)  # so that the same call, on the same model, can go on
+            raise
+        folder = ExperimentFolder.read(asked.path)
+        tickets = [Training(0, level, "ticket") for level in range(folder.plan.num_levels + 1)]
+        masks = [folder.load_mask(ticket) for ticket in tickets]
+        subject.model.load_state_dict(folder.load_weights(tickets[-1]))
+        return {
+            "simulated": False,
+            "target_sparsity": folder.plan.schedule.target_sparsity or 0.0,
+            "masks": masks,
+            "final_mask": masks[-1],
+            "rewind_state": folder.load_rewind_point(tickets[0]),
+            "trainings": results["trainings"],
+            "run_folder": None if run_folder is None else str(run_folder),
+        }
 
 
 def _list_control_levels(asked: Sequence[int] | str, num_levels: int) -> tuple[int, ...]:

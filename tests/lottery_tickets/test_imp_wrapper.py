@@ -283,7 +283,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "control at 0": ({"control_levels": [0]}, ValueError, r"control_levels must be in range\(1, 4\), but got \[0\]"),
     "control at 9": ({"control_levels": [9]}, ValueError, r"control_levels must be in range\(1, 4\), but got \[9\]"),
     "control at first": ({"control_levels": "first"}, ValueError, "must be 'last', 'none' or numbers .* got 'first'"),
-    "no replicates": ({"num_replicates": 0}, ValueError, "num_replicates must be at least 1, but got 0"),
+    "no replicates": ({"num_replicates": 0}, ValueError, "num_replicates must be from 1 to 10000, but got 0"),
     "empty data": ({"data": []}, ValueError, "must hold at least one batch"),
     "a batch of one tensor": ({"data": [INPUTS]}, TypeError, THREE_WAYS),
     "a batch of three": ({"data": [(INPUTS, TARGETS, 1)]}, TypeError, THREE_WAYS),

@@ -143,7 +143,7 @@ def test_verify_says_what_holds_and_what_does_not(finished: Path, capsys: Output
 
 
 def test_verify_refuses_what_is_no_run(tmp_path: Path, capsys: Output) -> None:
-    assert "plan.json must be a whole JSON file" in refuse(["verify", tmp_path], capsys)
+    assert "must be the folder of an experiment, but has no run.json" in refuse(["verify", tmp_path], capsys)
 
 
 # ------------------------------------------------------------------------------------------------------------------ imp
@@ -152,9 +152,9 @@ WRONG = {
     "--margin 0": "margin must be positive",
     "--looks 0": "num_looks must be at least 1",
     "--steps 0": "num_steps",
-    "--levels -1": "num_levels must be at least 0",
+    "--levels -1": "num_levels must be from 0 to 1000",
     "--levels 2 --controls 3": "control_levels must be in",
-    "--replicates 0": "num_replicates must be at least 1",
+    "--replicates 0": "num_replicates must be from 1 to 10000",
     "--rewind-step 9999": "rewind_step must be in",
     "--learning-rate -1": "lr",
     "--data mnist-format": "needs a folder",

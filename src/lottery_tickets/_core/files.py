@@ -1,33 +1,82 @@
-"""Files that appear whole: written aside, flushed to the disk, then renamed; and their hashes."""
+"""Files and folders that appear whole: written aside, flushed to the disk, then renamed; and their hashes."""
 
 import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
+# Nobody else ends a name like this, so what a killed process leaves can be told from files of others.
+ASIDE: Final = ".lottery-tickets.part"
+
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Has `write` fill a file beside `path`, then renames it: readers see the old file or the new, never half."""
+    """Has `write` fill a file beside `path`, then renames it: readers see the old file or the new, never half.
+
+    Raises:
+        OSError: When the place cannot be written or the disk is full; the old file is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because a rename is atomic within one file system only.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(descriptor)
-    aside = Path(name)
+    aside = _name_aside(path)
     try:
-        write(aside)
-        flush_to_disk(aside)
-        aside.replace(path)
-        flush_to_disk(path.parent)  # the new name is an entry of the folder
+        with _telling_causes(path):
+            aside.touch(exist_ok=False)  # now, because a library that writes it may hide why it cannot
+            write(aside)
+            flush_to_disk(aside)
+            aside.replace(path)
+            flush_to_disk(path.parent)  # the new name is an entry of the folder
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which then appears as `path`, whole, or not at all.
+
+    Raises:
+        OSError: As `write_whole`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = _name_aside(path)
+    try:
+        with _telling_causes(path):
+            aside.mkdir()
+            yield aside
+            flush_to_disk(aside)
+            aside.replace(path)
+            flush_to_disk(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Deletes a folder; a reader sees it whole or not at all."""
+    aside = _name_aside(path)
+    path.replace(aside)
+    shutil.rmtree(aside)
+
+
+def is_leftover(path: Path) -> bool:
+    """Returns whether a name is that of a write that was cut off."""
+    return path.name.startswith(".") and path.name.endswith(ASIDE)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes what writes that were cut off have left aside, at any depth; links are not followed."""
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path = Path(place, name)
+            if is_leftover(path):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        folders[:] = [name for name in folders if not is_leftover(Path(name))]
 
 
 def flush_to_disk(path: Path) -> None:
@@ -60,11 +109,6 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is anything until its r
             f"{path} must be a whole JSON file, but reading it gave: {error}; restore it or delete it and run again"
         )
         raise ValueError(message) from error
-
-
-def _refuse_constant(name: str) -> None:
-    message = f"{name} is not allowed"
-    raise ValueError(message)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -104,3 +148,37 @@ def exclusive_lock(path: Path) -> Iterator[None]:
             )
             raise ValueError(message) from error
         yield
+
+
+def _name_aside(path: Path) -> Path:
+    """Returns a new name in the same folder, because a rename is atomic within one file system only."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{ASIDE}")
+
+
+@contextlib.contextmanager
+def _telling_causes(path: Path) -> Iterator[None]:
+    """Turns what libraries raise where a file cannot be written into the system's own error."""
+    try:
+        yield
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        cause = _find_cause(path.parent)
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def _find_cause(folder: Path) -> OSError | None:
+    """Returns the error that writing a little into a folder gives."""
+    probe = _name_aside(folder / "probe")
+    try:
+        probe.write_bytes(bytes(1 << 16))
+    except OSError as error:
+        return error
+    finally:
+        probe.unlink(missing_ok=True)
+    return None
+
+
+def _refuse_constant(name: str) -> None:
+    message = f"{name} is not allowed"
+    raise ValueError(message)

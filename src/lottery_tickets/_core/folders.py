@@ -1,18 +1,39 @@
-"""What folders of runs share: states with their hashes, JSON to compare by, leftovers of writes that were cut off."""
+"""Folders of runs: recognised, held by one process, compared with what is asked for, and cleaned.
 
+Every kind of run keeps what it was begun with in `run.json`. A folder that has none and is not empty is of somebody
+else: it is refused before anything is written into it.
+"""
+
+import contextlib
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
 from torch import Tensor
 
-from lottery_tickets._core.files import read_tensors, write_tensors
+from lottery_tickets._core.files import (
+    exclusive_lock,
+    is_leftover,
+    read_json,
+    read_tensors,
+    remove_leftovers,
+    write_json,
+    write_tensors,
+)
 from lottery_tickets._core.states import hash_state
 
+MARKER: Final = "run.json"
+LOCK: Final = ".lock"
+HASH: Final = "sha256"
 STATE_HASH: Final = "state_sha256"
+
+Settings = dict[str, Any]
+# Called with what a folder holds and what is asked for; returns by name the settings that may differ, joined, or raises
+# a ValueError where the run would have to shrink. All other settings must be equal.
+Grow = Callable[[Settings, Settings], Settings]
 
 
 def hash_json(value: object) -> str:
@@ -23,6 +44,25 @@ def hash_json(value: object) -> str:
 def to_json_values(value: object) -> Any:  # noqa: ANN401 - JSON is anything
     """Returns a value as JSON gives it back: tuples are lists."""
     return json.loads(json.dumps(value, allow_nan=False))
+
+
+def write_hashed(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes JSON with its own hash."""
+    content = to_json_values(values)
+    write_json(path, {**content, HASH: hash_json(content)})
+
+
+def read_hashed(path: Path) -> dict[str, Any]:
+    """Returns what `write_hashed` wrote.
+
+    Raises:
+        ValueError: When the file is cut short or altered.
+    """
+    found = read_json(path)
+    content = {name: value for name, value in found.items() if name != HASH} if isinstance(found, dict) else {}
+    if not content or found.get(HASH) != hash_json(content):
+        raise ValueError(f"{path} must match the hash it carries, but does not; it was altered after it was written")
+    return content
 
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -43,8 +83,128 @@ def load_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def remove_leftovers(run: Path) -> None:
-    """Deletes what writes that were cut off have left aside."""
-    # Listed first, because folders vanish on the way.
-    for leftover in [*run.glob("**/.*.part")]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+@final
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that belongs to one run.
+
+    Attributes:
+        path: Made when it is not there.
+        kind: What it holds, as in "an early-bird run"; the folder of another kind is refused.
+        made_by: Which function or command goes on with it; None only to read.
+    """
+
+    path: Path
+    kind: str
+    made_by: str | None = None
+
+    @contextlib.contextmanager
+    def opened(
+        self,
+        settings: Mapping[str, Any],
+        environment: Mapping[str, Any] | None = None,
+        *,
+        grow: Grow = lambda _found, _asked: {},
+        accept_changed_environment: bool = False,
+    ) -> Iterator[Settings]:
+        """Holds the folder for this process, begun or continued; gives what it is to hold.
+
+        Args:
+            settings: What is asked for, JSON-able.
+            environment: What decides the last bits beside the settings, such as versions.
+            grow: Joins the settings in which a run may become larger.
+            accept_changed_environment: Whether another environment may go on.
+
+        Raises:
+            ValueError: When the folder holds files of others or another run, was altered, or is in use; it is left as
+                it was.
+        """
+        self._refuse_others()
+        with exclusive_lock(self.path / LOCK):
+            self._refuse_others()  # again: another process may have begun meanwhile
+            remove_leftovers(self.path)
+            marker = self._read_marker()
+            asked = to_json_values({"settings": settings, "environments": [dict(environment or {})]})
+            wanted = asked if marker is None else self._join(marker, asked, grow, accept=accept_changed_environment)
+            if wanted != marker:
+                write_hashed(self.path / MARKER, {"kind": self.kind, "made_by": self.made_by, **wanted})
+            yield wanted["settings"]
+
+    def read_settings(self) -> Settings:
+        """Returns what the run is to hold.
+
+        Raises:
+            ValueError: When the folder is of no run of this kind, or was altered.
+        """
+        marker = self._read_marker()
+        if marker is None:
+            raise ValueError(f"{self.path} must be the folder of {self.kind}, but has no {MARKER}")
+        settings: Settings = marker["settings"]
+        return settings
+
+    def list_environments(self) -> list[dict[str, Any]]:
+        """Returns the environments that the run has gone on in, in order; more than one were accepted by the user."""
+        marker = self._read_marker()
+        return [] if marker is None else list(marker["environments"])
+
+    def _refuse_others(self) -> None:
+        """Raises where the folder is neither empty nor of this kind."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} must be a folder or not exist, but is a file; name a new folder")
+        if not self.path.is_dir() or (self.path / MARKER).exists():
+            return
+        others = sorted(e.name for e in self.path.iterdir() if e.name != LOCK and not is_leftover(e))
+        if others:
+            names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")  # noqa: PLR2004 - enough to know it by
+            raise ValueError(
+                f"{self.path} must be empty or the folder of {self.kind}, but it holds other files ({names}); nothing "
+                "was written, name a new folder"
+            )
+
+    def _read_marker(self) -> dict[str, Any] | None:
+        if not (self.path / MARKER).exists():
+            return None
+        marker = read_hashed(self.path / MARKER)
+        if not isinstance(marker.get("settings"), dict) or not marker.get("environments"):
+            raise ValueError(f"{self.path / MARKER} must say what a run was begun with, but does not; was it altered?")
+        kind, made_by = marker.pop("kind", "an unknown run"), marker.pop("made_by", None)
+        if kind != self.kind or self.made_by not in {None, made_by}:
+            raise ValueError(
+                f"{self.path} must be empty or the folder of {self.kind}, but it is that of {kind} made by {made_by}; "
+                "go on with that, or name a new folder"
+            )
+        return marker
+
+    def _join(self, marker: dict[str, Any], asked: dict[str, Any], grow: Grow, *, accept: bool) -> dict[str, Any]:
+        """Returns what the folder holds from now on."""
+        found, wanted = marker["settings"], asked["settings"]
+        try:
+            grown = to_json_values(grow(found, wanted))
+        except ValueError as error:
+            raise ValueError(f"{self.path} can only grow, but {error}; name a new folder") from error
+        before, now = ({n: value for n, value in values.items() if n not in grown} for values in (found, wanted))
+        if odd := sorted(find_differences(before, now)):
+            raise ValueError(
+                f"{self.path} must be continued with what it was begun with, but these differ: {'; '.join(odd)}; use "
+                "the same, or name a new folder"
+            )
+        settings = {**wanted, **grown}
+        environments, [now] = marker["environments"], asked["environments"]
+        if now == environments[-1]:
+            return {"settings": settings, "environments": environments}
+        if not accept:
+            odd = sorted(find_differences(environments[-1], now))
+            raise ValueError(
+                f"{self.path} must be continued in the environment it was begun in, or its bits cannot be told to be "
+                f"equal, but these differ: {'; '.join(odd)}; use the same, name a new folder, or accept it by "
+                "accept_changed_environment=True (--accept-changed-environment)"
+            )
+        return {"settings": settings, "environments": [*environments, now]}
+
+
+def find_differences(found: Any, asked: Any, where: str = "") -> list[str]:  # noqa: ANN401 - JSON values
+    """Returns in words where two JSON values differ, each place by its name."""
+    if isinstance(found, dict) and isinstance(asked, dict):
+        names = found.keys() | asked.keys()
+        return [d for n in names for d in find_differences(found.get(n), asked.get(n), f"{where}.{n}".lstrip("."))]
+    return [] if found == asked else [f"{where} is {found!r} there and {asked!r} here"]

@@ -30,11 +30,12 @@ from lottery_tickets._core.files import (
     flush_to_disk,
     read_json,
     read_tensors,
+    remove_leftovers,
     write_json,
     write_tensors,
     write_whole,
 )
-from lottery_tickets._core.folders import load_state, remove_leftovers, save_state, to_json_values
+from lottery_tickets._core.folders import load_state, save_state, to_json_values
 from lottery_tickets.early_bird.convergence import EarlyBirdCheckpoint
 
 SETTINGS: Final = "settings.json"

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
 
-import torch
 from torch import nn
 
 from lottery_tickets._core.determinism import seeded
@@ -61,7 +60,6 @@ class CallerSubject:
             "layers": self.layers,
             "trainer": trainer,
             "num_epochs": self.num_epochs,
-            "num_threads": torch.get_num_threads(),  # decides the last bits of a sum
         }
 
     def build(self, seed: int) -> nn.Module:

@@ -5,10 +5,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, Self, final
 
 from lottery_tickets._core.determinism import derive_seed
+from lottery_tickets._core.folders import hash_json
 from lottery_tickets.experiments.schedules import PruningSchedule
 
 Branch = Literal["ticket", "reinitialised", "shuffled", "random"]
 CONTROLS: Final[tuple[Branch, ...]] = ("reinitialised", "shuffled", "random")
+GROWING: Final = frozenset({"num_levels", "control_levels", "num_replicates", "controls"})
+MOST_LEVELS: Final = 1000
+MOST_REPLICATES: Final = 10_000
 FRESH: Final = frozenset({"reinitialised", "random"})  # branches that start from a fresh initialisation
 
 
@@ -44,14 +48,15 @@ class ExperimentPlan:
     controls: tuple[Branch, ...] = field(default=CONTROLS)
 
     def __post_init__(self) -> None:
-        _check(self.num_levels >= 0, "num_levels", "at least 0", self.num_levels)
+        _check(0 <= self.num_levels <= MOST_LEVELS, "num_levels", f"from 0 to {MOST_LEVELS}", self.num_levels)
         _check(self.num_steps >= 1, "num_steps", "at least 1", self.num_steps)
         _check(0 <= self.rewind_step < self.num_steps, "rewind_step", f"in [0, {self.num_steps})", self.rewind_step)
         _check(
             self.rewinding in ("weights", "learning_rate"), "rewinding", "'weights' or 'learning_rate'", self.rewinding
         )
         _check(self.data_order in ("same", "fresh"), "data_order", "'same' or 'fresh'", self.data_order)
-        _check(self.num_replicates >= 1, "num_replicates", "at least 1", self.num_replicates)
+        replicates = self.num_replicates
+        _check(1 <= replicates <= MOST_REPLICATES, "num_replicates", f"from 1 to {MOST_REPLICATES}", replicates)
         _check(set(self.controls) <= set(CONTROLS), "controls", f"among {list(CONTROLS)}", list(self.controls))
         levels = range(1, self.num_levels + 1)
         _check(set(self.control_levels) <= set(levels), "control_levels", f"in {levels}", list(self.control_levels))
@@ -68,15 +73,20 @@ class ExperimentPlan:
             ValueError: When the values do not describe a plan.
         """
         try:
-            schedule = dict(values["schedule"])
-            schedule["prune_rates"] = tuple((str(pattern), float(rate)) for pattern, rate in schedule["prune_rates"])
+            schedule = PruningSchedule.from_dict(values["schedule"])
             tuples = {name: tuple(values[name]) for name in ("control_levels", "controls")}
-            return cls(**{**values, **tuples, "schedule": PruningSchedule(**schedule)})
+            return cls(**{**values, **tuples, "schedule": schedule})
         except (KeyError, TypeError, AttributeError) as error:
             message = (
                 f"the plan of an experiment must have the fields of ExperimentPlan, but: {error}; was the file altered?"
             )
             raise ValueError(message) from error
+
+    @property
+    def recipe_sha256(self) -> str:
+        """The hash of what is the same for all trainings, however large the experiment grows."""
+        fixed = {name: value for name, value in self.to_dict().items() if name not in GROWING}
+        return hash_json({**fixed, "schedule": self.schedule.without_targets.to_dict()})
 
     def list_trainings(self, replicate: int) -> list["Training"]:
         """Returns the trainings of one replicate, each after those it starts from."""

@@ -1,18 +1,14 @@
 """The results of an experiment, collected from the records of its trainings."""
 
-from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from torch import Tensor
 
 from lottery_tickets._core.files import hash_file
-from lottery_tickets._core.folders import to_json_values
-from lottery_tickets.experiments import records
-from lottery_tickets.experiments.plan import ExperimentPlan
+from lottery_tickets.experiments.folder import RECORD, ExperimentFolder
 from lottery_tickets.masks.mask import Mask
 
-RESULTS: Final = "results.json"
-SCHEMA: Final = "lottery-tickets experiment 1"
+SCHEMA: Final = "lottery-tickets experiment 2"
 
 
 class TrainingRow(TypedDict):
@@ -42,31 +38,31 @@ class PruningResults(TypedDict):
     run_folder: str | None
 
 
-def collect_results(run: Path, plan: ExperimentPlan) -> dict[str, Any]:
+def collect_results(folder: ExperimentFolder) -> dict[str, Any]:
     """Returns the results of a run: one row a training, raw; averages and intervals are made from them by reports.
 
     Args:
-        run: The run folder.
-        plan: Its plan.
+        folder: The folder of the run.
 
     Returns:
-        `schema`, `plan`, `versions`, `records` (SHA-256 of each training's record) and `trainings`: `replicate`,
-        `level`, `branch`, `num_weights`, `num_kept`, `density` and `history` of each.
+        `schema`, `plan`, `environments` (those that the run has gone on in), `records` (SHA-256 of each training's
+        record) and `trainings`: `replicate`, `level`, `branch`, `num_weights`, `num_kept`, `density` and `history` of
+        each.
 
     Raises:
         ValueError: When a record is missing or altered.
     """
     rows, hashes = [], {}
-    for training in plan.list_all_trainings():
-        record = records.load_record(run, training)
+    for training in folder.plan.list_all_trainings():
+        record = folder.load_record(training)
         counts = {name: record[name] for name in ("num_weights", "num_kept", "history")}
         rows.append({**record["training"], "density": record["num_kept"] / max(record["num_weights"], 1), **counts})
-        hashes[training.path] = hash_file(run / training.path / records.RECORD)
+        hashes[training.path] = hash_file(folder.place(training) / RECORD)
     return {
         "schema": SCHEMA,
         "simulated": False,
-        "plan": to_json_values(plan.to_dict()),
-        "versions": records.list_versions(),
+        "plan": folder.list_plan(),
+        "environments": folder.list_environments(),
         "records": hashes,
         "trainings": rows,
     }

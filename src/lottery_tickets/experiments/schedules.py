@@ -1,9 +1,9 @@
 """How many weights survive each round of iterative pruning, exactly."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, Self, final
 
 MAX_LEVELS: Final = 1000
 Scope = Literal["global", "layer"]
@@ -34,6 +34,8 @@ class PruningSchedule:
         scope: "global" ranks all layers of one rate together, "layer" ranks each layer by itself.
         target_sparsity: When given, the last level removes exactly round(target_sparsity * n) weights, by pruning
             less in its round than the rates say.
+        passed_targets: Targets that a run had before it was asked for a sparser one, ascending; a level meets each of
+            them exactly too, and the rounds go on from there.
 
     Raises:
         ValueError: When a rate, the scope or the target is out of range.
@@ -42,6 +44,7 @@ class PruningSchedule:
     prune_rates: tuple[tuple[str, float], ...] = (("*", 0.2),)
     scope: Scope = "global"
     target_sparsity: float | None = None
+    passed_targets: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for pattern, rate in self.prune_rates:
@@ -54,6 +57,35 @@ class PruningSchedule:
         if self.target_sparsity is not None and not 0 <= self.target_sparsity < 1:
             message = f"target_sparsity is the fraction removed and must lie in [0, 1), but got {self.target_sparsity}"
             raise ValueError(message)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the schedule as JSON-able values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Returns the schedule that `to_dict` described, also after a trip through JSON."""
+        rates = tuple((str(pattern), float(rate)) for pattern, rate in values["prune_rates"])
+        return cls(**{**values, "prune_rates": rates, "passed_targets": tuple(values["passed_targets"])})
+
+    @property
+    def without_targets(self) -> Self:
+        """The same rates, without an end."""
+        return replace(self, target_sparsity=None, passed_targets=())
+
+    def going_on_from(self, before: Self) -> Self:
+        """Returns this schedule for a run that has pruned by another one, whose targets stay.
+
+        Raises:
+            ValueError: When the other target is sparser.
+        """
+        if before.target_sparsity is None or self.target_sparsity is None or self == before:
+            return self
+        if self.target_sparsity < before.target_sparsity:
+            raise ValueError(f"target_sparsity is {before.target_sparsity} there and {self.target_sparsity} here")
+        if self.target_sparsity == before.target_sparsity:
+            return replace(self, passed_targets=before.passed_targets)
+        return replace(self, passed_targets=(*before.passed_targets, before.target_sparsity))
 
     def find_groups(self, names: Sequence[str]) -> list[LayerGroup]:
         """Returns the layers that are ranked together, in order of their first layer.
@@ -74,12 +106,15 @@ class PruningSchedule:
             level: How many rounds.
         """
         kept = {group: sum(sizes[name] for name in group.names) for group in self.find_groups(list(sizes))}
-        goal = self._find_goal(sizes)
+        goals = self._list_goals(sizes)
         for _ in range(level):
             before = kept
             kept = {group: count - round(group.prune_rate * count) for group, count in before.items()}
-            if goal is not None and sum(kept.values()) < goal:
-                return _give_back(before, kept, goal)
+            missed = [goal for goal in goals if sum(kept.values()) < goal < sum(before.values())]
+            if missed:
+                kept = _give_back(before, kept, missed[0])
+            elif goals and sum(before.values()) == goals[-1]:
+                return before
         return kept
 
     def find_last_level(self, sizes: Mapping[str, int]) -> int:
@@ -88,14 +123,14 @@ class PruningSchedule:
         Raises:
             ValueError: When no target is given or the rates never reach it.
         """
-        goal = self._find_goal(sizes)
-        if goal is None:
+        goals = self._list_goals(sizes)
+        if not goals:
             message = "a schedule must have a target_sparsity to have a last level; pass one or the number of levels"
             raise ValueError(message)
         before: dict[LayerGroup, int] = {}
         for level in range(MAX_LEVELS):
             kept = self.count_kept(sizes, level)
-            if sum(kept.values()) <= goal:
+            if sum(kept.values()) <= goals[-1]:
                 return level
             if kept == before:
                 break  # the rates round to no weight at all
@@ -112,9 +147,11 @@ class PruningSchedule:
         )
         raise ValueError(message)
 
-    def _find_goal(self, sizes: Mapping[str, int]) -> int | None:
+    def _list_goals(self, sizes: Mapping[str, int]) -> list[int]:
+        """Returns how many weights are kept at the targets, most first; none without a target."""
         total = sum(sizes.values())
-        return None if self.target_sparsity is None else total - round(self.target_sparsity * total)
+        targets = [] if self.target_sparsity is None else [*self.passed_targets, self.target_sparsity]
+        return [total - round(target * total) for target in targets]
 
 
 def _give_back(before: Mapping[LayerGroup, int], after: Mapping[LayerGroup, int], goal: int) -> dict[LayerGroup, int]:

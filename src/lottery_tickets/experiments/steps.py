@@ -1,18 +1,16 @@
 """The steps of a round of iterative magnitude pruning as functions: prune, rewind, train."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from lottery_tickets._core.folders import load_state
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.zeroing import zero_pruned_
 from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.weights import Weights
+from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
-from lottery_tickets.experiments.records import REWIND, WEIGHTS, load_mask
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.masks.controls import shuffle_mask
@@ -38,41 +36,40 @@ def prune_survivors(trained: Weights, mask: Mask, schedule: PruningSchedule, lev
     return Mask(bits, mask.shapes, {"method": "iterative magnitude pruning", "level": level})
 
 
-def prune(run: Path, training: Training, plan: ExperimentPlan, shapes: Mapping[str, tuple[int, ...]]) -> Mask:
+def prune(folder: ExperimentFolder, training: Training, shapes: Mapping[str, tuple[int, ...]]) -> Mask:
     """Returns the mask that a training is held to, from the files of the trainings before it.
 
     Args:
-        run: The run folder.
+        folder: The folder of the run.
         training: Which training.
-        plan: The run's plan.
         shapes: Those of the prunable weights.
     """
     if training.level == 0:
         return Mask.keeping_all(shapes)
     if training.branch == "ticket":
-        trained = Weights.from_tensors(load_state(run / training.parent.path / WEIGHTS))
-        return prune_survivors(trained, load_mask(run, training.parent), plan.schedule, training.level)
-    mask = load_mask(run, training.ticket)
+        trained = Weights.from_tensors(folder.load_weights(training.parent))
+        return prune_survivors(trained, folder.load_mask(training.parent), folder.plan.schedule, training.level)
+    mask = folder.load_mask(training.ticket)
     if training.branch == "reinitialised":
         return mask
-    return shuffle_mask(mask, training.derive_seeds(plan)["mask"])
+    return shuffle_mask(mask, training.derive_seeds(folder.plan)["mask"])
 
 
-def find_start(run: Path, training: Training, plan: ExperimentPlan, mask: Mask) -> dict[str, Tensor] | None:
+def find_start(folder: ExperimentFolder, training: Training, mask: Mask) -> dict[str, Tensor] | None:
     """Returns the stored state that a training starts from, pruned; None when it starts from a fresh initialisation."""
     if training.level == 0 or training.branch in FRESH:
         return None
-    if plan.rewinding == "learning_rate" and training.branch == "ticket":
-        state = load_state(run / training.parent.path / WEIGHTS)
+    if folder.plan.rewinding == "learning_rate" and training.branch == "ticket":
+        state = folder.load_weights(training.parent)
     else:
-        state = load_state(run / training.dense.path / REWIND)
+        state = folder.load_rewind_point(training)
     prune_state_(state, mask)
     return state
 
 
-def rewind_(model: nn.Module, run: Path, training: Training, plan: ExperimentPlan, mask: Mask) -> None:
+def rewind_(model: nn.Module, folder: ExperimentFolder, training: Training, mask: Mask) -> None:
     """Sets a freshly built model to the weights that a training starts from, in place."""
-    start = find_start(run, training, plan, mask)
+    start = find_start(folder, training, mask)
     if start is not None:
         model.load_state_dict(start)
 

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits
 from lottery_tickets._core.files import hash_file, read_json
-from lottery_tickets._core.folders import hash_json, load_state
 from lottery_tickets._core.states import hash_state
-from lottery_tickets.experiments import records, steps
-from lottery_tickets.experiments.engine import PLAN
-from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
-from lottery_tickets.experiments.results import RESULTS, collect_results
+from lottery_tickets.experiments import steps
+from lottery_tickets.experiments.folder import MASK, RECORD, RESULTS, REWIND, WEIGHTS, ExperimentFolder
+from lottery_tickets.experiments.plan import FRESH, Training
+from lottery_tickets.experiments.results import collect_results
 from lottery_tickets.masks.mask import Mask
 
 
@@ -51,31 +50,14 @@ def verify_run(run: str | Path) -> list[Check]:
     Raises:
         ValueError: When the folder has no plan that can be read, so that nothing can be checked against it.
     """
-    folder = Path(run)
-    plan = _read_plan(folder)
-    checks = [
-        check for training in plan.list_all_trainings() for check in _Verification(folder, plan, training).run_checks()
-    ]
+    folder = ExperimentFolder.read(Path(run))
+    trainings = folder.plan.list_all_trainings()
+    checks = [check for training in trainings for check in _Verification(folder, training).run_checks()]
     return [
         *checks,
-        _check("it holds no other trainings", str(folder), partial(_find_foreign_entries, folder, plan)),
-        _check("the results are those the records give", RESULTS, partial(_compare_results, folder, plan)),
+        _check("it holds no other trainings", str(run), partial(_find_foreign_entries, folder)),
+        _check("the results are those the records give", RESULTS, partial(_compare_results, folder)),
     ]
-
-
-def _read_plan(run: Path) -> ExperimentPlan:
-    stored = read_json(run / PLAN)
-    content = (
-        {name: value for name, value in stored.items() if name != "plan_sha256"} if isinstance(stored, dict) else {}
-    )
-    if not content or stored.get("plan_sha256") != hash_json(content):
-        message = f"{run / PLAN} must match the hash it carries, but does not; it was altered after the run began"
-        raise ValueError(message)
-    try:
-        return ExperimentPlan.from_dict(content.get("plan", {}))
-    except ValueError as error:
-        message = f"{run / PLAN} must hold the plan of an experiment, but: {error}"
-        raise ValueError(message) from error
 
 
 def _check(name: str, where: str, find_problem: Callable[[], str]) -> Check:
@@ -86,16 +68,16 @@ def _check(name: str, where: str, find_problem: Callable[[], str]) -> Check:
         return Check(name, where, str(error) or repr(error))
 
 
-def _compare_results(run: Path, plan: ExperimentPlan) -> str:
-    found = read_json(run / RESULTS)
-    expected = collect_results(run, plan) | {"versions": read_json(run / PLAN)["versions"]}
+def _compare_results(folder: ExperimentFolder) -> str:
+    found, expected = read_json(folder.path / RESULTS), collect_results(folder)
     differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
     return f"{differing} differ from what the records say" if differing else ""
 
 
-def _find_foreign_entries(run: Path, plan: ExperimentPlan) -> str:
-    planned = {run / training.path for training in plan.list_all_trainings()}
-    foreign = sorted(str(entry.relative_to(run)) for entry in run.glob("replicate-*/*") if entry not in planned)
+def _find_foreign_entries(folder: ExperimentFolder) -> str:
+    planned = {folder.place(training) for training in folder.plan.list_all_trainings()}
+    entries = folder.path.glob("replicate-*/*")
+    foreign = sorted(str(entry.relative_to(folder.path)) for entry in entries if entry not in planned)
     return f"{foreign} are not in the plan" if foreign else ""
 
 
@@ -103,16 +85,16 @@ def _find_foreign_entries(run: Path, plan: ExperimentPlan) -> str:
 class _Verification:
     """The checks of one training."""
 
-    def __init__(self, run: Path, plan: ExperimentPlan, training: Training) -> None:
-        self.run, self.plan, self.training = run, plan, training
-        self.folder = run / training.path
+    def __init__(self, folder: ExperimentFolder, training: Training) -> None:
+        self.folder, self.plan, self.training = folder, folder.plan, training
+        self.place = folder.place(training)
 
     def run_checks(self) -> list[Check]:
         files = _check("its files are whole and unaltered", self.training.path, self.find_altered_files)
         if files.problem:
             return [files]
         checks: dict[str, Callable[[], str]] = {
-            "its plan, versions and seeds are the run's": self.find_foreign_settings,
+            "its plan, environment and seeds are the run's": self.find_foreign_settings,
             "its mask keeps the planned counts": self.find_wrong_counts,
             "its mask follows from the trainings before it": self.find_wrong_mask,
             "it started from the stored weights": self.find_wrong_start,
@@ -122,29 +104,29 @@ class _Verification:
 
     @property
     def record(self) -> dict[str, Any]:
-        return records.load_record(self.run, self.training)
+        return self.folder.load_record(self.training)
 
     @property
     def mask(self) -> Mask:
-        return records.load_mask(self.run, self.training)
+        return self.folder.load_mask(self.training)
 
     def find_altered_files(self) -> str:
-        if not self.folder.is_dir():
+        if not self.place.is_dir():
             return "the training is missing; run the same command again to compute it"
         expected = self.record["files"]
-        found = {path.name: hash_file(path) for path in self.folder.iterdir() if path.name != records.RECORD}
-        wanted = {records.MASK, records.WEIGHTS} | ({records.REWIND} if self.training == self.training.dense else set())
+        found = {path.name: hash_file(path) for path in self.place.iterdir() if path.name != RECORD}
+        wanted = {MASK, WEIGHTS} | ({REWIND} if self.training == self.training.dense else set())
         if set(expected) != wanted:
             return f"the record lists {sorted(expected)}, not {sorted(wanted)}"
         differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         return f"{differing} do not match the hashes in the record" if differing else ""
 
     def find_foreign_settings(self) -> str:
-        record, stored = self.record, read_json(self.run / PLAN)
-        if record["plan_sha256"] != hash_json(self.plan.to_dict()):
+        record, environments = self.record, self.folder.list_environments()
+        if record["recipe_sha256"] != self.plan.recipe_sha256:
             return "it was made under another plan"
-        if record["versions"] != stored["versions"]:
-            return f"it was made with {record['versions']}, the run was begun with {stored['versions']}"
+        if record["environment"] not in environments:
+            return f"it was made with {record['environment']}, the run has gone on with {environments}"
         if record["seeds"] != self.training.derive_seeds(self.plan):
             return "its seeds do not follow from the plan"
         return ""
@@ -161,12 +143,12 @@ class _Verification:
 
     def find_wrong_mask(self) -> str:
         mask = self.mask
-        if mask != steps.prune(self.run, self.training, self.plan, mask.shapes):
+        if mask != steps.prune(self.folder, self.training, mask.shapes):
             return "pruning or shuffling the stored files again gives another mask"
         if self.training.branch == "ticket":
-            nested = self.training.level == 0 or mask.is_subset(records.load_mask(self.run, self.training.parent))
+            nested = self.training.level == 0 or mask.is_subset(self.folder.load_mask(self.training.parent))
             return "" if nested else "it keeps weights that were pruned the level before"
-        ticket = records.load_mask(self.run, self.training.ticket)
+        ticket = self.folder.load_mask(self.training.ticket)
         return (
             "" if mask.layer_sparsity() == ticket.layer_sparsity() else "its layers are not as sparse as its ticket's"
         )
@@ -176,17 +158,17 @@ class _Verification:
         if self.training == self.training.dense and self.plan.rewind_step > 0:
             return ""  # theta_0 is not stored then, theta_k is
         if self.training == self.training.dense:
-            start: dict[str, Tensor] | None = load_state(self.folder / records.REWIND)
+            start: dict[str, Tensor] | None = self.folder.load_rewind_point(self.training)
         elif self.training.branch in FRESH:
-            start = load_state(self.run / self.training.dense.path / records.REWIND)
+            start = self.folder.load_rewind_point(self.training)
             steps.prune_state_(start, mask)
             return "it started from theta_k, not from fresh weights" if hash_state(start) == start_hash else ""
         else:
-            start = steps.find_start(self.run, self.training, self.plan, mask)
+            start = steps.find_start(self.folder, self.training, mask)
         return "" if start is not None and hash_state(start) == start_hash else "the weights it started from are others"
 
     def find_nonzero_weights(self) -> str:
-        mask, state = self.mask, load_state(self.folder / records.WEIGHTS)
+        mask, state = self.mask, self.folder.load_weights(self.training)
         for name in mask:
             returned = int((state[name][~mask[name]] != 0).sum())
             if returned:

@@ -40,6 +40,8 @@ class Imp(ComputationOptions, WorkloadOptions):
         margin: Points of test accuracy whose loss counts as none: a ticket is matching when it loses less.
         looks: How often the findings are read in all while replicates are added, as planned before the first time;
             each look spends its share of the error.
+        accept_changed_environment: Go on with other versions or on another machine; what is there stays, equal bits are
+            then no longer claimed.
         seed: Names the experiment.
         workers: Processes that share the replicates; all cores when not given. Does not change the results.
         device: Where to train.
@@ -59,10 +61,12 @@ class Imp(ComputationOptions, WorkloadOptions):
     margin: float = 0.5
     looks: int = 1
     workers: int | None = None
+    accept_changed_environment: bool = False
 
     def run(self) -> int:
         """Runs or continues the experiment, prints its table and findings; returns the exit code."""
         check_report_extra()
+        from lottery_tickets.experiments.folder import ExperimentFolder
         from lottery_tickets.experiments.plan import ExperimentPlan
         from lottery_tickets.experiments.run import run_experiment
         from lottery_tickets.experiments.schedules import PruningSchedule
@@ -88,7 +92,13 @@ class Imp(ComputationOptions, WorkloadOptions):
         )
         workers = self.workers or os.cpu_count() or 1
         # The source and not the subject, because each worker process loads the data for itself.
-        run_experiment(self.run_folder, plan, replace(source, recipe=recipe), num_workers=workers, progress=True)
+        run_experiment(
+            ExperimentFolder(self.run_folder, plan),
+            replace(source, recipe=recipe),
+            num_workers=workers,
+            accept_changed_environment=self.accept_changed_environment,
+            progress=True,
+        )
         title, margin = subject.workload.name, self.margin / 100
         report_experiment(self.run_folder, title=title, moment=self.moment, margin=margin, num_looks=self.looks)
         return 0

@@ -97,12 +97,12 @@ def test_fresh_weights_start_at_step_0_and_rewound_ones_at_k() -> None:
 
 
 WRONG = {
-    "num_levels": (-1, "at least 0"),
+    "num_levels": (-1, "from 0 to 1000"),
     "num_steps": (0, "at least 1"),
     "rewind_step": (10, r"in \[0, 10\)"),
     "rewinding": ("weight", "'weights' or 'learning_rate'"),
     "data_order": ("random", "'same' or 'fresh'"),
-    "num_replicates": (0, "at least 1"),
+    "num_replicates": (0, "from 1 to 10000"),
     "controls": (("dense",), "among .*"),
     "control_levels": ((0,), r"range\(1, 4\)"),
 }
@@ -311,7 +311,7 @@ def test_a_finished_run_is_only_shown(uninterrupted: Path, capsys: pytest.Captur
 
 
 def test_the_run_is_the_experiment_asked_for(uninterrupted: Path) -> None:
-    plan = read_json(uninterrupted / "plan.json")["plan"]
+    plan = read_json(uninterrupted / "run.json")["settings"]
     results = read_json(uninterrupted / "results.json")
     assert (plan["num_levels"], plan["control_levels"], plan["num_steps"]) == (2, [2], 40)
     assert len(results["trainings"]) == 2 * (3 + 3)
@@ -324,8 +324,7 @@ def test_the_run_is_the_experiment_asked_for(uninterrupted: Path) -> None:
 
 
 CHANGES = {
-    "num_levels is 2 there and 3 here": ["--levels", "3"],
-    "control_levels is": ["--controls", "1"],
+    "num_levels is 2 there and 1 here": ["--levels", "1", "--controls", "1"],
     "num_replicates is 2 there and 1 here": ["--replicates", "1"],
     "num_steps is 40 there and 41 here": ["--steps", "41"],
     "evaluation_interval is 20 there and 10 here": ["--evaluate-every", "10"],
@@ -360,6 +359,6 @@ def test_a_foreign_folder_is_refused_and_nothing_in_it_is_touched(
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("years of work")
     assert main(["imp", str(tmp_path), *SETTINGS, "--workers", "1"]) == 2
-    assert "must be empty or a run folder, but it holds other files" in capsys.readouterr().err
+    assert "must be empty or the folder of an experiment, but it holds other files" in capsys.readouterr().err
     assert read_all(tmp_path) == {name: b"years of work"}
     assert not (tmp_path / ".lock").exists()

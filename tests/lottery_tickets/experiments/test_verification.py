@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lottery_tickets import Mask, compute_iterative_magnitude_pruning
-from lottery_tickets._core.files import hash_file, read_json, write_json
-from lottery_tickets._core.folders import hash_json, load_state, save_state
+from lottery_tickets._core.files import ASIDE, hash_file, read_json, write_json
+from lottery_tickets._core.folders import HASH, hash_json, load_state, save_state, write_hashed
 from lottery_tickets._core.states import hash_state
-from lottery_tickets.experiments import records
-from lottery_tickets.experiments.plan import ExperimentPlan, Training
+from lottery_tickets.experiments.folder import MASK, RECORD, REWIND, WEIGHTS, ExperimentFolder
+from lottery_tickets.experiments.plan import Training
 from lottery_tickets.experiments.results import collect_results
+from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.verification import Check, verify_run
 from tests.models import make_mlp
 
@@ -73,7 +74,7 @@ def test_a_run_verifies_wherever_it_lies(run: Path) -> None:
 # --------------------------------------------------------------------------------------------------- careless tampering
 
 FILES = (
-    "plan.json",
+    "run.json",
     "results.json",
     f"{DENSE.path}/rewind.safetensors",
     f"{FIRST.path}/record.json",
@@ -114,7 +115,7 @@ def is_found(run: Path) -> bool:
     try:
         return bool(failed(run))
     except ValueError as error:
-        return "plan.json" in str(error)
+        return str(run) in str(error)
 
 
 def remove(path: Path) -> Path:
@@ -139,12 +140,12 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a missing training": (lambda run: remove(run / FIRST.path), WHOLE),
     "a missing control": (lambda run: remove(run / Training(0, 2, "random").path), WHOLE),
     "an empty training": (lambda run: empty(run / FIRST.path), WHOLE),
-    "a file for a folder": (lambda run: shutil.copyfile(run / "plan.json", remove(run / FIRST.path)), WHOLE),
+    "a file for a folder": (lambda run: shutil.copyfile(run / "run.json", remove(run / FIRST.path)), WHOLE),
     "an extra file": (lambda run: (run / FIRST.path / "extra").write_text("x"), WHOLE),
     "an extra folder": (lambda run: (run / FIRST.path / "extra").mkdir(), WHOLE),
     "an extra training": (lambda run: shutil.copytree(run / LAST.path, run / Training(0, 3, "ticket").path), ELSE),
     "an extra replicate": (lambda run: shutil.copytree(run / "replicate-0", run / "replicate-7"), ELSE),
-    "a leftover": (lambda run: (run / "replicate-0" / ".level-01-ticket.x.part").mkdir(), ELSE),
+    "a leftover": (lambda run: (run / "replicate-0" / f".level-01-ticket.x{ASIDE}").mkdir(), ELSE),
     "swapped levels": (lambda run: swap(run, FIRST, LAST), WHOLE),
     "swapped controls": (lambda run: swap(run, Training(0, 2, "shuffled"), Training(0, 2, "random")), WHOLE),
 }
@@ -168,21 +169,20 @@ def test_swapped_replicates_are_found(tmp_path: Path) -> None:
 
 def seal(run: Path) -> None:
     """Makes every hash fit again, as a careful forger would."""
-    plan = ExperimentPlan.from_dict(read_json(run / "plan.json")["plan"])
-    for training in plan.list_all_trainings():
-        record = read_json(run / training.path / records.RECORD)
-        entries = sorted(path for path in (run / training.path).iterdir() if path.name != records.RECORD)
+    folder = ExperimentFolder.read(run)
+    for training in folder.plan.list_all_trainings():
+        record = read_json(run / training.path / RECORD)
+        entries = sorted(path for path in (run / training.path).iterdir() if path.name != RECORD)
         seal_record(run, training, {**record, "files": {path.name: hash_file(path) for path in entries}})
-    write_json(run / "results.json", collect_results(run, plan))
+    write_json(run / "results.json", collect_results(folder))
 
 
 def seal_record(run: Path, training: Training, record: dict[str, Any]) -> None:
-    content = {name: value for name, value in record.items() if name != "record_sha256"}
-    write_json(run / training.path / records.RECORD, {**content, "record_sha256": hash_json(content)})
+    write_hashed(run / training.path / RECORD, {name: value for name, value in record.items() if name != HASH})
 
 
 def change_record(run: Path, training: Training, **changes: Any) -> None:  # noqa: ANN401 - facts of many types
-    seal_record(run, training, {**read_json(run / training.path / records.RECORD), **changes})
+    seal_record(run, training, {**read_json(run / training.path / RECORD), **changes})
 
 
 def change_state(run: Path, training: Training, file: str, change: Callable[[dict[str, Tensor]], object]) -> None:
@@ -193,12 +193,16 @@ def change_state(run: Path, training: Training, file: str, change: Callable[[dic
 
 def change_mask(run: Path, training: Training, change: Callable[[Tensor, Tensor], object]) -> None:
     """Changes the first layer's mask, given it and that of the training one level up."""
-    mask, parent = records.load_mask(run, training), records.load_mask(run, training.parent)
+    mask, parent = load_mask(run, training), load_mask(run, training.parent)
     tensors = dict(mask)
     change(tensors["0.weight"], parent["0.weight"])
     changed = Mask.from_tensors(tensors, mask.provenance)
-    changed.save(run / training.path / records.MASK)
+    changed.save(run / training.path / MASK)
     change_record(run, training, num_kept=changed.num_kept)
+
+
+def load_mask(run: Path, training: Training) -> Mask:
+    return Mask.load(run / training.path / MASK)
 
 
 def keep_one_more(kept: Tensor, allowed: Tensor) -> None:
@@ -217,17 +221,17 @@ def keep_another_survivor(kept: Tensor, allowed: Tensor) -> None:
 
 
 def revive(run: Path, training: Training) -> None:
-    pruned = tuple((~records.load_mask(run, training)["0.weight"]).nonzero()[0])
+    pruned = tuple((~load_mask(run, training)["0.weight"]).nonzero()[0])
 
     def change(state: dict[str, Tensor]) -> None:
         state["0.weight"][pruned] = 1e-30
 
-    change_state(run, training, records.WEIGHTS, change)
+    change_state(run, training, WEIGHTS, change)
 
 
 def start_from_theta_k(run: Path) -> None:
     """Passes the ticket itself off as its control."""
-    start = read_json(run / LAST.path / records.RECORD)["start_sha256"]
+    start = read_json(run / LAST.path / RECORD)["start_sha256"]
     change_record(run, Training(0, 2, "reinitialised"), start_sha256=start)
 
 
@@ -237,21 +241,21 @@ def claim_accuracy(run: Path) -> None:
     write_json(run / "results.json", results)
 
 
-def claim_versions(run: Path) -> None:
+def claim_environment(run: Path) -> None:
     results = read_json(run / "results.json")
-    results["versions"]["torch"] = "0.0"
+    results["environments"][0]["torch"] = "0.0"
     write_json(run / "results.json", results)
 
 
 def claim_plan(run: Path, **changes: Any) -> None:  # noqa: ANN401 - settings of many types
-    stored = read_json(run / "plan.json")
-    content = {"plan": {**stored["plan"], **changes}, "versions": stored["versions"]}
-    write_json(run / "plan.json", {**content, "plan_sha256": hash_json(content)})
+    stored = read_json(run / "run.json")
+    del stored[HASH]
+    write_hashed(run / "run.json", {**stored, "settings": {**stored["settings"], **changes}})
 
 
 COUNTS, FOLLOWS = "its mask keeps the planned counts", "its mask follows from the trainings before it"
 START, ZERO = "it started from the stored weights", "its pruned weights are zero"
-SETTINGS, RESULTS = "its plan, versions and seeds are the run's", "the results are those the records give"
+SETTINGS, RESULTS = "its plan, environment and seeds are the run's", "the results are those the records give"
 SHUFFLED = Training(0, 2, "shuffled")
 
 FORGERIES: dict[str, tuple[Callable[[Path], object], Training | str, str]] = {
@@ -261,7 +265,7 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], Training | str, str]] = {
     "another shuffle": (lambda run: change_mask(run, SHUFFLED, keep_another_survivor), SHUFFLED, FOLLOWS),
     "another count": (lambda run: change_record(run, LAST, num_kept=1), LAST, COUNTS),
     "another theta_0": (
-        lambda run: change_state(run, DENSE, records.REWIND, lambda state: state["2.weight"].mul_(2)),
+        lambda run: change_state(run, DENSE, REWIND, lambda state: state["2.weight"].mul_(2)),
         FIRST,
         START,
     ),
@@ -270,46 +274,46 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], Training | str, str]] = {
     "a pruned weight in a checkpoint": (lambda run: revive(run, LAST), LAST, ZERO),
     "a pruned weight in a control": (lambda run: revive(run, SHUFFLED), SHUFFLED, ZERO),
     "other trained weights": (
-        lambda run: change_state(run, FIRST, records.WEIGHTS, lambda state: state["0.weight"].mul_(-state["0.weight"])),
+        lambda run: change_state(run, FIRST, WEIGHTS, lambda state: state["0.weight"].mul_(-state["0.weight"])),
         LAST,
         FOLLOWS,
     ),
     "other seeds": (lambda run: change_record(run, FIRST, seeds={}), FIRST, SETTINGS),
-    "other versions": (lambda run: change_record(run, FIRST, versions={}), FIRST, SETTINGS),
-    "another plan in a record": (lambda run: change_record(run, FIRST, plan_sha256=""), FIRST, SETTINGS),
+    "another environment": (lambda run: change_record(run, FIRST, environment={}), FIRST, SETTINGS),
+    "another plan in a record": (lambda run: change_record(run, FIRST, recipe_sha256=""), FIRST, SETTINGS),
     "another plan": (lambda run: claim_plan(run, seed=43), FIRST, SETTINGS),
     "another rate": (
-        lambda run: claim_plan(run, schedule={"prune_rates": [["*", 0.4]], "scope": "global", "target_sparsity": 0.5}),
+        lambda run: claim_plan(run, schedule=PruningSchedule((("*", 0.4),), "global", 0.5).to_dict()),
         FIRST,
         COUNTS,
     ),
     "weights of another shape": (
-        lambda run: change_state(run, LAST, records.WEIGHTS, lambda s: s.update({"0.weight": torch.zeros(9, 9)})),
+        lambda run: change_state(run, LAST, WEIGHTS, lambda s: s.update({"0.weight": torch.zeros(9, 9)})),
         LAST,
         ZERO,
     ),
     "theta_0 of another shape": (
-        lambda run: change_state(run, DENSE, records.REWIND, lambda s: s.update({"0.weight": torch.zeros(200, 200)})),
+        lambda run: change_state(run, DENSE, REWIND, lambda s: s.update({"0.weight": torch.zeros(200, 200)})),
         FIRST,
         START,
     ),
     "weights without a layer": (
-        lambda run: change_state(run, FIRST, records.WEIGHTS, lambda state: state.pop("0.weight")),
+        lambda run: change_state(run, FIRST, WEIGHTS, lambda state: state.pop("0.weight")),
         LAST,
         FOLLOWS,
     ),
     "trained weights of another shape": (
-        lambda run: change_state(run, FIRST, records.WEIGHTS, lambda s: s.update({"0.weight": torch.zeros(200, 200)})),
+        lambda run: change_state(run, FIRST, WEIGHTS, lambda s: s.update({"0.weight": torch.zeros(200, 200)})),
         LAST,
         FOLLOWS,
     ),
     "a mask without a layer": (
-        lambda run: Mask.from_tensors({"0.weight": torch.eye(5)}).save(run / FIRST.path / records.MASK),
+        lambda run: Mask.from_tensors({"0.weight": torch.eye(5)}).save(run / FIRST.path / MASK),
         LAST,
         FOLLOWS,
     ),
 }
-RESULT_FORGERIES = {"another accuracy": claim_accuracy, "other versions in the results": claim_versions}
+RESULT_FORGERIES = {"another accuracy": claim_accuracy, "another environment in the results": claim_environment}
 
 
 @pytest.mark.parametrize("case", FORGERIES)
@@ -337,19 +341,18 @@ def test_forged_results_are_found(run: Path, case: str) -> None:
     assert failures(run) == {("results.json", RESULTS)}
 
 
-@pytest.mark.parametrize("value", [None, [], "text", {"trainings": None}, {"plan": {}, "versions": {}}])
-@pytest.mark.parametrize("file", ["results.json", "plan.json", f"{FIRST.path}/record.json"])
+@pytest.mark.parametrize("value", [None, [], "text", {"trainings": None}, {"settings": {}, "environments": []}])
+@pytest.mark.parametrize("file", ["results.json", "run.json", f"{FIRST.path}/record.json"])
 @pytest.mark.parametrize("sealed", [True, False])
 def test_json_of_another_form_is_found(run: Path, file: str, value: Any, sealed: bool) -> None:  # noqa: ANN401 - JSON
     path = run / file
-    hash_name = "plan_sha256" if file == "plan.json" else "record_sha256"
     if sealed and isinstance(value, dict):
-        value = {**value, hash_name: hash_json(value)}
+        value = {**value, HASH: hash_json(value)}
     write_json(path, value)
     assert is_found(run)
 
 
-@pytest.mark.parametrize("name", ["files", "seeds", "versions", "num_kept"])
+@pytest.mark.parametrize("name", ["files", "seeds", "environment", "num_kept"])
 @pytest.mark.parametrize("value", [None, [1, [2]]])
 def test_records_of_another_form_are_found(run: Path, name: str, value: Any) -> None:  # noqa: ANN401 - JSON
     change_record(run, LAST, **{name: value})
@@ -381,7 +384,7 @@ def test_random_damage_is_always_found(
         damaged[place] ^= data.draw(st.integers(0, 255))
     try:
         path.write_bytes(damaged[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
-        harmless = path.name in ("plan.json", "results.json") and read_values(path) == values  # another kind of space
+        harmless = path.name in ("run.json", "results.json") and read_values(path) == values  # another kind of space
         assert is_found(run) or path.read_bytes() == content or harmless
     finally:
         path.write_bytes(content)
@@ -389,5 +392,5 @@ def test_random_damage_is_always_found(
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing", __file__):
-        with pytest.raises(ValueError, match=r"plan\.json must be a whole JSON file"):
+        with pytest.raises(ValueError, match="must be the folder of an experiment"):
             verify_run(folder)

@@ -17,7 +17,7 @@ def _type_exceed(_context: Any, words: Any, _start: Any, _bound: Any) -> Any:  #
     return types.uint64(words, types.intp, words.dtype), _generate_exceed
 
 
-def _generate_exceed(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:  # noqa: ANN401
+def _generate_exceed(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:  # noqa: ANN401 - numba's
     words, start, bound = arguments
     element = bound.type
     vector = ir.VectorType(element, LANES)
@@ -35,11 +35,11 @@ def _repeat(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(index, LANES), [0] * LANES))
 
 
-def _type_count(_context: Any, _word: Any) -> Any:  # noqa: ANN401
+def _type_count(_context: Any, _word: Any) -> Any:  # noqa: ANN401 - numba's
     return types.uint64(types.uint64), lambda _context, builder, _signature, words: builder.ctpop(words[0])
 
 
-def _type_find(_context: Any, _word: Any) -> Any:  # noqa: ANN401
+def _type_find(_context: Any, _word: Any) -> Any:  # noqa: ANN401 - numba's
     return types.int64(types.uint64), lambda _context, builder, _signature, words: builder.cttz(
         words[0], ir.IntType(1)(0)
     )

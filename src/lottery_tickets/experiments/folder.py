@@ -1,0 +1,155 @@
+"""The folder of an experiment: what it was begun with, what each training leaves in it, and how that is read back.
+
+```text
+RUN/
+    run.json                 the plan and the environments, with their hash; see `_core.folders`
+    replicate-0/level-03-ticket/
+        record.json          counts, seeds, history, environment, and the hashes of the files beside it
+        mask.safetensors     which weights were kept
+        weights.safetensors  the trained state
+        rewind.safetensors   theta_k; only in the dense training, level 0
+    results.json             all records together
+```
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Self, final
+
+from torch import Tensor
+
+from lottery_tickets._core.environment import describe_environment
+from lottery_tickets._core.files import hash_file, writing_folder
+from lottery_tickets._core.folders import (
+    Grow,
+    RunFolder,
+    load_state,
+    read_hashed,
+    save_state,
+    to_json_values,
+    write_hashed,
+)
+from lottery_tickets.experiments.growth import grow_plan
+from lottery_tickets.experiments.plan import ExperimentPlan, Training
+from lottery_tickets.masks.mask import Mask
+
+MASK: Final = "mask.safetensors"
+WEIGHTS: Final = "weights.safetensors"
+REWIND: Final = "rewind.safetensors"
+RECORD: Final = "record.json"
+RESULTS: Final = "results.json"
+KIND: Final = "an experiment"
+
+
+@final
+@dataclass(frozen=True)
+class ExperimentFolder:
+    """A folder and the plan of the experiment in it.
+
+    Attributes:
+        path: The folder.
+        plan: What it is to hold.
+        environment: What decides the last bits of the trainings that are added now.
+        made_by: Which function or command goes on with it.
+    """
+
+    path: Path
+    plan: ExperimentPlan
+    environment: Mapping[str, Any] = field(default_factory=describe_environment)
+    made_by: str = "lottery-tickets imp"
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Returns the folder of an experiment as it lies there.
+
+        Raises:
+            ValueError: When the folder has no plan that can be read.
+        """
+        settings = RunFolder(path, KIND).read_settings()
+        try:
+            return cls(path, ExperimentPlan.from_dict(settings))
+        except ValueError as error:
+            raise ValueError(f"{path} must hold the plan of an experiment, but: {error}") from error
+
+    @contextlib.contextmanager
+    def opened(self, *, grow: Grow = grow_plan, accept_changed_environment: bool = False) -> Iterator[Self]:
+        """Holds the folder for this process, begun or continued; gives it with the plan that it is to hold.
+
+        Args:
+            grow: Joins the plan that is there with this one.
+            accept_changed_environment: Whether trainings of another environment may stand beside these.
+
+        Raises:
+            ValueError: See `RunFolder.opened`.
+        """
+        with RunFolder(self.path, KIND, self.made_by).opened(
+            self.plan.to_dict(), self.environment, grow=grow, accept_changed_environment=accept_changed_environment
+        ) as settings:
+            yield replace(self, plan=ExperimentPlan.from_dict(settings))
+
+    def list_environments(self) -> list[dict[str, Any]]:
+        """Returns the environments of the run, in order."""
+        return RunFolder(self.path, KIND).list_environments()
+
+    def place(self, training: Training) -> Path:
+        """Returns the folder of a training."""
+        return self.path / training.path
+
+    def is_finished(self, training: Training) -> bool:
+        """Returns whether a training is finished: its folder appears only when it is whole."""
+        return self.place(training).is_dir()
+
+    def save(
+        self,
+        training: Training,
+        mask: Mask,
+        states: Mapping[str, Mapping[str, Tensor]],
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Writes the folder of a finished training, whole.
+
+        Args:
+            training: Which training.
+            mask: Its mask.
+            states: States by file name.
+            facts: What its record says besides where it was made and the hashes of the files.
+        """
+        with writing_folder(self.place(training)) as aside:
+            mask.save(aside / MASK)
+            for name, state in states.items():
+                save_state(aside / name, state)
+            files = {path.name: hash_file(path) for path in sorted(aside.iterdir())}
+            made = {"recipe_sha256": self.plan.recipe_sha256, "environment": dict(self.environment)}
+            write_hashed(aside / RECORD, {"training": asdict(training), **made, **facts, "files": files})
+
+    def load_record(self, training: Training) -> dict[str, Any]:
+        """Returns the record of a training.
+
+        Raises:
+            ValueError: When it is missing, cut short, altered, or of another training.
+        """
+        path = self.place(training) / RECORD
+        record = read_hashed(path)
+        if record.get("training") != asdict(training):
+            message = f"{path} must be the record of {training}, but speaks of {record.get('training')}; was it moved?"
+            raise ValueError(message)
+        return record
+
+    def load_mask(self, training: Training) -> Mask:
+        """Returns the mask of a training."""
+        return Mask.load(self.place(training) / MASK)
+
+    def load_weights(self, training: Training) -> dict[str, Tensor]:
+        """Returns the trained state of a training."""
+        return load_state(self.place(training) / WEIGHTS)
+
+    def load_rewind_point(self, training: Training) -> dict[str, Tensor]:
+        """Returns theta_k of the training's replicate."""
+        return load_state(self.place(training.dense) / REWIND)
+
+    def list_plan(self) -> dict[str, Any]:
+        """Returns the plan as JSON gives it back."""
+        values: dict[str, Any] = to_json_values(self.plan.to_dict())
+        return values
