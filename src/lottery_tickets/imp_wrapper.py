@@ -147,10 +147,8 @@ def compute_iterative_magnitude_pruning(
     if initialise_fn is None and (num_replicates > 1 or plan.control_levels):
         check_reinitialisable(model)
     plan = replace(plan, subject=subject.describe())
-    find_last_level = partial(_find_last_level, weights)
-    return _find_tickets(
-        plan, subject, find_last_level, run_folder, accept=accept_changed_environment, progress=progress
-    )
+    find_end = partial(_find_last_level, weights)
+    return _find_tickets(plan, subject, find_end, run_folder, accept=accept_changed_environment, progress=progress)
 
 
 def _make_schedule(prune_rates: float | Mapping[str, float], scope: Scope, target_sparsity: float) -> PruningSchedule:

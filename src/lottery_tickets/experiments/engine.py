@@ -64,7 +64,8 @@ def run_training(folder: ExperimentFolder, subject: Subject, training: Training)
 
 
 def finish_run(folder: ExperimentFolder) -> dict[str, Any]:
-    """Collects the results of a run whose trainings are all there, writes them and returns them."""
+    """Collects the results of a run whose trainings are all there, writes them and returns them; that is a look."""
+    folder.count_look()
     results = collect_results(folder)
     write_json(folder.path / RESULTS, results)
     return results

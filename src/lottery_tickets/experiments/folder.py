@@ -8,6 +8,7 @@ RUN/
         mask.safetensors     which weights were kept
         weights.safetensors  the trained state
         rewind.safetensors   theta_k; only in the dense training, level 0
+    looks.json               how many replicates there were each time that results were given
     results.json             all records together
 ```
 """
@@ -40,6 +41,7 @@ WEIGHTS: Final = "weights.safetensors"
 REWIND: Final = "rewind.safetensors"
 RECORD: Final = "record.json"
 RESULTS: Final = "results.json"
+LOOKS: Final = "looks.json"
 KIND: Final = "an experiment"
 
 
@@ -148,6 +150,17 @@ class ExperimentFolder:
     def load_rewind_point(self, training: Training) -> dict[str, Tensor]:
         """Returns theta_k of the training's replicate."""
         return load_state(self.place(training.dense) / REWIND)
+
+    def list_looks(self) -> list[int]:
+        """Returns how many replicates there were each time that results were given, ascending."""
+        path = self.path / LOOKS
+        return list(read_hashed(path)["num_replicates"]) if path.exists() else []
+
+    def count_look(self) -> None:
+        """Counts the look at results that are about to be given; the same replicates once more are no further look."""
+        looks = sorted({*self.list_looks(), self.plan.num_replicates})
+        if looks != self.list_looks():
+            write_hashed(self.path / LOOKS, {"num_replicates": looks})
 
     def list_plan(self) -> dict[str, Any]:
         """Returns the plan as JSON gives it back."""

@@ -37,7 +37,9 @@ def assess_claims(
     and better than every control. docs/claims.md has the measured error rates and the replicates it takes.
 
     Adding replicates after a look and looking again makes errors more frequent. Plan the number of looks and say it:
-    each look then spends its share of alpha (Bonferroni), which holds however the looks are spaced.
+    each look then spends its share of alpha (Bonferroni), which holds however the looks are spaced. A run folder counts
+    the looks that were taken, and its results carry them. Look j of more than were planned is assessed at alpha / j,
+    and `alpha_spent` says by how much all looks together may err: more than alpha then.
 
     Args:
         results: As an experiment writes to `results.json`, or any dict whose `trainings` are rows with `replicate`,
@@ -65,6 +67,7 @@ def assess_claims(
     densities = {row["level"]: row["density"] for row in results["trainings"] if row["branch"] == "ticket"}
     levels = _list_levels(values)
     sign = 1.0 if higher_is_better else -1.0
+    taken = max(1, len(results.get("looks", ())))
     claims: Claims = {
         "metric": metric,
         "moment": moment,
@@ -72,7 +75,9 @@ def assess_claims(
         "margin": margin,
         "alpha": alpha,
         "num_looks": num_looks,
-        "alpha_per_look": alpha / num_looks,
+        "looks_taken": taken,
+        "alpha_per_look": alpha / max(num_looks, taken),
+        "alpha_spent": sum(alpha / max(num_looks, look) for look in range(1, taken + 1)),
         "required_controls": list(controls),
         "levels": [],
     }

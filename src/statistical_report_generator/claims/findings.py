@@ -108,14 +108,17 @@ def _state_missing(claims: Claims) -> list[str]:
 
 
 def _state_limits(claims: Claims) -> list[str]:
-    looks, num_levels = claims["num_looks"], len(claims["levels"])
+    looks, taken, num_levels = claims["num_looks"], claims["looks_taken"], len(claims["levels"])
     planned = "one look at these results" if looks == 1 else f"{looks} planned looks"
+    if taken > looks:
+        planned = f"the {taken} looks that were taken as replicates were added ({looks} planned)"
     pairs = sorted({level["ticket_minus_dense"]["num_replicates"] for level in claims["levels"]})
     # A dict, so that equal ends are named once.
     replicates = " to ".join(str(num) for num in dict.fromkeys((pairs[0], pairs[-1])))
+    spent = POINTS * max(claims["alpha"], claims["alpha_spent"])
     errors = (
         f"Over {_count(num_levels, 'level')} and {planned} together, a false matching, not"
-        f" matching or winning has a chance of at most {POINTS * claims['alpha']:g} % each: paired t tests, p corrected"
+        f" matching or winning has a chance of at most {spent:.3g} % each: paired t tests, p corrected"
         f" by Holm's method, the margin is {_format(claims['margin'], claims)}."
     )
     intervals = (

@@ -111,7 +111,8 @@ class LevelClaim(DenseClaim, WinningClaim):
 class Claims(TypedDict):
     """Claims on all pruned levels of one experiment, with the settings they depend on; JSON-able.
 
-    `alpha_per_look` is alpha over the number of looks: what adjusted p values are compared with.
+    `num_looks` were planned, `looks_taken` counts this one and those before it. `alpha_per_look` is alpha over the
+    larger of both: what adjusted p values are compared with. `alpha_spent` bounds the error of all looks so far.
     """
 
     metric: str
@@ -120,6 +121,8 @@ class Claims(TypedDict):
     margin: float
     alpha: float
     num_looks: int
+    looks_taken: int
     alpha_per_look: float
+    alpha_spent: float
     required_controls: list[str]
     levels: list[LevelClaim]

@@ -8,9 +8,12 @@ import torch
 
 from lottery_tickets import compute_iterative_magnitude_pruning
 from lottery_tickets._core import environment
+from lottery_tickets._core.files import read_json
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.verification import verify_run
+from statistical_report_generator.claims.assessment import assess_claims
+from statistical_report_generator.claims.findings import describe_claims
 from tests.models import make_mlp
 
 
@@ -46,8 +49,24 @@ def test_a_run_that_grew_is_the_run_that_was_large_at_once(tmp_path: Path, case:
     assert before.items() < read_trainings(tmp_path / "grown").items()
     assert read_trainings(tmp_path / "grown") == read_trainings(tmp_path / "at once")
     assert found["trainings"] == expected["trainings"]
-    for name in ("run.json", "results.json"):
-        assert (tmp_path / "grown" / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
+    assert (tmp_path / "grown" / "run.json").read_bytes() == (tmp_path / "at once" / "run.json").read_bytes()
+    results = [read_json(tmp_path / name / "results.json") for name in ("grown", "at once")]
+    assert [differing for differing in results[0] if results[0][differing] != results[1][differing]] in ([], ["looks"])
+
+
+def test_looks_are_counted_when_there_are_more_replicates(tmp_path: Path) -> None:
+    for num_replicates, control_levels in ((2, [1]), (2, [1]), (2, [1, 2]), (3, [1]), (5, [1])):
+        run(tmp_path, num_replicates=num_replicates, control_levels=control_levels)
+    results = read_json(tmp_path / "results.json")
+    assert results["looks"] == [2, 3, 5]
+    claims = assess_claims(results, metric="train_accuracy", moment="end", margin=0.5, controls=["random"])
+    assert (claims["num_looks"], claims["looks_taken"]) == (1, 3)
+    assert claims["alpha_per_look"] == pytest.approx(0.05 / 3)
+    assert claims["alpha_spent"] == pytest.approx(0.05 * (1 + 1 / 2 + 1 / 3))
+    assert "the 3 looks that were taken as replicates were added (1 planned)" in " ".join(describe_claims(claims))
+    assert "at most 9.17 % each" in " ".join(describe_claims(claims))
+    planned = assess_claims(results, metric="train_accuracy", moment="end", margin=0.5, num_looks=4)
+    assert (planned["alpha_per_look"], planned["alpha_spent"]) == pytest.approx((0.0125, 0.0375))
 
 
 def test_a_sparser_target_goes_on_from_the_ticket_at_the_target_of_before(tmp_path: Path) -> None:
