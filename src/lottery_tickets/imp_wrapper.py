@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -12,6 +11,7 @@ from torch import nn
 
 from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.environment import describe_environment
+from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, MetricName
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.training.trainer_function import TrainerFunction
@@ -50,6 +50,8 @@ def compute_iterative_magnitude_pruning(
     learning_rate: float = 1e-3,
     evaluation_dataloader: Iterable[Any] | None = None,
     loss_fn: LossFunction | None = None,
+    metric: MetricName | MetricFunction = "auto",
+    higher_is_better: bool = True,
     initialise_fn: Callable[[nn.Module], object] | None = None,
     run_folder: str | Path | None = None,
     accept_changed_environment: bool = False,
@@ -87,6 +89,9 @@ def compute_iterative_magnitude_pruning(
         learning_rate: Of Adam, with `train=True`.
         evaluation_dataloader: What results are measured on; the training data when None.
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        metric: "auto" (perplexity for language models, accuracy for other classification, else loss), "accuracy",
+            "perplexity", "loss", or a function of the model and the data loader that returns a number.
+        higher_is_better: Whether more is better, for a function.
         initialise_fn: Draws fresh weights of a model in place; by default each module's `reset_parameters`.
         run_folder: Keeps every training; the same call continues it after an interruption, and a call with more
             replicates, further controls or a sparser target adds what is missing. None uses a temporary folder.
@@ -122,8 +127,18 @@ def compute_iterative_magnitude_pruning(
         return simulate_rounds(
             model, weights, dataloader, schedule, num_levels, loss_fn=loss_fn, seed=seed, progress=progress
         )
+    subject = CallerSubject(
+        model,
+        dataloader,
+        trainer_fn or AdamTrainer(learning_rate, loss_fn),
+        list(weights),
+        num_epochs,
+        evaluation_dataloader,
+        Measurement(loss_fn, metric, higher_is_better),
+        initialise_fn,
+    )
     plan = ExperimentPlan(
-        subject={},  # filled in below: the subject needs a seed that only the plan derives
+        subject=subject.describe(),
         schedule=schedule,
         num_levels=num_levels,
         num_steps=num_epochs,
@@ -133,20 +148,8 @@ def compute_iterative_magnitude_pruning(
         num_replicates=num_replicates,
         seed=seed,
     )
-    subject = CallerSubject(
-        model,
-        dataloader,
-        trainer_fn or AdamTrainer(learning_rate, loss_fn),
-        layers=list(weights),
-        num_epochs=num_epochs,
-        own_seed=Training(0, 0, "ticket").derive_seeds(plan)["initialisation"],
-        evaluation_dataloader=evaluation_dataloader,
-        loss_fn=loss_fn,
-        initialise_fn=initialise_fn,
-    )
     if initialise_fn is None and (num_replicates > 1 or plan.control_levels):
         check_reinitialisable(model)
-    plan = replace(plan, subject=subject.describe())
     find_end = partial(_find_last_level, weights)
     return _find_tickets(plan, subject, find_end, run_folder, accept=accept_changed_environment, progress=progress)
 
@@ -178,7 +181,7 @@ def _find_tickets(
                 asked, lambda: subject, grow=grow, accept_changed_environment=accept, progress=progress
             )
         except BaseException:
-            subject.model.load_state_dict(subject.own_state)  # so that the same call, on the same model, can go on
+            subject.model.load_state_dict(subject.start)  # so that the same call, on the same model, can go on
             raise
         folder = ExperimentFolder.read(asked.path)
         tickets = [Training(0, level, "ticket") for level in range(folder.plan.num_levels + 1)]

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command.run()
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-        print(f"lottery-tickets: {error}", file=sys.stderr)
+        print("lottery-tickets:", error, *getattr(error, "__notes__", ()), file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
         hint = "the same command goes on where it stopped if it keeps a folder, and begins anew if not"

@@ -1,6 +1,7 @@
 """What a ticket is worth: post-hoc, as the trained model pruned; and trained again beside its controls."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 from torch import Tensor, nn
@@ -38,7 +39,8 @@ class TicketQuality(TypedDict):
         ticket: All figures under the mask.
         sparsity: The share of weights that the mask removes.
         retrained: Without a `trainer_fn` None; else `trainings`, rows of the dense network (level 0), the ticket and
-            its controls, to be judged by claims; `num_epochs`, `num_replicates`, `starting_sha256`, `split`.
+            its controls, to be judged by claims; `looks`, `num_epochs`, `num_replicates`, `starting_sha256`, `split`,
+            `run_folder`.
     """
 
     kind: str
@@ -71,6 +73,8 @@ def compute_lottery_ticket_quality(
     controls: Sequence[Branch] | None = None,
     num_replicates: int | None = None,
     initialise_fn: Callable[[nn.Module], object] | None = None,
+    run_folder: str | Path | None = None,
+    accept_changed_environment: bool = False,
     progress: bool = False,
 ) -> TicketQuality:
     """Returns how well a model does under a mask, beside itself as it is; with a `trainer_fn` also retrained.
@@ -102,6 +106,9 @@ def compute_lottery_ticket_quality(
         controls: Of "reinitialised", "shuffled" and "random"; all three when None.
         num_replicates: Repetitions with other data orders and draws, 1 when None. Intervals and claims need at least 3.
         initialise_fn: Draws fresh weights of a model in place; by default each module's `reset_parameters`.
+        run_folder: Keeps every training: the same call goes on after an interruption, and adds what is missing to more
+            replicates or controls. None uses a temporary folder.
+        accept_changed_environment: Whether to go on there with other versions, machine or number of threads.
         progress: Whether to show a bar.
 
     Returns:
@@ -132,6 +139,8 @@ def compute_lottery_ticket_quality(
         "controls": controls,
         "num_replicates": num_replicates,
         "initialise_fn": initialise_fn,
+        "run_folder": run_folder,
+        "accept_changed_environment": accept_changed_environment or None,
         "progress": progress or None,  # False, the default, counts as not given
     }
     given = {name: value for name, value in options.items() if value is not None}

@@ -1,103 +1,146 @@
 """A caller's model and trainer as the subject of an experiment."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from lottery_tickets._core.batches.order import ordered_by
 from lottery_tickets._core.determinism import seeded
-from lottery_tickets._core.measuring.evaluating import evaluate_batches
-from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.measuring.performance import Measurement, measure
+from lottery_tickets._core.names import clean_name
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
+from lottery_tickets._core.training.watched_loader import watch_passes
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.controls import reinitialise_
+from lottery_tickets.masks.mask import Mask
+
+Figures = dict[str, float]
 
 
 @final
+@dataclass(frozen=True, eq=False)
 class CallerSubject:
-    """A model whose present weights are theta_0 of the first replicate; a step is an epoch.
+    """A model whose present weights are a starting point; a step is an epoch.
 
     One model object serves all trainings, so that a large one is held in memory once; the rest lies in the run folder.
 
-    Args:
+    Attributes:
         model: Trained in place.
         dataloader: Handed to the trainer.
         trainer_fn: Called as `trainer_fn(model, dataloader, epochs=n)`.
         layers: Names of the parameters to prune.
         num_epochs: Epochs of a full training.
-        own_seed: The initialisation seed that means "the weights the model came with".
         evaluation_dataloader: What results are measured on; the training data when None.
-        loss_fn: See `compute_loss`.
+        measurement: How.
         initialise_fn: Draws fresh weights in place from the global generators; by default each module's
             `reset_parameters`.
+        ticket: The mask of level 1, where it is given and not found by pruning.
+        seed: Of the data that is measured on.
+        start: The weights that the model has when the subject is made: theta_0 of the first replicate, of a given
+            ticket theta_0 of all.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        dataloader: Iterable[Any],
-        trainer_fn: TrainerFunction,
-        *,
-        layers: Sequence[str],
-        num_epochs: int,
-        own_seed: int,
-        evaluation_dataloader: Iterable[Any] | None,
-        loss_fn: LossFunction | None,
-        initialise_fn: Callable[[nn.Module], object] | None,
-    ) -> None:
-        self.model, self.dataloader, self.trainer_fn, self.num_epochs = model, dataloader, trainer_fn, num_epochs
-        self.layers = list(layers)
-        self.own_seed, self.own_state = own_seed, copy_state(model)
-        self.evaluation_dataloader, self.loss_fn, self.initialise_fn = evaluation_dataloader, loss_fn, initialise_fn
+    model: nn.Module
+    dataloader: Iterable[Any]
+    trainer_fn: TrainerFunction
+    layers: Sequence[str]
+    num_epochs: int
+    evaluation_dataloader: Iterable[Any] | None = None
+    measurement: Measurement = field(default_factory=Measurement)
+    initialise_fn: Callable[[nn.Module], object] | None = None
+    ticket: Mask | None = None
+    seed: int = 0
+    start: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", copy_state(self.model))
 
     def describe(self) -> Mapping[str, Any]:
         """Returns the hash of the starting weights, the layers, and the names of model and trainer."""
         trainer = getattr(self.trainer_fn, "__qualname__", type(self.trainer_fn).__qualname__)
         return {
             "model": type(self.model).__qualname__,
-            "initial_sha256": hash_state(self.own_state),
-            "layers": self.layers,
+            "initial_sha256": hash_state(self.start),
+            "layers": list(self.layers),
             "trainer": trainer,
             "num_epochs": self.num_epochs,
         }
 
-    def build(self, seed: int) -> nn.Module:
-        """Returns the model with its own weights, or with fresh ones when the seed is not its own."""
-        self.model.load_state_dict(self.own_state)
+    def build(self, seed: int, *, replicate: int = 0, is_fresh: bool = False) -> nn.Module:
+        """Returns the model with its own weights, or with fresh ones; see `Subject`."""
+        self.model.load_state_dict(self.start)
         self.model.zero_grad(set_to_none=True)
-        if seed != self.own_seed and self.initialise_fn is None:
-            reinitialise_(self.model, seed)
-        elif seed != self.own_seed and self.initialise_fn is not None:
-            with seeded(seed):
-                self.initialise_fn(self.model)
+        if is_fresh or (replicate and self.ticket is None):
+            self._initialise(seed)
         return self.model
 
     def find_weights(self, model: nn.Module) -> Weights:
         """Returns the weights of the layers to prune."""
-        return Weights.from_tensors(dict(model.named_parameters())).part(self.layers)
+        return Weights.from_tensors({clean_name(name): p for name, p in model.named_parameters()}).part(self.layers)
 
     def train(
         self, model: nn.Module, *, first_step: int, seed: int, rewind_step: int, keep_rewind_point: Callable[[], None]
     ) -> dict[str, Any]:
-        """Calls the trainer under seeded global generators, in two stretches when theta_k lies between.
+        """Calls the trainer under seeded generators, in two stretches when theta_k lies between.
 
         Returns:
-            `end`: the loss and, for classifiers, the accuracy on the evaluation data ("test_") or training data
-            ("train_").
+            `end`: the step, and the figures of `evaluate`. `curve`: the same by name after each epoch, where it could
+            be told: the trainer goes over its data once an epoch and trains the model in place.
         """
-        with seeded(seed):
+        rows: list[Figures] = []
+        with ordered_by(self.dataloader, seed):
             if first_step < rewind_step:
-                train_epochs(self.trainer_fn, model, self.dataloader, rewind_step - first_step)
+                rows += self._train(model, first_step, rewind_step)
                 keep_rewind_point()
-                first_step = rewind_step
-            train_epochs(self.trainer_fn, model, self.dataloader, self.num_epochs - first_step)
-            data, split = (
-                (self.evaluation_dataloader, "test")
-                if self.evaluation_dataloader is not None
-                else (self.dataloader, "train")
-            )
-            loss, accuracy = evaluate_batches(model, data, self.loss_fn)
+            rows += self._train(model, max(first_step, rewind_step), self.num_epochs)
         model.zero_grad(set_to_none=True)
-        figures = {"step": self.num_epochs, f"{split}_loss": loss}
-        return {"end": figures if accuracy is None else {**figures, f"{split}_accuracy": accuracy}}
+        names = [name for name in rows[-1] if all(name in row for row in rows)]
+        return {"curve": {name: [row[name] for row in rows] for name in names}, "end": rows[-1]}
+
+    def evaluate(self, model: nn.Module) -> Figures:
+        """Returns the loss and, where they have a meaning, accuracy, perplexity and the metric, named by the split.
+
+        Raises:
+            ValueError: When the loss is not finite.
+        """
+        measured_on_training_data = self.evaluation_dataloader is None
+        data = self.dataloader if self.evaluation_dataloader is None else self.evaluation_dataloader
+        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+            found = measure(model, data, self.measurement, self.seed)
+        if found.figures["loss"] is None:
+            raise ValueError("the loss must be finite, but evaluation gave NaN or infinity; lower the learning rate")
+        split = "train" if measured_on_training_data else "test"
+        figures = {f"{split}_{name}": found.figures[name] for name in ("loss", "accuracy", "perplexity")}
+        known = {name: value for name, value in figures.items() if value is not None}
+        return known if found.value is None else {**known, "metric": found.value}
+
+    def _initialise(self, seed: int) -> None:
+        if self.initialise_fn is None:
+            reinitialise_(self.model, seed)
+            return
+        with seeded(seed):
+            self.initialise_fn(self.model)
+
+    def _train(self, model: nn.Module, first_step: int, last_step: int) -> list[Figures]:
+        """Has the model trained from one step to another; returns the figures after each epoch, or the last alone."""
+        if first_step == last_step:
+            return []
+        before_passes: list[Figures] = []
+        num_passes = 0
+
+        def on_pass() -> None:
+            nonlocal num_passes
+            num_passes += 1
+            if num_passes > 1:
+                before_passes.append({"step": first_step + num_passes - 1, **self.evaluate(model)})
+
+        data = watch_passes(self.dataloader, on_pass)
+        was_trained_in_place = train_epochs(self.trainer_fn, model, data, last_step - first_step)
+        last = {"step": last_step, **self.evaluate(model)}
+        if was_trained_in_place and num_passes == last_step - first_step:
+            return [*before_passes, last]
+        return [last]

@@ -10,7 +10,7 @@ from lottery_tickets._core.files import write_json
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.experiments import steps
 from lottery_tickets.experiments.folder import RESULTS, REWIND, WEIGHTS, ExperimentFolder
-from lottery_tickets.experiments.plan import Training
+from lottery_tickets.experiments.plan import FRESH, Training
 from lottery_tickets.experiments.results import collect_results
 from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.masks.holding import hold_mask, remove_mask
@@ -28,6 +28,8 @@ def run_replicate(
     for training in folder.plan.list_trainings(replicate):  # level after level, the ticket before its controls
         if not folder.is_finished(training):
             run_training(folder, subject, training)
+        if training == training.dense:
+            _check_is_new(folder, training)
         after_training()
 
 
@@ -41,13 +43,17 @@ def run_training(folder: ExperimentFolder, subject: Subject, training: Training)
         The trained model.
     """
     seeds = training.derive_seeds(folder.plan)
-    model = subject.build(seeds["initialisation"])
-    mask = steps.prune(folder, training, subject.find_weights(model).shapes)
+    is_fresh = training.branch in FRESH
+    model = subject.build(seeds["initialisation"], replicate=training.replicate, is_fresh=is_fresh)
+    mask = steps.prune(folder, training, subject.find_weights(model).shapes, subject.ticket)
     steps.rewind_(model, folder, training, mask)
     hold_mask(model, mask)
     start_hash = hash_state(copy_state(model))
     try:
         history, rewind_point = steps.train(model, subject, training, folder.plan)
+    except Exception as error:
+        error.add_note(f"in {training.path}, the {training.name}")
+        raise
     finally:
         remove_mask(model)
     states = {WEIGHTS: copy_state(model), **({REWIND: rewind_point} if rewind_point else {})}
@@ -61,6 +67,17 @@ def run_training(folder: ExperimentFolder, subject: Subject, training: Training)
     folder.save(training, mask, states, facts)
     logger.info("%s: density %.4f, %s", training.path, mask.density, history.get("end", history))
     return model
+
+
+def _check_is_new(folder: ExperimentFolder, dense: Training) -> None:
+    """Raises where a replicate repeats an earlier one bit for bit: it would be counted twice, and claims with it."""
+    others = [Training(number, 0, "ticket") for number in range(dense.replicate)]
+    ends = [folder.load_record(other)["files"][WEIGHTS] for other in others if folder.is_finished(other)]
+    if folder.load_record(dense)["files"][WEIGHTS] in ends:
+        raise ValueError(
+            "replicates must differ, but the dense network ended with the same bits twice; the training data must be "
+            "shuffled by torch's generators, or there must be one replicate"
+        )
 
 
 def finish_run(folder: ExperimentFolder) -> dict[str, Any]:

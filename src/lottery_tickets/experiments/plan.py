@@ -32,6 +32,7 @@ class ExperimentPlan:
         control_levels: Levels at which the controls are trained too.
         num_replicates: Independent repetitions.
         seed: Names the experiment; every use of chance derives its own seed from it.
+        ticket_sha256: The digest of the mask of level 1, where it is given; None where tickets are found by pruning.
         data_order: "same" shows each level of a replicate the batches in the same order, "fresh" in another.
     """
 
@@ -46,6 +47,7 @@ class ExperimentPlan:
     seed: int = 0
     data_order: Literal["same", "fresh"] = "same"
     controls: tuple[Branch, ...] = field(default=CONTROLS)
+    ticket_sha256: str | None = None
 
     def __post_init__(self) -> None:
         _check(0 <= self.num_levels <= MOST_LEVELS, "num_levels", f"from 0 to {MOST_LEVELS}", self.num_levels)
@@ -58,6 +60,8 @@ class ExperimentPlan:
         replicates = self.num_replicates
         _check(1 <= replicates <= MOST_REPLICATES, "num_replicates", f"from 1 to {MOST_REPLICATES}", replicates)
         _check(set(self.controls) <= set(CONTROLS), "controls", f"among {list(CONTROLS)}", list(self.controls))
+        given = self.ticket_sha256 is not None
+        _check(not given or self.num_levels == 1, "num_levels", "1 where the ticket is given", self.num_levels)
         levels = range(1, self.num_levels + 1)
         _check(set(self.control_levels) <= set(levels), "control_levels", f"in {levels}", list(self.control_levels))
 
@@ -115,6 +119,13 @@ class Training:
     def path(self) -> str:
         """Its folder within the run folder."""
         return f"replicate-{self.replicate}/level-{self.level:02d}-{self.branch}"
+
+    @property
+    def name(self) -> str:
+        """What it is called in sentences."""
+        if self == self.dense:
+            return "dense network"
+        return "ticket" if self == self.ticket else f"{self.branch} control"
 
     def derive_seeds(self, plan: ExperimentPlan) -> dict[str, int]:
         """Returns the seeds of its initialisation, its data order and its mask, each of its own."""

@@ -1,27 +1,31 @@
-"""A ticket trained again from its starting weights, beside its controls on the same budget."""
+"""A ticket trained again from its starting weights beside its controls: an experiment of one level."""
 
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Final, Literal, final
+from pathlib import Path
+from typing import Any, Final, final
 
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from lottery_tickets._core.batches.order import ordered_by
 from lottery_tickets._core.checks import check_restartable
-from lottery_tickets._core.determinism import derive_seed, seeded
-from lottery_tickets._core.measuring.performance import Measurement, measure
+from lottery_tickets._core.environment import describe_environment
+from lottery_tickets._core.measuring.performance import Measurement
 from lottery_tickets._core.measuring.restoring import restoring
-from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
-from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
-from lottery_tickets.experiments.plan import CONTROLS, FRESH, Branch
-from lottery_tickets.experiments.results import TrainingRow
-from lottery_tickets.masks.controls import check_reinitialisable, reinitialise_, shuffle_mask
-from lottery_tickets.masks.holding import find_held_mask, hold_mask, remove_mask
+from lottery_tickets._core.states import load_clean_state
+from lottery_tickets._core.training.trainer_function import TrainerFunction
+from lottery_tickets.experiments.caller_subject import CallerSubject
+from lottery_tickets.experiments.folder import ExperimentFolder
+from lottery_tickets.experiments.plan import CONTROLS, FRESH, Branch, ExperimentPlan
+from lottery_tickets.experiments.run import run_experiment
+from lottery_tickets.experiments.schedules import PruningSchedule
+from lottery_tickets.experiments.subjects import Subject
+from lottery_tickets.masks.controls import check_reinitialisable
+from lottery_tickets.masks.holding import find_held_mask
 from lottery_tickets.masks.mask import Mask
 
-RetrainedBranch = Literal["dense"] | Branch
-SCRAMBLED: Final = frozenset({"shuffled", "random"})
+MADE_BY: Final = "compute_lottery_ticket_quality, from Python"
 
 
 @final
@@ -30,7 +34,7 @@ class Retraining:
     """How a ticket is trained again.
 
     Attributes:
-        trainer_fn: Called as `trainer_fn(model, dataloader, epochs=n)` under seeded global generators.
+        trainer_fn: Called as `trainer_fn(model, dataloader, epochs=n)` under seeded generators.
         num_epochs: The budget of every branch.
         train_dataloader: Handed to the trainer; the data that is measured on when None.
         starting_weights: theta_k, by the names of `model.state_dict()`; the model's present weights when None.
@@ -39,6 +43,8 @@ class Retraining:
         initialise_fn: Draws fresh weights in place from the global generators; by default each module's
             `reset_parameters`.
         seed: Every use of chance derives its own seed from it.
+        run_folder: Keeps every training, so that the same call goes on; None uses a temporary folder.
+        accept_changed_environment: Whether to go on in a folder that another environment began.
         progress: Whether to show a bar.
     """
 
@@ -46,10 +52,12 @@ class Retraining:
     num_epochs: int
     train_dataloader: Iterable[Any] | None = None
     starting_weights: Mapping[str, Tensor] | None = None
-    controls: Sequence[RetrainedBranch] = CONTROLS
+    controls: Sequence[Branch] = CONTROLS
     num_replicates: int = 1
     initialise_fn: Callable[[nn.Module], object] | None = None
     seed: int = 0
+    run_folder: str | Path | None = None
+    accept_changed_environment: bool = False
     progress: bool = False
 
     def run(self, model: nn.Module, mask: Mask, dataloader: Iterable[Any], measurement: Measurement) -> dict[str, Any]:
@@ -63,48 +71,45 @@ class Retraining:
 
         Returns:
             `trainings`, see `TrainingRow`, level 0 the dense network and level 1 the ticket with its controls;
-            `num_epochs`, `num_replicates`, `starting_sha256`, `split` ("test", or "train" when the training data is
-            what was measured on).
+            `looks`, `num_epochs`, `num_replicates`, `starting_sha256`, `split` ("test", or "train" when the training
+            data is what was measured on), `run_folder`.
 
         Raises:
-            ValueError: When a mask is held on the model, the starting weights do not fit, a control cannot be drawn, or
-                a trained network's loss is not finite.
+            ValueError: When a mask is held on the model, the starting weights do not fit, a control cannot be drawn, a
+                trained network's loss is not finite, or the run folder is of something else.
         """
         self._check(model)
-        data = dataloader if self.train_dataloader is None else self.train_dataloader
-        split = "train" if self.train_dataloader is None else "test"
-        branches: list[RetrainedBranch] = ["dense", "ticket", *self.controls]
-        rows: list[TrainingRow] = []
-        with (
-            restoring(model),
-            tqdm(total=len(branches) * self.num_replicates, unit="training", disable=not self.progress) as bar,
-        ):
-            ends: set[str] = set()
-            start = copy_state(model) if self.starting_weights is None else dict(self.starting_weights)
-            for replicate in range(self.num_replicates):
-                for branch in branches:
-                    self._train(model, mask, start, data, branch=branch, replicate=replicate)
-                    # Only the data seed tells its replicates apart, so equal ends mean that nothing draws from it.
-                    if branch == "dense":
-                        _check_new(ends, hash_state(copy_state(model)))
-                    found = measure(model, dataloader, measurement, self.seed)
-                    if found.figures["loss"] is None:
-                        raise ValueError(
-                            f"the {branch} network's loss must be finite after training, but is NaN or infinity; "
-                            "lower the learning rate of trainer_fn"
-                        )
-                    known = {name: value for name, value in found.figures.items() if value is not None}
-                    figures = {f"{split}_{name}": value for name, value in known.items()}
-                    rows.append(
-                        _make_row(branch, replicate, mask, {"step": self.num_epochs, **figures, "metric": found.value})
-                    )
-                    bar.update()
+        with restoring(model), tempfile.TemporaryDirectory() if self.run_folder is None else nullcontext() as place:
+            if self.starting_weights is not None:
+                _load(model, self.starting_weights)
+            subject = CallerSubject(
+                model,
+                dataloader if self.train_dataloader is None else self.train_dataloader,
+                self.trainer_fn,
+                list(mask),
+                self.num_epochs,
+                None if self.train_dataloader is None else dataloader,
+                measurement,
+                self.initialise_fn,
+                ticket=mask,
+                seed=self.seed,
+            )
+            plan = plan_retraining(subject, self.num_epochs, self.num_replicates, self.seed, self.controls)
+            path = Path(str(self.run_folder or place))
+            results = run_experiment(
+                ExperimentFolder(path, plan, describe_environment(of_threads=True), MADE_BY),
+                lambda: subject,
+                accept_changed_environment=self.accept_changed_environment,
+                progress=self.progress,
+            )
         return {
-            "trainings": rows,
+            "trainings": results["trainings"],
+            "looks": results["looks"],
             "num_epochs": self.num_epochs,
             "num_replicates": self.num_replicates,
-            "starting_sha256": hash_state(start),
-            "split": split,
+            "starting_sha256": subject.describe()["initial_sha256"],
+            "split": "train" if self.train_dataloader is None else "test",
+            "run_folder": None if self.run_folder is None else str(self.run_folder),
         }
 
     def _check(self, model: nn.Module) -> None:
@@ -117,45 +122,32 @@ class Retraining:
         if self.initialise_fn is None and FRESH & set(self.controls):
             check_reinitialisable(model)
 
-    def _train(
-        self,
-        model: nn.Module,
-        mask: Mask,
-        start: Mapping[str, Tensor],
-        data: Iterable[Any],
-        *,
-        branch: RetrainedBranch,
-        replicate: int,
-    ) -> None:
-        seeds = {use: derive_seed(self.seed, "retraining", replicate, use) for use in ("data order", *CONTROLS)}
-        _load(model, start)
-        if branch in FRESH:
-            self._initialise(model, derive_seed(seeds[branch], "initialisation"))
-        if branch != "dense":
-            hold_mask(model, shuffle_mask(mask, seeds[branch]) if branch in SCRAMBLED else mask)
-        try:
-            with ordered_by(data, seeds["data order"]):
-                train_epochs(self.trainer_fn, model, data, self.num_epochs)
-        finally:
-            remove_mask(model)
-            model.zero_grad(set_to_none=True)
 
-    def _initialise(self, model: nn.Module, seed: int) -> None:
-        if self.initialise_fn is None:
-            reinitialise_(model, seed)
-            return
-        with seeded(seed):
-            self.initialise_fn(model)
+def plan_retraining(
+    subject: Subject, num_steps: int, num_replicates: int, seed: int, controls: Sequence[Branch] = CONTROLS
+) -> ExperimentPlan:
+    """Returns the experiment that trains a given ticket beside the dense network and its controls.
 
-
-def _check_new(ends: set[str], end: str) -> None:
-    """Raises where a replicate repeats an earlier one bit for bit: it would be counted twice, and claims with it."""
-    if end in ends:
-        raise ValueError(
-            "replicates must differ, but the dense network ended with the same bits twice; the training data must be "
-            "shuffled by torch's generators, or num_replicates be 1"
-        )
-    ends.add(end)
+    Args:
+        subject: Has the ticket.
+        num_steps: The budget of every branch.
+        num_replicates: Repetitions.
+        seed: Every use of chance derives its own seed from it.
+        controls: What is trained beside it.
+    """
+    if subject.ticket is None:
+        raise ValueError("the subject must have a ticket to be trained again, but has none")
+    return ExperimentPlan(
+        subject=subject.describe(),
+        schedule=PruningSchedule(),
+        num_levels=1,
+        num_steps=num_steps,
+        control_levels=(1,) if controls else (),
+        num_replicates=num_replicates,
+        seed=seed,
+        controls=tuple(controls) or CONTROLS,
+        ticket_sha256=subject.ticket.digest,
+    )
 
 
 def _load(model: nn.Module, start: Mapping[str, Tensor]) -> None:
@@ -166,16 +158,3 @@ def _load(model: nn.Module, start: Mapping[str, Tensor]) -> None:
             f"starting_weights must be a state of this model, but: {error}; pass what model.state_dict() gave before "
             "training"
         ) from error
-
-
-def _make_row(branch: RetrainedBranch, replicate: int, mask: Mask, figures: dict[str, Any]) -> TrainingRow:
-    is_dense = branch == "dense"
-    return {
-        "replicate": replicate,
-        "level": 0 if is_dense else 1,
-        "branch": "ticket" if is_dense else branch,
-        "num_weights": mask.num_weights,
-        "num_kept": mask.num_weights if is_dense else mask.num_kept,
-        "density": 1.0 if is_dense else mask.density,
-        "history": {"end": figures},
-    }

@@ -36,16 +36,21 @@ def prune_survivors(trained: Weights, mask: Mask, schedule: PruningSchedule, lev
     return Mask(bits, mask.shapes, {"method": "iterative magnitude pruning", "level": level})
 
 
-def prune(folder: ExperimentFolder, training: Training, shapes: Mapping[str, tuple[int, ...]]) -> Mask:
+def prune(
+    folder: ExperimentFolder, training: Training, shapes: Mapping[str, tuple[int, ...]], ticket: Mask | None = None
+) -> Mask:
     """Returns the mask that a training is held to, from the files of the trainings before it.
 
     Args:
         folder: The folder of the run.
         training: Which training.
         shapes: Those of the prunable weights.
+        ticket: The mask of level 1, where it is given.
     """
     if training.level == 0:
         return Mask.keeping_all(shapes)
+    if training.branch == "ticket" and ticket is not None:
+        return ticket
     if training.branch == "ticket":
         trained = Weights.from_tensors(folder.load_weights(training.parent))
         return prune_survivors(trained, folder.load_mask(training.parent), folder.plan.schedule, training.level)

@@ -6,17 +6,29 @@ from typing import Any, Protocol
 from torch import nn
 
 from lottery_tickets._core.weights import Weights
+from lottery_tickets.masks.mask import Mask
 
 
 class Subject(Protocol):
     """A model with its way of training; an experiment needs no more of it."""
 
+    @property
+    def ticket(self) -> Mask | None:
+        """The mask of level 1, where the experiment is about a given one; None where it is found by pruning."""
+        ...
+
     def describe(self) -> Mapping[str, Any]:
         """Returns what decides its results, JSON-able: a run folder begun with other values is not continued."""
         ...
 
-    def build(self, seed: int) -> nn.Module:
-        """Returns a model freshly initialised from a seed."""
+    def build(self, seed: int, *, replicate: int, is_fresh: bool) -> nn.Module:
+        """Returns a model as a replicate starts with it, dense.
+
+        Args:
+            seed: Of fresh weights.
+            replicate: Which replicate.
+            is_fresh: Whether the weights must be fresh, as those of a reinitialised control.
+        """
         ...
 
     def find_weights(self, model: nn.Module) -> Weights:
@@ -38,4 +50,8 @@ class Subject(Protocol):
         Returns:
             By moment, such as "end" or "early_stop", JSON-able figures: `step` and those that tickets are compared by.
         """
+        ...
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Returns the figures of a trained model: those at the end of its history, without the step."""
         ...

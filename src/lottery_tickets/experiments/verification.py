@@ -133,6 +133,8 @@ class _Verification:
 
     def find_wrong_counts(self) -> str:
         mask = self.mask
+        if self.plan.ticket_sha256 is not None and self.training.level == 1:
+            return self.find_wrong_ticket(mask)
         sizes = {name: shape.numel() for name, shape in mask.shapes.items()}
         for group, num_kept in self.plan.schedule.count_kept(sizes, self.training.level).items():
             found = sum(count_bits(mask.bits[name]) for name in group.names)
@@ -141,9 +143,16 @@ class _Verification:
         counts = (self.record["num_kept"], self.record["num_weights"])
         return "" if counts == (mask.num_kept, mask.num_weights) else "the record states other counts than its mask has"
 
+    def find_wrong_ticket(self, mask: Mask) -> str:
+        ticket = self.folder.load_mask(self.training.ticket)
+        if ticket.digest != self.plan.ticket_sha256:
+            return "its mask is not the ticket that was given"
+        return "" if mask.num_kept == ticket.num_kept else "it keeps another number of weights than the ticket"
+
     def find_wrong_mask(self) -> str:
         mask = self.mask
-        if mask != steps.prune(self.folder, self.training, mask.shapes):
+        given = mask if self.plan.ticket_sha256 is not None and self.training == self.training.ticket else None
+        if mask != steps.prune(self.folder, self.training, mask.shapes, given):
             return "pruning or shuffling the stored files again gives another mask"
         if self.training.branch == "ticket":
             nested = self.training.level == 0 or mask.is_subset(self.folder.load_mask(self.training.parent))

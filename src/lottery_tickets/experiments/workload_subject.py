@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.devices import check_device
 from lottery_tickets._core.measuring.evaluating import evaluate_tensors
 from lottery_tickets._core.prunable_weights import find_prunable_weights
+from lottery_tickets._core.states import hash_state
 from lottery_tickets._core.training.plain_loop import train_steps
 from lottery_tickets._core.weights import Weights
+from lottery_tickets.masks.mask import Mask
 from lottery_tickets.workloads.data import ImageData
 from lottery_tickets.workloads.recipes import Recipe
 from lottery_tickets.workloads.registry import Workload, load_workload
@@ -28,10 +30,19 @@ OPTIMIZERS: Final[Mapping[str, Callable[..., torch.optim.Optimizer]]] = {
 @final
 @dataclass(frozen=True)
 class WorkloadSubject:
-    """A workload that an experiment trains on one device."""
+    """A workload that an experiment trains on one device.
+
+    Attributes:
+        workload: The network, its data and its recipe.
+        device: Where to train.
+        ticket: The mask of level 1, where it is given and not found by pruning.
+        start: theta_0 of all replicates; fresh weights for each when None.
+    """
 
     workload: Workload
     device: str = "cpu"
+    ticket: Mask | None = None
+    start: Mapping[str, Tensor] | None = None
 
     def describe(self) -> Mapping[str, Any]:
         """Returns the workload's name, recipe and the fingerprint of its data."""
@@ -40,11 +51,18 @@ class WorkloadSubject:
             "recipe": self.workload.recipe.to_dict(),
             "data_sha256": self.workload.data.fingerprint,
             "device": self.device,
+            "initial_sha256": None if self.start is None else hash_state(self.start),
         }
 
-    def build(self, seed: int) -> nn.Module:
-        """Returns the workload's model, freshly initialised."""
-        return self.workload.build_model(torch.Generator().manual_seed(seed)).to(self.device)
+    def build(self, seed: int, *, replicate: int = 0, is_fresh: bool = True) -> nn.Module:  # noqa: ARG002 - as `Subject`
+        """Returns the workload's model, freshly initialised unless there are starting weights; see `Subject`."""
+        model = self.workload.build_model(torch.Generator().manual_seed(seed))
+        if self.start is not None and not is_fresh:
+            try:
+                model.load_state_dict(self.start)
+            except RuntimeError as error:
+                raise ValueError(f"the starting weights must be of {self.workload.name}, but: {error}") from error
+        return model.to(self.device)
 
     def find_weights(self, model: nn.Module) -> Weights:
         """Returns the weights of linear and convolution layers."""
@@ -94,6 +112,12 @@ class WorkloadSubject:
                 after_step=after_step,
             )
         return watch.history()
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Returns loss and accuracy on the validation and the test split."""
+        watch = _Watch(model, self.workload.data, self.device, interval=1, num_steps=0)
+        watch.after_step(0)
+        return {name: value for name, value in watch.end.items() if name != "step"}
 
 
 def find_lr_factor(recipe: Recipe, step: int) -> float:
@@ -158,6 +182,8 @@ class WorkloadSource:
         folder: As in `load_workload`.
         recipe: Replaces the workload's own.
         device: Where to train.
+        ticket: As in `WorkloadSubject`.
+        start: As in `WorkloadSubject`.
     """
 
     data: str
@@ -165,9 +191,12 @@ class WorkloadSource:
     folder: Path | None = None
     recipe: Recipe | None = None
     device: str = "cpu"
+    ticket: Mask | None = None
+    start: Mapping[str, Tensor] | None = None
 
     def __call__(self) -> WorkloadSubject:
         """Returns the subject, its data loaded."""
         check_device(self.device)
         workload = load_workload(self.data, self.model, folder=self.folder)
-        return WorkloadSubject(replace(workload, recipe=self.recipe or workload.recipe), self.device)
+        workload = replace(workload, recipe=self.recipe or workload.recipe)
+        return WorkloadSubject(workload, self.device, self.ticket, self.start)

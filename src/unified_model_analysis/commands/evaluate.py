@@ -1,7 +1,8 @@
 """`lottery-tickets evaluate`: what a mask does to a trained network, and what the ticket is worth trained again."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lottery_tickets import Mask
-    from lottery_tickets.workloads import Workload
 
 NUM_IMAGES: Final = 1000  # a batch
 NUM_SEQUENCES: Final = 8  # a batch
@@ -27,7 +27,8 @@ class Evaluate(ComputationOptions, NetworkOptions):
 
     Without --start everything is post-hoc: it says what pruning costs the network as it is, and nothing about tickets.
     With --start the ticket is trained from those weights by the workload's recipe, beside the dense network and three
-    controls, and what can be claimed is said in words; an interruption loses these trainings. See docs/evaluation.md.
+    controls, and what can be claimed is said in words. Stopped at any moment, the same command goes on; with more
+    replicates it adds what is missing. See docs/evaluation.md.
 
     Attributes:
         results: A JSON file to write.
@@ -43,6 +44,9 @@ class Evaluate(ComputationOptions, NetworkOptions):
         start: Starting weights of the ticket, theta_0: trains it again beside its controls.
         steps: Training steps of each training; the recipe's own when not given.
         replicates: Trainings of each branch, in other data orders; claims need at least 3.
+        run_folder: Keeps these trainings; beside RESULTS, as NAME-trainings, when not given.
+        workers: Processes that share the replicates; all cores when not given. Does not change the results.
+        accept_changed_environment: Go on with trainings that were begun with other versions or on another machine.
         margin: Points of accuracy whose loss counts as none.
     """
 
@@ -55,6 +59,9 @@ class Evaluate(ComputationOptions, NetworkOptions):
     start: Path | None = None
     steps: int | None = None
     replicates: int = 3
+    run_folder: Path | None = None
+    workers: int | None = None
+    accept_changed_environment: bool = False
     margin: float = 0.2
 
     def run(self) -> int:
@@ -102,9 +109,7 @@ class Evaluate(ComputationOptions, NetworkOptions):
     def _measure_mask(self, network: "nn.Module", mask: "Mask", loaded: LoadedNetwork) -> dict[str, Any]:
         import lottery_tickets as lt
 
-        workload = loaded.workload
-        retraining = {} if self.start is None or workload is None else self._plan_retraining(workload, self.start)
-        quality = lt.compute_lottery_ticket_quality(network, mask, loaded.batches, seed=self.seed, **retraining)
+        quality = lt.compute_lottery_ticket_quality(network, mask, loaded.batches, seed=self.seed)
         original = {name: tensor.to("cpu", copy=True) for name, tensor in network.state_dict().items()}
         lt.apply_mask(network, mask)
         validation = lt.validate_pruning_correctness(
@@ -112,30 +117,36 @@ class Evaluate(ComputationOptions, NetworkOptions):
         )
         network.load_state_dict(original)
         found: dict[str, Any] = {"quality": quality, "validation": validation}
-        return found | ({"claims": self._claim(quality["retrained"])} if quality["retrained"] else {})
+        if self.start is None:
+            return found
+        retrained = self._retrain(mask, self.start)
+        return {**found, "quality": {**quality, "retrained": retrained}, "claims": self._claim(retrained)}
 
-    def _plan_retraining(self, workload: "Workload", start: Path) -> dict[str, Any]:
-        """Returns the options of quality by which the workload's recipe trains every branch once."""
-        import torch
-
-        from lottery_tickets.experiments.workload_subject import WorkloadSubject
+    def _retrain(self, mask: "Mask", start: Path) -> dict[str, Any]:
+        """Returns the results of the experiment that trains the ticket, the dense network and the controls."""
+        from lottery_tickets.experiments.folder import ExperimentFolder
+        from lottery_tickets.experiments.retraining import plan_retraining
+        from lottery_tickets.experiments.run import run_experiment
+        from lottery_tickets.experiments.workload_subject import WorkloadSource
         from lottery_tickets.storage import load_weights
 
-        subject = WorkloadSubject(change_num_steps(workload, self.steps), self.device)
+        source = WorkloadSource(
+            self.data, self.model, self.folder, device=self.device, ticket=mask, start=load_weights(start)
+        )
+        workload = change_num_steps(source().workload, self.steps)
+        source = replace(source, recipe=workload.recipe)
+        plan = plan_retraining(source(), workload.recipe.num_steps, self.replicates, self.seed)
+        return run_experiment(
+            ExperimentFolder(self._run_folder, plan, made_by="lottery-tickets evaluate --start"),
+            source,
+            num_workers=self.workers or os.cpu_count() or 1,
+            accept_changed_environment=self.accept_changed_environment,
+            progress=True,
+        )
 
-        def train(model: "nn.Module", dataloader: Iterable[Any], *, epochs: int) -> None:  # noqa: ARG001 - a trainer's signature
-            order = int(torch.randint(2**62, (1,)))  # from the generator that retraining has seeded
-            # No step is the -1st, so no rewinding point is kept.
-            subject.train(model, first_step=0, seed=order, rewind_step=-1, keep_rewind_point=lambda: None)
-
-        return {
-            "trainer_fn": train,
-            # Not read, because the recipe cuts its own batches; without it the figures would be called "train".
-            "train_dataloader": [(workload.data.train_inputs, workload.data.train_targets)],
-            "starting_weights": load_weights(start),
-            "num_replicates": self.replicates,
-            "progress": True,
-        }
+    @property
+    def _run_folder(self) -> Path:
+        return self.run_folder or self.results.with_name(f"{self.results.stem}-trainings")
 
     def _claim(self, retrained: Mapping[str, Any]) -> dict[str, Any]:
         from statistical_report_generator.claims.assessment import assess_claims

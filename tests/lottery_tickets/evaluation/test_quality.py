@@ -1,6 +1,7 @@
 import copy
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lottery_tickets import (
+    Mask,
     apply_mask,
     compute_lottery_ticket_quality,
     create_magnitude_mask,
@@ -16,6 +18,7 @@ from lottery_tickets import (
     load_results,
     save_results,
 )
+from lottery_tickets.experiments.verification import verify_run
 from statistical_report_generator.claims.assessment import assess_claims
 from tests.models import make_convolutions, make_language_model, make_mlp
 from tests.traces import take_traces
@@ -160,6 +163,39 @@ def test_retraining_is_reproducible_and_says_when_it_was_measured_on_its_trainin
     assert other["retrained"] != first["retrained"]
 
 
+def test_retraining_in_a_run_folder_goes_on_grows_and_verifies(tmp_path: Path) -> None:
+    model, loader, test = make_mlp(torch.float32), make_loader(), make_data()
+    mask, calls = create_magnitude_mask(model, 0.5), [0]
+
+    def trainer(model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:
+        calls[0] += 1
+        train(model, dataloader, epochs=epochs)
+        if calls[0] == 3:
+            raise KeyboardInterrupt("in mid-training")
+
+    def retrain(folder: Path | None, num_replicates: int, ticket: Mask = mask) -> dict[str, Any]:
+        quality = compute_lottery_ticket_quality(
+            model, ticket, test, trainer_fn=trainer, train_dataloader=loader, num_replicates=num_replicates,
+            run_folder=folder,
+        )  # fmt: skip
+        assert quality["retrained"] is not None
+        return quality["retrained"]
+
+    before, run = take_traces(model), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt, match="in mid-training"):
+        retrain(run, 1)
+    assert take_traces(model) == before
+    retrain(run, 1)
+    assert calls[0] == 6, "two of five trainings were there"
+    found = retrain(run, 2)
+    assert calls[0] == 11
+    assert found["trainings"] == retrain(None, 2)["trainings"]
+    assert (found["looks"], found["run_folder"]) == ([1, 2], str(run))
+    assert [check for check in verify_run(run) if check.problem] == []
+    with pytest.raises(ValueError, match="these differ: ticket_sha256"):
+        retrain(run, 2, create_magnitude_mask(model, 0.6))
+
+
 def test_a_trainer_that_fails_or_moves_everything_leaves_the_model_as_it_was() -> None:
     model, data = nn.Sequential(make_mlp(torch.float32), nn.BatchNorm1d(3)), make_loader()
     model[0].eval()
@@ -239,5 +275,7 @@ def test_a_training_that_diverges_is_an_error_that_names_the_branch() -> None:
             next(model.parameters()).fill_(torch.inf)
 
     model, data = make_mlp(torch.float32), make_data()
-    with pytest.raises(ValueError, match="the dense network's loss must be finite after training"):
+    with pytest.raises(
+        ValueError, match=r"the loss must be finite.*\nin replicate-0/level-00-ticket, the dense network"
+    ):
         compute_lottery_ticket_quality(model, create_magnitude_mask(model, 0.5), data, trainer_fn=diverge)

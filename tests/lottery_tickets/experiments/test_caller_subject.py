@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lottery_tickets import compute_iterative_magnitude_pruning, compute_sparsity
 from lottery_tickets._core.states import copy_state
+from lottery_tickets.experiments import caller_subject
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
 from tests.lottery_tickets.experiments.callers import DATA, INPUTS, TARGETS, Trainer, equal, make_model, run
 
@@ -46,7 +48,8 @@ def test_trainers_may_train_in_place_or_return_a_model(answer: str) -> None:
     found, expected = run(model, trainer), run(other, plain)
     assert all(equal(a, b) for a, b in zip(trainer.ends, plain.ends, strict=True))
     assert found["masks"] == expected["masks"]
-    assert found["trainings"] == expected["trainings"]
+    ends = [[row["history"]["end"] for row in results["trainings"]] for results in (found, expected)]
+    assert ends[0] == ends[1]
     assert equal(copy_state(model), copy_state(other))
 
 
@@ -111,7 +114,8 @@ def test_dict_batches_and_tied_weights() -> None:
     assert model.head.weight is model.embedding.weight
     assert found["rewind_state"] is not None
     assert found["rewind_state"].keys() == model.state_dict().keys()
-    assert set(found["trainings"][0]["history"]["end"]) == {"step", "train_loss", "train_accuracy"}
+    figures = {"step", "train_loss", "train_accuracy", "train_perplexity", "metric"}
+    assert set(found["trainings"][0]["history"]["end"]) == figures
 
 
 def test_any_batch_with_a_loss_function() -> None:
@@ -133,6 +137,74 @@ def test_models_with_batch_norm_and_convolutions() -> None:
     assert list(found["final_mask"]) == ["0.weight", "4.weight"]
     assert found["rewind_state"] is not None
     assert equal(found["rewind_state"], theta_0), "running statistics and batch counts are rewound too"
+
+
+# -------------------------------------------------------------------------------------------------------------- history
+
+
+def make_loader() -> DataLoader[Any]:
+    return DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=8, shuffle=True)
+
+
+class Follower(Trainer):
+    """Notes after each epoch what the loss on the test data is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+
+    def __call__(self, model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:
+        assert isinstance(dataloader, DataLoader)
+        assert len(dataloader) == 3
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(epochs):
+            for inputs, targets in dataloader:
+                assert model.training
+                nn.functional.cross_entropy(model(inputs), targets).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            with torch.no_grad():
+                self.losses.append(float(nn.functional.cross_entropy(model(INPUTS), (TARGETS + 1) % 3)))
+
+
+def test_the_history_is_by_epoch_and_has_the_callers_metric() -> None:
+    def count_ones(model: nn.Module, batches: Iterable[Any]) -> float:
+        return sum(float((model(inputs).argmax(1) == 1).sum()) for inputs, _ in batches)
+
+    follower = Follower()
+    settings: dict[str, Any] = {"num_epochs": 4, "rewind_epoch": 1, "prune_rates": 0.3, "control_levels": "none"}
+    found = compute_iterative_magnitude_pruning(
+        make_model(), make_loader(), 0.3, trainer_fn=follower, evaluation_dataloader=[(INPUTS, (TARGETS + 1) % 3)],
+        metric=count_ones,
+        **settings,
+    )  # fmt: skip
+    histories = [row["history"] for row in found["trainings"]]
+    assert [history["curve"]["step"] for history in histories] == [[1, 2, 3, 4], [2, 3, 4]]
+    losses = [loss for history in histories for loss in history["curve"]["test_loss"]]
+    assert losses == pytest.approx(follower.losses)
+    for history in histories:
+        assert {name: values[-1] for name, values in history["curve"].items()} == history["end"]
+        assert history["end"]["metric"] == int(history["end"]["metric"])
+
+
+def test_following_a_trainer_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train() -> dict[str, Tensor]:
+        model = nn.Sequential(make_model(), nn.Dropout(0.5))
+        compute_iterative_magnitude_pruning(model, make_loader(), 0.5, train=True, num_epochs=3)
+        return copy_state(model)
+
+    watched = train()
+    monkeypatch.setattr(caller_subject, "watch_passes", lambda dataloader, _: dataloader)
+    assert equal(train(), watched)
+
+
+def test_a_trainer_that_goes_over_its_data_twice_an_epoch_has_no_history_by_epoch() -> None:
+    def trainer(model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:
+        Trainer()(model, dataloader, epochs=epochs)
+        assert len(list(dataloader)) == 3
+
+    found = run(make_model(), trainer)
+    assert {tuple(row["history"]["curve"]["step"]) for row in found["trainings"]} == {(2,)}
 
 
 # ---------------------------------------------------------------------------------------------------------- run folders

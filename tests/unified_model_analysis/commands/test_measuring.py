@@ -86,6 +86,9 @@ def test_a_ticket_is_trained_again_beside_its_controls(trained: Path, tmp_path: 
     assert "trained again beside its controls:" in shown
     assert results["claims"]["findings"][0] in shown
     assert "robustness" not in results
+    run = tmp_path / "results-trainings"
+    assert main(["verify", str(run)]) == 0
+    assert "made by lottery-tickets evaluate --start; go on with that" in refuse(["imp", str(run)], capsys)
 
 
 def test_a_language_model_is_measured_on_text(tmp_path: Path, capsys: Output) -> None:

@@ -15,7 +15,7 @@ class TrainerFunction(Protocol):
         """Trains."""
 
 
-def train_epochs(trainer_fn: TrainerFunction, model: nn.Module, dataloader: Iterable[Any], num_epochs: int) -> None:
+def train_epochs(trainer_fn: TrainerFunction, model: nn.Module, dataloader: Iterable[Any], num_epochs: int) -> bool:
     """Has a model trained in place; weights that were pruned stay so.
 
     Args:
@@ -24,13 +24,16 @@ def train_epochs(trainer_fn: TrainerFunction, model: nn.Module, dataloader: Iter
         dataloader: Handed to the function.
         num_epochs: Epochs.
 
+    Returns:
+        Whether the model itself was trained, and no copy of it.
+
     Raises:
         ValueError: When a returned model does not fit, or has non-zero weights where the model's are held at zero.
     """
     returned = trainer_fn(model, dataloader, epochs=num_epochs)
     other = find_returned_model(model, returned)
     if other is None:
-        return
+        return True
     pruned_before = {name: parameter.detach() == 0 for name, parameter in model.named_parameters()}
     state = load_returned_model(model, other)
     # Only the hook of a held mask makes a weight zero after another value was loaded.
@@ -44,3 +47,4 @@ def train_epochs(trainer_fn: TrainerFunction, model: nn.Module, dataloader: Iter
             "trainer_fn must return the model it is given or a copy.deepcopy of it, which keeps the mask, but "
             f"the model it returned has non-zero weights at pruned places of {revived}"
         )
+    return False
