@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.files import read_json, read_tensors, write_json, write_tensors
+from lottery_tickets._core.folders import RunFolder
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.scores.importance import Importance
+
+__all__ = ["RunFolder", "load_results", "load_weights", "save_results", "save_weights", "summarise_tensor"]
 
 QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 NUM_BINS: Final = 50

@@ -120,15 +120,35 @@ class RunFolder:
                 it was.
         """
         self._refuse_others()
+        is_new = not self.path.exists()
         with exclusive_lock(self.path / LOCK):
             self._refuse_others()  # again: another process may have begun meanwhile
             remove_leftovers(self.path)
-            marker = self._read_marker()
+            marker = self._read_marker() if self._list_content() else None
             asked = to_json_values({"settings": settings, "environments": [dict(environment or {})]})
             wanted = asked if marker is None else self._join(marker, asked, grow, accept=accept_changed_environment)
-            if wanted != marker:
-                write_hashed(self.path / MARKER, {"kind": self.kind, "made_by": self.made_by, **wanted})
-            yield wanted["settings"]
+            try:
+                if wanted != marker:
+                    write_hashed(self.path / MARKER, {"kind": self.kind, "made_by": self.made_by, **wanted})
+                yield wanted["settings"]
+            except BaseException:
+                self._forget_if_empty(is_new=is_new)
+                raise
+
+    def _list_content(self) -> list[str]:
+        """Returns what the folder holds beside its marker and lock: nothing before the run has produced anything."""
+        if not self.path.is_dir():
+            return []
+        return sorted(e.name for e in self.path.iterdir() if e.name not in {MARKER, LOCK} and not is_leftover(e))
+
+    def _forget_if_empty(self, *, is_new: bool) -> None:
+        """Removes what a run that has produced nothing was begun with, so that it may be begun with something else."""
+        if self._list_content():
+            return
+        for name in (MARKER, LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        if is_new:
+            self.path.rmdir()
 
     def read_settings(self) -> Settings:
         """Returns what the run is to hold.
@@ -153,8 +173,7 @@ class RunFolder:
             raise ValueError(f"{self.path} must be a folder or not exist, but is a file; name a new folder")
         if not self.path.is_dir() or (self.path / MARKER).exists():
             return
-        others = sorted(e.name for e in self.path.iterdir() if e.name != LOCK and not is_leftover(e))
-        if others:
+        if others := self._list_content():
             names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")  # noqa: PLR2004 - enough to know it by
             raise ValueError(
                 f"{self.path} must be empty or the folder of {self.kind}, but it holds other files ({names}); nothing "

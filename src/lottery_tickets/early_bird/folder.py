@@ -2,21 +2,19 @@
 
 ```text
 FOLDER/
-    settings.json            what was asked for; another call is refused
+    run.json                 what was asked for; another call is refused
     start.safetensors        theta_0
     check-0003/              the last check, whole; the one before is deleted once this one is there
         model.safetensors    the model's state
         watch.safetensors    masks of the queue, the ticket, the sample that is followed
         trainer.pt           position and optimizer of the default trainer
         history.json         all checkpoints
+        record.json          the hashes of these files
 ```
 """
 
 import contextlib
-import os
 import pickle
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,25 +23,29 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
+from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.files import (
-    exclusive_lock,
-    flush_to_disk,
+    hash_file,
     read_json,
     read_tensors,
-    remove_leftovers,
+    remove_folder,
     write_json,
     write_tensors,
     write_whole,
+    writing_folder,
 )
-from lottery_tickets._core.folders import load_state, save_state, to_json_values
+from lottery_tickets._core.folders import RunFolder, load_state, read_hashed, save_state, write_hashed
+from lottery_tickets._core.states import hash_state
 from lottery_tickets.early_bird.convergence import EarlyBirdCheckpoint
 
-SETTINGS: Final = "settings.json"
+KIND: Final = "an early-bird run"
+MADE_BY: Final = "compute_early_bird_tickets, from Python"
 START: Final = "start.safetensors"
 MODEL: Final = "model.safetensors"
 WATCH: Final = "watch.safetensors"
 TRAINER: Final = "trainer.pt"
 HISTORY: Final = "history.json"
+RECORD: Final = "record.json"
 
 
 @dataclass(frozen=True)
@@ -75,46 +77,41 @@ class EarlyBirdFolder:
         self.path = Path(path)
 
     @contextlib.contextmanager
-    def opened(self, settings: Mapping[str, Any], start: Mapping[str, Tensor]) -> Iterator[SavedCheck | None]:
+    def opened(
+        self, settings: Mapping[str, Any], start: Mapping[str, Tensor], *, accept_changed_environment: bool = False
+    ) -> Iterator[SavedCheck | None]:
         """Holds the folder for this process; gives its last check, None in a fresh one.
 
         Args:
-            settings: What was asked for, JSON-able.
+            settings: What was asked for, JSON-able, with the hash of the starting weights.
             start: The starting weights; kept in a fresh folder.
+            accept_changed_environment: Whether to go on where another environment began.
 
         Raises:
-            ValueError: When the folder is of another run, in use, or altered.
+            ValueError: When the folder is of another run or of others, in use, or altered.
         """
-        wanted = to_json_values(settings)
-        with exclusive_lock(self.path / ".lock"):
-            remove_leftovers(self.path)
-            if (self.path / SETTINGS).exists():
-                found = read_json(self.path / SETTINGS)
-                if found != wanted:
-                    raise ValueError(_say_difference(self.path, found, wanted))
-            else:
-                # The settings last, because a folder that has them counts as begun.
+        with RunFolder(self.path, KIND, MADE_BY).opened(
+            settings,
+            describe_environment(of_threads=True),
+            accept_changed_environment=accept_changed_environment,
+        ):
+            if not (self.path / START).exists():
                 save_state(self.path / START, start)
-                write_json(self.path / SETTINGS, wanted)
+            elif hash_state(load_state(self.path / START)) != hash_state(start):
+                raise ValueError(f"{self.path / START} must be the weights the run began with, but was altered")
             yield self._load_last()
 
     def save(self, check: SavedCheck) -> None:
         """Writes a check, whole, and deletes the ones before it."""
         number = len(check.checkpoints)
-        folder = self.path / f"check-{number:04d}"
-        aside = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{folder.name}.", suffix=".part"))
-        save_state(aside / MODEL, check.model)
-        write_tensors(aside / WATCH, check.watch, {})
-        write_whole(aside / TRAINER, lambda path: torch.save(dict(check.trainer), path))
-        write_json(aside / HISTORY, check.checkpoints)
-        flush_to_disk(aside)
-        aside.replace(folder)
-        flush_to_disk(self.path)
+        with writing_folder(self.path / f"check-{number:04d}") as aside:
+            save_state(aside / MODEL, check.model)
+            write_tensors(aside / WATCH, check.watch, {})
+            write_whole(aside / TRAINER, lambda path: torch.save(dict(check.trainer), path))
+            write_json(aside / HISTORY, check.checkpoints)
+            write_hashed(aside / RECORD, {"files": {path.name: hash_file(path) for path in sorted(aside.iterdir())}})
         for earlier in self._list_checks()[:-1]:
-            # Renamed first: a folder that is half deleted must not be taken for a check.
-            leftover = earlier.with_name(f".{earlier.name}.{os.getpid()}.part")
-            earlier.replace(leftover)
-            shutil.rmtree(leftover)
+            remove_folder(earlier)
 
     def _list_checks(self) -> list[Path]:
         return sorted(self.path.glob("check-*"), key=lambda path: int(path.name.removeprefix("check-")))
@@ -124,6 +121,7 @@ class EarlyBirdFolder:
         if not checks:
             return None
         last = checks[-1]
+        _check_files(last)
         return SavedCheck(
             model=load_state(last / MODEL),
             watch=read_tensors(last / WATCH)[0],
@@ -143,10 +141,13 @@ def _load_trainer(path: Path) -> dict[str, Any]:
     return found
 
 
-def _say_difference(path: Path, found: object, wanted: Mapping[str, Any]) -> str:
-    known = found if isinstance(found, dict) else {}
-    odd = sorted(name for name in known.keys() | wanted.keys() if known.get(name) != wanted.get(name))
-    return (
-        f"{path} must be the folder of this run, but it differs in {', '.join(odd)}; take another folder, or the same "
-        "model and arguments"
-    )
+def _check_files(folder: Path) -> None:
+    """Raises where a file is not the one that was saved: an edited value is never gone on from."""
+    expected = read_hashed(folder / RECORD)["files"]
+    found = {path.name: hash_file(path) for path in folder.iterdir() if path.name != RECORD}
+    odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if odd:
+        raise ValueError(
+            f"{folder} must hold what the run saved, but {', '.join(odd)} differ from their hashes; delete the folder "
+            "of the run and run again, or restore it"
+        )

@@ -1,7 +1,7 @@
 """Early-bird tickets: train until the mask that pruning would draw no longer changes, and draw it then."""
 
 from collections.abc import Iterable, Sized
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +48,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     loss_fn: LossFunction | None = None,
     seed: int = 42,
     run_folder: str | Path | None = None,
+    accept_changed_environment: bool = False,
     progress: bool = False,
 ) -> EarlyBirdResults:
     """Trains a model until its ticket has converged, and returns the ticket with the evidence for it.
@@ -88,7 +89,10 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         exclude: Removes from the choice.
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
         seed: Of data order, dropout, rounding and the sample that is followed.
-        run_folder: Keeps the last check; the same call goes on from it after an interruption, to the same bits.
+        run_folder: Keeps the last check; the same call goes on from it after an interruption, to the same bits, and
+            one with more epochs or steps goes on further.
+        accept_changed_environment: Whether to go on there with other versions, another machine or another number of
+            threads; equal bits are then no longer claimed.
         progress: Whether to show a bar.
 
     Returns:
@@ -150,7 +154,8 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         size = training.max_batch_size
         trainer = CallersTrainer(model, dataloader, trainer_fn, max_batch_size=size, loss_fn=loss_fn, seed=seed)
     folder = None if run_folder is None else EarlyBirdFolder(run_folder)
-    return _run(model, watcher, trainer, times, limit=limit, folder=folder)
+    accept = accept_changed_environment
+    return _run(model, watcher, trainer, times, limit=limit, folder=folder, accept=accept)
 
 
 def _check_counts_epochs(check_steps: object) -> None:
@@ -169,10 +174,13 @@ def _run(
     *,
     limit: int,
     folder: EarlyBirdFolder | None,
+    accept: bool,
 ) -> EarlyBirdResults:
     start = hash_state(watcher.starting_weights)
     settings = {**watcher.describe(), **trainer.describe(), "checks": times.steps, "start_sha256": start}
-    opened = nullcontext(None) if folder is None else folder.opened(settings, watcher.starting_weights)
+    opened: AbstractContextManager[SavedCheck | None] = nullcontext(None)
+    if folder is not None:
+        opened = folder.opened(settings, watcher.starting_weights, accept_changed_environment=accept)
     try:
         with opened as saved:
             if saved is not None:

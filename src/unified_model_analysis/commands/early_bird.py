@@ -1,9 +1,7 @@
 """`lottery-tickets early-bird`: train until the ticket has converged, and say whether and why."""
 
-import contextlib
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -12,12 +10,13 @@ import tyro
 from lottery_tickets import ConvergenceRule, TrainerSettings
 from unified_model_analysis.early_bird_summary import advise, report_early_bird
 from unified_model_analysis.experiment_summary import check_report_extra
+from unified_model_analysis.held_results import hold_results
 from unified_model_analysis.networks import LoadedNetwork, load_shuffled_images, load_text
 from unified_model_analysis.options import ComputationOptions, NetworkOptions, read_help, take_help
 
-OPTIONS: Final = "options.json"
 RUN: Final = "run"
-MAY_CHANGE: Final = frozenset({"results", "max_epochs", "max_steps", "device"})  # from a run to its continuation
+# From a run to its continuation.
+MAY_CHANGE: Final = frozenset({"results", "max_epochs", "max_steps", "device", "accept_changed_environment"})
 NUM_BATCHES: Final = 100  # of a language model's text
 
 
@@ -81,6 +80,8 @@ class EarlyBird(ComputationOptions, NetworkOptions):
         dtype: Of the weights. SGD rounds bfloat16 at random, so that small steps count on average.
         include: Glob patterns of parameter names to prune instead of the default choice.
         exclude: Glob patterns of parameter names to leave dense.
+        accept_changed_environment: Go on with other versions, another machine or number of threads than the run was
+            begun with; equal bits are then no longer claimed.
         seed: Of fresh weights, order, dropout and rounding.
         device: Where to train.
     """
@@ -105,6 +106,7 @@ class EarlyBird(ComputationOptions, NetworkOptions):
     dtype: Literal["float32", "bfloat16"] = "float32"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    accept_changed_environment: bool = False
 
     def run(self) -> int:
         """Trains, saves and shows; returns the exit code."""
@@ -117,15 +119,15 @@ class EarlyBird(ComputationOptions, NetworkOptions):
         loaded = self._load()
         network = loaded.network.to(self.device, getattr(torch, self.dtype))
         settings = self._choose_settings()
-        with _kept_options(self.results, asdict(self)):
+        with hold_results(self.results, "early-bird", self, MAY_CHANGE):
             print(_describe_choices(settings, self._defaults), flush=True)
             found = compute_early_bird_tickets(network, loaded.batches, **settings)
-        last = found["checkpoints"][-1]
-        if self.check_steps is None:
-            share = last["epoch"] / self.max_epochs
-        else:
-            share = (last["step"] or 0) / (self.max_steps or self.max_epochs * len(loaded.batches))
-        report_early_bird(found, self.results, loaded.name, advise(found, self.results, share))
+            last = found["checkpoints"][-1]
+            if self.check_steps is None:
+                share = last["epoch"] / self.max_epochs
+            else:
+                share = (last["step"] or 0) / (self.max_steps or self.max_epochs * len(loaded.batches))
+            report_early_bird(found, self.results, loaded.name, advise(found, self.results, share))
         return 0
 
     @property
@@ -167,6 +169,7 @@ class EarlyBird(ComputationOptions, NetworkOptions):
             "exclude": list(self.exclude) or None,
             "seed": self.seed,
             "run_folder": self.results / RUN,
+            "accept_changed_environment": self.accept_changed_environment,
             "progress": True,
         }
 
@@ -176,38 +179,6 @@ class EarlyBird(ComputationOptions, NetworkOptions):
             return load_shuffled_images(self, batch_size=size, dtype=self.dtype, seed=self.seed)
         num_batches = NUM_BATCHES if self.num_batches is None else self.num_batches
         return load_text(self, batch_size=size, num_batches=num_batches, seed=self.seed)
-
-
-@contextlib.contextmanager
-def _kept_options(folder: Path, options: Mapping[str, Any]) -> Iterator[None]:
-    """Keeps the options of a run beside it, for the library cannot know whether data and batches are those of before.
-
-    Args:
-        folder: Where the results go; the run is in it.
-        options: All that were given.
-
-    Raises:
-        ValueError: When a run was begun with other options.
-    """
-    from lottery_tickets import load_results, save_results
-
-    path, begun = folder / OPTIONS, folder / RUN / "settings.json"
-    wanted = {name: value for name, value in options.items() if name not in MAY_CHANGE}
-    wanted = json.loads(json.dumps(wanted, default=str))
-    if begun.exists() and path.exists():
-        found = load_results(path)
-        if changed := sorted(f"--{name.replace('_', '-')}" for name in wanted if found.get(name) != wanted[name]):
-            names = ", ".join(changed)
-            raise ValueError(f"{folder} holds a run with another {names}; take another folder, or give it as before")
-    is_new = not folder.exists()
-    save_results(wanted, path)
-    try:
-        yield
-    finally:
-        if not begun.exists():  # refused before it began
-            path.unlink()
-            if is_new:
-                folder.rmdir()
 
 
 def _describe_choices(settings: Mapping[str, Any], defaults: Defaults) -> str:

@@ -1,5 +1,6 @@
 """A search that stops goes on from its folder to the same bits, and refuses the folder of another."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from lottery_tickets import (
     EarlyBirdWatcher,
     compute_early_bird_tickets,
 )
+from lottery_tickets._core.files import ASIDE, exclusive_lock
 from lottery_tickets._core.states import copy_state, hash_state
+from lottery_tickets.early_bird import folder
 from tests.lottery_tickets.early_bird.digits import find_digits, make_arguments, make_digits_loader, strip
 from tests.models import make_lenet
 
@@ -53,9 +56,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     resumed = compute_early_bird_tickets(model, make_digits_loader(), **settings)
     assert strip(resumed) == strip(whole)
     assert hash_state(copy_state(model)) == hash_state(copy_state(trained))
-    with pytest.raises(
-        ValueError, match=r"must be the folder of this run, but it differs in learning_rate, trainer; take another"
-    ):
+    with pytest.raises(ValueError, match=r"these differ: .*learning_rate is 0.* there and 0.2 here"):
         compute_early_bird_tickets(
             make_lenet(), make_digits_loader(), **make_arguments(**{**arguments, "learning_rate": 0.2})
         )
@@ -75,5 +76,67 @@ def test_a_run_that_was_cut_short_or_altered_is_refused(name: str, tmp_path: Pat
     find_digits(**settings)
     [path] = (tmp_path / "run").glob(f"check-*/{name}")
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=f"{name} must"):
+    with pytest.raises(ValueError, match=f"must hold what the run saved, but {name} differ"):
         find_digits(**settings)
+
+
+def test_a_folder_of_others_is_refused_and_nothing_in_it_is_touched(tmp_path: Path) -> None:
+    """It once deleted every `.*.part` below it and overwrote start.safetensors."""
+    contents = {".download.part": b"half a film", "start.safetensors": b"somebody's weights", "deep/.x.part": b"x"}
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"but it holds other files \(.download.part, deep, start.safetensors\)"):
+        find_digits(max_epochs=1, run_folder=tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path)): path.read_bytes() for path in files} == contents
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with exclusive_lock(tmp_path / ".lock"), pytest.raises(ValueError, match="one process at a time"):
+        find_digits(max_epochs=1, run_folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_leftovers_of_a_kill_go_and_nothing_else(tmp_path: Path) -> None:
+    find_digits(max_epochs=1, run_folder=tmp_path)
+    [check] = tmp_path.glob("check-*")
+    ours = [tmp_path / f".check-0002.0a1b2c3d{ASIDE}", check.with_name(f".{check.name}.deadbeef{ASIDE}")]
+    for leftover in ours:
+        leftover.mkdir()
+        (leftover / "model.safetensors").write_bytes(b"half")
+    foreign = tmp_path / ".notes.part"
+    foreign.write_text("mine")
+    find_digits(max_epochs=2, run_folder=tmp_path)
+    assert not any(path.exists() for path in ours)
+    assert foreign.read_text() == "mine"
+
+
+ALTERATIONS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "an edited loss": ("check-*/history.json", lambda content: content.replace(b'"epoch": 1', b'"epoch": 2')),
+    "another record": ("check-*/record.json", lambda content: content.replace(b'"model', b'"nodel')),
+    "other settings": ("run.json", lambda content: content.replace(b'"seed"', b'"seeds"')),
+    "other starting weights": ("start.safetensors", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
+}
+
+
+@pytest.mark.parametrize("case", ALTERATIONS)
+def test_what_was_edited_is_refused_and_never_used(tmp_path: Path, case: str) -> None:
+    find_digits(max_epochs=1, run_folder=tmp_path)
+    pattern, alter = ALTERATIONS[case]
+    [path] = tmp_path.glob(pattern)
+    content = path.read_bytes()
+    assert alter(content) != content
+    path.write_bytes(alter(content))
+    with pytest.raises(ValueError, match=r"altered|hash"):
+        find_digits(max_epochs=2, run_folder=tmp_path)
+
+
+def test_a_run_that_could_not_begin_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder, "save_state", fail)
+    with pytest.raises(OSError, match="No space left"):
+        find_digits(max_epochs=1, run_folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

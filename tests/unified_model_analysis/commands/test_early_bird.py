@@ -18,7 +18,7 @@ from unified_model_analysis.cli import main
 from unified_model_analysis.early_bird_summary import advise
 
 FAST = ("--check-interval", 1, "--max-epochs", 12, "--momentum", 0.9)
-FILES = {"results.json", "ticket.safetensors", "start.safetensors", "early-bird.png", "options.json", "run"}
+FILES = {"results.json", "ticket.safetensors", "start.safetensors", "early-bird.png", "run.json", ".lock", "run"}
 
 
 def find(folder: Path, *options: object) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def test_more_epochs_go_on_and_other_data_is_refused(tmp_path: Path, capsys: Out
     assert "Next: the same command with a larger --max-epochs" in capsys.readouterr().out
     assert "ticket.safetensors is the mask of the last check" in short["findings"][0]
     message = refuse(["early-bird", tmp_path, *FAST, "--batch-size", 30, "--seed", 1], capsys)
-    assert "holds a run with another --batch-size, --seed; take another folder" in message
+    assert "--batch-size is None there and 30 here; --seed is 0 there and 1 here" in message
     long = find(tmp_path, *FAST)
     assert long["verdict"] == "converged"
     assert strip(long)[:2] == strip(short)
@@ -189,9 +189,9 @@ def test_wrong_arguments_are_refused_and_leave_nothing(tmp_path: Path, capsys: O
 
 def test_options_are_kept_as_they_were_given(tmp_path: Path) -> None:
     find(tmp_path, "--check-steps", 1, "--max-steps", 1, "--include", "fc1.*")
-    options = json.loads((tmp_path / "options.json").read_text(encoding="utf-8"))
-    assert (options["include"], options["check_steps"], options["learning_rate"]) == (["fc1.*"], 1, None)
-    assert not {"results", "max_epochs", "max_steps", "device"} & options.keys()
+    options = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["settings"]
+    assert (options["--include"], options["--check-steps"], options["--learning-rate"]) == (["fc1.*"], 1, None)
+    assert not {"--results", "--max-epochs", "--max-steps", "--device"} & options.keys()
 
 
 def test_help_says_that_it_can_be_stopped(capsys: Output) -> None:
