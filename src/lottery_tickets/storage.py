@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.files import read_json, read_tensors, write_json, write_tensors
-from lottery_tickets._core.folders import RunFolder
+from lottery_tickets._core.folders import HASH, RunFolder, read_hashed
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.scores.importance import Importance
 
@@ -48,13 +48,16 @@ def save_results(results: Mapping[str, Any], path: str | Path) -> None:
 
 
 def load_results(path: str | Path) -> dict[str, Any]:
-    """Returns the results that `save_results` wrote, with their masks.
+    """Returns the results that `save_results` wrote, or a function that keeps them in a file, with their masks.
 
     Raises:
-        ValueError: When the file is missing, cut short, or not a JSON object, or when a mask file does not fit.
+        ValueError: When the file is missing, cut short, or not a JSON object, does not match the hash it carries, or
+            when a mask file does not fit.
     """
     source = Path(path)
     content = read_json(source)
+    if isinstance(content, dict) and HASH in content:
+        content = read_hashed(source)
     if not isinstance(content, dict):
         raise ValueError(
             f"{source} must hold a JSON object, but holds a {type(content).__name__}; was it made by save_results?"

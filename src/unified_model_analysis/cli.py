@@ -3,9 +3,13 @@
 Exit codes: 0 done; 1 a check failed (`verify`); 2 wrong arguments or input; 130 interrupted.
 """
 
+import contextlib
+import errno
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
 
 import tyro
@@ -52,11 +56,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        return command.run()
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        with _interrupted_by_sigterm():
+            return command.run()
+    except OSError as error:
+        print(f"lottery-tickets: {_describe_os_error(error)}", file=sys.stderr)
+        return WRONG_INPUT
+    except (ValueError, TypeError, ModuleNotFoundError) as error:
         print("lottery-tickets:", error, *getattr(error, "__notes__", ()), file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
         hint = "the same command goes on where it stopped if it keeps a folder, and begins anew if not"
         print(f"lottery-tickets: interrupted; {hint}", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Within the block SIGTERM, which schedulers send, is what Ctrl-C is."""
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _describe_os_error(error: OSError) -> str:
+    """Returns the real cause in one sentence, with the place and what to do."""
+    if error.strerror is None:
+        return str(error)
+    place = f" at {error.filename}" if error.filename else ""
+    hints = {
+        errno.ENOSPC: "make room and run the same command again",
+        errno.EDQUOT: "make room and run the same command again",
+        errno.EROFS: "name a place that can be written",
+        errno.EACCES: "name a place that you may use",
+        errno.EPERM: "name a place that you may use",
+        errno.ENOENT: "name one that exists",
+        errno.ENOTDIR: "a part of this path is a file; name another",
+        errno.EISDIR: "it is a folder; name a file",
+    }
+    hint = hints.get(error.errno or 0, "")
+    return f"{error.strerror}{place}{f'; {hint}' if hint else ''}"

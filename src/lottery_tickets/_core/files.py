@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from torch import Tensor
 
 # Nobody else ends a name like this, so what a killed process leaves can be told from files of others.
 ASIDE: Final = ".lottery-tickets.part"
+PROBE_BYTES: Final = 1 << 16
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -134,19 +136,30 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Holds an advisory lock for the life of the block; the system frees it when the process dies, however it dies."""
+def exclusive_lock(path: Path, *, of: Path | None = None) -> Iterator[None]:
+    """Holds an advisory lock for the life of the block; the system frees it when the process dies, however it dies.
+
+    Args:
+        path: The lock.
+        of: What it is the lock of, its folder when None.
+
+    Raises:
+        ValueError: When another process, or another block of this one, holds it.
+    """
     import fcntl  # noqa: PLC0415 - not on Windows, where runs are not supported
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            message = (
-                f"{path.parent} must be used by one process at a time, but another holds it; wait for it or stop it"
+            is_held = path.samefile(f"/dev/fd/{file.fileno()}")  # not one that its last holder has removed meanwhile
+        except OSError:
+            is_held = False
+        if not is_held:
+            raise ValueError(
+                f"{of or path.parent} must be used by one process at a time, but another holds it; wait for it or stop "
+                "it"
             )
-            raise ValueError(message) from error
         yield
 
 
@@ -157,23 +170,29 @@ def _name_aside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _telling_causes(path: Path) -> Iterator[None]:
-    """Turns what libraries raise where a file cannot be written into the system's own error."""
+    """Turns what libraries raise where a file cannot be written into the system's own error, about this path."""
     try:
         yield
-    except (safetensors.SafetensorError, RuntimeError) as error:
-        cause = _find_cause(path.parent)
-        if cause is None:
+    except OSError as error:
+        if error.errno is None:
             raise
-        raise cause from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        code = _find_cause(path.parent, str(error))
+        if code is None:
+            raise
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
-def _find_cause(folder: Path) -> OSError | None:
-    """Returns the error that writing a little into a folder gives."""
+def _find_cause(folder: Path, said: str) -> int | None:
+    """Returns the system's error number: the one that was said, or the one that writing into the folder gives."""
+    if found := re.search(r"os error (\d+)", said):
+        return int(found[1])
     probe = _name_aside(folder / "probe")
     try:
-        probe.write_bytes(bytes(1 << 16))
+        probe.write_bytes(bytes(PROBE_BYTES))
     except OSError as error:
-        return error
+        return error.errno
     finally:
         probe.unlink(missing_ok=True)
     return None

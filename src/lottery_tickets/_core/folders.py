@@ -27,7 +27,7 @@ from lottery_tickets._core.states import hash_state
 
 MARKER: Final = "run.json"
 LOCK: Final = ".lock"
-HASH: Final = "sha256"
+HASH: Final = "content_sha256"
 STATE_HASH: Final = "state_sha256"
 
 Settings = dict[str, Any]
@@ -59,8 +59,10 @@ def read_hashed(path: Path) -> dict[str, Any]:
         ValueError: When the file is cut short or altered.
     """
     found = read_json(path)
-    content = {name: value for name, value in found.items() if name != HASH} if isinstance(found, dict) else {}
-    if not content or found.get(HASH) != hash_json(content):
+    if not isinstance(found, dict) or HASH not in found:
+        raise ValueError(f"{path} must be ours and carry its hash, but holds something else; take another path")
+    content = {name: value for name, value in found.items() if name != HASH}
+    if found[HASH] != hash_json(content):
         raise ValueError(f"{path} must match the hash it carries, but does not; it was altered after it was written")
     return content
 

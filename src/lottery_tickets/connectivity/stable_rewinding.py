@@ -1,8 +1,8 @@
 """From which step on training is stable to its own noise: a search by bisection over rewinding steps."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from itertools import pairwise
 from numbers import Real
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any, TypedDict
 from torch import Tensor, nn
 
 from lottery_tickets._core.checks import check_share
-from lottery_tickets._core.files import read_json, write_json
+from lottery_tickets._core.folders import to_json_values
+from lottery_tickets._core.kept_file import KeptFile
 from lottery_tickets._core.measuring.performance import MetricFunction
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.states import copy_state, hash_state
@@ -99,19 +100,20 @@ def find_stable_rewinding_step(
         raise ValueError(f"last_step must be an integer of at least 0, got {last_step!r}")
     if not callable(measure_instability):
         raise TypeError(f"measure_instability must be a function of a step, got {measure_instability!r}")
-    file = None if path is None else Path(path)
-    known = _load(file, subject)
+    file = None if path is None else KeptFile(Path(path))
     looked_at: dict[int, float | None] = {}
+    with nullcontext(None) if file is None else file.opened() as stored:
+        known = {} if stored is None else _read(stored, Path(str(path)), subject)
 
-    def is_stable(step: int) -> bool:
-        if step not in known:
-            known[step] = _check_instability(measure_instability(step), step)
-            if file is not None:
-                write_json(file, {"subject": subject, "evaluations": {str(k): known[k] for k in sorted(known)}})
-        looked_at[step] = value = known[step]
-        return value is not None and value < threshold
+        def is_stable(step: int) -> bool:
+            if step not in known:
+                known[step] = _check_instability(measure_instability(step), step)
+                if file is not None:
+                    file.write({"subject": subject, "evaluations": {str(k): known[k] for k in sorted(known)}})
+            looked_at[step] = value = known[step]
+            return value is not None and value < threshold
 
-    found = _bisect(is_stable, last_step)
+        found = _bisect(is_stable, last_step)
     evaluations = {step: looked_at[step] for step in sorted(looked_at)}
     return {
         "step": found,
@@ -242,17 +244,16 @@ def _list_rises(evaluations: Mapping[int, float | None]) -> list[InstabilityRise
     ]
 
 
-def _load(path: Path | None, subject: Mapping[str, Any] | None) -> dict[int, float | None]:
-    """Returns the evaluations that a file keeps, none where there is no file."""
-    if path is None or not path.exists():
-        return {}
-    stored = read_json(path)
-    if not isinstance(stored, dict) or not isinstance(stored.get("evaluations"), dict):
+def _read(stored: Mapping[str, Any], path: Path, subject: Mapping[str, Any] | None) -> dict[int, float | None]:
+    """Returns the evaluations that a file keeps."""
+    if not isinstance(stored.get("evaluations"), dict):
         raise ValueError(f"{path} must be the file of a search, but has no evaluations; name another file")
-    if stored.get("subject") != json.loads(json.dumps(subject)):  # tuples are lists in the file
+    if stored.get("subject") != to_json_values(subject):
         raise ValueError(
             f"{path} must be continued with what it was begun with, but holds evaluations of {stored.get('subject')}, "
             f"not of {subject}; name another file"
         )
-    return {int(step): _check_instability(value, int(step)) if value is not None else None
-            for step, value in stored["evaluations"].items()}  # fmt: skip
+    return {
+        int(step): None if value is None else _check_instability(value, int(step))
+        for step, value in stored["evaluations"].items()
+    }

@@ -9,8 +9,8 @@ from typing import Any, Final, final
 from torch import Tensor, nn
 
 from lottery_tickets._core.determinism import derive_seed
-from lottery_tickets._core.files import exclusive_lock, read_json, write_json
-from lottery_tickets._core.folders import load_state, save_state, to_json_values
+from lottery_tickets._core.environment import describe_environment
+from lottery_tickets._core.folders import RunFolder, load_state, save_state
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.experiments.steps import prune_state_
 from lottery_tickets.experiments.workload_subject import WorkloadSubject
@@ -18,7 +18,8 @@ from lottery_tickets.masks.holding import hold_mask
 from lottery_tickets.masks.mask import Mask
 
 COPIES: Final = ("first", "second")
-SETTINGS: Final = "settings.json"
+KIND: Final = "pairs of trainings"
+MADE_BY: Final = "lottery-tickets connectivity"
 DENSE: Final = "dense"
 SUBNETWORK: Final = "subnetwork"
 
@@ -36,6 +37,7 @@ class TrainedPairs:
         seed: Each replicate derives its own from it.
         start: Weights at step 0 for all replicates; fresh ones for each when None.
         mask: What a subnetwork is held to.
+        accept_changed_environment: Whether to go on where another environment began.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class TrainedPairs:
     seed: int
     start: Mapping[str, Tensor] | None
     mask: Mask | None
+    accept_changed_environment: bool = False
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -51,20 +54,15 @@ class TrainedPairs:
         Raises:
             ValueError: When it is in use, or was begun with other settings.
         """
-        settings = to_json_values(
-            {
-                "subject": self.subject.describe(),
-                "seed": self.seed,
-                "start_sha256": None if self.start is None else hash_state(self.start),
-                "mask": None if self.mask is None else self.mask.digest,
-            }
-        )
-        path = self.folder / SETTINGS
-        with exclusive_lock(self.folder / ".lock"):  # before the settings are read: another process may be writing them
-            found = read_json(path) if path.exists() else settings
-            if odd := [name for name, value in settings.items() if found.get(name) != value]:
-                raise ValueError(f"{self.folder} holds pairs with another {', '.join(odd)}; take another folder")
-            write_json(path, settings)
+        settings = {
+            "subject": dict(self.subject.describe()),
+            "seed": self.seed,
+            "start_sha256": None if self.start is None else hash_state(self.start),
+            "mask": None if self.mask is None else self.mask.digest,
+        }
+        with RunFolder(self.folder, KIND, MADE_BY).opened(
+            settings, describe_environment(), accept_changed_environment=self.accept_changed_environment
+        ):
             yield
 
     def find_ends(self, replicate: int, step: int, network: str) -> list[dict[str, Tensor]]:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from lottery_tickets._core.files import read_json
 from lottery_tickets._core.measuring.performance import PerformanceFigures
 
 # Two runs of a model on the same data may differ by rounding (threads, devices), on other data they differ by more.
@@ -19,19 +18,21 @@ class Point(NamedTuple):
     accuracy: float | None
 
 
-def load_points(path: Path, facts: Mapping[str, Any], centre: PerformanceFigures) -> list[Point]:
+def read_points(
+    found: Mapping[str, Any], path: Path, facts: Mapping[str, Any], centre: PerformanceFigures
+) -> list[Point]:
     """Returns the points that a file holds, in the order in which they were measured: row by row.
 
     Args:
+        found: What the file holds.
         path: The file.
         facts: What it must have in common with the landscape that is wanted, by key.
         centre: The figures of the centre, measured now; those in the file must be the same, or the data differs.
 
     Raises:
-        ValueError: When the file is cut short, of something else, or of another landscape.
+        ValueError: When the file is of something else, or of another landscape.
     """
-    found = read_json(path)
-    if not isinstance(found, dict) or not {*facts, "losses", "accuracies", "centre", "num_measured"} <= found.keys():
+    if not {*facts, "losses", "accuracies", "centre", "num_measured"} <= found.keys():
         raise ValueError(f"{path} must be a loss landscape or not exist, but holds something else; take another path")
     if odd := _list_differences(found, facts):
         raise ValueError(

@@ -1,6 +1,5 @@
 """The loss landscape around a model: on a plane of two random directions, or on the line to another state."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from tqdm import tqdm
 
 from lottery_tickets._core.checks import check_count, check_restartable
 from lottery_tickets._core.determinism import derive_seed
-from lottery_tickets._core.files import write_json
+from lottery_tickets._core.folders import to_json_values
+from lottery_tickets._core.kept_file import KeptFile
 from lottery_tickets._core.measuring.interpolation import Line
 from lottery_tickets._core.measuring.performance import Measurement, Performance, PerformanceFigures, measuring
 from lottery_tickets._core.names import clean_name, unwrap
@@ -24,7 +24,7 @@ from lottery_tickets._core.prunable_weights import Choices, find_filtered_weight
 from lottery_tickets._core.states import hash_state
 from lottery_tickets._core.weights import Weight, Weights
 from lottery_tickets.landscape.directions import MovedWeights
-from lottery_tickets.landscape.saved_points import Point, load_points
+from lottery_tickets.landscape.saved_points import Point, read_points
 from lottery_tickets.landscape.sharpness import LossRise, find_rises
 from lottery_tickets.masks.holding import find_masked_parameters
 from lottery_tickets.masks.mask import Mask, as_mask
@@ -249,15 +249,31 @@ def _make_line(
 
 def _measure(surface: _Surface, path: Path | None, *, progress: bool) -> LandscapeResults:
     """Returns the figures of all points, those that are in the file taken from there."""
-    facts = json.loads(json.dumps({**surface.facts, "x": surface.x, "y": surface.y}))
-    centre = surface.measure_at(0.0, 0.0).figures
-    found = [] if path is None or not path.exists() else load_points(path, facts, centre)
+    facts = to_json_values({**surface.facts, "x": surface.x, "y": surface.y})
+    if path is None:
+        return _measure_rest(surface, facts, surface.measure_at(0.0, 0.0).figures, [], None, progress=progress)
+    file = KeptFile(path)
+    with file.opened() as stored:
+        centre = surface.measure_at(0.0, 0.0).figures
+        found = [] if stored is None else read_points(stored, path, facts, centre)
+        return _measure_rest(surface, facts, centre, found, file, progress=progress)
+
+
+def _measure_rest(
+    surface: _Surface,
+    facts: Mapping[str, Any],
+    centre: PerformanceFigures,
+    found: list[Point],
+    file: KeptFile | None,
+    *,
+    progress: bool,
+) -> LandscapeResults:
     num_points = len(surface.x) * len(surface.y)
 
     def save() -> LandscapeResults:
         results = _collect(facts, centre, found)
-        if path is not None:
-            write_json(path, results)
+        if file is not None:
+            file.write(results)
         return results
 
     save()  # before hours of work, so that a place that cannot be written is known now

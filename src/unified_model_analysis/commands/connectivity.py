@@ -10,6 +10,7 @@ import tyro
 
 from unified_model_analysis.connectivity_summary import format_step, report_line, report_steps, summarise_step
 from unified_model_analysis.experiment_summary import check_report_extra
+from unified_model_analysis.held_results import hold_results
 from unified_model_analysis.networks import change_num_steps
 from unified_model_analysis.options import ComputationOptions, WorkloadOptions
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 PAIRS: Final = "pairs"
 NUM_IMAGES: Final = 1000  # a batch; bounds the memory of activations
+
+# From a call to the one that goes on: what is trained already stays, and all is measured again.
+MAY_CHANGE: Final = frozenset(
+    {"results", "rewind_steps", "replicates", "search", "threshold", "points", "test_images", "statistics_images"}
+    | {"device", "accept_changed_environment"}
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Connectivity(ComputationOptions, WorkloadOptions):
         statistics_images: Training images that batch-norm statistics are computed from at each point.
         seed: Names the replicates and their data orders.
         device: Where to train.
+        accept_changed_environment: Go on with trainings that were begun with other versions or on another machine.
     """
 
     results: Annotated[Path, tyro.conf.Positional]
@@ -65,6 +73,7 @@ class Connectivity(ComputationOptions, WorkloadOptions):
     steps: int | None = None
     test_images: int | None = None
     statistics_images: int = 1000
+    accept_changed_environment: bool = False
 
     def run(self) -> int:
         """Trains what is missing, measures, saves and shows; returns the exit code."""
@@ -87,9 +96,11 @@ class Connectivity(ComputationOptions, WorkloadOptions):
         if self.checkpoints is not None:
             if self.mask is not None or self.start is not None:
                 raise ValueError("--mask and --start are for trainings; leave them out with --checkpoints")
-            found = self._measure(workload, *map(load_weights, self.checkpoints))
-            report_line(workload.name, found, self.results)
-        else:
+            with hold_results(self.results, "connectivity", self, MAY_CHANGE):
+                found = self._measure(workload, *map(load_weights, self.checkpoints))
+                report_line(workload.name, found, self.results)
+            return 0
+        with hold_results(self.results, "connectivity", self, MAY_CHANGE):
             self._train_and_compare(workload)
         return 0
 
@@ -109,6 +120,7 @@ class Connectivity(ComputationOptions, WorkloadOptions):
             seed=self.seed,
             start=None if self.start is None else load_weights(self.start),
             mask=None if self.mask is None else Mask.load(self.mask),
+            accept_changed_environment=self.accept_changed_environment,
         )
         rows: dict[tuple[str, int], dict[str, Any]] = {}
 

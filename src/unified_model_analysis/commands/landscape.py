@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import tyro
 
 from unified_model_analysis.experiment_summary import check_report_extra
+from unified_model_analysis.held_results import hold_results
 from unified_model_analysis.networks import LoadedNetwork, load_images, load_text
 from unified_model_analysis.options import ComputationOptions, NetworkOptions
 
@@ -18,6 +19,8 @@ RESULTS: Final = "landscape.json"
 FIGURE: Final = "landscape.png"
 NUM_IMAGES: Final = 500  # a batch
 NUM_SEQUENCES: Final = 8  # a batch
+
+MAY_CHANGE: Final = frozenset({"results", "device"})  # from a call to the one that goes on
 
 
 @dataclass(frozen=True)
@@ -69,20 +72,21 @@ class Landscape(ComputationOptions, NetworkOptions):
         loaded = self._load()
         grid_points: Any = self.grid_points[0] if len(self.grid_points) == 1 else self.grid_points
         span: Any = self.span[0] if len(self.span) == 1 else self.span or None
-        found = compute_loss_landscape(
-            loaded.network.to(self.device),
-            loaded.batches,
-            grid_points,
-            span=span,
-            seed=self.seed,
-            mask=None if self.mask is None else Mask.load(self.mask),
-            end_state=None if self.to is None else load_weights(self.to),
-            include=list(self.include) or None,
-            exclude=list(self.exclude) or None,
-            path=self.results / RESULTS,
-            progress=True,
-        )
-        self._report(found, loaded.name)
+        with hold_results(self.results, "landscape", self, MAY_CHANGE):
+            found = compute_loss_landscape(
+                loaded.network.to(self.device),
+                loaded.batches,
+                grid_points,
+                span=span,
+                seed=self.seed,
+                mask=None if self.mask is None else Mask.load(self.mask),
+                end_state=None if self.to is None else load_weights(self.to),
+                include=list(self.include) or None,
+                exclude=list(self.exclude) or None,
+                path=self.results / RESULTS,
+                progress=True,
+            )
+            self._report(found, loaded.name)
         return 0
 
     def _load(self) -> LoadedNetwork:

@@ -71,7 +71,7 @@ def test_a_search_that_was_killed_goes_on(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be continued with what it was begun with"):
         find_stable_rewinding_step(measure, 200, path=path, subject={"name": "b"})
     path.write_text("[]")
-    with pytest.raises(ValueError, match="must be the file of a search, but has no evaluations"):
+    with pytest.raises(ValueError, match="must be ours and carry its hash"):
         find_stable_rewinding_step(measure, 200, path=path)
     path.write_text('{"evaluations": {')
     with pytest.raises(ValueError, match="must be a whole JSON file"):

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from lottery_tickets._core.files import exclusive_lock
-from lottery_tickets.experiments.pairs import SETTINGS, TrainedPairs
+from lottery_tickets._core.folders import MARKER
+from lottery_tickets.experiments.pairs import TrainedPairs
 from lottery_tickets.experiments.workload_subject import WorkloadSubject
 from tests.models import load_digits
 
@@ -18,6 +19,6 @@ def test_the_folder_is_locked_before_its_settings_are_read_or_written(tmp_path: 
     in_use = "must be used by one process at a time"
     with exclusive_lock(tmp_path / ".lock"), pytest.raises(ValueError, match=in_use), ours.opened():
         pass
-    assert not (tmp_path / SETTINGS).exists()
+    assert not (tmp_path / MARKER).exists()
     with others.opened(), pytest.raises(ValueError, match=in_use), ours.opened():
         pass

@@ -44,7 +44,7 @@ def test_the_line_between_two_checkpoints(tmp_path: Path, capsys: Output) -> Non
     assert found["barrier"] == pytest.approx(plain["barrier"], rel=1e-5)
     assert f"instability {100 * found['instability']:.2f} points of error" in shown
     assert [line.split()[0] for line in shown.splitlines()[:5]] == ["alpha", "0.000", "0.333", "0.667", "1.000"]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json", "path.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json", "path.png", "run.json", ".lock"}
 
 
 def test_copies_share_k_steps_and_then_part(tmp_path: Path, capsys: Output) -> None:
@@ -86,7 +86,7 @@ def test_what_is_trained_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     find(halves, *FAST, "--rewind-steps", 8)
     assert len(calls) == 11
     message = refuse(["connectivity", halves, *FAST, "--steps", 13, "--rewind-steps", 0], capsys)
-    assert "holds pairs with another subject; take another folder" in message
+    assert "--steps is 12 there and 13 here" in message
 
 
 def test_a_mask_is_trained_beside_the_dense_network(tmp_path: Path) -> None:

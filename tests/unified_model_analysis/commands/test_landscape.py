@@ -19,7 +19,7 @@ FAST = ("--grid-points", 3, "--batches", 1, "--batch-size", 40)
 def find(folder: Path, *options: object) -> dict[str, Any]:
     assert main(["landscape", str(folder), *map(str, options)]) == 0
     assert (folder / "landscape.png").read_bytes().startswith(b"\x89PNG")
-    assert {path.name for path in folder.iterdir()} == {"landscape.json", "landscape.png"}
+    assert {path.name for path in folder.iterdir()} == {"landscape.json", "landscape.png", "run.json", ".lock"}
     return load_results(folder / "landscape.json")
 
 
@@ -88,7 +88,7 @@ def test_an_interrupted_command_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert num_calls == 6 + 1 + 5
     capsys.readouterr()
     message = refuse(["landscape", tmp_path / "halves", *FAST, "--seed", 1], capsys)
-    assert "must be a landscape of this call, but it differs in seeds" in message
+    assert "--seed is 0 there and 1 here" in message
 
 
 def test_a_language_model_of_ones_own(tmp_path: Path, capsys: Output) -> None:

@@ -1,0 +1,43 @@
+"""A file of results that the same call goes on from: held by one process, with its own hash."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from lottery_tickets._core.files import exclusive_lock, is_leftover
+from lottery_tickets._core.folders import read_hashed, write_hashed
+
+
+@final
+@dataclass(frozen=True)
+class KeptFile:
+    """A JSON file that grows while it is computed.
+
+    Attributes:
+        path: The file.
+    """
+
+    path: Path
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[dict[str, Any] | None]:
+        """Holds the file for this process; gives what it holds, None where it does not exist yet.
+
+        Raises:
+            ValueError: When it is in use, is no file of ours, or was altered.
+        """
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with exclusive_lock(lock, of=self.path):
+            try:
+                for leftover in self.path.parent.glob(f".{self.path.name}.*"):
+                    if is_leftover(leftover):
+                        leftover.unlink(missing_ok=True)
+                yield read_hashed(self.path) if self.path.exists() else None
+            finally:
+                lock.unlink(missing_ok=True)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Writes the values with their hash, whole."""
+        write_hashed(self.path, values)

@@ -1,0 +1,123 @@
+"""Folders and files that a call goes on from: whose they are, who holds them, and what is never used or removed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lottery_tickets._core.files import ASIDE, exclusive_lock, write_json, writing_folder
+from lottery_tickets._core.folders import MARKER, RunFolder
+from lottery_tickets._core.kept_file import KeptFile
+
+FOLDER_KIND, MAKER = "a test", "test_folders"
+
+
+def open_folder(path: Path, *, kind: str = FOLDER_KIND, maker: str = MAKER, **settings: object) -> None:
+    with RunFolder(path, kind, maker).opened(settings or {"a": 1}):
+        (path / "result").touch()
+
+
+def test_a_folder_of_another_kind_or_maker_says_whose_it_is(tmp_path: Path) -> None:
+    open_folder(tmp_path)
+    for changes in ({"kind": "another test"}, {"maker": "somebody"}):
+        with pytest.raises(ValueError, match="it is that of a test made by test_folders; go on with that"):
+            open_folder(tmp_path, **changes)
+    open_folder(tmp_path)
+
+
+def test_settings_are_compared_by_name(tmp_path: Path) -> None:
+    open_folder(tmp_path, a=1, nested={"b": [1, 2], "c": None})
+    with pytest.raises(ValueError, match=r"these differ: a is 1 there and 2 here; nested\.b is \[1, 2\] there and 3"):
+        open_folder(tmp_path, a=2, nested={"b": 3, "c": None})
+
+
+def test_what_was_never_begun_may_be_begun_with_something_else(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no"), RunFolder(tmp_path / "run", FOLDER_KIND).opened({"a": 1}):
+        raise OSError("no")
+    assert not (tmp_path / "run").exists()
+    tmp_path.joinpath("mine").mkdir()
+    with pytest.raises(OSError, match="no"), RunFolder(tmp_path / "mine", FOLDER_KIND).opened({"a": 1}):
+        raise OSError("no")
+    assert list((tmp_path / "mine").iterdir()) == []
+    open_folder(tmp_path / "mine", a=2)
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="must be a folder or not exist, but is a file"):
+        open_folder(tmp_path / "file")
+
+
+def test_links_are_neither_followed_nor_their_targets_removed(tmp_path: Path) -> None:
+    open_folder(tmp_path / "run")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / f".theirs.0{ASIDE}").write_text("x")
+    (tmp_path / "run" / "link").symlink_to(outside)
+    (tmp_path / "run" / f".ours.0{ASIDE}").symlink_to(outside)
+    open_folder(tmp_path / "run")
+    assert [path.name for path in outside.iterdir()] == [f".theirs.0{ASIDE}"]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"link", "result", MARKER, ".lock"}
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    code = "import sys; from tests.lottery_tickets._core.test_folders import *; open_folder(Path(sys.argv[1]))"
+    with RunFolder(tmp_path, FOLDER_KIND, MAKER).opened({"a": 1}):
+        before = sorted(path.name for path in tmp_path.iterdir())
+        second = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+        assert "one process at a time" in second.stderr
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("mask", "of_files", "of_folders"), [(0o002, 0o664, 0o775), (0o077, 0o600, 0o700)])
+def test_files_and_folders_follow_the_umask(tmp_path: Path, mask: int, of_files: int, of_folders: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_json(tmp_path / "file.json", 1)
+        with writing_folder(tmp_path / "folder") as aside:
+            write_json(aside / "file.json", 1)
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("file.json", "folder/file.json", "folder")]
+    assert modes == [of_files, of_files, of_folders]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def stop_in_the_middle() -> None:
+        with writing_folder(tmp_path / "folder") as aside:
+            (aside / "half").touch()
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError, match="stop"):
+        stop_in_the_middle()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kept_file_is_ours_or_refused_and_leaves_no_lock(tmp_path: Path) -> None:
+    file = KeptFile(tmp_path / "kept.json")
+    with file.opened() as found:
+        assert found is None
+        file.write({"a": 1})
+        in_use = rf"{file.path} must be used by one process at a time"
+        with pytest.raises(ValueError, match=in_use), KeptFile(file.path).opened():
+            pass
+    with file.opened() as found:
+        assert found == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
+    file.path.write_text(file.path.read_text().replace('"a": 1', '"a": 2'))
+    with pytest.raises(ValueError, match="was altered"), file.opened():
+        pass
+    file.path.write_text("{}")
+    with pytest.raises(ValueError, match="holds something else"), file.opened():
+        pass
+    assert file.path.read_text() == "{}"
+
+
+def test_a_lock_that_its_holder_has_removed_is_not_taken(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with exclusive_lock(lock):
+        lock.unlink()
+        with exclusive_lock(lock):
+            assert lock.exists()
