@@ -73,7 +73,7 @@ def test_sigterm_is_what_ctrl_c_is(tmp_path: Path) -> None:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("lottery-tickets: interrupted; the same command goes on")
     assert not run.exists(), "nothing was trained, so nothing is left"

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from lottery_tickets.experiments.growth import grow_plan
 from lottery_tickets.experiments.subjects import Subject
 
 POLL_SECONDS: Final = 0.5
+INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Job(Protocol):
@@ -94,7 +96,8 @@ def _run_elsewhere(
     replicates: list[int],
     bar: "tqdm[Never]",
 ) -> None:
-    waiting = [executor.submit(_run_replicate_anew, folder, make_subject, replicate) for replicate in replicates]
+    with _undisturbed():
+        waiting = [executor.submit(_run_replicate_anew, folder, make_subject, replicate) for replicate in replicates]
     try:
         while waiting:
             for job in [job for job in waiting if job.done()]:
@@ -119,6 +122,23 @@ def _worker_processes(num_workers: int) -> Iterator[ProcessPoolExecutor]:
             for process in list((pool._processes or {}).values()):  # noqa: SLF001 - the pool offers no way to stop a task
                 process.terminate()
             raise
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Lets an interruption wait until the block is done: processes that are just being started would fail of it."""
+    if threading.current_thread() is not threading.main_thread():  # only there do signals interrupt
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in INTERRUPTIONS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for interruption in came:
+        signal.raise_signal(interruption)
 
 
 def _run_replicate_anew(folder: ExperimentFolder, make_subject: Callable[[], Subject], replicate: int) -> None:

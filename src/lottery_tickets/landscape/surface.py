@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict, final
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lottery_tickets._core.checks import check_count, check_restartable
+from lottery_tickets._core.checks import check_count
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.folders import to_json_values
 from lottery_tickets._core.kept_file import KeptFile
@@ -22,7 +22,15 @@ from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_filtered_weights
 from lottery_tickets._core.states import hash_state
-from lottery_tickets._core.weights import Weight, Weights
+from lottery_tickets._core.weights import Weight
+from lottery_tickets.landscape.arguments import (
+    AXES,
+    check_ends,
+    check_grid,
+    check_model_and_data,
+    check_span,
+    check_weights,
+)
 from lottery_tickets.landscape.directions import MovedWeights
 from lottery_tickets.landscape.saved_points import Point, read_points
 from lottery_tickets.landscape.sharpness import LossRise, find_rises
@@ -30,7 +38,6 @@ from lottery_tickets.masks.holding import find_masked_parameters
 from lottery_tickets.masks.mask import Mask, as_mask
 
 FORMAT: Final = "lottery-tickets landscape 1"
-AXES: Final = ("x", "y")
 SECONDS_BETWEEN_WRITES: Final = 1.0
 
 Mode = Literal["plane", "line"]
@@ -162,7 +169,7 @@ class _Subject:
     seed: int
 
     def __post_init__(self) -> None:
-        _check_model_and_data(self.model, self.dataloader)
+        check_model_and_data(self.model, self.dataloader)
         seed: object = self.seed
         if isinstance(seed, bool) or not isinstance(seed, Integral):
             raise TypeError(f"seed must be an integer, got {seed!r}")
@@ -189,10 +196,10 @@ def _make_plane(
     exclude: Choices | None,
 ) -> _Surface:
     model, dataloader = subject.model, subject.dataloader
-    num_x, num_y = _check_grid(grid_points)
-    span_x, span_y = _check_span(span)
+    num_x, num_y = check_grid(grid_points)
+    span_x, span_y = check_span(span)
     weights = find_filtered_weights(model, include=include, exclude=exclude)
-    _check_weights(model, weights)
+    check_weights(model, weights)
     checked = None if mask is None else as_mask(mask)
     if checked is not None:
         find_masked_parameters(model, checked)  # which checks that it fits
@@ -223,7 +230,7 @@ def _make_line(
             "pruned networks, prune both ends with apply_mask"
         )
     num_points = check_count("grid_points on a line", grid_points)
-    start, stop = _check_ends(span)
+    start, stop = check_ends(span)
     state = unwrap(subject.model).state_dict()
     if not isinstance(end_state, Mapping):
         raise TypeError(f"end_state must be a state dict, got {type(end_state).__name__}; pass model.state_dict()")
@@ -344,63 +351,3 @@ def _space(span: float, num_points: int) -> list[float]:
     """Returns points from -span to span, symmetric about zero; zero alone when there is one."""
     # From integers, so that the middle is exactly 0, the model itself.
     return [span * (2 * number - (num_points - 1)) / max(1, num_points - 1) for number in range(num_points)]
-
-
-def _check_model_and_data(model: object, dataloader: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise TypeError(
-            "the model must run in Python, but TorchScript hides what it reads; pass the model it is made of"
-        )
-    check_restartable(dataloader)
-    if not hasattr(dataloader, "__iter__") and not hasattr(dataloader, "__getitem__"):
-        raise TypeError(f"dataloader must give batches, got {type(dataloader).__name__}; pass a DataLoader or a list")
-
-
-def _check_weights(model: nn.Module, weights: Weights) -> None:
-    for moved_name, moved in weights.tensors.items():
-        if type(moved.data) is not Tensor:
-            kind = type(moved.data).__name__
-            raise TypeError(f"{moved_name!r} must be a plain tensor, but is a {kind}; gather the model first")
-    for name, tensor in unwrap(model).named_parameters():
-        values = tensor.detach()
-        if values.numel() and values.is_floating_point() and not all(map(torch.isfinite, values.aminmax())):
-            raise ValueError(f"weights must be finite, but {clean_name(name)!r} holds NaN or infinity; did it diverge?")
-
-
-def _check_grid(grid_points: object) -> tuple[int, int]:
-    allowed = "an integer of at least 1, or two of them for x and y"
-    both = grid_points if isinstance(grid_points, tuple | list) else (grid_points, grid_points)
-    if len(both) != len(AXES):
-        raise ValueError(f"grid_points must be {allowed}, got {grid_points!r}")
-    num_x, num_y = (check_count("grid_points", number, allowed) for number in both)
-    return num_x, num_y
-
-
-def _check_span(span: object) -> tuple[float, float]:
-    allowed = "a finite number above 0, or two of them for x and y"
-    given = 1.0 if span is None else span
-    both = _check_numbers(given if isinstance(given, tuple | list) else (given, given), span, allowed)
-    if min(both) <= 0:
-        raise ValueError(f"span must be {allowed}, got {span!r}")
-    return both
-
-
-def _check_ends(span: object) -> tuple[float, float]:
-    allowed = "two finite numbers on the line to end_state, the lower first, such as (0, 1)"
-    ends = _check_numbers((0.0, 1.0) if span is None else span, span, allowed)
-    if ends[0] >= ends[1]:
-        raise ValueError(f"span must be {allowed}, got {span!r}")
-    return ends
-
-
-def _check_numbers(numbers: object, span: object, allowed: str) -> tuple[float, float]:
-    """Returns two finite numbers."""
-    if not isinstance(numbers, tuple | list) or not all(
-        isinstance(number, Real) and not isinstance(number, bool) for number in numbers
-    ):
-        raise TypeError(f"span must be {allowed}, got {span!r}")
-    if len(numbers) != len(AXES) or not all(np.isfinite(float(number)) for number in numbers):
-        raise ValueError(f"span must be {allowed}, got {span!r}")
-    return float(numbers[0]), float(numbers[1])
