@@ -1,6 +1,6 @@
 """What `early-bird` shows at the end: a table, the verdict with advice, results as JSON, the ticket, a figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,14 +49,14 @@ def advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
     return [means, f"Next: {advice}"]
 
 
-def report_early_bird(found: "EarlyBirdResults", folder: Path, name: str, findings: Sequence[str]) -> None:
+def report_early_bird(found: "EarlyBirdResults", folder: Path, name: str, share: float) -> None:
     """Writes the files and prints table, verdict and findings.
 
     Args:
         found: The results.
         folder: Where the files go.
         name: Of the network.
-        findings: From `advise`.
+        share: Of the training that was allowed, done at the last check.
     """
     from lottery_tickets.storage import save_results, save_weights
     from statistical_report_generator.figures import draw_early_bird, save_figure
@@ -66,11 +66,12 @@ def report_early_bird(found: "EarlyBirdResults", folder: Path, name: str, findin
     results = {"network": name, **{key: value for key, value in found.items() if key not in left_out}}
     save_weights(found["starting_weights"], folder / START)
     found["final_mask"].save(folder / TICKET)
-    save_results({**results, "findings": findings}, folder / RESULTS)
+    # Names alone, so that the results do not depend on where they lie.
+    save_results({**results, "findings": advise(found, Path(), share)}, folder / RESULTS)
     save_figure(draw_early_bird(results), folder / FIGURE)
     print(format_rows([HEADINGS, *map(_format_check, found["checkpoints"])]))
     print("distances are shares of what chance gives; correlation is with the check before")
-    print(f"{name}: {found['verdict']}: {found['reason']}", *findings, sep="\n")
+    print(f"{name}: {found['verdict']}: {found['reason']}", *advise(found, folder, share), sep="\n")
     print(f"figure: {folder / FIGURE}, results: {folder / RESULTS}, {found['final_mask']!r}")
 
 

@@ -14,8 +14,9 @@ FOLDER/
 """
 
 import contextlib
+import io
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -34,7 +35,7 @@ from lottery_tickets._core.files import (
     write_whole,
     writing_folder,
 )
-from lottery_tickets._core.folders import RunFolder, load_state, read_hashed, save_state, write_hashed
+from lottery_tickets._core.folders import RunFolder, hash_json, load_state, read_hashed, save_state, write_hashed
 from lottery_tickets._core.states import hash_state
 from lottery_tickets.early_bird.convergence import EarlyBirdCheckpoint
 
@@ -107,9 +108,10 @@ class EarlyBirdFolder:
         with writing_folder(self.path / f"check-{number:04d}") as aside:
             save_state(aside / MODEL, check.model)
             write_tensors(aside / WATCH, check.watch, {})
-            write_whole(aside / TRAINER, lambda path: torch.save(dict(check.trainer), path))
+            _write_trainer(aside / TRAINER, check.trainer)
+            files = {path.name: hash_file(path) for path in sorted(aside.iterdir())}
             write_json(aside / HISTORY, check.checkpoints)
-            write_hashed(aside / RECORD, {"files": {path.name: hash_file(path) for path in sorted(aside.iterdir())}})
+            write_hashed(aside / RECORD, {"files": files, "history_sha256": _hash_history(check.checkpoints)})
         for earlier in self._list_checks()[:-1]:
             remove_folder(earlier)
 
@@ -141,10 +143,23 @@ def _load_trainer(path: Path) -> dict[str, Any]:
     return found
 
 
+def _write_trainer(path: Path, state: Mapping[str, Any]) -> None:
+    buffer = io.BytesIO()  # not the file itself, whose name torch would write into it
+    torch.save(dict(state), buffer)
+    write_whole(path, lambda aside: aside.write_bytes(buffer.getvalue()))
+
+
+def _hash_history(checkpoints: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the hash of all checks but of the time they took, which is another in each run."""
+    return hash_json([{name: value for name, value in check.items() if name != "seconds"} for check in checkpoints])
+
+
 def _check_files(folder: Path) -> None:
     """Raises where a file is not the one that was saved: an edited value is never gone on from."""
-    expected = read_hashed(folder / RECORD)["files"]
-    found = {path.name: hash_file(path) for path in folder.iterdir() if path.name != RECORD}
+    record = read_hashed(folder / RECORD)
+    expected = {**record["files"], HISTORY: record["history_sha256"]}
+    found = {path.name: hash_file(path) for path in folder.iterdir() if path.name not in {RECORD, HISTORY}}
+    found[HISTORY] = _hash_history(read_json(folder / HISTORY))
     odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if odd:
         raise ValueError(

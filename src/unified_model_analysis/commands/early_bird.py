@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import tyro
 
 from lottery_tickets import ConvergenceRule, TrainerSettings
-from unified_model_analysis.early_bird_summary import advise, report_early_bird
+from unified_model_analysis.early_bird_summary import report_early_bird
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import hold_results
 from unified_model_analysis.networks import LoadedNetwork, load_shuffled_images, load_text
@@ -127,7 +127,7 @@ class EarlyBird(ComputationOptions, NetworkOptions):
                 share = last["epoch"] / self.max_epochs
             else:
                 share = (last["step"] or 0) / (self.max_steps or self.max_epochs * len(loaded.batches))
-            report_early_bird(found, self.results, loaded.name, advise(found, self.results, share))
+            report_early_bird(found, self.results, loaded.name, share)
         return 0
 
     @property
