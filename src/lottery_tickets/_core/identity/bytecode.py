@@ -1,0 +1,136 @@
+"""What compiled code does, apart from how its source is laid out."""
+
+import dis
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Final
+
+_FLAGS: Final = (
+    inspect.CO_VARARGS
+    | inspect.CO_VARKEYWORDS
+    | inspect.CO_GENERATOR
+    | inspect.CO_COROUTINE
+    | inspect.CO_ASYNC_GENERATOR
+)
+_ABOUT_SOURCE: Final = ("__doc__", "__firstlineno__", "__static_attributes__")
+_LOADS: Final = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF")
+_CHANGING: Final = frozenset(
+    {"add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem", "popleft", "remove"}
+    | {"setdefault", "update", "write"}
+)
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What a function changes while it runs: a record of what happened, not a setting.
+
+    Attributes:
+        names: Globals and names of enclosing functions that it assigns to, or whose items it adds or replaces.
+        attributes: The same of attributes, of whatever object.
+    """
+
+    names: frozenset[str]
+    attributes: frozenset[str]
+
+
+def list_operations(code: CodeType) -> list[object]:
+    """Returns what a code object does, as a list of numbers, texts, constants and code objects.
+
+    Constants and names stand where they are used, and jumps count operations. So docstrings, comments, line numbers,
+    unused constants and the names of locals do not show; names of arguments do. Code that runs often is specialised by
+    the interpreter, which does not show either.
+    """
+    num_arguments = code.co_argcount + code.co_kwonlyargcount
+    num_arguments += bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    signature = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _FLAGS]
+    instructions = list(dis.get_instructions(code))
+    ordinals: dict[int, int] = {}
+    kept: list[dis.Instruction] = []
+    for instruction in instructions:
+        ordinals[instruction.offset] = len(kept)
+        if instruction.opname in {"NOP", "EXTENDED_ARG"}:  # lines without code; what dis has put into the next one
+            continue
+        if instruction.opname == "STORE_NAME" and instruction.argval in _ABOUT_SOURCE:
+            kept.pop()
+            continue
+        kept.append(instruction)
+    handlers = [
+        [ordinals.get(offset, len(kept)) for offset in (entry.start, entry.end, entry.target)] + [entry.depth]
+        for entry in dis.Bytecode(code).exception_entries  # type: ignore[attr-defined] # typeshed lacks it
+    ]
+    operations = [[instruction.opname, _find_operand(instruction, ordinals)] for instruction in kept]
+    return [signature, list(code.co_varnames[:num_arguments]), operations, handlers]
+
+
+def find_globals(code: CodeType) -> list[str]:
+    """Returns the names that a code object, or one inside it, looks up among the globals, sorted."""
+    loads = (instruction for _, instructions in _walk(code) for instruction in instructions)
+    return sorted({load.argval for load in loads if load.opname in {"LOAD_GLOBAL", "LOAD_NAME"}})
+
+
+def find_attributes(code: CodeType) -> list[str]:
+    """Returns the names of attributes that a code object, or one inside it, reads, sorted."""
+    loads = (instruction for _, instructions in _walk(code) for instruction in instructions)
+    return sorted({load.argval for load in loads if load.opname in {"LOAD_ATTR", "LOAD_METHOD"}})
+
+
+def find_changed(code: CodeType) -> Changed:
+    """Returns what a code object, or one inside it, assigns to or changes, as far as that can be seen.
+
+    Seen are assignments, and calls such as `append` and assignments to items on what was loaded just before; a list
+    that is handed on and changed elsewhere is not seen.
+    """
+    names: set[str] = set()
+    attributes: set[str] = set()
+    for inner, instructions in _walk(code):
+        for place, instruction in enumerate(instructions):
+            if instruction.opname == "STORE_ATTR":
+                attributes.add(instruction.argval)
+            elif instruction.opname == "STORE_GLOBAL" or (
+                instruction.opname == "STORE_DEREF" and instruction.argval in inner.co_freevars
+            ):
+                names.add(instruction.argval)
+            owner = _find_changed_owner(instructions, place)
+            if owner is not None and owner.opname in _LOADS:
+                names.add(owner.argval)
+            elif owner is not None and owner.opname in {"LOAD_ATTR", "LOAD_METHOD"}:
+                attributes.add(owner.argval)
+    return Changed(frozenset(names), frozenset(attributes))
+
+
+def find_changed_by(function: object) -> Changed:
+    """Returns what a function changes; nothing for what has no Python code."""
+    code = getattr(function, "__code__", None)
+    return find_changed(code) if isinstance(code, CodeType) else Changed(frozenset(), frozenset())
+
+
+def _find_changed_owner(instructions: Sequence[dis.Instruction], place: int) -> dis.Instruction | None:
+    """Returns the instruction that loaded what an instruction changes; None where it changes nothing."""
+    instruction = instructions[place]
+    if instruction.opname in {"LOAD_ATTR", "LOAD_METHOD"} and instruction.argval in _CHANGING:
+        back = 1
+    elif instruction.opname in {"STORE_SUBSCR", "DELETE_SUBSCR"}:  # owner, key
+        back = 2
+    elif instruction.opname == "COPY" and instructions[place - 1].opname == "COPY":  # owner, key, for owner[key] += 1
+        back = 3
+    else:
+        return None
+    return instructions[place - back] if place >= back else None
+
+
+def _walk(code: CodeType) -> Iterator[tuple[CodeType, list[dis.Instruction]]]:
+    yield code, list(dis.get_instructions(code))
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _walk(constant)
+
+
+def _find_operand(instruction: dis.Instruction, ordinals: dict[int, int]) -> object:
+    opcode = instruction.opcode
+    if opcode in dis.hasjrel or opcode in dis.hasjabs:
+        return ordinals[instruction.argval]
+    if opcode in dis.hasconst or opcode in dis.hasname or opcode in dis.hasfree:
+        return instruction.argval
+    return instruction.arg
