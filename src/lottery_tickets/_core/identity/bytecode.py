@@ -2,9 +2,10 @@
 
 import dis
 import inspect
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Final
 
 _FLAGS: Final = (
@@ -15,6 +16,7 @@ _FLAGS: Final = (
     | inspect.CO_ASYNC_GENERATOR
 )
 _ABOUT_SOURCE: Final = ("__doc__", "__firstlineno__", "__static_attributes__")
+_READS: Final = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
 _LOADS: Final = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF")
 _CHANGING: Final = frozenset(
     {"add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem", "popleft", "remove"}
@@ -23,16 +25,24 @@ _CHANGING: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class Changed:
-    """What a function changes while it runs: a record of what happened, not a setting.
+class Usage:
+    """What code does with names, as far as that can be seen.
+
+    Assignments are seen, and calls such as `append` and assignments to items of what was loaded just before; a list
+    that is handed on and changed elsewhere is not seen. What code changes while it runs is a record of what happened,
+    not a setting.
 
     Attributes:
-        names: Globals and names of enclosing functions that it assigns to, or whose items it adds or replaces.
-        attributes: The same of attributes, of whatever object.
+        globals: Names that it looks up among the globals.
+        attributes: Attributes that it reads, of whatever object.
+        changed_names: Globals, and names of enclosing functions, that it assigns to, or whose items it changes.
+        changed_attributes: The same of attributes, of whatever object.
     """
 
-    names: frozenset[str]
+    globals: frozenset[str]
     attributes: frozenset[str]
+    changed_names: frozenset[str]
+    changed_attributes: frozenset[str]
 
 
 def list_operations(code: CodeType) -> list[object]:
@@ -64,52 +74,53 @@ def list_operations(code: CodeType) -> list[object]:
     return [signature, list(code.co_varnames[:num_arguments]), operations, handlers]
 
 
-def find_globals(code: CodeType) -> list[str]:
-    """Returns the names that a code object, or one inside it, looks up among the globals, sorted."""
-    loads = (instruction for _, instructions in _walk(code) for instruction in instructions)
-    return sorted({load.argval for load in loads if load.opname in {"LOAD_GLOBAL", "LOAD_NAME"}})
-
-
-def find_attributes(code: CodeType) -> list[str]:
-    """Returns the names of attributes that a code object, or one inside it, reads, sorted."""
-    loads = (instruction for _, instructions in _walk(code) for instruction in instructions)
-    return sorted({load.argval for load in loads if load.opname in {"LOAD_ATTR", "LOAD_METHOD"}})
-
-
-def find_changed(code: CodeType) -> Changed:
-    """Returns what a code object, or one inside it, assigns to or changes, as far as that can be seen.
-
-    Seen are assignments, and calls such as `append` and assignments to items on what was loaded just before; a list
-    that is handed on and changed elsewhere is not seen.
-    """
-    names: set[str] = set()
-    attributes: set[str] = set()
-    for inner, instructions in _walk(code):
+def find_usage(*codes: CodeType) -> Usage:
+    """Returns what code objects, and those inside them, do with names."""
+    found, read, names, attributes = set[str](), set[str](), set[str](), set[str]()
+    for code in itertools.chain.from_iterable(map(_walk, codes)):
+        instructions = list(dis.get_instructions(code))
         for place, instruction in enumerate(instructions):
-            if instruction.opname == "STORE_ATTR":
-                attributes.add(instruction.argval)
+            name = instruction.argval
+            if instruction.opname in {"LOAD_GLOBAL", "LOAD_NAME"}:
+                found.add(name)
+            elif instruction.opname in _READS:
+                read.add(name)
+            elif instruction.opname == "STORE_ATTR":
+                attributes.add(name)
             elif instruction.opname == "STORE_GLOBAL" or (
-                instruction.opname == "STORE_DEREF" and instruction.argval in inner.co_freevars
+                instruction.opname == "STORE_DEREF" and name in code.co_freevars
             ):
-                names.add(instruction.argval)
+                names.add(name)
             owner = _find_changed_owner(instructions, place)
             if owner is not None and owner.opname in _LOADS:
                 names.add(owner.argval)
-            elif owner is not None and owner.opname in {"LOAD_ATTR", "LOAD_METHOD"}:
+            elif owner is not None and owner.opname in _READS:
                 attributes.add(owner.argval)
-    return Changed(frozenset(names), frozenset(attributes))
+    return Usage(frozenset(found), frozenset(read), frozenset(names), frozenset(attributes))
 
 
-def find_changed_by(function: object) -> Changed:
-    """Returns what a function changes; nothing for what has no Python code."""
-    code = getattr(function, "__code__", None)
-    return find_changed(code) if isinstance(code, CodeType) else Changed(frozenset(), frozenset())
+def find_usage_of_method(owner: type, function: object) -> Usage:
+    """Returns what a method does with names, and the other methods that it may call.
+
+    Args:
+        owner: A class. Each method of it counts whose name the method reads, or one that counts already.
+        function: The method; what has no Python code does nothing.
+    """
+    codes = dict.fromkeys([function.__code__] if isinstance(function, FunctionType) else [])
+    usage = find_usage(*codes)
+    while True:
+        reached = [vars(base).get(name) for base in owner.__mro__ for name in sorted(usage.attributes)]
+        codes.update(dict.fromkeys(method.__code__ for method in reached if isinstance(method, FunctionType)))
+        wider = find_usage(*codes)
+        if wider == usage:
+            return usage
+        usage = wider
 
 
 def _find_changed_owner(instructions: Sequence[dis.Instruction], place: int) -> dis.Instruction | None:
     """Returns the instruction that loaded what an instruction changes; None where it changes nothing."""
     instruction = instructions[place]
-    if instruction.opname in {"LOAD_ATTR", "LOAD_METHOD"} and instruction.argval in _CHANGING:
+    if instruction.opname in _READS and instruction.argval in _CHANGING:
         back = 1
     elif instruction.opname in {"STORE_SUBSCR", "DELETE_SUBSCR"}:  # owner, key
         back = 2
@@ -120,8 +131,8 @@ def _find_changed_owner(instructions: Sequence[dis.Instruction], place: int) -> 
     return instructions[place - back] if place >= back else None
 
 
-def _walk(code: CodeType) -> Iterator[tuple[CodeType, list[dis.Instruction]]]:
-    yield code, list(dis.get_instructions(code))
+def _walk(code: CodeType) -> Iterator[CodeType]:
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _walk(constant)

@@ -22,8 +22,9 @@ def identify_callable(
 
     It is that of the compiled code, not of the source: the code is what runs. A source file may have been changed
     after it was imported, is missing in `python -c`, and is that of another function behind a decorator. Comments,
-    docstrings, formatting and the place in the file do not show in it. It is of one version of Python; another
-    compiles to other code, so that `compare_identities` says "unknown" across versions.
+    docstrings, formatting and the place in the file do not show in it, but for 5 of 2,945 functions that were written
+    anew from their syntax trees: where a condition in a comprehension spans lines, its jumps differ. It is of one
+    version of Python; another compiles to other code, so that `compare_identities` says "unknown" across versions.
 
     With the code go defaults, the values of enclosing functions, the arguments of a partial, the attributes of a
     callable object, and the globals that are looked up: numbers, texts, containers, tensors, modules with their

@@ -133,6 +133,7 @@ class _Epoch(NamedTuple):
     read: SampleSum
     first: list[list[bytes]]  # the digests of the first batches
     structure: str | None  # of the first batch
+    is_whole: bool
 
 
 def _identify_stream(subject: _Subject, batches: Iterable[Any], cut: _Cut, reseed: _Reseed) -> Identity:
@@ -142,32 +143,36 @@ def _identify_stream(subject: _Subject, batches: Iterable[Any], cut: _Cut, resee
         reseed(SEED)
         return _read_epoch(subject, itertools.islice(batches, most), cut, unknown)
 
+    too_slow = f"it can only be read from beginning to end, and that {subject.too_slow()}"
     epoch = read()
-    if subject.is_over():
-        reason = f"it can only be read from beginning to end, and that {subject.too_slow()}"
-        return subject.give_up(reason, epoch.structure)
+    if not epoch.is_whole:
+        return subject.give_up(too_slow, epoch.structure)
     total, digest = epoch.read.num_samples, epoch.read.conclude()
     # Its order may come from a generator that was not found; then the samples may still be the same.
-    if (
-        not isinstance(batches, list | tuple)
-        and read(NUM_PROBES).first != epoch.first
-        and read().read.conclude() != digest
-    ):
-        return subject.give_up("its samples differ from epoch to epoch under the same seeds", epoch.structure)
+    if not isinstance(batches, list | tuple) and not _begins_alike(epoch, read(NUM_PROBES)):
+        again = read()
+        if not again.is_whole or again.read.conclude() != digest:
+            reason = "its samples differ from epoch to epoch under the same seeds" if again.is_whole else too_slow
+            return subject.give_up(reason, epoch.structure)
     return _conclude(subject, f"{subject.what} has {total} samples", unknown, {str(total): digest}, total)
 
 
 def _read_epoch(subject: _Subject, batches: Iterable[Any], cut: _Cut, unknown: list[str]) -> _Epoch:
     total, first, structure = SampleSum(), list[list[bytes]](), None
     for batch in batches:
+        if subject.is_over():
+            return _Epoch(total, first, structure, is_whole=False)
         digests = list(cut(batch, unknown))
         total.add(digests)
         if len(first) < NUM_PROBES:
             structure = structure or describe_structure(batch)
             first.append(digests)
-        if subject.is_over():
-            break
-    return _Epoch(total, first, structure)
+    return _Epoch(total, first, structure, is_whole=True)
+
+
+def _begins_alike(epoch: _Epoch, again: _Epoch) -> bool:
+    """Returns whether a second epoch began like the first, as far as it was read."""
+    return again.first == epoch.first[: len(again.first)]
 
 
 def _hash_single(sample: object, unknown: list[str]) -> list[bytes]:

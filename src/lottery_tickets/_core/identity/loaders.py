@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 
 from lottery_tickets._core.batches.samples import map_leaves
-from lottery_tickets._core.identity.bytecode import find_changed_by
+from lottery_tickets._core.identity.bytecode import find_usage_of_method
 from lottery_tickets._core.identity.values import Encoder
 
 _FACTS: Final = (bool, int, float, str, bytes, type(None), PurePath)
@@ -78,7 +78,7 @@ def describe_dataset(dataset: object, num_samples: int) -> str:
         dataset: Of its attributes count tensors, arrays, paths, texts and numbers, and lists of them.
         num_samples: Its length.
     """
-    changed = find_changed_by(getattr(type(dataset), "__getitem__", None)).attributes
+    changed = find_usage_of_method(type(dataset), getattr(type(dataset), "__getitem__", None)).changed_attributes
     hashed = hashlib.sha256()
     encoder = Encoder(hashed.update)
     encoder.encode([type(dataset), num_samples])

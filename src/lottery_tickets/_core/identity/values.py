@@ -20,11 +20,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lottery_tickets._core.identity.bytecode import (
-    Changed,
-    find_attributes,
-    find_changed,
-    find_changed_by,
-    find_globals,
+    find_usage,
+    find_usage_of_method,
     list_operations,
 )
 from lottery_tickets._core.identity.modules import group_tied_names, list_hyperparameters, list_modules
@@ -121,11 +118,12 @@ class Encoder:
             with_weights: Whether the bits of parameters and buffers are written too, not only dtypes and shapes.
         """
         for name, inner in list_modules(module):
+            self.see(inner)
             self.put("module", name.encode())
             self.encode(type(inner))
             is_own = not is_library(type(inner).__module__)
-            changed = find_changed_by(getattr(type(inner), "forward", None)).attributes
-            self.encode_parts(list_hyperparameters(inner, changed, is_own=is_own))
+            forward = find_usage_of_method(type(inner), type(inner).forward) if is_own else None
+            self.encode_parts(list_hyperparameters(inner, forward))
         for names, tensor in group_tied_names(module):
             is_known = not is_lazy(tensor)
             shape = f"{tensor.dtype} {tuple(tensor.shape)}" if is_known else "not known yet"
@@ -165,7 +163,7 @@ class Encoder:
             self.put("bound", b"")
             self.encode(value.__func__)
             if isinstance(value, MethodType):
-                self._encode_owner(value.__self__, find_changed_by(value.__func__))
+                self._encode_owner(value.__self__, value.__func__)
         elif isinstance(value, property):
             self.encode([value.fget, value.fset])
         elif isinstance(value, _BUILT_IN):
@@ -180,7 +178,6 @@ class Encoder:
         if id(value) in self._seen:
             self.put("seen", b"%d" % self._seen[id(value)][0])
         elif isinstance(value, nn.Module):
-            self.see(value)
             self.encode_module(value, with_weights=True)
         elif isinstance(value, FunctionType):
             self.see(value)
@@ -189,7 +186,7 @@ class Encoder:
             self.see(value)
             self._encode_class(value)
         else:
-            self._encode_owner(value, find_changed_by(_find_call(value)))
+            self._encode_owner(value, _find_call(value))
 
     def _encode_mapping(self, value: Mapping[Any, Any]) -> None:
         self.write(head_of("mapping", len(value)))
@@ -228,18 +225,18 @@ class Encoder:
             wrapped = getattr(function, "__wrapped__", None)
             self.encode_parts({function.__name__: wrapped} if wrapped is not None else parts)
             return
-        changed = find_changed(code)
-        names = [name for name in find_globals(code) if name in function.__globals__]
+        usage = find_usage(code)
+        names = [name for name in usage.globals if name in function.__globals__]
         self.encode(code)
         self.encode(function.__defaults__)
         self.encode_parts(function.__kwdefaults__ or {})
-        self.encode_parts({name: part for name, part in parts.items() if name not in changed.names})
+        self.encode_parts({name: part for name, part in parts.items() if name not in usage.changed_names})
         self.put("globals", b"%d" % len(names))
-        values = {name: function.__globals__[name] for name in names if name not in changed.names}
+        values = {name: function.__globals__[name] for name in names if name not in usage.changed_names}
         self.encode_parts(values)
         for value in values.values():
             if isinstance(value, ModuleType) and not is_library(value.__name__):
-                read = {name: vars(value)[name] for name in find_attributes(code) if name in vars(value)}
+                read = {name: vars(value)[name] for name in usage.attributes if name in vars(value)}
                 self.encode_parts(read)
 
     def _encode_class(self, cls: type) -> None:
@@ -260,8 +257,8 @@ class Encoder:
                 }
             )
 
-    def _encode_owner(self, value: object, changed: Changed) -> None:
-        """Writes an object as its class and what pickle would store, without the attributes that a call changes."""
+    def _encode_owner(self, value: object, call: object) -> None:
+        """Writes an object as its class and what pickle would store, without the attributes that a call of it changes."""
         if isinstance(value, type | nn.Module) or id(value) in self._seen:
             self._encode_once(value)
             return
@@ -283,7 +280,8 @@ class Encoder:
         made, arguments, state, *items = (*reduced, None, None, None)[:5]
         self.encode([made, arguments])
         if isinstance(state, dict):
-            self.encode_parts({str(name): part for name, part in state.items() if name not in changed.attributes})
+            changed = find_usage_of_method(type(value), call).changed_attributes
+            self.encode_parts({str(name): part for name, part in state.items() if name not in changed})
         else:
             self.encode(state)
         self.encode([None if part is None else list(part) for part in items])
