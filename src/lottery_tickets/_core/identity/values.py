@@ -258,7 +258,7 @@ class Encoder:
             )
 
     def _encode_owner(self, value: object, call: object) -> None:
-        """Writes an object as its class and what pickle would store, without the attributes that a call of it changes."""
+        """Writes an object as its class and what pickle would store, without the attributes that a call changes."""
         if isinstance(value, type | nn.Module) or id(value) in self._seen:
             self._encode_once(value)
             return

@@ -243,17 +243,30 @@ def test_what_cannot_be_identified_is_said() -> None:
     assert compare_identities(identity, identify_callable(train_and_write)) == "same"
 
 
-def test_a_decorated_function_is_told_by_what_it_wraps() -> None:
-    @torch.no_grad()
-    def first() -> int:
-        return 1
+@pytest.mark.parametrize("decorator", ["torch.no_grad()", "functools.cache", "numba.njit", "keep"])
+def test_a_decorated_function_is_told_by_what_it_wraps(decorator: str) -> None:
+    source = f"""
+import functools, numba, torch
+def keep(function):
+    @functools.wraps(function)
+    def call(*values):
+        return function(*values)
+    return call
+@{decorator}
+def train(weight):
+    return weight + 1
+"""
+    assert digest(load(source).train) == digest(load(source).train)
+    assert digest(load(source).train) != digest(load(source.replace("+ 1", "+ 2")).train)
 
-    @torch.no_grad()
-    def second() -> int:
-        return 2
 
-    assert digest(first) != digest(second)
-    assert digest(functools.cache(first)) != digest(functools.cache(second))
+def test_lines_without_code_and_what_is_tried_are_told_apart() -> None:
+    def digest_of(*lines: str) -> str:
+        return digest(load("\n    ".join(("def train(step, other):", *lines))).train)
+
+    assert digest_of("if step: pass", "return 1") == digest_of("if step:", "    pass", "return 1")
+    tried, rest = ("try:", "    step()"), ("except KeyError:", "    return 2")
+    assert digest_of(*tried, "    other()", *rest) != digest_of(*tried, *rest, "other()")
 
 
 def test_the_own_module_that_is_read_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,7 @@ OTHER: dict[str, Callable[[], Any]] = {
     "no labels": lambda: load(IMAGES),
     "twice the labels": lambda: load(IMAGES, LABELS, LABELS),
     "collate": lambda: load(IMAGES, LABELS, collate_fn=len),
+    "other collate": lambda: load(IMAGES, LABELS, collate_fn=str),
     "weights": lambda: load(IMAGES, LABELS, sampler=WeightedRandomSampler([1.0] * SIZE, SIZE)),
     "other weights": lambda: load(IMAGES, LABELS, sampler=WeightedRandomSampler([2.0] * SIZE, SIZE)),
     "drawn": lambda: load(IMAGES, LABELS, sampler=RandomSampler(LABELS, replacement=True)),
