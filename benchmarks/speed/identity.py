@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def measure_dtype(name: str) -> dict[str, Any]:
     loaders = make_loaders(images, labels)
     for loader in loaders.values():
         assert identify_data(loader, max_seconds=60)["complete"]
-    ways = {
+    ways: dict[str, Callable[[], object]] = {
         "sha256": lambda: hashlib.sha256(images.numpy().data).digest(),
         "sum": images.sum,
         **{kind: functools.partial(identify_data, loader, max_seconds=60) for kind, loader in loaders.items()},

@@ -264,9 +264,9 @@ def test_lines_without_code_and_what_is_tried_are_told_apart() -> None:
     def digest_of(*lines: str) -> str:
         return digest(load("\n    ".join(("def train(step, other):", *lines))).train)
 
-    assert digest_of("if step: pass", "return 1") == digest_of("if step:", "    pass", "return 1")
-    tried, rest = ("try:", "    step()"), ("except KeyError:", "    return 2")
-    assert digest_of(*tried, "    other()", *rest) != digest_of(*tried, *rest, "other()")
+    assert digest_of("while True: step()") == digest_of("while True:", "    step()")
+    last = "finally:", "    step(1)"
+    assert digest_of("try:", "    step()", "    other()", *last) != digest_of("step()", "try:", "    other()", *last)
 
 
 def test_the_own_module_that_is_read_counts(monkeypatch: pytest.MonkeyPatch) -> None:
