@@ -49,9 +49,11 @@ def find_loading(loader: DataLoader[Any]) -> Loading:
     Samplers that draw each sample once count by the samples; of any other one its class and its attributes count, and
     so does the code of a `collate_fn` that is not torch's.
     """
-    dataset, sampler = loader.dataset, loader.sampler
-    usual = (None, BatchSampler)
-    others = [] if loader.batch_sampler is None or type(loader.batch_sampler) in usual else [loader.batch_sampler]
+    dataset, sampler, others = loader.dataset, loader.sampler, list[Any]()
+    if type(loader.batch_sampler) is BatchSampler:
+        sampler = loader.batch_sampler.sampler
+    elif loader.batch_sampler is not None:
+        others.append(loader.batch_sampler)
     positions: Sequence[int] = range(len(dataset))  # type: ignore[arg-type] # the caller has looked
     if isinstance(sampler, SubsetRandomSampler):
         positions = sorted(map(int, sampler.indices))

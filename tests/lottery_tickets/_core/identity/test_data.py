@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
     RandomSampler,
+    Sampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -43,6 +45,14 @@ class Images(Dataset[Any]):
     def __getitem__(self, position: int) -> Any:  # noqa: ANN401 - samples of many kinds
         self.num_reads += 1
         return self.images[position], self.labels[position]
+
+
+class Halves(Sampler[list[int]]):
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from (list(range(self.size // 2)), list(range(self.size // 2, self.size)))
 
 
 class Shuffled:
@@ -92,6 +102,11 @@ SAME: dict[str, Callable[[], Any]] = {
     "part": lambda: load(
         IMAGES.repeat(2, 1, 1, 1), LABELS.repeat(2), sampler=SubsetRandomSampler(list(range(SIZE, 2 * SIZE)))
     ),
+    "part in batches": lambda: load(
+        IMAGES.repeat(2, 1, 1, 1),
+        LABELS.repeat(2),
+        batch_sampler=BatchSampler(SubsetRandomSampler(list(range(SIZE))), 8, drop_last=False),
+    ),
     "batches": lambda: cut(IMAGES, LABELS),
     "other batches": lambda: cut(*permuted(IMAGES, LABELS), size=7),
     "one batch": lambda: [[IMAGES, LABELS]],
@@ -116,6 +131,8 @@ OTHER: dict[str, Callable[[], Any]] = {
     "weights": lambda: load(IMAGES, LABELS, sampler=WeightedRandomSampler([1.0] * SIZE, SIZE)),
     "other weights": lambda: load(IMAGES, LABELS, sampler=WeightedRandomSampler([2.0] * SIZE, SIZE)),
     "drawn": lambda: load(IMAGES, LABELS, sampler=RandomSampler(LABELS, replacement=True)),
+    "batch sampler": lambda: load(IMAGES, LABELS, batch_sampler=Halves(SIZE)),
+    "other batch sampler": lambda: load(IMAGES, LABELS, batch_sampler=Halves(SIZE - 2)),
     "empty": list,
 }
 
