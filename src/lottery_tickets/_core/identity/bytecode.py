@@ -3,6 +3,7 @@
 import dis
 import inspect
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType
@@ -22,6 +23,10 @@ _CHANGING: Final = frozenset(
     {"add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem", "popleft", "remove"}
     | {"setdefault", "update", "write"}
 )
+
+
+# The compiler that made all code of this process.
+BYTECODE: Final = sys.implementation.cache_tag or sys.version
 
 
 @dataclass(frozen=True)

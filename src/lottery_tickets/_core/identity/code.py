@@ -1,12 +1,12 @@
 """What decides what a function of the caller does, and what a model is besides its weights."""
 
 import hashlib
-import sys
 from collections.abc import Callable
 from typing import Literal
 
 from torch import nn
 
+from lottery_tickets._core.identity.bytecode import BYTECODE
 from lottery_tickets._core.identity.identities import Identity, name_identity
 from lottery_tickets._core.identity.values import Encoder
 
@@ -83,5 +83,5 @@ def _conclude(
         "digest": digest,
         "says": says,
         "complete": not reasons,
-        "bytecode": sys.implementation.cache_tag or sys.version,
+        "bytecode": BYTECODE,
     }

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from torch.utils.data import DataLoader, IterableDataset
 
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
+from lottery_tickets._core.identity.bytecode import BYTECODE
 from lottery_tickets._core.identity.chance import under_seeds
 from lottery_tickets._core.identity.identities import Identity, name_identity
 from lottery_tickets._core.identity.loaders import Loading, describe_dataset, describe_structure, find_loading
@@ -35,7 +36,11 @@ class _Subject(NamedTuple):
     def give_up(self, reason: str, digest: str | None = None, num_samples: int | None = None) -> Identity:
         says = f"{self.what} could not be identified: {reason}; pass {self.argument}="
         unknown: Identity = {"kind": "unknown", "digest": digest, "says": says, "complete": False}
-        return unknown if num_samples is None else {**unknown, "num_samples": num_samples}
+        if digest is not None:
+            unknown["bytecode"] = BYTECODE
+        if num_samples is not None:
+            unknown["num_samples"] = num_samples
+        return unknown
 
     def too_slow(self) -> str:
         return f"takes longer than {self.max_seconds:g} seconds"
@@ -105,8 +110,24 @@ def _identify_indexed(subject: _Subject, loading: Loading, reseed: _Reseed) -> I
         if reads[0] != reads[2]:
             reason = "its samples differ from read to read (random augmentation that no seed decides)"
             return subject.give_up(reason, describe_dataset(loading.dataset, num_samples), num_samples)
+    digests = _read_levels(subject, loading, unknown, reseed)
+    if not digests:
+        return subject.give_up(f"reading {LEVELS[0]} samples {subject.too_slow()}", num_samples=num_samples)
+    num_read = max(map(int, digests))
+    says = f"{subject.what} has {num_samples} samples"
+    says += ", read as they are augmented with a fixed seed" if is_random else ""
+    if num_read < num_samples:
+        says += f"; {num_read} evenly spread ones were read, as reading all {subject.too_slow()}"
+    identity = _conclude(subject, says, unknown, digests, num_samples)
+    if loading.facts:
+        identity["bytecode"] = BYTECODE
+    return identity
+
+
+def _read_levels(subject: _Subject, loading: Loading, unknown: list[str], reseed: _Reseed) -> dict[str, str]:
+    """Returns the digests of more and more evenly spread samples, up to all, by their number, as far as time goes."""
     digests: dict[str, str] = {}
-    num_read = 0
+    num_samples = len(loading.positions)
     for level in (*(size for size in LEVELS if size < num_samples), num_samples):
         reseed(SEED)
         read = SampleSum()
@@ -116,15 +137,8 @@ def _identify_indexed(subject: _Subject, loading: Loading, reseed: _Reseed) -> I
                 break
         if read.num_samples < level:
             break
-        num_read = level
         digests[str(level)] = read.conclude(loading.facts)
-    if not digests:
-        return subject.give_up(f"reading {LEVELS[0]} samples {subject.too_slow()}", num_samples=num_samples)
-    says = f"{subject.what} has {num_samples} samples"
-    says += ", read as they are augmented with a fixed seed" if is_random else ""
-    if num_read < num_samples:
-        says += f"; {num_read} evenly spread ones were read, as reading all {subject.too_slow()}"
-    return _conclude(subject, says, unknown, digests, num_samples)
+    return digests
 
 
 class _Epoch(NamedTuple):

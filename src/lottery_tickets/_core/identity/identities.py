@@ -15,7 +15,7 @@ class Identity(TypedDict):
         digest: SHA-256 in hexadecimal of all that was identified; None when nothing was.
         says: One sentence for people: what was looked at, or why it could not be identified, and what to do.
         complete: Whether `digest` is of everything that decides.
-        bytecode: The compiler of the code that was looked at; another one compiles the same source to other code.
+        bytecode: The compiler of the code that was looked at, if any; another compiles the same source to other code.
         num_samples: How many samples there are, where that is known.
         num_read: How many of them `digest` is of.
         digests: The digests of evenly spread samples, by their number, so that a slower machine that reads fewer can

@@ -66,7 +66,7 @@ def find_loading(loader: DataLoader[Any]) -> Loading:
         encoder.encode(type(other))
         left_out = ("generator", "epoch", "data_source", "dataset")  # where a sampler is, and what it draws from
         encoder.encode_parts({name: value for name, value in vars(other).items() if name not in left_out})
-    is_usual = loader.collate_fn in {default_collate, default_convert}
+    is_usual = loader.collate_fn is default_collate or loader.collate_fn is default_convert
     if not is_usual:
         encoder.encode(loader.collate_fn)
     facts = hashed.digest() if others or not is_usual else b""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,14 @@ class Images(Dataset[Any]):
     def __getitem__(self, position: int) -> Any:  # noqa: ANN401 - samples of many kinds
         self.num_reads += 1
         return self.images[position], self.labels[position]
+
+
+@dataclass
+class Padding:  # has no hash, as the collators of transformers
+    size: int
+
+    def __call__(self, samples: list[Any]) -> int:
+        return len(samples) + self.size
 
 
 class Halves(Sampler[list[int]]):
@@ -128,6 +137,8 @@ OTHER: dict[str, Callable[[], Any]] = {
     "twice the labels": lambda: load(IMAGES, LABELS, LABELS),
     "collate": lambda: load(IMAGES, LABELS, collate_fn=len),
     "other collate": lambda: load(IMAGES, LABELS, collate_fn=str),
+    "collate of an object": lambda: load(IMAGES, LABELS, collate_fn=Padding(1)),
+    "another collate of an object": lambda: load(IMAGES, LABELS, collate_fn=Padding(2)),
     "weights": lambda: load(IMAGES, LABELS, sampler=WeightedRandomSampler([1.0] * SIZE, SIZE)),
     "other weights": lambda: load(IMAGES, LABELS, sampler=WeightedRandomSampler([2.0] * SIZE, SIZE)),
     "drawn": lambda: load(IMAGES, LABELS, sampler=RandomSampler(LABELS, replacement=True)),
