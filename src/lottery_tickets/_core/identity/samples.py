@@ -81,7 +81,7 @@ def hash_batch(batch: object, unknown: list[str]) -> Iterator[bytes]:
     """
     sizes = {len(tensor) if tensor.ndim else None for tensor in find_tensors(batch)}
     size = sizes.pop() if len(sizes) == 1 else None
-    if not size:
+    if size is None:
         yield hash_sample(batch, unknown)
         return
     columns: list[_Column] = []
@@ -130,5 +130,5 @@ def _encode_alone(value: object, unknown: list[str]) -> bytes:
 
 def _list_rows(tensor: Tensor, size: int) -> Iterator[memoryview]:
     seen = view_bytes(tensor).data
-    width = len(seen) // size
+    width = len(seen) // max(1, size)
     return (seen[width * row : width * (row + 1)] for row in range(size))
