@@ -1,8 +1,8 @@
 """Kills runs of every kind of folder by SIGKILL, has them go on, and compares every byte with an undisturbed run.
 
-Run with `python -m benchmarks.studies.kills`; about ten minutes on two cores. Half of the kills come at a random moment,
-half right before or after a call of fsync, rename or mkdir, which is where files are half there. A folder is killed
-several times before it may end. Each run is a fork of this process, so that its start costs nothing; one thread.
+Run with `python -m benchmarks.studies.kills`; about ten minutes on two cores. Half of the kills come at a random
+moment, half right before or after a call of fsync, rename or mkdir, which is where files are half there. A folder is
+killed several times before it may end. Each run is a fork of this process, whose start costs nothing; one thread.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from tests.models import make_mlp
@@ -98,9 +98,7 @@ SHORT: Final = ("--steps", "20")
 RUNS: Final[dict[str, Run]] = {
     "imp": command("imp", "--levels=2", "--replicates=2", "--evaluate-every=20", "--workers=1", *SHORT),
     "early-bird": command("early-bird", "--max-epochs=3", "--check-interval=1"),
-    "connectivity": command(
-        "connectivity", "--rewind-steps", "0", "5", "--search", "--points=3", "--replicates=2", *SHORT
-    ),
+    "connectivity": command("connectivity", "--rewind-steps", "0", "5", "--search", "--points=3", *SHORT),
     "landscape": command("landscape", "--grid-points", "9", "--batches=1"),
     "compute_iterative_magnitude_pruning": prune,
     "compute_lottery_ticket_quality": retrain,
@@ -122,6 +120,13 @@ class Counts:
     failures: int = 0
 
 
+class Extent(NamedTuple):
+    """How long an undisturbed run takes, and how many calls it makes that change the disk."""
+
+    seconds: float
+    num_calls: int
+
+
 def start(
     run: Run, folder: Path, die_at: int | None = None, *, after: bool = False, count_to: Path | None = None
 ) -> int:
@@ -139,7 +144,7 @@ def start(
         return pid
     code = 3
     try:
-        with open(os.devnull, "w") as nowhere:
+        with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
         number = watch_calls(die_at, after=after)
@@ -197,7 +202,7 @@ def study(run: Run, num_kills: int, chance: random.Random, place: Path) -> Count
         folder.mkdir()
         counts.folders += 1
         for _ in range(KILLS_A_FOLDER):
-            kill_once(run, folder, chance, counts, seconds, num_calls)
+            kill_once(run, folder, counts, chance, Extent(seconds, num_calls))
             if counts.kills == num_kills:
                 break
         counts.failures += finish(start(run, folder)) != 0
@@ -208,16 +213,17 @@ def study(run: Run, num_kills: int, chance: random.Random, place: Path) -> Count
     return counts
 
 
-def kill_once(run: Run, folder: Path, chance: random.Random, counts: Counts, seconds: float, num_calls: int) -> None:
+def kill_once(run: Run, folder: Path, counts: Counts, chance: random.Random, whole: Extent) -> None:
     """Starts a run and kills it at a random moment or at a random call; a run that ends before is not counted."""
     at_random = chance.random() < 0.5  # noqa: PLR2004 - half of them
     if at_random:
         pid = start(run, folder)
-        time.sleep(chance.uniform(0, seconds))
+        time.sleep(chance.uniform(0, whole.seconds))
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     else:
-        pid = start(run, folder, chance.randint(1, max(1, num_calls // 2)), after=chance.random() < 0.5)  # noqa: PLR2004
+        call, after = chance.randint(1, max(1, whole.num_calls // 2)), chance.random() < 0.5  # noqa: PLR2004 - half of them
+        pid = start(run, folder, call, after=after)
     if finish(pid) == -signal.SIGKILL:
         counts.kills += 1
         counts.at_random += at_random
