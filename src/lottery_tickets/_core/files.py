@@ -1,6 +1,7 @@
 """Files and folders that appear whole: written aside, flushed to the disk, then renamed; and their hashes."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from torch import Tensor
 
 # Nobody else ends a name like this, so what a killed process leaves can be told from files of others.
 ASIDE: Final = ".lottery-tickets.part"
+LOCK: Final = ".lock"  # of a folder, in it
 PROBE_BYTES: Final = 1 << 16
 
 
@@ -31,7 +33,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     try:
         with _telling_causes(path):
             aside.touch(exist_ok=False)  # now, because a library that writes it may hide why it cannot
+            mode = aside.stat().st_mode
             write(aside)
+            aside.chmod(mode)  # that of the umask: safetensors puts a file of its own in place, for its owner alone
             flush_to_disk(aside)
             aside.replace(path)
             flush_to_disk(path.parent)  # the new name is an entry of the folder
@@ -66,19 +70,24 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(aside)
 
 
-def is_leftover(path: Path) -> bool:
-    """Returns whether a name is that of a write that was cut off."""
-    return path.name.startswith(".") and path.name.endswith(ASIDE)
+def is_leftover(path: Path, of: str = "") -> bool:
+    """Returns whether a name is that of a write that was cut off: of any file, or of the one of this name."""
+    start = f".{re.escape(of)}" if of else r"\..+"
+    return re.fullmatch(rf"{start}\.[0-9a-f]+{re.escape(ASIDE)}", path.name) is not None
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Deletes what writes that were cut off have left aside, at any depth; links are not followed."""
+    """Deletes what writes that were cut off have left aside, at any depth.
+
+    Links are not followed, and folders that have a lock of their own are left alone: they may be in use, and are
+    cleaned when they are opened.
+    """
     for place, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             path = Path(place, name)
             if is_leftover(path):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-        folders[:] = [name for name in folders if not is_leftover(Path(name))]
+        folders[:] = [name for name in folders if not is_leftover(Path(name)) and not Path(place, name, LOCK).exists()]
 
 
 def flush_to_disk(path: Path) -> None:
@@ -145,6 +154,7 @@ def exclusive_lock(path: Path, *, of: Path | None = None) -> Iterator[None]:
 
     Raises:
         ValueError: When another process, or another block of this one, holds it.
+        OSError: When the system gives no lock there.
     """
     import fcntl  # noqa: PLC0415 - not on Windows, where runs are not supported
 
@@ -152,9 +162,11 @@ def exclusive_lock(path: Path, *, of: Path | None = None) -> Iterator[None]:
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_held = path.samefile(f"/dev/fd/{file.fileno()}")  # not one that its last holder has removed meanwhile
-        except OSError:
+            is_held = os.path.samestat(path.stat(), os.fstat(file.fileno()))  # its last holder may have removed it
+        except (BlockingIOError, FileNotFoundError):
             is_held = False
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         if not is_held:
             raise ValueError(
                 f"{of or path.parent} must be used by one process at a time, but another holds it; wait for it or stop "
@@ -165,6 +177,8 @@ def exclusive_lock(path: Path, *, of: Path | None = None) -> Iterator[None]:
 
 def _name_aside(path: Path) -> Path:
     """Returns a new name in the same folder, because a rename is atomic within one file system only."""
+    if not path.name:  # of "." or "/"
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{ASIDE}")
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, final
 from torch import Tensor
 
 from lottery_tickets._core.files import (
+    LOCK,
     exclusive_lock,
     is_leftover,
     read_json,
@@ -27,7 +28,6 @@ from lottery_tickets._core.identity.identities import Identity, compare_identiti
 from lottery_tickets._core.states import hash_state
 
 MARKER: Final = "run.json"
-LOCK: Final = ".lock"
 HASH: Final = "content_sha256"
 STATE_HASH: Final = "state_sha256"
 
@@ -152,10 +152,12 @@ class RunFolder:
         """Removes what a run that has produced nothing was begun with, so that it may be begun with something else."""
         if self._list_content():
             return
-        for name in (MARKER, LOCK):
-            (self.path / name).unlink(missing_ok=True)
-        if is_new:
-            self.path.rmdir()
+        with contextlib.suppress(OSError):  # what stopped the run is what is to be said
+            remove_leftovers(self.path)
+            for name in (MARKER, LOCK):
+                (self.path / name).unlink(missing_ok=True)
+            if is_new:
+                self.path.rmdir()
 
     def read_settings(self) -> Settings:
         """Returns what the run is to hold.

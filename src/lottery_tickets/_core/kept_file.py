@@ -31,9 +31,9 @@ class KeptFile:
         lock = self.path.with_name(f".{self.path.name}.lock")
         with exclusive_lock(lock, of=self.path):
             try:
-                for leftover in self.path.parent.glob(f".{self.path.name}.*"):
-                    if is_leftover(leftover):
-                        leftover.unlink(missing_ok=True)
+                for beside in self.path.parent.iterdir():
+                    if is_leftover(beside, of=self.path.name):
+                        beside.unlink(missing_ok=True)
                 yield read_hashed(self.path) if self.path.exists() else None
             finally:
                 lock.unlink(missing_ok=True)

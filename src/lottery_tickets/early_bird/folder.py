@@ -16,6 +16,7 @@ FOLDER/
 import contextlib
 import io
 import pickle
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ from lottery_tickets._core.states import hash_state
 from lottery_tickets.early_bird.convergence import EarlyBirdCheckpoint
 
 KIND: Final = "an early-bird run"
-MADE_BY: Final = "compute_early_bird_tickets, from Python"
+MADE_BY: Final = "the Python function compute_early_bird_tickets"  # the command has it made inside its results
 START: Final = "start.safetensors"
 MODEL: Final = "model.safetensors"
 WATCH: Final = "watch.safetensors"
@@ -103,7 +104,9 @@ class EarlyBirdFolder:
                 save_state(self.path / START, start)
             elif hash_state(load_state(self.path / START)) != hash_state(start):
                 raise ValueError(f"{self.path / START} must be the weights the run began with, but was altered")
-            yield self._load_last()
+            last = self._load_last()
+            self._remove_earlier()  # which a kill may have left
+            yield last
 
     def save(self, check: SavedCheck) -> None:
         """Writes a check, whole, and deletes the ones before it."""
@@ -115,11 +118,15 @@ class EarlyBirdFolder:
             files = {path.name: hash_file(path) for path in sorted(aside.iterdir())}
             write_json(aside / HISTORY, check.checkpoints)
             write_hashed(aside / RECORD, {"files": files, "history_sha256": _hash_history(check.checkpoints)})
+        self._remove_earlier()
+
+    def _remove_earlier(self) -> None:
         for earlier in self._list_checks()[:-1]:
             remove_folder(earlier)
 
     def _list_checks(self) -> list[Path]:
-        return sorted(self.path.glob("check-*"), key=lambda path: int(path.name.removeprefix("check-")))
+        checks = (path for path in self.path.glob("check-*") if re.fullmatch(r"check-\d{4,}", path.name))
+        return sorted(checks, key=lambda path: int(path.name.removeprefix("check-")))
 
     def _load_last(self) -> SavedCheck | None:
         checks = self._list_checks()

@@ -1,12 +1,16 @@
 """Folders and files that a call goes on from: whose they are, who holds them, and what is never used or removed."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from lottery_tickets import create_magnitude_mask
 from lottery_tickets._core.files import ASIDE, exclusive_lock, write_json, writing_folder
 from lottery_tickets._core.folders import MARKER, RunFolder
 from lottery_tickets._core.kept_file import KeptFile
@@ -44,6 +48,34 @@ def test_what_was_never_begun_may_be_begun_with_something_else(tmp_path: Path) -
     open_folder(tmp_path / "mine", a=2)
 
 
+def test_what_stopped_a_run_is_what_is_said(tmp_path: Path) -> None:
+    """A folder that could not be removed again once was the error, "Directory not empty", in place of its cause."""
+
+    def begin_and_stop() -> None:
+        with RunFolder(tmp_path / "run", FOLDER_KIND).opened({"a": 1}):
+            (tmp_path / "run" / f".half.0{ASIDE}").mkdir()
+            raise KeyError("the cause")
+
+    with pytest.raises(KeyError, match="the cause"):
+        begin_and_stop()
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_run_inside_is_writing_is_left_alone(tmp_path: Path) -> None:
+    """The run inside is held by somebody else, and cleans up for itself when it is opened."""
+    open_folder(tmp_path)
+    inside = tmp_path / "deep" / "inside"
+    of_inside, of_ours = inside / f".half.0{ASIDE}", inside.parent / f".half.0{ASIDE}"
+    with RunFolder(inside, FOLDER_KIND, MAKER).opened({"a": 1}):
+        for leftover in (of_inside, of_ours):
+            leftover.touch()
+        open_folder(tmp_path)
+        assert (of_inside.exists(), of_ours.exists()) == (True, False)
+        (inside / "result").touch()
+    open_folder(inside)
+    assert not of_inside.exists()
+
+
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="must be a folder or not exist, but is a file"):
@@ -76,12 +108,15 @@ def test_files_and_folders_follow_the_umask(tmp_path: Path, mask: int, of_files:
     before = os.umask(mask)
     try:
         write_json(tmp_path / "file.json", 1)
+        create_magnitude_mask({"weight": torch.ones(3, 2)}, 0.5).save(tmp_path / "mask.safetensors")
         with writing_folder(tmp_path / "folder") as aside:
             write_json(aside / "file.json", 1)
+        open_folder(tmp_path / "run")
     finally:
         os.umask(before)
-    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("file.json", "folder/file.json", "folder")]
-    assert modes == [of_files, of_files, of_folders]
+    files, folders = ("file.json", "mask.safetensors", "folder/file.json", f"run/{MARKER}"), ("folder", "run")
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in files} == {of_files}
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in folders} == {of_folders}
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -121,3 +156,33 @@ def test_a_lock_that_its_holder_has_removed_is_not_taken(tmp_path: Path) -> None
         lock.unlink()
         with exclusive_lock(lock):
             assert lock.exists()
+
+
+def test_a_lock_that_the_system_cannot_give_is_not_one_that_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match="No locks available"), exclusive_lock(tmp_path / ".lock"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["kept.json", "kept[1].json"])
+def test_leftovers_of_a_kept_file_go_and_those_of_others_stay(tmp_path: Path, name: str) -> None:
+    ours, lock = tmp_path / f".{name}.0a1b2c3d{ASIDE}", tmp_path / f".{name}.lock"
+    others = tmp_path / f".{name}.of-another.json.0a1b2c3d{ASIDE}"
+    for path in (ours, lock, others):
+        path.touch()
+    with KeptFile(tmp_path / name).opened():
+        assert not ours.exists()
+    assert list(tmp_path.iterdir()) == [others]
+
+
+def test_a_folder_in_place_of_a_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path, Path()):
+        with pytest.raises(IsADirectoryError, match="Is a directory"):
+            write_json(path, 1)
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """A search that stops goes on from its folder to the same bits, and refuses the folder of another."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,16 @@ def test_leftovers_of_a_kill_go_and_nothing_else(tmp_path: Path) -> None:
     find_digits(max_epochs=2, run_folder=tmp_path)
     assert not any(path.exists() for path in ours)
     assert foreign.read_text() == "mine"
+
+
+def test_a_kill_between_a_check_and_the_removal_of_the_one_before_leaves_nothing(tmp_path: Path) -> None:
+    find_digits(max_epochs=2, run_folder=tmp_path)
+    last = tmp_path / "check-0002"
+    shutil.copytree(last, tmp_path / "check-0001")
+    notes = tmp_path / "check-list.txt"
+    notes.write_text("mine")
+    find_digits(max_epochs=2, run_folder=tmp_path)  # is over, so no further check removes it
+    assert set(tmp_path.glob("check-*")) == {last, notes}
 
 
 ALTERATIONS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {

@@ -9,9 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from lottery_tickets import Mask, create_magnitude_mask, hold_mask, load_results
+from lottery_tickets import Mask, compute_early_bird_tickets, create_magnitude_mask, hold_mask, load_results
 from lottery_tickets._core.training.light_training import LightTrainer
 from lottery_tickets.early_bird.folder import EarlyBirdFolder, SavedCheck
+from tests.lottery_tickets.early_bird.digits import make_digits_loader
 from tests.models import make_lenet, save_tiny_llama
 from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
@@ -94,6 +95,18 @@ def test_more_epochs_go_on_and_other_data_is_refused(tmp_path: Path, capsys: Out
     long = find(tmp_path, *FAST)
     assert long["verdict"] == "converged"
     assert strip(long)[:2] == strip(short)
+
+
+def test_the_run_inside_and_a_run_from_python_say_how_they_go_on(tmp_path: Path, capsys: Output) -> None:
+    find(tmp_path / "results", *FAST, "--max-epochs", 1)
+    capsys.readouterr()
+    whose = "it is that of an early-bird run made by the Python function compute_early_bird_tickets; go on with that"
+    assert whose in refuse(["early-bird", tmp_path / "results" / "run", *FAST], capsys)
+    compute_early_bird_tickets(make_lenet(), make_digits_loader(), max_epochs=1, run_folder=tmp_path / "python" / "run")
+    before = sorted((tmp_path / "python").rglob("*"))
+    assert whose in refuse(["early-bird", tmp_path / "python" / "run", *FAST], capsys)
+    assert "it holds other files (run); nothing was written" in refuse(["early-bird", tmp_path / "python"], capsys)
+    assert sorted((tmp_path / "python").rglob("*")) == before
 
 
 def test_weights_that_hardly_move_are_told_what_to_do(tmp_path: Path, capsys: Output) -> None:
