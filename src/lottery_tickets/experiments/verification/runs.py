@@ -1,16 +1,21 @@
 """Re-checking a whole run: nothing is trained, and nothing is believed that can be computed again."""
 
 import os
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from tqdm import tqdm
+
 from lottery_tickets._core.files import read_json
 from lottery_tickets._core.folders import LOCK, MARKER
 from lottery_tickets.experiments.folder import LOOKS, RECORD, RESULTS, WEIGHTS, ExperimentFolder
-from lottery_tickets.experiments.plan import ExperimentPlan
+from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.results import collect_results
+from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.experiments.verification.checks import Check, run_check
+from lottery_tickets.experiments.verification.remeasuring import Remeasurement, check_subject
 from lottery_tickets.experiments.verification.trainings import TrainingChecks
 
 REPORT: Final = frozenset({"summary.json", "accuracy.png"})  # what the command line makes of the results
@@ -18,7 +23,7 @@ KNOWN: Final = frozenset({MARKER, LOCK, LOOKS, RESULTS}) | REPORT
 MOST_MISSING: Final = 1000
 
 
-def verify_run(run: str | Path) -> list[Check]:
+def verify_run(run: str | Path, subject: Subject | None = None, *, progress: bool = False) -> list[Check]:
     """Returns every check of a run folder, those that fail with the problem found.
 
     From the files are checked: the plan and its hash; that every training is there, and nothing else; the hashes of
@@ -28,8 +33,14 @@ def verify_run(run: str | Path) -> list[Check]:
     themselves; that controls have their ticket's layer counts; that replicates differ; and that results and looks are
     those the records give.
 
+    With a subject every checkpoint is loaded and measured again, and must give the recorded figures of the end and of
+    the early stop: to the bit in the environment of its record, else within 0.001, which a note then says. Fresh
+    weights are drawn again from their seeds.
+
     Args:
         run: The run folder.
+        subject: What computes: `create_workload_subject(run)`, or `create_caller_subject(run, model, dataloader)`.
+        progress: Whether to show a bar while measuring.
 
     Raises:
         ValueError: When the folder has no plan that can be read, so that nothing can be checked against it.
@@ -37,17 +48,32 @@ def verify_run(run: str | Path) -> list[Check]:
     folder = ExperimentFolder.read(Path(run))
     if problem := _find_many_missing(folder):
         return [Check("every training is there", str(run), problem)]
-    checks = [
-        check for training in folder.plan.list_all_trainings() for check in TrainingChecks(folder, training).run()
-    ]
+    checks = {training: TrainingChecks(folder, training).run() for training in folder.plan.list_all_trainings()}
+    measured: list[Check] = []
+    if subject is not None:
+        whole = [training for training, found in checks.items() if len(found) > 1]
+        measured = _measure_again(folder, subject, tqdm(whole, unit="checkpoint", disable=not progress))
     return [
-        *checks,
+        *(check for found in checks.values() for check in found),
         run_check("its settings agree with one another", MARKER, partial(_find_disagreement, folder.plan)),
         run_check("it holds nothing else", str(run), partial(_find_foreign_entries, folder)),
         run_check("no replicate is there twice", str(run), partial(_find_copies, folder)),
         run_check("the looks are those at its replicates", LOOKS, partial(_find_odd_looks, folder)),
         run_check("the results are those the records give", RESULTS, partial(_compare_results, folder)),
+        *measured,
     ]
+
+
+def _measure_again(folder: ExperimentFolder, subject: Subject, trainings: Iterable[Training]) -> list[Check]:
+    checks = [check_subject(folder, subject)]
+    if checks[0].problem:
+        return checks
+    try:
+        for training in trainings:
+            checks += Remeasurement(folder, subject, training).run()
+    finally:
+        subject.build(folder.plan.seed, replicate=0, is_fresh=False)  # a caller's own model starts where it was
+    return checks
 
 
 def _find_many_missing(folder: ExperimentFolder) -> str:
