@@ -9,7 +9,7 @@ from torch import nn
 from lottery_tickets._core.files import write_json
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.experiments import steps
-from lottery_tickets.experiments.folder import RESULTS, REWIND, WEIGHTS, ExperimentFolder
+from lottery_tickets.experiments.folder import RESULTS, WEIGHTS, ExperimentFolder
 from lottery_tickets.experiments.plan import FRESH, Training
 from lottery_tickets.experiments.results import collect_results
 from lottery_tickets.experiments.subjects import Subject
@@ -50,13 +50,12 @@ def run_training(folder: ExperimentFolder, subject: Subject, training: Training)
     hold_mask(model, mask)
     start_hash = hash_state(copy_state(model))
     try:
-        history, rewind_point = steps.train(model, subject, training, folder.plan)
+        history, states = steps.train(model, subject, training, folder.plan)
     except Exception as error:
         error.add_note(f"in {training.path}, the {training.name}")
         raise
     finally:
         remove_mask(model)
-    states = {WEIGHTS: copy_state(model), **({REWIND: rewind_point} if rewind_point else {})}
     facts = {
         "seeds": seeds,
         "num_weights": mask.num_weights,

@@ -1,0 +1,35 @@
+"""What a verification establishes and what it leaves open, in words."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from lottery_tickets.experiments.folder import ExperimentFolder
+from lottery_tickets.experiments.verification.checks import Check
+
+SHOWN: Final = "shown by the files: settings, seeds, masks, counts, rewound weights, results and looks fit one another"
+RECORDED: Final = (
+    "not measured again: accuracies and losses are those that were recorded; --re-evaluate measures them",
+    "still open: whether the weights are trained ones, and whether fresh ones were drawn from their seeds",
+)
+MEASURED: Final = (
+    "measured again: checkpoints have the figures that are recorded; fresh weights are those of their seeds",
+    "still open: whether training took place as recorded (only training again shows it), and figures between the ends",
+    "still open: weights that were forged together with their figures",
+)
+
+
+def describe_scope(run: str | Path, checks: Sequence[Check], *, is_measured: bool) -> list[str]:
+    """Returns a line for each thing that checks which all hold establish, and for each that they cannot.
+
+    Args:
+        run: The run folder.
+        checks: As `verify_run` returned them.
+        is_measured: Whether the checkpoints were measured again.
+    """
+    lines = [SHOWN]
+    lines += MEASURED if is_measured else RECORDED
+    environments = ExperimentFolder.read(Path(run)).list_environments()
+    if len(environments) > 1:
+        lines.append(f"made in {len(environments)} environments, so equal bits are not claimed")
+    return [*lines, *dict.fromkeys(check.note for check in checks if check.note)]
