@@ -29,7 +29,9 @@ def describe_scope(run: str | Path, checks: Sequence[Check], *, is_measured: boo
     """
     lines = [SHOWN]
     lines += MEASURED if is_measured else RECORDED
-    environments = ExperimentFolder.read(Path(run)).list_environments()
+    folder = ExperimentFolder.read(Path(run))
+    environments = folder.list_environments()
     if len(environments) > 1:
         lines.append(f"made in {len(environments)} environments, so equal bits are not claimed")
+    lines += folder.list_unidentified()
     return [*lines, *dict.fromkeys(check.note for check in checks if check.note)]
