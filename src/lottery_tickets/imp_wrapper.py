@@ -19,7 +19,7 @@ from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
 from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.folder import ExperimentFolder
-from lottery_tickets.experiments.growth import FindLastLevel, grow_to_target
+from lottery_tickets.experiments.growth import grow_to_target
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.results import PruningResults
 from lottery_tickets.experiments.run import run_experiment
@@ -55,6 +55,8 @@ def compute_iterative_magnitude_pruning(
     initialise_fn: Callable[[nn.Module], object] | None = None,
     run_folder: str | Path | None = None,
     accept_changed_environment: bool = False,
+    trainer_id: str | None = None,
+    data_id: str | None = None,
     progress: bool = False,
 ) -> PruningResults:
     """Returns the tickets of a model found by iterative magnitude pruning, with their masks and their controls.
@@ -97,6 +99,9 @@ def compute_iterative_magnitude_pruning(
             replicates, further controls or a sparser target adds what is missing. None uses a temporary folder.
         accept_changed_environment: Whether to go on in a run folder with other versions, another machine or another
             number of threads. What is there stays; equal bits are then no longer claimed.
+        trainer_id: A name for the trainer, where its code does not say what it does; a run folder is only continued
+            with the trainer, the data and the architecture that it was begun with.
+        data_id: A name for the data, of training and of evaluation, where its samples cannot be compared.
         progress: Whether to show a bar.
 
     Returns:
@@ -148,10 +153,13 @@ def compute_iterative_magnitude_pruning(
         num_replicates=num_replicates,
         seed=seed,
     )
-    if initialise_fn is None and (num_replicates > 1 or plan.control_levels):
-        check_reinitialisable(model)
-    find_end = partial(_find_last_level, weights)
-    return _find_tickets(plan, subject, find_end, run_folder, accept=accept_changed_environment, progress=progress)
+    accept, names = accept_changed_environment, (trainer_id, data_id)
+    return _find_tickets(plan, subject, run_folder, names, accept=accept, progress=progress)
+
+
+def _check_fresh_weights(plan: ExperimentPlan, subject: CallerSubject) -> None:
+    if subject.initialise_fn is None and (plan.num_replicates > 1 or plan.control_levels):
+        check_reinitialisable(subject.model)
 
 
 def _make_schedule(prune_rates: float | Mapping[str, float], scope: Scope, target_sparsity: float) -> PruningSchedule:
@@ -166,16 +174,19 @@ def _find_last_level(weights: Weights, schedule: PruningSchedule) -> int:
 def _find_tickets(
     plan: ExperimentPlan,
     subject: CallerSubject,
-    find_last_level: FindLastLevel,
     run_folder: str | Path | None,
+    names: tuple[str | None, str | None],
     *,
     accept: bool,
     progress: bool,
 ) -> PruningResults:
     """Trains, prunes, rewinds and repeats, see `run_training`; the model is then the last ticket, trained."""
+    _check_fresh_weights(plan, subject)
     with tempfile.TemporaryDirectory() if run_folder is None else nullcontext(run_folder) as place:
-        asked = ExperimentFolder(Path(place), plan, describe_environment(of_threads=True), MADE_BY)
-        grow = partial(grow_to_target, find_last_level=find_last_level)
+        identities = {} if run_folder is None else subject.identify(*names)
+        asked = ExperimentFolder(Path(place), plan, describe_environment(of_threads=True), MADE_BY, identities)
+        find_end = partial(_find_last_level, subject.find_weights(subject.model))
+        grow = partial(grow_to_target, find_last_level=find_end)
         try:
             results = run_experiment(
                 asked, lambda: subject, grow=grow, accept_changed_environment=accept, progress=progress

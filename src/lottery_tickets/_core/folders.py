@@ -24,6 +24,7 @@ from lottery_tickets._core.files import (
     write_json,
     write_tensors,
 )
+from lottery_tickets._core.identity.identities import Identity, compare_identities
 from lottery_tickets._core.states import hash_state
 
 MARKER: Final = "run.json"
@@ -106,6 +107,7 @@ class RunFolder:
         settings: Mapping[str, Any],
         environment: Mapping[str, Any] | None = None,
         *,
+        identities: Mapping[str, Identity] | None = None,
         grow: Grow = lambda _found, _asked: {},
         accept_changed_environment: bool = False,
     ) -> Iterator[Settings]:
@@ -114,6 +116,7 @@ class RunFolder:
         Args:
             settings: What is asked for, JSON-able.
             environment: What decides the last bits beside the settings, such as versions.
+            identities: What code and data the run is of, by what they are called.
             grow: Joins the settings in which a run may become larger.
             accept_changed_environment: Whether another environment may go on.
 
@@ -127,7 +130,9 @@ class RunFolder:
             self._refuse_others()  # again: another process may have begun meanwhile
             remove_leftovers(self.path)
             marker = self._read_marker() if self._list_content() else None
-            asked = to_json_values({"settings": settings, "environments": [dict(environment or {})]})
+            asked = to_json_values(
+                {"settings": settings, "environments": [dict(environment or {})], "identities": identities or {}}
+            )
             wanted = asked if marker is None else self._join(marker, asked, grow, accept=accept_changed_environment)
             try:
                 if wanted != marker:
@@ -198,6 +203,33 @@ class RunFolder:
             )
         return marker
 
+    def list_unidentified(self) -> list[str]:
+        """Returns in words what could not be identified wholly: where it changes from call to call, nobody is told."""
+        marker = self._read_marker()
+        found: Mapping[str, Identity] = {} if marker is None else marker.get("identities", {})
+        return [identity["says"] for _, identity in sorted(found.items()) if not identity["complete"]]
+
+    def _join_identities(self, found: Mapping[str, Identity], asked: Mapping[str, Identity]) -> Mapping[str, Identity]:
+        """Returns the identities that the folder holds from now on.
+
+        Raises:
+            ValueError: When one differs.
+        """
+        both = sorted(found.keys() & asked.keys())
+        odd = [name for name in both if compare_identities(found[name], asked[name]) == "different"]
+        if odd := [*odd, *sorted(found.keys() ^ asked.keys())]:
+            says = [
+                f"{name}: {identities[name]['says']} {where}"
+                for name in odd
+                for identities, where in ((found, "there"), (asked, "here"))
+                if name in identities
+            ]
+            raise ValueError(
+                f"{self.path} must be continued with the code and data it was begun with, but another {', '.join(odd)} "
+                f"is given ({'; '.join(says)}); use the same, or name a new folder"
+            )
+        return found
+
     def _join(self, marker: dict[str, Any], asked: dict[str, Any], grow: Grow, *, accept: bool) -> dict[str, Any]:
         """Returns what the folder holds from now on."""
         found, wanted = marker["settings"], asked["settings"]
@@ -212,9 +244,10 @@ class RunFolder:
                 "the same, or name a new folder"
             )
         settings = {**wanted, **grown}
+        identities = self._join_identities(marker.get("identities", {}), asked["identities"])
         environments, [now] = marker["environments"], asked["environments"]
         if now == environments[-1]:
-            return {"settings": settings, "environments": environments}
+            return {"settings": settings, "environments": environments, "identities": identities}
         if not accept:
             odd = sorted(find_differences(environments[-1], now))
             raise ValueError(
@@ -222,7 +255,7 @@ class RunFolder:
                 f"equal, but these differ: {'; '.join(odd)}; use the same, name a new folder, or accept it by "
                 "accept_changed_environment=True (--accept-changed-environment)"
             )
-        return {"settings": settings, "environments": [*environments, now]}
+        return {"settings": settings, "environments": [*environments, now], "identities": identities}
 
 
 def find_differences(found: Any, asked: Any, where: str = "") -> list[str]:  # noqa: ANN401 - JSON values

@@ -37,6 +37,7 @@ from lottery_tickets._core.files import (
     writing_folder,
 )
 from lottery_tickets._core.folders import RunFolder, hash_json, load_state, read_hashed, save_state, write_hashed
+from lottery_tickets._core.identity.identities import Identity
 from lottery_tickets._core.states import hash_state
 from lottery_tickets.early_bird.convergence import EarlyBirdCheckpoint
 
@@ -68,26 +69,27 @@ class SavedCheck:
 
 
 @final
+@dataclass(frozen=True)
 class EarlyBirdFolder:
     """Reads and writes the folder of one run.
 
-    Args:
+    Attributes:
         path: The folder; made when it is not there.
+        identities: What code and data of the caller the run is of.
+        accept_changed_environment: Whether to go on where another environment began.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    path: Path
+    identities: Mapping[str, Identity]
+    accept_changed_environment: bool = False
 
     @contextlib.contextmanager
-    def opened(
-        self, settings: Mapping[str, Any], start: Mapping[str, Tensor], *, accept_changed_environment: bool = False
-    ) -> Iterator[SavedCheck | None]:
+    def opened(self, settings: Mapping[str, Any], start: Mapping[str, Tensor]) -> Iterator[SavedCheck | None]:
         """Holds the folder for this process; gives its last check, None in a fresh one.
 
         Args:
             settings: What was asked for, JSON-able, with the hash of the starting weights.
             start: The starting weights; kept in a fresh folder.
-            accept_changed_environment: Whether to go on where another environment began.
 
         Raises:
             ValueError: When the folder is of another run or of others, in use, or altered.
@@ -95,7 +97,8 @@ class EarlyBirdFolder:
         with RunFolder(self.path, KIND, MADE_BY).opened(
             settings,
             describe_environment(of_threads=True),
-            accept_changed_environment=accept_changed_environment,
+            identities=self.identities,
+            accept_changed_environment=self.accept_changed_environment,
         ):
             if not (self.path / START).exists():
                 save_state(self.path / START, start)

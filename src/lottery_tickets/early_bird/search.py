@@ -9,6 +9,7 @@ from typing import Any, Final
 from torch import nn
 
 from lottery_tickets._core.checks import check_count, take_options
+from lottery_tickets._core.identity.callers import identify_given
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
@@ -49,6 +50,8 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     seed: int = 42,
     run_folder: str | Path | None = None,
     accept_changed_environment: bool = False,
+    trainer_id: str | None = None,
+    data_id: str | None = None,
     progress: bool = False,
 ) -> EarlyBirdResults:
     """Trains a model until its ticket has converged, and returns the ticket with the evidence for it.
@@ -93,6 +96,9 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
             one with more epochs or steps goes on further.
         accept_changed_environment: Whether to go on there with other versions, another machine or another number of
             threads; equal bits are then no longer claimed.
+        trainer_id: A name for the trainer, where its code does not say what it does; a run folder is only continued
+            with the trainer, the data and the architecture that it was begun with.
+        data_id: A name for the data, where its samples cannot be compared.
         progress: Whether to show a bar.
 
     Returns:
@@ -143,27 +149,40 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         exclude=exclude,
         seed=seed,
     )
-    trainer: Trainer
+    by_step = check_steps is not None
+    trainer = _choose_trainer(
+        model, dataloader, trainer_fn, training, by_step=by_step, loss_fn=loss_fn, seed=seed, progress=progress
+    )
+    folder = None
+    if run_folder is not None:
+        given: dict[str, Any] = {"model": model, "trainer_fn": trainer_fn, "data": dataloader}
+        identities = identify_given(**given, trainer_id=trainer_id, data_id=data_id, functions={"loss_fn": loss_fn})
+        folder = EarlyBirdFolder(Path(run_folder), identities, accept_changed_environment)
+    return _run(model, watcher, trainer, times, limit=limit, folder=folder)
+
+
+def _choose_trainer(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    trainer_fn: TrainerFunction | None,
+    training: TrainerSettings,
+    *,
+    by_step: bool,
+    loss_fn: LossFunction | None,
+    seed: int,
+    progress: bool,
+) -> Trainer:
     if trainer_fn is None:
-        by_step = check_steps is not None
-        trainer = DefaultTrainer(
+        return DefaultTrainer(
             model, dataloader, training, by_step=by_step, loss_fn=loss_fn, seed=seed, progress=progress
         )
-    else:
-        _check_counts_epochs(check_steps)
-        size = training.max_batch_size
-        trainer = CallersTrainer(model, dataloader, trainer_fn, max_batch_size=size, loss_fn=loss_fn, seed=seed)
-    folder = None if run_folder is None else EarlyBirdFolder(run_folder)
-    accept = accept_changed_environment
-    return _run(model, watcher, trainer, times, limit=limit, folder=folder, accept=accept)
-
-
-def _check_counts_epochs(check_steps: object) -> None:
-    if check_steps is not None:
+    if by_step:
         raise ValueError(
             "check_steps needs the default trainer, because a trainer_fn trains whole epochs; use check_interval, or "
             "watch your own loop with EarlyBirdWatcher"
         )
+    size = training.max_batch_size
+    return CallersTrainer(model, dataloader, trainer_fn, max_batch_size=size, loss_fn=loss_fn, seed=seed)
 
 
 def _run(
@@ -173,14 +192,13 @@ def _run(
     times: CheckTimes,
     *,
     limit: int,
-    folder: EarlyBirdFolder | None,
-    accept: bool,
+    folder: EarlyBirdFolder | None = None,
 ) -> EarlyBirdResults:
     start = hash_state(watcher.starting_weights)
     settings = {**watcher.describe(), **trainer.describe(), "checks": times.steps, "start_sha256": start}
     opened: AbstractContextManager[SavedCheck | None] = nullcontext(None)
     if folder is not None:
-        opened = folder.opened(settings, watcher.starting_weights, accept_changed_environment=accept)
+        opened = folder.opened(settings, watcher.starting_weights)
     try:
         with opened as saved:
             if saved is not None:

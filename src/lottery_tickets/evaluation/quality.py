@@ -75,6 +75,8 @@ def compute_lottery_ticket_quality(
     initialise_fn: Callable[[nn.Module], object] | None = None,
     run_folder: str | Path | None = None,
     accept_changed_environment: bool = False,
+    trainer_id: str | None = None,
+    data_id: str | None = None,
     progress: bool = False,
 ) -> TicketQuality:
     """Returns how well a model does under a mask, beside itself as it is; with a `trainer_fn` also retrained.
@@ -109,6 +111,9 @@ def compute_lottery_ticket_quality(
         run_folder: Keeps every training: the same call goes on after an interruption, and adds what is missing to more
             replicates or controls. None uses a temporary folder.
         accept_changed_environment: Whether to go on there with other versions, machine or number of threads.
+        trainer_id: A name for the trainer, where its code does not say what it does; a run folder is only continued
+            with the trainer, the data and the architecture that it was begun with.
+        data_id: A name for the data, of training and of measuring, where its samples cannot be compared.
         progress: Whether to show a bar.
 
     Returns:
@@ -141,6 +146,8 @@ def compute_lottery_ticket_quality(
         "initialise_fn": initialise_fn,
         "run_folder": run_folder,
         "accept_changed_environment": accept_changed_environment or None,
+        "trainer_id": trainer_id,
+        "data_id": data_id,
         "progress": progress or None,  # False, the default, counts as not given
     }
     given = {name: value for name, value in options.items() if value is not None}

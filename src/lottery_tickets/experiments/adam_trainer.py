@@ -16,7 +16,6 @@ class AdamTrainer:
 
     def __init__(self, learning_rate: float, loss_fn: LossFunction | None = None) -> None:
         self.learning_rate, self.loss_fn = learning_rate, loss_fn
-        self.__qualname__ = f"AdamTrainer({learning_rate})"  # the name that a run folder knows it by
 
     def __call__(self, model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:
         """Trains in place."""

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.batches.order import ordered_by
 from lottery_tickets._core.determinism import seeded
+from lottery_tickets._core.identity.callers import identify_given
+from lottery_tickets._core.identity.identities import Identity
 from lottery_tickets._core.measuring.performance import Measurement, measure
 from lottery_tickets._core.names import clean_name
 from lottery_tickets._core.states import copy_state, hash_state
@@ -60,15 +62,29 @@ class CallerSubject:
         object.__setattr__(self, "start", copy_state(self.model))
 
     def describe(self) -> Mapping[str, Any]:
-        """Returns the hash of the starting weights, the layers, and the names of model and trainer."""
-        trainer = getattr(self.trainer_fn, "__qualname__", type(self.trainer_fn).__qualname__)
+        """Returns the hash of the starting weights, the layers, and the name of the model."""
         return {
             "model": type(self.model).__qualname__,
             "initial_sha256": hash_state(self.start),
             "layers": list(self.layers),
-            "trainer": trainer,
             "num_epochs": self.num_epochs,
         }
+
+    def identify(self, trainer_id: str | None = None, data_id: str | None = None) -> dict[str, Identity]:
+        """Returns what code and data the trainings are of, see `identify_given`."""
+        return identify_given(
+            model=self.model,
+            trainer_fn=self.trainer_fn,
+            trainer_id=trainer_id,
+            data=self.dataloader,
+            data_id=data_id,
+            evaluation_data=self.evaluation_dataloader,
+            functions={
+                "loss_fn": self.measurement.loss_fn,
+                "metric": self.measurement.metric,
+                "initialise_fn": self.initialise_fn,
+            },
+        )
 
     def build(self, seed: int, *, replicate: int = 0, is_fresh: bool = False) -> nn.Module:
         """Returns the model with its own weights, or with fresh ones; see `Subject`."""

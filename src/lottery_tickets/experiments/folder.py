@@ -32,6 +32,7 @@ from lottery_tickets._core.folders import (
     to_json_values,
     write_hashed,
 )
+from lottery_tickets._core.identity.identities import Identity
 from lottery_tickets.experiments.growth import grow_plan
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.masks.mask import Mask
@@ -55,12 +56,14 @@ class ExperimentFolder:
         plan: What it is to hold.
         environment: What decides the last bits of the trainings that are added now.
         made_by: Which function or command goes on with it.
+        identities: What code and data of a caller the experiment is of.
     """
 
     path: Path
     plan: ExperimentPlan
     environment: Mapping[str, Any] = field(default_factory=describe_environment)
     made_by: str = "lottery-tickets imp"
+    identities: Mapping[str, Identity] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -87,13 +90,21 @@ class ExperimentFolder:
             ValueError: See `RunFolder.opened`.
         """
         with RunFolder(self.path, KIND, self.made_by).opened(
-            self.plan.to_dict(), self.environment, grow=grow, accept_changed_environment=accept_changed_environment
+            self.plan.to_dict(),
+            self.environment,
+            identities=self.identities,
+            grow=grow,
+            accept_changed_environment=accept_changed_environment,
         ) as settings:
             yield replace(self, plan=ExperimentPlan.from_dict(settings))
 
     def list_environments(self) -> list[dict[str, Any]]:
         """Returns the environments of the run, in order."""
         return RunFolder(self.path, KIND).list_environments()
+
+    def list_unidentified(self) -> list[str]:
+        """Returns in words what of the caller's code and data could not be identified wholly."""
+        return RunFolder(self.path, KIND).list_unidentified()
 
     def place(self, training: Training) -> Path:
         """Returns the folder of a training."""

@@ -45,7 +45,8 @@ def collect_results(folder: ExperimentFolder) -> dict[str, Any]:
         folder: The folder of the run.
 
     Returns:
-        `schema`, `plan`, `environments` (those that the run has gone on in), `looks` (how many
+        `schema`, `plan`, `environments` (those that the run has gone on in), `unidentified` (what of the
+        caller's code and data could not be identified, in words), `looks` (how many
         replicates there were each time), `records` (SHA-256 of each training's
         record) and `trainings`: `replicate`, `level`, `branch`, `num_weights`, `num_kept`, `density` and `history` of
         each.
@@ -64,6 +65,7 @@ def collect_results(folder: ExperimentFolder) -> dict[str, Any]:
         "simulated": False,
         "plan": folder.list_plan(),
         "environments": folder.list_environments(),
+        "unidentified": folder.list_unidentified(),
         "looks": folder.list_looks(),
         "records": hashes,
         "trainings": rows,

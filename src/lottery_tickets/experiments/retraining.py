@@ -45,6 +45,8 @@ class Retraining:
         seed: Every use of chance derives its own seed from it.
         run_folder: Keeps every training, so that the same call goes on; None uses a temporary folder.
         accept_changed_environment: Whether to go on in a folder that another environment began.
+        trainer_id: The caller's name for the trainer.
+        data_id: The caller's name for the data.
         progress: Whether to show a bar.
     """
 
@@ -58,6 +60,8 @@ class Retraining:
     seed: int = 0
     run_folder: str | Path | None = None
     accept_changed_environment: bool = False
+    trainer_id: str | None = None
+    data_id: str | None = None
     progress: bool = False
 
     def run(self, model: nn.Module, mask: Mask, dataloader: Iterable[Any], measurement: Measurement) -> dict[str, Any]:
@@ -95,9 +99,10 @@ class Retraining:
                 seed=self.seed,
             )
             plan = plan_retraining(subject, self.num_epochs, self.num_replicates, self.seed, self.controls)
-            path = Path(str(self.run_folder or place))
+            identities = {} if self.run_folder is None else subject.identify(self.trainer_id, self.data_id)
+            path, environment = Path(str(self.run_folder or place)), describe_environment(of_threads=True)
             results = run_experiment(
-                ExperimentFolder(path, plan, describe_environment(of_threads=True), MADE_BY),
+                ExperimentFolder(path, plan, environment, MADE_BY, identities),
                 lambda: subject,
                 accept_changed_environment=self.accept_changed_environment,
                 progress=self.progress,

@@ -1,6 +1,7 @@
 """How many weights survive each round of iterative pruning, exactly."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, Self, final
@@ -105,17 +106,7 @@ class PruningSchedule:
             sizes: Number of weights of each layer.
             level: How many rounds.
         """
-        kept = {group: sum(sizes[name] for name in group.names) for group in self.find_groups(list(sizes))}
-        goals = self._list_goals(sizes)
-        for _ in range(level):
-            before = kept
-            kept = {group: count - round(group.prune_rate * count) for group, count in before.items()}
-            missed = [goal for goal in goals if sum(kept.values()) < goal < sum(before.values())]
-            if missed:
-                kept = _give_back(before, kept, missed[0])
-            elif goals and sum(before.values()) == goals[-1]:
-                return before
-        return kept
+        return next(itertools.islice(self._prune_on(sizes), level, None))
 
     def find_last_level(self, sizes: Mapping[str, int]) -> int:
         """Returns the level at which `target_sparsity` is reached.
@@ -127,16 +118,29 @@ class PruningSchedule:
         if not goals:
             message = "a schedule must have a target_sparsity to have a last level; pass one or the number of levels"
             raise ValueError(message)
-        before: dict[LayerGroup, int] = {}
-        for level in range(MAX_LEVELS):
-            kept = self.count_kept(sizes, level)
-            if sum(kept.values()) <= goals[-1]:
+        before = -1
+        for level, kept in enumerate(itertools.islice(self._prune_on(sizes), MAX_LEVELS)):
+            num_kept = sum(kept.values())
+            if num_kept <= goals[-1]:
                 return level
-            if kept == before:
+            if num_kept == before:
                 break  # the rates round to no weight at all
-            before = kept
+            before = num_kept
         message = f"the prune rates {self.prune_rates} never reach sparsity {self.target_sparsity}; raise a rate"
         raise ValueError(message)
+
+    def _prune_on(self, sizes: Mapping[str, int]) -> Iterator[dict[LayerGroup, int]]:
+        """Yields how many weights of each group are left, level after level, for ever."""
+        kept = {group: sum(sizes[name] for name in group.names) for group in self.find_groups(list(sizes))}
+        goals = self._list_goals(sizes)
+        while True:
+            yield kept
+            total = sum(kept.values())
+            if goals and total <= goals[-1]:
+                continue
+            pruned = {group: count - round(group.prune_rate * count) for group, count in kept.items()}
+            missed = [goal for goal in goals if sum(pruned.values()) < goal < total]
+            kept = _give_back(kept, pruned, missed[0]) if missed else pruned
 
     def _find_rate(self, name: str) -> float:
         for pattern, rate in self.prune_rates:

@@ -6,14 +6,13 @@ The model is never wrapped: parameters keep their names, their identity and thei
 import contextlib
 import logging
 import weakref
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from lottery_tickets._core.bits import unpack_bits
 from lottery_tickets._core.measuring.stand_ins import ReplacedReads
@@ -213,8 +212,11 @@ class _Holder:
         self.parameters: dict[str, nn.Parameter] = {}
         self.by_id: dict[int, tuple[str, Tensor]] = {}
         self.gradient_hooks: list[Any] = []
-        # Gradients and state known to be zero at pruned places, with the version (torch counts writes) that is.
-        self.clean: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
+        # By parameter, what is known to be zero at pruned places: the gradient, with the version (torch counts writes)
+        # that is, and the optimizer's state. Plain references and not a WeakTensorKeyDictionary, which takes longer
+        # than zeroing a small layer does.
+        self.clean_gradients: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+        self.clean_states: dict[int, list[weakref.ref[Tensor]]] = {}
         self.attach(parameters)
         # The optimizer hook is torch's own and global, so it must not keep the model alive.
         step_hook = register_optimizer_step_post_hook(partial(_after_step, weakref.ref(self)))
@@ -248,13 +250,23 @@ class _Holder:
             self.by_id[id(parameter)] = (name, bits)
         zero_pruned_(tensor, bits)
 
-    def is_clean(self, tensor: Tensor) -> bool:
-        return self.clean.get(tensor) == tensor._version  # noqa: SLF001 - torch's count of writes, read only
+    def has_clean_gradient(self, parameter: Tensor, gradient: Tensor) -> bool:
+        known = self.clean_gradients.get(id(parameter))
+        return known is not None and known[0]() is gradient and known[1] == gradient._version  # noqa: SLF001 - torch's count of writes, read only
 
-    def clean_up(self, parameter: Tensor, tensor: Tensor) -> None:
-        """Zeroes the pruned places of a gradient or a state, and remembers it."""
-        self.zero(parameter, tensor)
-        self.clean[tensor] = tensor._version  # noqa: SLF001 - as above
+    def clean_gradient(self, parameter: Tensor, gradient: Tensor) -> None:
+        """Zeroes the pruned places of a gradient, and remembers it."""
+        self.zero(parameter, gradient)
+        self.clean_gradients[id(parameter)] = (weakref.ref(gradient), gradient._version)  # noqa: SLF001 - as above
+
+    def has_clean_state(self, parameter: Tensor, state: Tensor) -> bool:
+        return any(known() is state for known in self.clean_states.get(id(parameter), ()))
+
+    def clean_state(self, parameter: Tensor, state: Tensor) -> None:
+        """Zeroes the pruned places of an optimizer's state, and remembers it."""
+        self.zero(parameter, state)
+        known = [ref for ref in self.clean_states.get(id(parameter), ()) if ref() is not None and ref() is not state]
+        self.clean_states[id(parameter)] = [*known, weakref.ref(state)]
 
     def let_go(self) -> None:
         self.let_go_of_steps()
@@ -265,7 +277,7 @@ class _Holder:
 def _zero_gradient(holder: "weakref.ref[_Holder]", parameter: Tensor) -> None:
     alive = holder()
     if alive is not None and parameter.grad is not None and id(parameter) in alive.by_id:
-        alive.clean_up(parameter, parameter.grad)
+        alive.clean_gradient(parameter, parameter.grad)
 
 
 def _after_step(holder: "weakref.ref[_Holder]", optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -279,12 +291,12 @@ def _after_step(holder: "weakref.ref[_Holder]", optimizer: torch.optim.Optimizer
             if id(parameter) in alive.by_id:
                 alive.zero(parameter, parameter)
                 stays_zero = type(optimizer) in STAY_AT_ZERO and parameter.grad is not None
-                if parameter.grad is not None and not alive.is_clean(parameter.grad):
-                    alive.clean_up(parameter, parameter.grad)
+                if parameter.grad is not None and not alive.has_clean_gradient(parameter, parameter.grad):
+                    alive.clean_gradient(parameter, parameter.grad)
                     stays_zero = False
-                for tensor in _state_of(optimizer, parameter, offset):
-                    if not (stays_zero and tensor in alive.clean):
-                        alive.clean_up(parameter, tensor)
+                for state in _state_of(optimizer, parameter, offset):
+                    if not (stays_zero and alive.has_clean_state(parameter, state)):
+                        alive.clean_state(parameter, state)
             offset += parameter.numel()
 
 

@@ -76,6 +76,7 @@ def assess_claims(
         "alpha": alpha,
         "num_looks": num_looks,
         "looks_taken": taken,
+        "caveats": _list_caveats(results),
         "alpha_per_look": alpha / max(num_looks, taken),
         "alpha_spent": sum(alpha / max(num_looks, look) for look in range(1, taken + 1)),
         "required_controls": list(controls),
@@ -112,6 +113,15 @@ def check_settings(
         )
     if num_looks < 1:
         raise ValueError(f"num_looks must be at least 1, but is {num_looks}; the look at these results is one")
+
+
+def _list_caveats(results: Mapping[str, Any]) -> list[str]:
+    """Returns what a run folder could not make sure of, in sentences."""
+    environments = len(results.get("environments", ()))
+    caveats = [f"{said[:1].upper()}{said[1:]}." for said in results.get("unidentified", ())]
+    if environments > 1:
+        caveats.append(f"Trained in {environments} environments: the same command need not give the same bits again.")
+    return caveats
 
 
 def _list_levels(values: Mapping[tuple[int, str], Values]) -> list[int]:

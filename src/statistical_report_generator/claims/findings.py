@@ -126,7 +126,7 @@ def _state_limits(claims: Claims) -> list[str]:
         f"{'' if claims['higher_is_better'] else '; lower is better'}. To add replicates and look again, plan the"
         " number of looks first."
     )
-    return [errors, intervals]
+    return [errors, intervals, *claims["caveats"]]
 
 
 def _count(number: int, noun: str) -> str:

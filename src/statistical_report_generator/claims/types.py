@@ -113,6 +113,7 @@ class Claims(TypedDict):
 
     `num_looks` were planned, `looks_taken` counts this one and those before it. `alpha_per_look` is alpha over the
     larger of both: what adjusted p values are compared with. `alpha_spent` bounds the error of all looks so far.
+    `caveats` are sentences on what the run folder could not make sure of.
     """
 
     metric: str
@@ -122,6 +123,7 @@ class Claims(TypedDict):
     alpha: float
     num_looks: int
     looks_taken: int
+    caveats: list[str]
     alpha_per_look: float
     alpha_spent: float
     required_controls: list[str]

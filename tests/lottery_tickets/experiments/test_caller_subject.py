@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lottery_tickets import compute_iterative_magnitude_pruning, compute_sparsity
+from lottery_tickets import compute_iterative_magnitude_pruning, compute_sparsity, load_results
 from lottery_tickets._core.states import copy_state
 from lottery_tickets.experiments import caller_subject
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
+from statistical_report_generator.claims.assessment import assess_claims
+from statistical_report_generator.claims.findings import describe_claims
 from tests.lottery_tickets.experiments.callers import DATA, INPUTS, TARGETS, Trainer, equal, make_model, run
 
 # ---------------------------------------------------------------------------------------------- the published procedure
@@ -228,16 +231,15 @@ def test_an_interrupted_run_goes_on_where_it_stopped_and_ends_the_same(tmp_path:
                 raise KeyboardInterrupt("in mid-training")
             return super().__call__(model, dataloader, epochs=epochs)
 
-    Stopped.__qualname__ = "Trainer"  # the same trainer, to the run
     whole_model, model = make_model(), make_model()
     whole = run(whole_model, Trainer())
     theta_0 = copy_state(model)
     with pytest.raises(KeyboardInterrupt, match="in mid-training"):
-        run(model, Stopped(), run_folder=tmp_path)
+        run(model, Stopped(), run_folder=tmp_path, trainer_id="SGD")
     assert not model._load_state_dict_post_hooks, "no mask is held any longer"
     assert equal(copy_state(model), theta_0), "so that the same call, on the same model, goes on"
     trainer = Trainer()
-    found = run(model, trainer, run_folder=tmp_path)
+    found = run(model, trainer, run_folder=tmp_path, trainer_id="SGD")
     assert len(trainer.starts) == 2, "two of the four trainings were there"
     assert found["trainings"] == whole["trainings"]
     assert equal(copy_state(model), copy_state(whole_model))
@@ -250,7 +252,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "rewind_step": {"rewind_epoch": 1},
     "rewinding": {"rewinding": "learning_rate"},
     "initial_sha256": {"model": make_model(1)},
-    "trainer": {"trainer": AdamTrainer(0.1)},
 }
 
 
@@ -261,10 +262,68 @@ def test_a_run_folder_of_other_settings_is_refused(tmp_path: Path, setting: str)
         run(**{"model": make_model(), "trainer": Trainer(), "run_folder": tmp_path, **CHANGES[setting]})
 
 
-def test_a_run_folder_of_another_learning_rate_is_refused(tmp_path: Path) -> None:
-    run(make_model(), AdamTrainer(0.1), run_folder=tmp_path)
-    with pytest.raises(ValueError, match=r"must be continued with what it was begun with.*trainer"):
-        run(make_model(), AdamTrainer(0.2), run_folder=tmp_path)
+def train_another_way(model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:
+    Trainer()(model, dataloader, epochs=epochs + 0)
+
+
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "another learning rate": ("trainer_fn", {"trainer": AdamTrainer(0.2)}),
+    "another body of the trainer": ("trainer_fn", {"trainer": train_another_way}),
+    "another metric": ("metric", {"metric": lambda *_: 0.5}),
+    "other evaluation data": ("evaluation data", {"evaluation_dataloader": [(INPUTS, (TARGETS + 2) % 3)]}),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_code_and_data_are_refused_by_name(tmp_path: Path, case: str) -> None:
+    """Each of these once returned the old results within a hundredth of a second."""
+    name, changes = OTHERS[case]
+    settings: dict[str, Any] = {
+        "trainer": AdamTrainer(0.1),
+        "metric": lambda *_: 0.25,
+        "evaluation_dataloader": [(INPUTS, TARGETS)],
+        "run_folder": tmp_path,
+    }
+    run(make_model(), **settings)
+    run(make_model(), **settings)
+    with pytest.raises(ValueError, match=f"the code and data it was begun with, but another {name} is given"):
+        run(make_model(), **{**settings, **changes})
+
+
+def test_other_training_data_and_another_forward_are_refused(tmp_path: Path) -> None:
+    class Shifted(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            shifted: Tensor = nn.Sequential.__call__(nn.Sequential(*self), x) + 1.0
+            return shifted
+
+    def find(model: nn.Module, data: list[tuple[Tensor, Tensor]], **options: Any) -> Any:  # noqa: ANN401 - results
+        settings: dict[str, Any] = {"num_epochs": 1, "control_levels": "none", "run_folder": tmp_path, **options}
+        return compute_iterative_magnitude_pruning(model, data, 0.2, train=True, **settings)
+
+    find(make_model(), DATA)
+    find(make_model(), DATA[::-1])  # the same samples
+    with pytest.raises(ValueError, match="another data is given"):
+        find(make_model(), [*DATA[1:], (INPUTS[:8] + 1e-3, TARGETS[:8])])
+    shifted = Shifted(*make_model())
+    with pytest.raises(ValueError, match=r"differ: subject\.model is 'Sequential' there|another model is given"):
+        find(shifted, DATA)
+
+
+def test_what_cannot_be_identified_is_recorded_and_told(tmp_path: Path) -> None:
+    class Noisy:
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            for inputs, targets in DATA:
+                yield inputs + os.urandom(1)[0], targets
+
+    settings: dict[str, Any] = {"num_epochs": 1, "control_levels": "none", "num_replicates": 2}
+    for _ in range(2):
+        compute_iterative_magnitude_pruning(make_model(), Noisy(), 0.2, train=True, run_folder=tmp_path, **settings)
+    [said] = load_results(tmp_path / "results.json")["unidentified"]
+    assert "could not be identified" in said
+    assert "data_id" in said
+    claims = assess_claims(load_results(tmp_path / "results.json"), metric="train_accuracy", moment="end")
+    assert claims["caveats"] == [f"{said[0].upper()}{said[1:]}."]
+    assert claims["caveats"][0] in describe_claims(claims)
 
 
 def test_batches_follow_the_model_to_its_device() -> None:

@@ -117,4 +117,8 @@ def test_another_environment_goes_on_when_it_is_accepted_and_is_recorded(
     trainings = folder.plan.list_all_trainings()
     first, last = (folder.load_record(training) for training in (trainings[0], trainings[-1]))
     assert [first["environment"], last["environment"]] == folder.list_environments()
+    claims = assess_claims(read_json(tmp_path / "results.json"), metric="train_accuracy", moment="end")
+    caveat = "Trained in 2 environments: the same command need not give the same bits again."
+    assert claims["caveats"] == [caveat]
+    assert caveat in describe_claims(claims)
     assert [check for check in verify_run(tmp_path) if check.problem] == []
