@@ -62,16 +62,22 @@ def test_a_disk_that_may_not_be_written_is_said(small_disk: Path, capsys: pytest
 
 
 @pytest.mark.slow
-def test_sigterm_is_what_ctrl_c_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wait_seconds", [0.1, 3.0], ids=["workers that start", "workers that train"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_sigterm_is_what_ctrl_c_is(tmp_path: Path, number: signal.Signals, wait_seconds: float) -> None:
+    """A terminal, and many a scheduler, sends them to all processes of a command at once."""
     run = tmp_path / "run"
     arguments = ["imp", str(run), *SETTINGS, "--steps=100000", "--replicates=2", "--workers=2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    with subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         end = time.monotonic() + 60
-        while len(children.read_text().split()) < 2 and time.monotonic() < end:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        while len(children.read_text().split()) < 3 and time.monotonic() < end:  # two workers, and who counts locks
+            time.sleep(0.005)
+        time.sleep(wait_seconds)
+        os.killpg(process.pid, number)
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130, said
     assert "Traceback" not in said

@@ -139,7 +139,7 @@ class RunFolder:
                     write_hashed(self.path / MARKER, {"kind": self.kind, "made_by": self.made_by, **wanted})
                 yield wanted["settings"]
             except BaseException:
-                self._forget_if_empty(is_new=is_new)
+                self._clean_up(is_new=is_new)
                 raise
 
     def _list_content(self) -> list[str]:
@@ -148,12 +148,12 @@ class RunFolder:
             return []
         return sorted(e.name for e in self.path.iterdir() if e.name not in {MARKER, LOCK} and not is_leftover(e))
 
-    def _forget_if_empty(self, *, is_new: bool) -> None:
-        """Removes what a run that has produced nothing was begun with, so that it may be begun with something else."""
-        if self._list_content():
-            return
+    def _clean_up(self, *, is_new: bool) -> None:
+        """Removes what was cut off, and of a run that has produced nothing all, so that it may be begun otherwise."""
         with contextlib.suppress(OSError):  # what stopped the run is what is to be said
             remove_leftovers(self.path)
+            if self._list_content():
+                return
             for name in (MARKER, LOCK):
                 (self.path / name).unlink(missing_ok=True)
             if is_new:

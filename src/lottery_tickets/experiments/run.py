@@ -78,10 +78,12 @@ def run_experiment(
         missing = sorted({training.replicate for training in trainings if not folder.is_finished(training)})
         with tqdm(total=len(trainings), unit="training", disable=not progress) as bar:
             if executor is not None:
-                _run_elsewhere(executor, folder, make_subject, missing, bar)
+                _wait(_submit(executor, folder, make_subject, missing), folder, bar)
             elif num_workers > 1 and len(missing) > 1:
                 with _worker_processes(min(num_workers, len(missing))) as pool:
-                    _run_elsewhere(pool, folder, make_subject, missing, bar)
+                    with _undisturbed():
+                        jobs = _submit(pool, folder, make_subject, missing)
+                    _wait(jobs, folder, bar)
             elif missing:
                 subject = make_subject()
                 for replicate in missing:
@@ -89,15 +91,13 @@ def run_experiment(
         return finish_run(folder)
 
 
-def _run_elsewhere(
-    executor: Executor,
-    folder: ExperimentFolder,
-    make_subject: Callable[[], Subject],
-    replicates: list[int],
-    bar: "tqdm[Never]",
-) -> None:
-    with _undisturbed():
-        waiting = [executor.submit(_run_replicate_anew, folder, make_subject, replicate) for replicate in replicates]
+def _submit(
+    executor: Executor, folder: ExperimentFolder, make_subject: Callable[[], Subject], replicates: list[int]
+) -> list[Job]:
+    return [executor.submit(_run_replicate_anew, folder, make_subject, replicate) for replicate in replicates]
+
+
+def _wait(waiting: list[Job], folder: ExperimentFolder, bar: "tqdm[Never]") -> None:
     try:
         while waiting:
             for job in [job for job in waiting if job.done()]:
@@ -120,25 +120,22 @@ def _worker_processes(num_workers: int) -> Iterator[ProcessPoolExecutor]:
             yield pool
         except BaseException:
             for process in list((pool._processes or {}).values()):  # noqa: SLF001 - the pool offers no way to stop a task
-                process.terminate()
+                process.kill()
             raise
 
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Lets an interruption wait until the block is done: processes that are just being started would fail of it."""
-    if threading.current_thread() is not threading.main_thread():  # only there do signals interrupt
-        yield
-        return
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in INTERRUPTIONS}
+    """Lets interruptions wait until the block is done, and never come to processes that are started in it.
+
+    These are sent to all processes of a command at once. A worker would only answer with a traceback: whoever started
+    it ends it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    for interruption in came:
-        signal.raise_signal(interruption)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_replicate_anew(folder: ExperimentFolder, make_subject: Callable[[], Subject], replicate: int) -> None:

@@ -61,6 +61,19 @@ def test_what_stopped_a_run_is_what_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_what_workers_that_were_ended_have_left_goes_at_once(tmp_path: Path) -> None:
+    half = tmp_path / "part" / f".half.0{ASIDE}"
+
+    def stop_in_the_middle() -> None:
+        with RunFolder(tmp_path, FOLDER_KIND).opened({"a": 1}):
+            half.mkdir(parents=True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="^$"):
+        stop_in_the_middle()
+    assert (half.parent.exists(), half.exists()) == (True, False)
+
+
 def test_what_a_run_inside_is_writing_is_left_alone(tmp_path: Path) -> None:
     """The run inside is held by somebody else, and cleans up for itself when it is opened."""
     open_folder(tmp_path)

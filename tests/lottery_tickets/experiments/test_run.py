@@ -1,6 +1,7 @@
-"""Replicates run wherever an executor runs them, to the same bits."""
+"""Where replicates run: processes that are not interrupted, or whatever an executor has, to the same bits."""
 
 import pickle
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.plan import ExperimentPlan
-from lottery_tickets.experiments.run import run_experiment
+from lottery_tickets.experiments.run import INTERRUPTIONS, _undisturbed, _worker_processes, run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.workload_subject import WorkloadSource
 
@@ -66,3 +67,17 @@ def test_jobs_that_wait_are_cancelled_when_one_fails(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such data"):
         run_experiment(ExperimentFolder(tmp_path, plan), replace(source, data="no such data"), executor=executor)
     assert [job.is_cancelled for job in executor.jobs] == [True, True]
+
+
+def read_blocked_signals() -> set[int]:
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def test_interruptions_do_not_come_to_workers_which_would_answer_with_a_traceback() -> None:
+    """A terminal sends Ctrl-C to them too, and one that was just starting once said where it was."""
+    before = read_blocked_signals()
+    with _worker_processes(2) as pool:
+        with _undisturbed():
+            jobs = [pool.submit(read_blocked_signals) for _ in range(2)]
+        assert read_blocked_signals() == before
+        assert all(job.result() >= set(INTERRUPTIONS) for job in jobs)
