@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -18,7 +18,7 @@ from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
 from lottery_tickets.experiments.caller_subject import CallerSubject
-from lottery_tickets.experiments.folder import ExperimentFolder
+from lottery_tickets.experiments.folder import IMP_FROM_PYTHON, ExperimentFolder
 from lottery_tickets.experiments.growth import FindLastLevel, grow_to_target
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.results import PruningResults
@@ -26,8 +26,6 @@ from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule, Scope
 from lottery_tickets.experiments.simulation import simulate_rounds
 from lottery_tickets.masks.controls import check_reinitialisable
-
-MADE_BY: Final = "compute_iterative_magnitude_pruning, from Python"
 
 
 def compute_iterative_magnitude_pruning(
@@ -174,7 +172,7 @@ def _find_tickets(
 ) -> PruningResults:
     """Trains, prunes, rewinds and repeats, see `run_training`; the model is then the last ticket, trained."""
     with tempfile.TemporaryDirectory() if run_folder is None else nullcontext(run_folder) as place:
-        asked = ExperimentFolder(Path(place), plan, describe_environment(of_threads=True), MADE_BY)
+        asked = ExperimentFolder(Path(place), plan, describe_environment(of_threads=True), IMP_FROM_PYTHON)
         grow = partial(grow_to_target, find_last_level=find_last_level)
         try:
             results = run_experiment(

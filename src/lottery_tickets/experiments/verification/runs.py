@@ -9,9 +9,19 @@ from typing import Final
 from tqdm import tqdm
 
 from lottery_tickets._core.files import read_json
-from lottery_tickets._core.folders import LOCK, MARKER
-from lottery_tickets.experiments.folder import LOOKS, RECORD, RESULTS, WEIGHTS, ExperimentFolder
-from lottery_tickets.experiments.plan import ExperimentPlan, Training
+from lottery_tickets._core.folders import LOCK, MARKER, read_hashed
+from lottery_tickets.experiments.folder import (
+    EVALUATE,
+    IMP,
+    IMP_FROM_PYTHON,
+    LOOKS,
+    RECORD,
+    RESULTS,
+    RETRAINING_FROM_PYTHON,
+    WEIGHTS,
+    ExperimentFolder,
+)
+from lottery_tickets.experiments.plan import Training
 from lottery_tickets.experiments.results import collect_results
 from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.experiments.verification.checks import Check, run_check
@@ -21,6 +31,13 @@ from lottery_tickets.experiments.verification.trainings import TrainingChecks
 REPORT: Final = frozenset({"summary.json", "accuracy.png"})  # what the command line makes of the results
 KNOWN: Final = frozenset({MARKER, LOCK, LOOKS, RESULTS}) | REPORT
 MOST_MISSING: Final = 1000
+KNOWN_BY: Final = frozenset({"workload", "layers"})  # what names a workload, and what describes a caller's model
+MAKERS: Final = {  # by that, and by whether the ticket is given
+    (frozenset({"workload"}), False): IMP,
+    (frozenset({"workload"}), True): EVALUATE,
+    (frozenset({"layers"}), False): IMP_FROM_PYTHON,
+    (frozenset({"layers"}), True): RETRAINING_FROM_PYTHON,
+}
 
 
 def verify_run(run: str | Path, subject: Subject | None = None, *, progress: bool = False) -> list[Check]:
@@ -55,7 +72,7 @@ def verify_run(run: str | Path, subject: Subject | None = None, *, progress: boo
         measured = _measure_again(folder, subject, tqdm(whole, unit="checkpoint", disable=not progress))
     return [
         *(check for found in checks.values() for check in found),
-        run_check("its settings agree with one another", MARKER, partial(_find_disagreement, folder.plan)),
+        run_check("its settings agree with one another", MARKER, partial(_find_disagreement, folder)),
         run_check("it holds nothing else", str(run), partial(_find_foreign_entries, folder)),
         run_check("no replicate is there twice", str(run), partial(_find_copies, folder)),
         run_check("the looks are those at its replicates", LOOKS, partial(_find_odd_looks, folder)),
@@ -85,8 +102,12 @@ def _find_many_missing(folder: ExperimentFolder) -> str:
     return f"{num_planned:,} are planned and {num_found:,} are there; run the same command again to compute them"
 
 
-def _find_disagreement(plan: ExperimentPlan) -> str:
-    """Some settings stand in the plan of a workload twice: by themselves, and in its recipe."""
+def _find_disagreement(folder: ExperimentFolder) -> str:
+    """Some settings stand there twice: who made it follows from what it is about, a recipe has some of the plan's."""
+    plan, made_by = folder.plan, read_hashed(folder.path / MARKER).get("made_by")
+    maker = MAKERS.get((frozenset(KNOWN_BY & plan.subject.keys()), plan.ticket_sha256 is not None))
+    if maker not in {None, made_by}:
+        return f"it says it was made by {made_by}, but such a run is made by {maker}"
     recipe = plan.subject.get("recipe")
     if recipe is None:
         return ""
