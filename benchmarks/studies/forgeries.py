@@ -51,6 +51,8 @@ from unified_model_analysis.experiment_summary import report_experiment
 from unified_model_analysis.summary_checks import check_summary
 
 MUTATIONS: Final = {"shell": 300, "python": 200}
+WAYS: Final = ("files", "measured", "trained")
+MOST_TRAININGS: Final = 1000
 DENSE, LAST = Training(0, 0, "ticket"), Training(0, 2, "ticket")
 FIRST, SHUFFLED, FRESH = Training(0, 1, "ticket"), Training(0, 2, "shuffled"), Training(0, 2, "reinitialised")
 OTHER: Final = "other"  # a run with another seed, beside the one that is forged
@@ -217,20 +219,29 @@ ONLY_SHELL: Final = {"an accuracy at the early stop"}  # a caller's training has
 # -------------------------------------------------------------------------------------------------------------- finding
 
 
-def is_found(run: Path, kind: Kind, *, measured: bool) -> str:
-    """Returns the first thing that `verify` finds wrong with a run; nothing when it finds nothing."""
+def find_problem(run: Path, kind: Kind, way: str) -> str:
+    """Returns the first thing that `verify` finds wrong with a run; nothing when it finds nothing.
+
+    Args:
+        run: The run folder.
+        kind: Of the run.
+        way: "files" alone, "measured" too, or all "trained" again besides.
+    """
     try:
-        subject = kind.build_subject(run) if measured else None
-        checks = [*verify_run(run, subject), *check_summary(run)]
+        subject = None if way == "files" else kind.build_subject(run)
+        num = MOST_TRAININGS if way == "trained" else 0
+        checks = [*verify_run(run, subject, num_trained_again=num), *check_summary(run)]
     except ValueError as error:
         return f"refused: {error}"
     return next((f"{check.where}: {check.name}: {check.problem}" for check in checks if check.problem), "")
 
 
-def find_both(run: Path, kind: Kind) -> dict[str, str]:
-    """Returns what is found from the files, and what is found when checkpoints are measured too."""
-    files = is_found(run, kind, measured=False)
-    return {"files": files, "measured": files or is_found(run, kind, measured=True)}
+def find_problems(run: Path, kind: Kind) -> dict[str, str]:
+    """Returns what is found in each way; what is found in one is found in those after it, which check more."""
+    found: dict[str, str] = {}
+    for way in WAYS:
+        found[way] = next(filter(None, found.values()), "") or find_problem(run, kind, way)
+    return found
 
 
 def study_forgeries(name: str, finished: Path) -> list[dict[str, Any]]:
@@ -244,8 +255,8 @@ def study_forgeries(name: str, finished: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError, LookupError, TypeError):  # a forger may fail where figures are gone
             seal(run, under_plan=True)
             kind.report(run)
-        rows.append({"run": name, "forgery": forgery, **find_both(run, kind)})
-        print(name, forgery, *(rows[-1][way][:80] or "-" for way in ("files", "measured")), sep=" | ", flush=True)
+        rows.append({"run": name, "forgery": forgery, **find_problems(run, kind)})
+        print(name, forgery, *(rows[-1][way][:80] or "-" for way in WAYS), sep=" | ", flush=True)
         shutil.rmtree(run)
     return rows
 
@@ -256,8 +267,8 @@ def study_mutations(name: str, finished: Path) -> list[dict[str, Any]]:
     for seed in range(MUTATIONS[name]):
         run = Path(shutil.copytree(finished, finished.parent / "mutated"))
         made = mutate(run, random.Random(seed), kind.report)  # noqa: S311 - no secret
-        found = find_both(run, kind)
-        is_harmless = not found["measured"] and read_content(run) == content
+        found = find_problems(run, kind)
+        is_harmless = not found["trained"] and read_content(run) == content
         rows.append({"run": name, "kind": made.kind, "what": made.what, "harmless": is_harmless, **found})
         if not found["measured"]:
             print(name, seed, made.kind, made.what, "harmless" if is_harmless else explain(made), flush=True)
@@ -268,13 +279,13 @@ def study_mutations(name: str, finished: Path) -> list[dict[str, Any]]:
 def explain(made: Mutation) -> str:
     """Returns why a change that is not found is not."""
     if "history.curve" in made.what:
-        return "a point of a curve before its end, whose weights are not stored: only training again gives it"
+        return "a point of a curve before its end, whose weights are not stored"
     if "settings.subject" in made.what:
-        return "a setting of training: only training again shows what it did"
+        return "a setting of training"
     if "summary.json: claims" in made.what or "summary.json: moment" in made.what:
         return "a choice of the report, which the same command may make anew"
     if made.kind.startswith("tensors"):
-        return "a change so small that no figure moves"
+        return "no figure moves: the change reaches no output, or is lost in rounding"
     return "unexplained"
 
 
@@ -292,6 +303,7 @@ def sum_up(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "harmless": harmless[kind],
             "missed_by_files": missed["files"][kind],
             "missed_measured": missed["measured"][kind],
+            "missed_trained": missed["trained"][kind],
         }
         for kind, num in sorted(made.items())
     ]
@@ -306,11 +318,16 @@ def main() -> None:
             finished = Path(place) / "run"
             kind.make(finished, 0)
             kind.make(Path(place) / OTHER, 1)
-            assert find_both(finished, kind) == {"files": "", "measured": ""}
+            assert find_problems(finished, kind) == dict.fromkeys(WAYS, "")
             forgeries += study_forgeries(name, finished)
             rows += study_mutations(name, finished)
     missed = [
-        {"run": row["run"], "what": row["what"], "reason": explain(Mutation(row["kind"], row["what"]))}
+        {
+            "run": row["run"],
+            "what": row["what"],
+            "reason": explain(Mutation(row["kind"], row["what"])),
+            "trained": row["trained"],
+        }
         for row in rows
         if not row["measured"] and not row["harmless"]
     ]

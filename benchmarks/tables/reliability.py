@@ -42,6 +42,7 @@ def tabulate_mutations() -> str:
         "harmless": lambda row: f"{row['harmless']}",
         "not found from the files": lambda row: f"{row['missed_by_files']}",
         "not found when measured": lambda row: f"{row['missed_measured']}",
+        "not found when trained again": lambda row: f"{row['missed_trained']}",
     }
     rows = read_results("forgeries")["mutations"]
     total = {name: sum(row[name] for row in rows) for name in rows[0] if name != "kind"}
@@ -49,10 +50,11 @@ def tabulate_mutations() -> str:
 
 
 def tabulate_missed() -> str:
-    """The changes that nothing finds, each with its reason."""
+    """The changes that measuring does not find, each with its reason."""
     columns: Columns = {
-        "not found": lambda row: f"`{row['what']}`",
+        "not found when measured": lambda row: f"`{row['what']}`",
         "why": lambda row: row["reason"],
+        "trained again": lambda row: "found" if row["trained"] else "**not found**",
     }
     return tabulate(read_results("forgeries")["missed"], columns)
 

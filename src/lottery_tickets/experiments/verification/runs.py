@@ -1,7 +1,7 @@
 """Re-checking a whole run: nothing is trained, and nothing is believed that can be computed again."""
 
 import os
-from collections.abc import Iterable
+import random
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -40,7 +40,9 @@ MAKERS: Final = {  # by that, and by whether the ticket is given
 }
 
 
-def verify_run(run: str | Path, subject: Subject | None = None, *, progress: bool = False) -> list[Check]:
+def verify_run(
+    run: str | Path, subject: Subject | None = None, *, num_trained_again: int = 0, progress: bool = False
+) -> list[Check]:
     """Returns every check of a run folder, those that fail with the problem found.
 
     From the files are checked: the plan and its hash; that every training is there, and nothing else; the hashes of
@@ -52,11 +54,13 @@ def verify_run(run: str | Path, subject: Subject | None = None, *, progress: boo
 
     With a subject every checkpoint is loaded and measured again, and must give the recorded figures of the end and of
     the early stop: to the bit in the environment of its record, else within 0.001, which a note then says. Fresh
-    weights are drawn again from their seeds.
+    weights are drawn again from their seeds. Some trainings, drawn so that nobody knows which before, can be computed
+    again too, each from the files of those before it, and must end in the same bits.
 
     Args:
         run: The run folder.
         subject: What computes: `create_workload_subject(run)`, or `create_caller_subject(run, model, dataloader)`.
+        num_trained_again: How many trainings to compute again, with a subject; all where there are no more.
         progress: Whether to show a bar while measuring.
 
     Raises:
@@ -69,7 +73,7 @@ def verify_run(run: str | Path, subject: Subject | None = None, *, progress: boo
     measured: list[Check] = []
     if subject is not None:
         whole = [training for training, found in checks.items() if len(found) > 1]
-        measured = _measure_again(folder, subject, tqdm(whole, unit="checkpoint", disable=not progress))
+        measured = _measure_again(folder, subject, whole, num_trained_again, progress=progress)
     return [
         *(check for found in checks.values() for check in found),
         run_check("its settings agree with one another", MARKER, partial(_find_disagreement, folder)),
@@ -81,13 +85,18 @@ def verify_run(run: str | Path, subject: Subject | None = None, *, progress: boo
     ]
 
 
-def _measure_again(folder: ExperimentFolder, subject: Subject, trainings: Iterable[Training]) -> list[Check]:
+def _measure_again(
+    folder: ExperimentFolder, subject: Subject, trainings: list[Training], num_trained_again: int, *, progress: bool
+) -> list[Check]:
     checks = [check_subject(folder, subject)]
     if checks[0].problem:
         return checks
+    chosen = random.SystemRandom().sample(trainings, min(num_trained_again, len(trainings)))
     try:
-        for training in trainings:
+        for training in tqdm(trainings, unit="checkpoint", disable=not progress):
             checks += Remeasurement(folder, subject, training).run()
+        for training in tqdm(chosen, unit="training", disable=not progress or not chosen):
+            checks.append(Remeasurement(folder, subject, training).train_again())
     finally:
         subject.build(folder.plan.seed, replicate=0, is_fresh=False)  # a caller's own model starts where it was
     return checks
