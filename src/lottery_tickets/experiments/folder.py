@@ -46,6 +46,10 @@ RECORD: Final = "record.json"
 RESULTS: Final = "results.json"
 LOOKS: Final = "looks.json"
 KIND: Final = "an experiment"
+IMP: Final = "lottery-tickets imp"
+EVALUATE: Final = "lottery-tickets evaluate --start"
+IMP_FROM_PYTHON: Final = "compute_iterative_magnitude_pruning, from Python"
+RETRAINING_FROM_PYTHON: Final = "compute_lottery_ticket_quality, from Python"
 
 
 def stops_early(history: Mapping[str, Any]) -> bool:
@@ -69,7 +73,7 @@ class ExperimentFolder:
     path: Path
     plan: ExperimentPlan
     environment: Mapping[str, Any] = field(default_factory=describe_environment)
-    made_by: str = "lottery-tickets imp"
+    made_by: str = IMP
     identities: Mapping[str, Identity] = field(default_factory=dict)
 
     @classmethod

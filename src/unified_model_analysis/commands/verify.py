@@ -20,6 +20,7 @@ class Verify:
     Attributes:
         run_folder: The folder that `imp`, `demo` or `evaluate --start` made.
         re_evaluate: Also load every checkpoint, measure it again on the recorded data, and draw fresh weights again.
+        train_again: Also measure all and train so many, drawn at random, again; they must end in the same bits.
         folder: Folder of the IDX files, where the run has its data from such; only to re-evaluate.
         device: Where to re-evaluate; the device that trained when not given.
         show_all: Also list the checks that hold.
@@ -27,6 +28,7 @@ class Verify:
 
     run_folder: Annotated[Path, tyro.conf.Positional]
     re_evaluate: bool = False
+    train_again: int = 0
     folder: Path | None = None
     device: str | None = None
     show_all: bool = False
@@ -35,10 +37,11 @@ class Verify:
         """Prints what was checked; returns 0 when all holds, else 1."""
         from lottery_tickets.experiments.verification import create_workload_subject, describe_scope, verify_run
 
-        subject = None
-        if self.re_evaluate:
+        subject, is_measured = None, self.re_evaluate or self.train_again > 0
+        if is_measured:
             subject = create_workload_subject(self.run_folder, folder=self.folder, device=self.device)
-        checks = [*verify_run(self.run_folder, subject, progress=True), *check_summary(self.run_folder)]
+        checks = verify_run(self.run_folder, subject, num_trained_again=self.train_again, progress=True)
+        checks += check_summary(self.run_folder)
         failed = [check for check in checks if check.problem]
         for check in checks if self.show_all else failed:
             label = f"{check.where}: {check.name}"
@@ -46,5 +49,5 @@ class Verify:
         verdict = "no contradiction was found" if not failed else "do not trust this run"
         print(f"{self.run_folder}: {len(checks) - len(failed)} of {len(checks)} checks hold; {verdict}")
         if not failed:
-            print(*describe_scope(self.run_folder, checks, is_measured=self.re_evaluate), sep="\n")
+            print(*describe_scope(self.run_folder, checks, is_measured=is_measured), sep="\n")
         return 1 if failed else 0

@@ -69,7 +69,7 @@ def test_what_workers_that_were_ended_have_left_goes_at_once(tmp_path: Path) -> 
             half.mkdir(parents=True)
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match="^$"):
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
         stop_in_the_middle()
     assert (half.parent.exists(), half.exists()) == (True, False)
 

@@ -8,6 +8,9 @@ from lottery_tickets.experiments.plan import ExperimentPlan, Training
 
 MOMENTS: Final = ("end", "early_stop")
 CURVE: Final = "curve"
+VALIDATION: Final = frozenset({"step", "validation_loss", "validation_accuracy"})
+ROUNDING: Final = 1e-9  # relative; another machine's exp may round otherwise
+TEST: Final = frozenset({"test_loss", "test_accuracy"})
 
 
 def find_odd_history(history: Mapping[str, Any], training: Training, plan: ExperimentPlan) -> str:
@@ -18,7 +21,7 @@ def find_odd_history(history: Mapping[str, Any], training: Training, plan: Exper
         training: Which training.
         plan: The plan it is part of.
     """
-    wanted = {"end", CURVE, "early_stop"} if "recipe" in plan.subject else {"end"}
+    wanted = {*MOMENTS, CURVE} if "recipe" in plan.subject else {"end"}
     if not wanted <= set(history) <= {*MOMENTS, CURVE}:
         return f"it has {sorted(history)}, not {sorted(wanted)}"
     for moment in [name for name in MOMENTS if name in history]:
@@ -35,7 +38,13 @@ def _find_odd_figures(figures: Mapping[str, Any]) -> str:
     if "step" not in figures or len(figures) == 1:
         return f"{sorted(figures)}, but must have its step and what was measured"
     odd = {name: value for name, value in figures.items() if not _is_possible(name, value)}
-    return f"{odd}, which cannot be" if odd else ""
+    if odd:
+        return f"{odd}, which cannot be"
+    for name in [name for name in figures if name.endswith("perplexity")]:
+        loss = figures[name.replace("perplexity", "loss")]
+        if not math.isclose(figures[name], math.exp(loss), rel_tol=ROUNDING):
+            return f"a perplexity of {figures[name]}, which is not that of a loss of {loss}"
+    return ""
 
 
 def _is_possible(name: str, value: object) -> bool:
@@ -48,18 +57,23 @@ def _is_possible(name: str, value: object) -> bool:
 
 def _find_odd_curve(history: Mapping[str, Any], training: Training, plan: ExperimentPlan) -> str:
     curve, end = history[CURVE], history["end"]
-    names = set(curve)
-    if "step" not in names or not names <= set(end):
-        return f"its curve has {sorted(names)}, its end {sorted(end)}"
-    if len({len(values) for values in curve.values()}) != 1:
-        return "its curve has values of unequal number"
-    if any(not _is_possible(name, value) for name, values in curve.items() for value in values):
-        return "its curve has values that cannot be"
+    if not _has_known_names(set(curve), set(end), is_workload="recipe" in plan.subject):
+        return f"its curve has {sorted(curve)}, its end {sorted(end)}"
+    rows = [dict(zip(curve, values, strict=True)) for values in zip(*curve.values(), strict=True)]
+    if odd_rows := list(filter(None, map(_find_odd_figures, rows))):
+        return f"its curve has {odd_rows[0]}"
     if curve["step"] not in _list_possible_steps(training, plan):
         return f"its curve has the steps {curve['step']}, which do not follow from the plan"
-    if odd := sorted(name for name in names if curve[name][-1] != end[name]):
+    if odd := sorted(name for name in curve if curve[name][-1] != end[name]):
         return f"its curve does not end with the {odd} of its end"
     return _find_odd_early_stop(history) if "early_stop" in history else ""
+
+
+def _has_known_names(curve: set[str], end: set[str], *, is_workload: bool) -> bool:
+    if is_workload:
+        return curve == VALIDATION and end == VALIDATION | TEST
+    missing = end - curve  # a caller's perplexity or metric may be infinite at first
+    return "step" in curve and curve <= end and all(name.endswith(("perplexity", "metric")) for name in missing)
 
 
 def _list_possible_steps(training: Training, plan: ExperimentPlan) -> list[list[int]]:

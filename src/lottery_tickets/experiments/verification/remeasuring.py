@@ -8,16 +8,18 @@ from typing import Any, Final, final
 from torch import Tensor, nn
 
 from lottery_tickets._core.environment import describe_environment
-from lottery_tickets._core.folders import MARKER, find_differences, to_json_values
+from lottery_tickets._core.folders import MARKER, find_differences, load_state, to_json_values
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.experiments import steps
-from lottery_tickets.experiments.folder import ExperimentFolder, stops_early
+from lottery_tickets.experiments.engine import compute_training
+from lottery_tickets.experiments.folder import MASK, ExperimentFolder, stops_early
 from lottery_tickets.experiments.plan import FRESH, Training
 from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.experiments.verification.checks import Check, run_check
 
 TOLERANCE: Final = 1e-3  # of the larger of the value and 1, where another environment rounds otherwise
 DEVICE: Final = "device"
+TRAINED_AGAIN: Final = "trained again it ends in the same bits"
 
 
 def check_subject(folder: ExperimentFolder, subject: Subject) -> Check:
@@ -59,7 +61,8 @@ class Remeasurement:
         if "early_stop" in record["history"]:
             is_early = stops_early(record["history"])
             moments["early_stop"] = self.folder.load_early_stop if is_early else self.folder.load_weights
-        note, where = self._describe_tolerance(record["environment"]), self.training.path
+        note, where = self._describe_difference(record["environment"]), self.training.path
+        note = note and f"measured {note}: equal within {TOLERANCE}, not to the bit"
         return [
             run_check("its start follows from model and seed", where, partial(self._find_foreign_start, record)),
             *(
@@ -74,6 +77,16 @@ class Remeasurement:
                 for moment, load in moments.items()
             ),
         ]
+
+    def train_again(self) -> Check:
+        """Returns whether the training, computed again, ends in the same bits; not computed in another environment."""
+        difference, where = (
+            self._describe_difference(self.folder.load_record(self.training)["environment"]),
+            self.training.path,
+        )
+        if difference:
+            return Check(TRAINED_AGAIN, where, note=f"not trained again {difference}: other bits would show nothing")
+        return run_check(TRAINED_AGAIN, where, self._find_other_training)
 
     def _build(self) -> nn.Module:
         seed = self.training.derive_seeds(self.folder.plan)["initialisation"]
@@ -91,7 +104,7 @@ class Remeasurement:
         steps.prune_state_(start, mask)
         if hash_state(start) == record["start_sha256"]:
             return ""
-        hint = self._describe_tolerance(record["environment"])
+        hint = self._describe_difference(record["environment"])
         return "model and seed give other weights than it started from" + (f"; {hint}" if hint else "")
 
     def _find_other_figures(self, state: Mapping[str, Tensor], recorded: Mapping[str, Any], *, is_exact: bool) -> str:
@@ -109,12 +122,26 @@ class Remeasurement:
         ]
         return "; ".join(odd)
 
-    def _describe_tolerance(self, recorded: Mapping[str, Any]) -> str:
-        """Returns in words why figures need not be equal to the bit; nothing where they must be."""
+    def _find_other_training(self) -> str:
+        trained, record = (
+            compute_training(self.folder, self.subject, self.training),
+            self.folder.load_record(self.training),
+        )
+        facts = to_json_values(dict(trained.facts))
+        odd = [name for name, fact in facts.items() if record[name] != fact]
+        odd += [MASK] if trained.mask.digest != self.folder.load_mask(self.training).digest else []
+        place = self.folder.place(self.training)
+        odd += [
+            name for name, state in trained.states.items() if hash_state(state) != hash_state(load_state(place / name))
+        ]
+        return f"{odd} come out otherwise" if odd else ""
+
+    def _describe_difference(self, recorded: Mapping[str, Any]) -> str:
+        """Returns in words how this environment is not that of the record; nothing where it is."""
         here = {
             **describe_environment(of_threads="num_threads" in recorded),
             DEVICE: self.subject.describe().get(DEVICE),
         }
         there = {**recorded, DEVICE: self.folder.plan.subject.get(DEVICE)}
         odd = sorted(find_differences(there, here))
-        return f"measured where {'; '.join(odd)}: equal within {TOLERANCE}, not to the bit" if odd else ""
+        return f"where {'; '.join(odd)}" if odd else ""

@@ -1,7 +1,7 @@
 """Re-checking a whole run: nothing is trained, and nothing is believed that can be computed again."""
 
 import os
-from collections.abc import Iterable
+import random
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -9,9 +9,19 @@ from typing import Final
 from tqdm import tqdm
 
 from lottery_tickets._core.files import LOCK, read_json
-from lottery_tickets._core.folders import MARKER
-from lottery_tickets.experiments.folder import LOOKS, RECORD, RESULTS, WEIGHTS, ExperimentFolder
-from lottery_tickets.experiments.plan import ExperimentPlan, Training
+from lottery_tickets._core.folders import MARKER, read_hashed
+from lottery_tickets.experiments.folder import (
+    EVALUATE,
+    IMP,
+    IMP_FROM_PYTHON,
+    LOOKS,
+    RECORD,
+    RESULTS,
+    RETRAINING_FROM_PYTHON,
+    WEIGHTS,
+    ExperimentFolder,
+)
+from lottery_tickets.experiments.plan import Training
 from lottery_tickets.experiments.results import collect_results
 from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.experiments.verification.checks import Check, run_check
@@ -21,9 +31,18 @@ from lottery_tickets.experiments.verification.trainings import TrainingChecks
 REPORT: Final = frozenset({"summary.json", "accuracy.png"})  # what the command line makes of the results
 KNOWN: Final = frozenset({MARKER, LOCK, LOOKS, RESULTS}) | REPORT
 MOST_MISSING: Final = 1000
+KNOWN_BY: Final = frozenset({"workload", "layers"})  # what names a workload, and what describes a caller's model
+MAKERS: Final = {  # by that, and by whether the ticket is given
+    (frozenset({"workload"}), False): IMP,
+    (frozenset({"workload"}), True): EVALUATE,
+    (frozenset({"layers"}), False): IMP_FROM_PYTHON,
+    (frozenset({"layers"}), True): RETRAINING_FROM_PYTHON,
+}
 
 
-def verify_run(run: str | Path, subject: Subject | None = None, *, progress: bool = False) -> list[Check]:
+def verify_run(
+    run: str | Path, subject: Subject | None = None, *, num_trained_again: int = 0, progress: bool = False
+) -> list[Check]:
     """Returns every check of a run folder, those that fail with the problem found.
 
     From the files are checked: the plan and its hash; that every training is there, and nothing else; the hashes of
@@ -35,11 +54,13 @@ def verify_run(run: str | Path, subject: Subject | None = None, *, progress: boo
 
     With a subject every checkpoint is loaded and measured again, and must give the recorded figures of the end and of
     the early stop: to the bit in the environment of its record, else within 0.001, which a note then says. Fresh
-    weights are drawn again from their seeds.
+    weights are drawn again from their seeds. Some trainings, drawn so that nobody knows which before, can be computed
+    again too, each from the files of those before it, and must end in the same bits.
 
     Args:
         run: The run folder.
         subject: What computes: `create_workload_subject(run)`, or `create_caller_subject(run, model, dataloader)`.
+        num_trained_again: How many trainings to compute again, with a subject; all where there are no more.
         progress: Whether to show a bar while measuring.
 
     Raises:
@@ -52,10 +73,10 @@ def verify_run(run: str | Path, subject: Subject | None = None, *, progress: boo
     measured: list[Check] = []
     if subject is not None:
         whole = [training for training, found in checks.items() if len(found) > 1]
-        measured = _measure_again(folder, subject, tqdm(whole, unit="checkpoint", disable=not progress))
+        measured = _measure_again(folder, subject, whole, num_trained_again, progress=progress)
     return [
         *(check for found in checks.values() for check in found),
-        run_check("its settings agree with one another", MARKER, partial(_find_disagreement, folder.plan)),
+        run_check("its settings agree with one another", MARKER, partial(_find_disagreement, folder)),
         run_check("it holds nothing else", str(run), partial(_find_foreign_entries, folder)),
         run_check("no replicate is there twice", str(run), partial(_find_copies, folder)),
         run_check("the looks are those at its replicates", LOOKS, partial(_find_odd_looks, folder)),
@@ -64,13 +85,18 @@ def verify_run(run: str | Path, subject: Subject | None = None, *, progress: boo
     ]
 
 
-def _measure_again(folder: ExperimentFolder, subject: Subject, trainings: Iterable[Training]) -> list[Check]:
+def _measure_again(
+    folder: ExperimentFolder, subject: Subject, trainings: list[Training], num_trained_again: int, *, progress: bool
+) -> list[Check]:
     checks = [check_subject(folder, subject)]
     if checks[0].problem:
         return checks
+    chosen = random.SystemRandom().sample(trainings, min(num_trained_again, len(trainings)))
     try:
-        for training in trainings:
+        for training in tqdm(trainings, unit="checkpoint", disable=not progress):
             checks += Remeasurement(folder, subject, training).run()
+        for training in tqdm(chosen, unit="training", disable=not progress or not chosen):
+            checks.append(Remeasurement(folder, subject, training).train_again())
     finally:
         subject.build(folder.plan.seed, replicate=0, is_fresh=False)  # a caller's own model starts where it was
     return checks
@@ -85,8 +111,12 @@ def _find_many_missing(folder: ExperimentFolder) -> str:
     return f"{num_planned:,} are planned and {num_found:,} are there; run the same command again to compute them"
 
 
-def _find_disagreement(plan: ExperimentPlan) -> str:
-    """Some settings stand in the plan of a workload twice: by themselves, and in its recipe."""
+def _find_disagreement(folder: ExperimentFolder) -> str:
+    """Some settings stand there twice: who made it follows from what it is about, a recipe has some of the plan's."""
+    plan, made_by = folder.plan, read_hashed(folder.path / MARKER).get("made_by")
+    maker = MAKERS.get((frozenset(KNOWN_BY & plan.subject.keys()), plan.ticket_sha256 is not None))
+    if maker not in {None, made_by}:
+        return f"it says it was made by {made_by}, but such a run is made by {maker}"
     recipe = plan.subject.get("recipe")
     if recipe is None:
         return ""

@@ -6,6 +6,7 @@ from typing import Final
 
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.verification.checks import Check
+from lottery_tickets.experiments.verification.remeasuring import TRAINED_AGAIN
 
 SHOWN: Final = "shown by the files: settings, seeds, masks, counts, rewound weights, results and looks fit one another"
 RECORDED: Final = (
@@ -13,8 +14,10 @@ RECORDED: Final = (
     "still open: whether the weights are trained ones, and whether fresh ones were drawn from their seeds",
 )
 MEASURED: Final = (
-    "measured again: checkpoints have the figures that are recorded; fresh weights are those of their seeds",
-    "still open: whether training took place as recorded (only training again shows it), and figures between the ends",
+    "measured again: checkpoints have the figures that are recorded; fresh weights are those of their seeds"
+)
+UNTRAINED: Final = (
+    "still open: whether training took place as recorded, which only training again shows (--train-again)",
     "still open: weights that were forged together with their figures",
 )
 
@@ -28,10 +31,21 @@ def describe_scope(run: str | Path, checks: Sequence[Check], *, is_measured: boo
         is_measured: Whether the checkpoints were measured again.
     """
     lines = [SHOWN]
-    lines += MEASURED if is_measured else RECORDED
     folder = ExperimentFolder.read(Path(run))
+    if not is_measured:
+        lines += RECORDED
+    else:
+        num = sum(check.name == TRAINED_AGAIN and not check.note for check in checks)
+        lines += [MEASURED, *_describe_trained(num, folder.plan.num_trainings)]
     environments = folder.list_environments()
     if len(environments) > 1:
         lines.append(f"made in {len(environments)} environments, so equal bits are not claimed")
     lines += folder.list_unidentified()
     return [*lines, *dict.fromkeys(check.note for check in checks if check.note)]
+
+
+def _describe_trained(num: int, num_trainings: int) -> list[str]:
+    if not num:
+        return list(UNTRAINED)
+    again = f"trained again: {num} of {num_trainings} trainings, drawn at random, end in the same bits"
+    return [again] if num == num_trainings else [again, "still open: whether the others took place as recorded"]

@@ -171,6 +171,16 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], Training | str, str]] = {
         LAST,
         HISTORY,
     ),
+    "a perplexity unlike its loss": (
+        lambda run: change_history(run, LAST, lambda history: history["curve"]["train_perplexity"].__setitem__(0, 1.0)),
+        LAST,
+        HISTORY,
+    ),
+    "a curve without accuracies": (
+        lambda run: change_history(run, LAST, lambda history: history["curve"].pop("train_accuracy")),
+        LAST,
+        HISTORY,
+    ),
     "a curve with a step twice": (
         lambda run: change_history(run, LAST, lambda history: history["curve"].update(step=[2, 2])),
         LAST,
@@ -249,8 +259,13 @@ def forget_curve(history: dict[str, Any]) -> None:
     del history["curve"], history["early_stop"]
 
 
+def forget_accuracies(history: dict[str, Any]) -> None:
+    del history["curve"]["validation_accuracy"]
+
+
 HISTORIES: dict[str, Callable[[dict[str, Any]], None]] = {
-    change.__name__: change for change in (shift_early_stop, raise_early_stop, cut_curve, stop_at_the_end, forget_curve)
+    change.__name__: change
+    for change in (shift_early_stop, raise_early_stop, cut_curve, stop_at_the_end, forget_curve, forget_accuracies)
 }
 
 
@@ -288,6 +303,12 @@ def test_a_recipe_unlike_the_plan_is_found(workload_run: Path, rates: dict[str, 
     change_marker(workload_run, change)
     seal(workload_run, under_plan=True)
     assert ("run.json", "its settings agree with one another") in failures(workload_run)
+
+
+@pytest.mark.parametrize("maker", ["somebody", "lottery-tickets evaluate --start", None])
+def test_another_maker_is_found(workload_run: Path, maker: str | None) -> None:
+    change_marker(workload_run, lambda stored: stored.update(made_by=maker))
+    assert failures(workload_run) == {("run.json", "its settings agree with one another")}
 
 
 def test_a_replicate_that_is_there_twice_is_found(workload_run: Path) -> None:

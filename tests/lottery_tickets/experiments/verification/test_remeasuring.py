@@ -21,6 +21,7 @@ from lottery_tickets.experiments.verification import (
     describe_scope,
     verify_run,
 )
+from lottery_tickets.experiments.verification.remeasuring import TRAINED_AGAIN
 from tests.lottery_tickets.experiments.callers import DATA, Trainer, equal, make_model
 from tests.lottery_tickets.experiments.verification.runs import failed, make_workload_run
 
@@ -134,6 +135,78 @@ def test_other_data_is_no_data_to_measure_on(workload_run: Path) -> None:
     seal(workload_run, under_plan=True)
     assert failed(workload_run) == []
     assert measured(workload_run) == {("run.json", SUBJECT)}
+
+
+# ------------------------------------------------------------------------------------------------------- training again
+
+
+def trained_again(run: Path, subject: Any = None) -> set[tuple[str, str]]:  # noqa: ANN401 - a subject of any kind
+    checks = verify_run(run, subject or create_workload_subject(run), num_trained_again=100)
+    return {(check.where, check.name) for check in checks if check.problem}
+
+
+@pytest.mark.parametrize("settings", [{}, {"rewind_step": 3}])
+def test_trained_again_a_run_ends_in_the_same_bits(tmp_path: Path, settings: dict[str, Any]) -> None:
+    make_workload_run(tmp_path, num_replicates=1, control_levels=(1,), **settings)
+    checks = verify_run(tmp_path, create_workload_subject(tmp_path), num_trained_again=100)
+    assert [check for check in checks if check.problem] == []
+    assert sum(check.name == TRAINED_AGAIN for check in checks) == 5
+    said = describe_scope(tmp_path, checks, is_measured=True)
+    assert said[-1] == "trained again: 5 of 5 trainings, drawn at random, end in the same bits"
+    some = verify_run(tmp_path, create_workload_subject(tmp_path), num_trained_again=2)
+    assert sum(check.name == TRAINED_AGAIN for check in some) == 2
+    assert "still open: whether the others took place as recorded" in describe_scope(tmp_path, some, is_measured=True)
+
+
+def raise_a_point_of_the_curve(run: Path) -> None:
+    change_history(run, DENSE, lambda history: history["curve"]["validation_loss"].__setitem__(0, 9.0))
+
+
+def move_a_weight_by_a_bit(run: Path) -> None:
+    change_state(run, TICKET, WEIGHTS, lambda state: state["output.bias"].mul_(1 + 2**-23))
+
+
+def claim_another_learning_rate(run: Path) -> None:
+    def change(stored: dict[str, Any]) -> None:
+        stored["settings"]["subject"]["recipe"]["optimizer_arguments"]["lr"] = 0.01
+
+    change_marker(run, change)
+
+
+@pytest.mark.parametrize(
+    ("forge", "where"),
+    [
+        (raise_a_point_of_the_curve, {DENSE.path}),
+        (move_a_weight_by_a_bit, {TICKET.path}),
+        (claim_another_learning_rate, {f"replicate-{r}/level-0{level}-ticket" for r in (0, 1) for level in (0, 1)}),
+    ],
+)
+def test_what_measuring_cannot_show_is_found_by_training_again(
+    workload_run: Path, forge: Callable[[Path], None], where: set[str]
+) -> None:
+    forge(workload_run)
+    seal(workload_run, under_plan=True)
+    assert failed(workload_run) == []
+    assert {name for _, name in measured(workload_run)} <= {END}, "a bit of a bias may move the loss"
+    assert {place for place, name in trained_again(workload_run) if name == TRAINED_AGAIN} == where
+
+
+def test_a_caller_trains_again(caller_run: Path) -> None:
+    model = make_model()
+    start, subject = copy_state(model), create_caller_subject(caller_run, model, DATA, trainer_fn=Trainer())
+    assert trained_again(caller_run, subject) == set()
+    assert equal(copy_state(model), start)
+
+
+def test_another_environment_is_not_trained_in_again(workload_run: Path) -> None:
+    change_marker(workload_run, lambda stored: stored["environments"][0].update(torch="1.0"))
+    for training in ExperimentFolder.read(workload_run).plan.list_all_trainings():
+        environment = read_json(workload_run / training.path / RECORD)["environment"]
+        change_record(workload_run, training, environment={**environment, "torch": "1.0"})
+    seal(workload_run)
+    checks = verify_run(workload_run, create_workload_subject(workload_run), num_trained_again=100)
+    assert any(check.note.startswith("not trained again where torch is '1.0' there") for check in checks)
+    assert not any(line.startswith("trained again") for line in describe_scope(workload_run, checks, is_measured=True))
 
 
 # --------------------------------------------------------------------------------------------------- models of a caller
