@@ -95,8 +95,9 @@ def _describe_os_error(error: OSError) -> str:
         errno.EACCES: "name a place that you may use",
         errno.EPERM: "name a place that you may use",
         errno.ENOENT: "name one that exists",
-        errno.ENOTDIR: "a part of this path is a file; name another",
-        errno.EISDIR: "it is a folder; name a file",
+        errno.ENOTDIR: "name another place",
+        errno.EEXIST: "name another place",
+        errno.EISDIR: "name a file",
     }
     hint = hints.get(error.errno or 0, "")
     return f"{error.strerror}{place}{f'; {hint}' if hint else ''}"

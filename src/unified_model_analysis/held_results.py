@@ -1,7 +1,9 @@
 """The results folder of a command that can be continued: held by one process, with the options it was begun with."""
 
 import contextlib
-import json
+import errno
+import hashlib
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -28,9 +30,31 @@ def hold_results(
     """
     from lottery_tickets.storage import RunFolder
 
-    given: dict[str, Any] = {
-        f"--{name.replace('_', '-')}": value for name, value in asdict(options).items() if name not in may_change
+    settings: dict[str, Any] = {
+        f"--{name.replace('_', '-')}": _describe(value)
+        for name, value in asdict(options).items()
+        if name not in may_change
     }
-    settings = json.loads(json.dumps(given, default=str))
     with RunFolder(folder, f"results of {command}", f"lottery-tickets {command}").opened(settings):
         yield
+
+
+def check_place(path: Path) -> None:
+    """Raises an OSError where no file can be written, before the work whose results it is to hold."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
+
+
+def _describe(value: object) -> Any:  # noqa: ANN401 - JSON is anything
+    """Returns an option as JSON: a file by its content and a folder by its name, wherever they lie."""
+    if isinstance(value, tuple):
+        return [_describe(item) for item in value]
+    if isinstance(value, Path) and value.is_file():
+        with value.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_dir()):
+        return Path(value).name
+    return value

@@ -1,5 +1,7 @@
 """What all figures share: colours, markers, grey lines to compare with, error bars, the grid, how they are saved."""
 
+import io
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -81,10 +83,29 @@ def draw_intervals(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure, as SVG where the path ends so and else as PNG at 150 dots an inch: the same bytes each time."""
+    """Writes a figure, as SVG where the path ends so and else as PNG at 150 dots an inch: the same bytes each time.
+
+    It appears whole: it is written aside, under a name that run folders clean up, and renamed.
+
+    Raises:
+        OSError: When the place cannot be written or the disk is full; the old file is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.lottery-tickets.part")
+    try:
+        aside.write_bytes(_render(figure, path))
+        aside.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _render(figure: Figure, path: Path) -> bytes:
+    buffer = io.BytesIO()
     if path.suffix == ".svg":
         with mpl.rc_context({"svg.hashsalt": path.stem}):  # or the names inside the file would be drawn at random
-            FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})
+            FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     else:
-        FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import tyro
 
 from unified_model_analysis.experiment_summary import check_report_extra
+from unified_model_analysis.held_results import check_place
 from unified_model_analysis.networks import LoadedNetwork, change_num_steps, load_images, load_text
 from unified_model_analysis.options import ComputationOptions, NetworkOptions
 
@@ -70,6 +71,7 @@ class Evaluate(ComputationOptions, NetworkOptions):
         from lottery_tickets.utils import check_device
 
         check_device(self.device)
+        check_place(self.results)
         mask = None if self.mask is None else Mask.load(self.mask)
         self._check(mask)
         loaded = self._load()

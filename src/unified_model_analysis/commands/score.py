@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import tyro
 
 from lottery_tickets import ScoringOptions
+from unified_model_analysis.held_results import check_place
 from unified_model_analysis.networks import LoadedNetwork, load_images, load_text
 from unified_model_analysis.options import ComputationOptions, NetworkOptions, take_help
 
@@ -79,6 +80,9 @@ class Score(ComputationOptions, NetworkOptions):
         from lottery_tickets.utils import check_count, check_device
 
         check_device(self.device)
+        for path in (self.results, self.mask, self.scores):
+            if path is not None:
+                check_place(path)
         if self.batch_size is not None:
             check_count("--batch-size", self.batch_size)
         loaded = self._load()

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from lottery_tickets._core.files import is_leftover
 from statistical_report_generator.figures.style import create_figure, draw_intervals, draw_level, save_figure
 from statistical_report_generator.inference.intervals import Interval
 
@@ -44,3 +45,20 @@ def test_a_file_is_the_same_each_time(name: str, tmp_path: Path) -> None:
     assert content.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
     for word in (b"dc:date", b"Software", b"Date"):
         assert word not in content
+
+
+def test_what_a_kill_leaves_of_a_figure_is_told_from_files_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+
+    def fail(aside: Path, _: Path) -> None:
+        seen.append(aside)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    (tmp_path / "figure.png").write_bytes(b"old")
+    with pytest.raises(OSError, match=r"No space left on device: '.*figure.png'"):
+        save_figure(draw(as_dicts=False), tmp_path / "figure.png")
+    assert is_leftover(seen[0], of="figure.png")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"figure.png": b"old"}

@@ -1,0 +1,44 @@
+"""One short call of each command that writes, for tests that hold all of them to the same."""
+
+from pathlib import Path
+from typing import Final
+
+import safetensors.torch
+
+from lottery_tickets import create_magnitude_mask
+from tests.models import make_lenet
+
+SHORT: Final = ("--steps", "12", "--replicates", "2")
+COMMANDS: Final[dict[str, tuple[str, ...]]] = {
+    "imp": ("imp", "OUT", "--levels=1", "--evaluate-every=12", "--workers=1", *SHORT),
+    "early-bird": ("early-bird", "OUT", "--check-interval=1", "--max-epochs=2", "--checkpoint=IN/first.safetensors"),
+    "connectivity, trained": ("connectivity", "OUT", "--rewind-steps", "0", "4", "--search", "--points=3", *SHORT),
+    "connectivity, given": (
+        *("connectivity", "OUT", "--checkpoints", "IN/first.safetensors", "IN/second.safetensors"),
+        "--points=3",
+    ),
+    "landscape": ("landscape", "OUT", "--grid-points=3", "--batches=1", "--checkpoint=IN/first.safetensors"),
+    "evaluate": (
+        *("evaluate", "OUT/found.json", "--mask=IN/mask.safetensors", "--checkpoint=IN/second.safetensors"),
+        *("--start=IN/first.safetensors", "--workers=1", *SHORT),
+    ),
+    "score": (
+        *("score", "OUT/found.json", "--method=fisher", "--num-samples=20"),
+        *("--mask=OUT/mask.safetensors", "--scores=OUT/scores.safetensors"),
+    ),
+    "mask": ("mask", "create", "IN/first.safetensors", "OUT/mask.safetensors", "--sparsity=0.5"),
+}
+HOLDING: Final = ("imp", "early-bird", "connectivity, trained", "connectivity, given", "landscape")
+
+
+def save_inputs(folder: Path) -> None:
+    """Writes the networks and the mask that the commands are given."""
+    folder.mkdir()
+    for seed, name in enumerate(("first", "second")):
+        safetensors.torch.save_file(make_lenet(seed).state_dict(), folder / f"{name}.safetensors")
+    create_magnitude_mask(make_lenet(0), 0.8).save(folder / "mask.safetensors")
+
+
+def make_words(name: str, given: Path, out: Path) -> list[str]:
+    """Returns a command's words, with its places."""
+    return [word.replace("OUT", str(out)).replace("IN/", f"{given}/") for word in COMMANDS[name]]

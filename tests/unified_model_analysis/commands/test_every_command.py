@@ -1,0 +1,156 @@
+"""What holds for all commands that write: the same files anywhere, nothing of others touched, the cause said."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lottery_tickets._core.files import ASIDE, exclusive_lock
+from tests.unified_model_analysis.commands.every_command import COMMANDS, HOLDING, make_words, save_inputs
+from tests.unified_model_analysis.test_cli import Output
+from unified_model_analysis.cli import main
+
+TIMES = {"seconds"}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("given") / "networks"
+    save_inputs(folder)
+    return folder
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def leave_out_times(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
+    if isinstance(value, dict):
+        return {name: leave_out_times(item) for name, item in value.items() if name not in TIMES}
+    return [leave_out_times(item) for item in value] if isinstance(value, list) else value
+
+
+def forget_times(files: dict[str, bytes]) -> dict[str, Any]:
+    return {
+        name: leave_out_times(json.loads(content)) if name.endswith(".json") else content
+        for name, content in files.items()
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_two_runs_differ_in_nothing_but_times(
+    name: str, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(given.parent)
+    places = [(given, tmp_path / "here"), (Path(given.name), tmp_path / "in" / "another" / "place")]
+    for networks, out in places:
+        assert main(make_words(name, networks, out)) == 0
+    here, there = (read_files(out) for _, out in places)
+    assert here
+    assert forget_times(here) == forget_times(there)
+    for folder in (given, tmp_path):
+        assert [path for path, content in here.items() if str(folder).encode() in content] == []
+
+
+@pytest.mark.parametrize("name", HOLDING)
+def test_a_folder_of_others_and_one_in_use_are_refused_as_they_are(
+    name: str, given: Path, tmp_path: Path, capsys: Output
+) -> None:
+    others, used = tmp_path / "others", tmp_path / "used"
+    for folder in (others, used):
+        folder.mkdir()
+    for path in (".film.part", "results.json", "start.safetensors", "landscape.png"):
+        (others / path).write_bytes(b"mine")
+    with exclusive_lock(used / ".lock"):
+        before = read_files(tmp_path)
+        for folder, reason in ((others, "it holds other files"), (used, "one process at a time")):
+            assert main(make_words(name, given, folder)) == 2
+            assert reason in capsys.readouterr().err
+        assert read_files(tmp_path) == before
+
+
+def test_a_file_is_compared_by_what_it_holds_and_not_by_its_path(given: Path, tmp_path: Path, capsys: Output) -> None:
+    networks, out = tmp_path / "networks", tmp_path / "out"
+    shutil.copytree(given, networks)
+    assert main(make_words("landscape", given, out)) == 0
+    assert main(make_words("landscape", networks, out)) == 0
+    (networks / "second.safetensors").replace(networks / "first.safetensors")
+    assert main(make_words("landscape", networks, out)) == 2
+    assert "these differ: --checkpoint is 'sha256:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", HOLDING)
+def test_leftovers_of_a_kill_go_at_every_level(name: str, given: Path, tmp_path: Path) -> None:
+    assert main(make_words(name, given, tmp_path)) == 0
+    before = read_files(tmp_path)
+    places = [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]
+    for place in places:
+        (place / f".half.0a1b2c3d{ASIDE}").mkdir()
+        (place / f".half.0a1b2c3d{ASIDE}" / "file").touch()
+    for path in list(before):
+        (tmp_path / path).with_name(f".{Path(path).name}.0a1b2c3d{ASIDE}").touch()
+    assert main(make_words(name, given, tmp_path)) == 0
+    assert read_files(tmp_path).keys() == before.keys()
+    assert [path for path in tmp_path.rglob("*") if path.name.endswith(ASIDE)] == []
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that has no room left, with an empty folder."""
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", tmp_path], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        (tmp_path / "out").mkdir()
+        with (tmp_path / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        yield tmp_path / "out"
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 20_000, 80_000, 250_000])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_full_disk_is_said_and_nothing_is_half_written(
+    name: str, num_bytes: int, full_disk: Path, given: Path, capsys: Output
+) -> None:
+    words, ballast = make_words(name, given, full_disk), full_disk.parent / "ballast"
+    with ballast.open("r+b") as file:
+        file.truncate(ballast.stat().st_size - num_bytes)
+    code, said = main(words), capsys.readouterr().err.splitlines()
+    if num_bytes < 20_000:
+        assert code == 2
+    if code:
+        assert "No space left on device at " in said[-1]
+        assert said[-1].endswith("; make room and run the same command again")
+        assert "Traceback" not in "".join(said)
+    assert [path for path in full_disk.rglob("*") if path.name.endswith(ASIDE)] == []
+    if code and num_bytes == 0:
+        assert list(full_disk.iterdir()) == []
+    subprocess.run(["mount", "-o", "remount,size=40m", full_disk.parent], check=True)
+    whole = given.parent / f"whole-{name}-{num_bytes}"
+    for out in (full_disk, whole):
+        assert main(make_words(name, given, out)) == 0
+    assert forget_times(read_files(full_disk)) == forget_times(read_files(whole))
+
+
+def test_a_place_that_cannot_hold_a_file_is_said_before_any_work(
+    given: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    in_file = f"Not a directory at {tmp_path / 'file'}; name another place"
+    places = {".": "Is a directory at .; name a file", "file/x.json": in_file}
+    for place, reason in places.items():
+        for name in ("evaluate", "score"):
+            words = make_words(name, given, tmp_path)
+            assert main([words[0], place, *words[2:]]) == 2
+            assert capsys.readouterr().err == f"lottery-tickets: {reason}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
