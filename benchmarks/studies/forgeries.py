@@ -293,9 +293,7 @@ def sum_up(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns how many changes of each kind were made, were harmless, and were not found."""
     made = Counter(row["kind"] for row in rows)
     harmless = Counter(row["kind"] for row in rows if row["harmless"])
-    missed = {
-        way: Counter(r["kind"] for r in rows if not r[way] and not r["harmless"]) for way in ("files", "measured")
-    }
+    missed = {way: Counter(r["kind"] for r in rows if not r[way] and not r["harmless"]) for way in WAYS}
     return [
         {
             "kind": kind,
