@@ -8,9 +8,11 @@ from typing import Any, Final, final
 from torch import Tensor, nn
 
 from lottery_tickets._core.environment import describe_environment
-from lottery_tickets._core.folders import MARKER, find_differences, load_state, to_json_values
+from lottery_tickets._core.folders import MARKER, find_differences, load_state, read_hashed, to_json_values
+from lottery_tickets._core.identity.identities import compare_identities
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.experiments import steps
+from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.engine import compute_training
 from lottery_tickets.experiments.folder import MASK, ExperimentFolder, stops_early
 from lottery_tickets.experiments.plan import FRESH, Training
@@ -38,7 +40,26 @@ def _find_foreign_subject(folder: ExperimentFolder, subject: Subject) -> str:
     if odd := sorted(find_differences(found, given)):
         return f"{'; '.join(odd)}; give the data and the model, with its starting weights, that the run was begun with"
     digest = None if subject.ticket is None else subject.ticket.digest
-    return "" if digest == folder.plan.ticket_sha256 else "the ticket that was given is another one"
+    if digest != folder.plan.ticket_sha256:
+        return "the ticket that was given is another one"
+    return _find_foreign_code(folder, subject) if isinstance(subject, CallerSubject) else ""
+
+
+def _find_foreign_code(folder: ExperimentFolder, subject: CallerSubject) -> str:
+    """Compares the caller's code and data with what is recorded of them; what the caller has named is not compared."""
+    recorded = read_hashed(folder.path / MARKER).get("identities", {})
+    found = subject.identify()
+    for name in sorted(recorded):
+        identity = recorded[name]
+        if identity["kind"] == "given":
+            continue
+        is_other = name not in found or compare_identities(identity, found[name]) == "different"
+        is_as_far = not is_other and identity.get("num_read") == found[name].get("num_read")
+        if is_other or (is_as_far and identity["digest"] == found[name]["digest"] and identity != found[name]):
+            here = repr(found[name]["says"]) if name in found else "nothing"
+            return f"{name} is recorded as {identity['says']!r}, but here is {here}"
+    missing = sorted(found.keys() - recorded.keys())
+    return f"of {', '.join(missing)} nothing is recorded" if missing else ""
 
 
 @final

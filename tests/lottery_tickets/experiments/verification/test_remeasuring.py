@@ -252,6 +252,26 @@ def test_another_model_or_other_data_is_told(caller_run: Path, model: nn.Module,
     assert measured(caller_run, create_caller_subject(caller_run, model, data, trainer_fn=Trainer()))
 
 
+@pytest.mark.parametrize("fact", ["digest", "says", "num_samples"])
+def test_other_words_on_the_data_of_a_caller_are_found(caller_run: Path, fact: str) -> None:
+    change_marker(caller_run, lambda stored: stored["identities"]["data"].update({fact: "other"}))
+    seal(caller_run)
+    subject = create_caller_subject(caller_run, make_model(), DATA, trainer_fn=Trainer())
+    assert measured(caller_run, subject) == {("run.json", SUBJECT)}
+
+
+def test_data_that_was_named_is_not_compared(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "num_epochs": 1,
+        "control_levels": "none",
+        "data_id": "v1",
+        "run_folder": tmp_path / "run",
+    }
+    compute_iterative_magnitude_pruning(make_model(), DATA, 0.2, trainer_fn=Trainer(), **settings)
+    subject = create_caller_subject(tmp_path / "run", make_model(), DATA, trainer_fn=Trainer())
+    assert measured(tmp_path / "run", subject) == set()
+
+
 def test_a_ticket_trained_again_is_measured_again(tmp_path: Path) -> None:
     model = make_model()
     mask = create_magnitude_mask(model, 0.5)
