@@ -15,4 +15,6 @@ def describe_environment(*, of_threads: bool = False) -> dict[str, Any]:
     """
     versions = {name: version(name) for name in ("lottery-tickets", "torch", "numpy")}
     threads = {"num_threads": torch.get_num_threads()} if of_threads else {}
-    return {"python": platform.python_version(), "machine": platform.machine(), **versions, **threads}
+    # Which vector instructions torch computes by decides the order of its sums.
+    machine = {"machine": platform.machine(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    return {"python": platform.python_version(), **machine, **versions, **threads}
