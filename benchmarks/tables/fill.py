@@ -7,12 +7,23 @@ that pages and JSON agree.
 import re
 
 from benchmarks.common import ROOT
-from benchmarks.tables import claims, connectivity, early_bird, experiment, fisher, landscape, masks, measuring, scores
+from benchmarks.tables import (
+    claims,
+    connectivity,
+    early_bird,
+    experiment,
+    fisher,
+    landscape,
+    masks,
+    measuring,
+    reliability,
+    scores,
+)
 from benchmarks.tables.parts import Tables
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MARKED = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-DRAWER = (claims, connectivity, early_bird, experiment, fisher, landscape, masks, measuring, scores)
+DRAWER = (claims, connectivity, early_bird, experiment, fisher, landscape, masks, measuring, reliability, scores)
 TABLES: Tables = {name: make for module in DRAWER for name, make in module.TABLES.items()}
 
 

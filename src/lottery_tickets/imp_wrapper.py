@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -18,7 +18,7 @@ from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
 from lottery_tickets.experiments.caller_subject import CallerSubject
-from lottery_tickets.experiments.folder import ExperimentFolder
+from lottery_tickets.experiments.folder import IMP_FROM_PYTHON, ExperimentFolder
 from lottery_tickets.experiments.growth import grow_to_target
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.results import PruningResults
@@ -26,8 +26,6 @@ from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule, Scope
 from lottery_tickets.experiments.simulation import simulate_rounds
 from lottery_tickets.masks.controls import check_reinitialisable
-
-MADE_BY: Final = "compute_iterative_magnitude_pruning, from Python"
 
 
 def compute_iterative_magnitude_pruning(
@@ -184,7 +182,7 @@ def _find_tickets(
     _check_fresh_weights(plan, subject)
     with tempfile.TemporaryDirectory() if run_folder is None else nullcontext(run_folder) as place:
         identities = {} if run_folder is None else subject.identify(*names)
-        asked = ExperimentFolder(Path(place), plan, describe_environment(of_threads=True), MADE_BY, identities)
+        asked = ExperimentFolder(Path(place), plan, describe_environment(of_threads=True), IMP_FROM_PYTHON, identities)
         find_end = partial(_find_last_level, subject.find_weights(subject.model))
         grow = partial(grow_to_target, find_last_level=find_end)
         try:

@@ -127,7 +127,7 @@ def test_files_that_are_no_masks_are_refused(checkpoint: Path, tmp_path: Path, c
 def test_verify_says_what_holds_and_what_does_not(finished: Path, capsys: Output) -> None:
     assert main(["verify", str(finished)]) == 0
     shown = capsys.readouterr().out
-    assert "checks hold; the run is what it says" in shown
+    assert "checks hold; no contradiction was found" in shown
     assert main(["verify", str(finished), "--show-all"]) == 0
     assert capsys.readouterr().out.count("ok  ") == int(shown.split("of ")[1].split()[0])
     path = finished / "replicate-0" / "level-01-ticket" / "weights.safetensors"

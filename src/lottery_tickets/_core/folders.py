@@ -236,7 +236,9 @@ class RunFolder:
         try:
             grown = to_json_values(grow(found, wanted))
         except ValueError as error:
-            raise ValueError(f"{self.path} can only grow, but {error}; name a new folder") from error
+            raise ValueError(
+                f"{self.path} can only grow, but {error}; ask for as much, or name a new folder"
+            ) from error
         before, now = ({n: value for n, value in values.items() if n not in grown} for values in (found, wanted))
         if odd := sorted(find_differences(before, now)):
             raise ValueError(

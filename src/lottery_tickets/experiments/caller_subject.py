@@ -99,7 +99,14 @@ class CallerSubject:
         return Weights.from_tensors({clean_name(name): p for name, p in model.named_parameters()}).part(self.layers)
 
     def train(
-        self, model: nn.Module, *, first_step: int, seed: int, rewind_step: int, keep_rewind_point: Callable[[], None]
+        self,
+        model: nn.Module,
+        *,
+        first_step: int,
+        seed: int,
+        rewind_step: int,
+        keep_rewind_point: Callable[[], None],
+        keep_early_stop: Callable[[], None] = lambda: None,  # noqa: ARG002 - there is no validation split to stop by
     ) -> dict[str, Any]:
         """Calls the trainer under seeded generators, in two stretches when theta_k lies between.
 

@@ -1,19 +1,21 @@
 """Running an experiment: compute the trainings that are missing from its folder, then collect the results."""
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
 
-from torch import nn
+from torch import Tensor, nn
 
 from lottery_tickets._core.files import write_json
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.experiments import steps
-from lottery_tickets.experiments.folder import RESULTS, REWIND, WEIGHTS, ExperimentFolder
+from lottery_tickets.experiments.folder import RESULTS, WEIGHTS, ExperimentFolder
 from lottery_tickets.experiments.plan import FRESH, Training
 from lottery_tickets.experiments.results import collect_results
 from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.masks.holding import hold_mask, remove_mask
+from lottery_tickets.masks.mask import Mask
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +35,42 @@ def run_replicate(
         after_training()
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a training leaves.
+
+    Attributes:
+        model: Trained.
+        mask: What it was held to.
+        states: To be stored, by file name.
+        facts: What its record says besides where it was made and the hashes of the files.
+    """
+
+    model: nn.Module
+    mask: Mask
+    states: Mapping[str, Mapping[str, Tensor]]
+    facts: Mapping[str, Any]
+
+
 def run_training(folder: ExperimentFolder, subject: Subject, training: Training) -> nn.Module:
-    """Prunes what the level before has trained, rewinds it, trains it, and writes its folder.
+    """Computes a training and writes its folder; returns the trained model."""
+    trained = compute_training(folder, subject, training)
+    folder.save(training, trained.mask, trained.states, trained.facts)
+    logger.info("%s: density %.4f, %s", training.path, trained.mask.density, trained.facts["history"].get("end"))
+    return trained.model
+
+
+def compute_training(folder: ExperimentFolder, subject: Subject, training: Training) -> Trained:
+    """Prunes what the level before has trained, rewinds it and trains it; writes nothing.
 
     The dense training, level 0, prunes nothing and starts from theta_0; it keeps theta_k, which later levels are
     rewound to (Frankle & Carbin, arXiv 1803.03635 and 1903.01611).
 
-    Returns:
-        The trained model.
+    Args:
+        folder: The folder of the run, which has the trainings before it.
+        subject: What is trained.
+        training: Which training.
     """
     seeds = training.derive_seeds(folder.plan)
     is_fresh = training.branch in FRESH
@@ -50,13 +80,12 @@ def run_training(folder: ExperimentFolder, subject: Subject, training: Training)
     hold_mask(model, mask)
     start_hash = hash_state(copy_state(model))
     try:
-        history, rewind_point = steps.train(model, subject, training, folder.plan)
+        history, states = steps.train(model, subject, training, folder.plan)
     except Exception as error:
         error.add_note(f"in {training.path}, the {training.name}")
         raise
     finally:
         remove_mask(model)
-    states = {WEIGHTS: copy_state(model), **({REWIND: rewind_point} if rewind_point else {})}
     facts = {
         "seeds": seeds,
         "num_weights": mask.num_weights,
@@ -64,9 +93,7 @@ def run_training(folder: ExperimentFolder, subject: Subject, training: Training)
         "start_sha256": start_hash,
         "history": history,
     }
-    folder.save(training, mask, states, facts)
-    logger.info("%s: density %.4f, %s", training.path, mask.density, history.get("end", history))
-    return model
+    return Trained(model, mask, states, facts)
 
 
 def _check_is_new(folder: ExperimentFolder, dense: Training) -> None:

@@ -8,6 +8,7 @@ RUN/
         mask.safetensors     which weights were kept
         weights.safetensors  the trained state
         rewind.safetensors   theta_k; only in the dense training, level 0
+        early_stop.safetensors  the state at the early stop, where that is not the end
     looks.json               how many replicates there were each time that results were given
     results.json             all records together
 ```
@@ -40,10 +41,20 @@ from lottery_tickets.masks.mask import Mask
 MASK: Final = "mask.safetensors"
 WEIGHTS: Final = "weights.safetensors"
 REWIND: Final = "rewind.safetensors"
+EARLY_STOP: Final = "early_stop.safetensors"
 RECORD: Final = "record.json"
 RESULTS: Final = "results.json"
 LOOKS: Final = "looks.json"
 KIND: Final = "an experiment"
+IMP: Final = "lottery-tickets imp"
+EVALUATE: Final = "lottery-tickets evaluate --start"
+IMP_FROM_PYTHON: Final = "compute_iterative_magnitude_pruning, from Python"
+RETRAINING_FROM_PYTHON: Final = "compute_lottery_ticket_quality, from Python"
+
+
+def stops_early(history: Mapping[str, Any]) -> bool:
+    """Returns whether a history has an early stop before its end, whose state is stored beside the trained one."""
+    return "early_stop" in history and history["early_stop"]["step"] != history["end"]["step"]
 
 
 @final
@@ -62,7 +73,7 @@ class ExperimentFolder:
     path: Path
     plan: ExperimentPlan
     environment: Mapping[str, Any] = field(default_factory=describe_environment)
-    made_by: str = "lottery-tickets imp"
+    made_by: str = IMP
     identities: Mapping[str, Identity] = field(default_factory=dict)
 
     @classmethod
@@ -99,7 +110,7 @@ class ExperimentFolder:
             yield replace(self, plan=ExperimentPlan.from_dict(settings))
 
     def list_environments(self) -> list[dict[str, Any]]:
-        """Returns the environments of the run, in order."""
+        """Returns the environments that the run has gone on in, in order."""
         return RunFolder(self.path, KIND).list_environments()
 
     def list_unidentified(self) -> list[str]:
@@ -157,6 +168,10 @@ class ExperimentFolder:
     def load_weights(self, training: Training) -> dict[str, Tensor]:
         """Returns the trained state of a training."""
         return load_state(self.place(training) / WEIGHTS)
+
+    def load_early_stop(self, training: Training) -> dict[str, Tensor]:
+        """Returns the state at the early stop of a training that has one before its end."""
+        return load_state(self.place(training) / EARLY_STOP)
 
     def load_rewind_point(self, training: Training) -> dict[str, Tensor]:
         """Returns theta_k of the training's replicate."""

@@ -50,6 +50,8 @@ class ExperimentPlan:
     ticket_sha256: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("num_levels", "num_steps", "rewind_step", "num_replicates", "seed"):
+            _check(type(getattr(self, name)) is int, name, "a whole number", getattr(self, name))
         _check(0 <= self.num_levels <= MOST_LEVELS, "num_levels", f"from 0 to {MOST_LEVELS}", self.num_levels)
         _check(self.num_steps >= 1, "num_steps", "at least 1", self.num_steps)
         _check(0 <= self.rewind_step < self.num_steps, "rewind_step", f"in [0, {self.num_steps})", self.rewind_step)
@@ -59,11 +61,17 @@ class ExperimentPlan:
         _check(self.data_order in ("same", "fresh"), "data_order", "'same' or 'fresh'", self.data_order)
         replicates = self.num_replicates
         _check(1 <= replicates <= MOST_REPLICATES, "num_replicates", f"from 1 to {MOST_REPLICATES}", replicates)
-        _check(set(self.controls) <= set(CONTROLS), "controls", f"among {list(CONTROLS)}", list(self.controls))
         given = self.ticket_sha256 is not None
         _check(not given or self.num_levels == 1, "num_levels", "1 where the ticket is given", self.num_levels)
         levels = range(1, self.num_levels + 1)
-        _check(set(self.control_levels) <= set(levels), "control_levels", f"in {levels}", list(self.control_levels))
+        for name, allowed, where in (
+            ("controls", CONTROLS, f"among {list(CONTROLS)}"),
+            ("control_levels", levels, f"in {levels}"),
+        ):
+            named = getattr(self, name)
+            _check(
+                set(named) <= set(allowed) and len(set(named)) == len(named), name, f"{where}, each once", list(named)
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the plan as JSON-able values."""
@@ -91,6 +99,11 @@ class ExperimentPlan:
         """The hash of what is the same for all trainings, however large the experiment grows."""
         fixed = {name: value for name, value in self.to_dict().items() if name not in GROWING}
         return hash_json({**fixed, "schedule": self.schedule.without_targets.to_dict()})
+
+    @property
+    def num_trainings(self) -> int:
+        """How many trainings there are in all."""
+        return self.num_replicates * (self.num_levels + 1 + len(self.control_levels) * len(self.controls))
 
     def list_trainings(self, replicate: int) -> list["Training"]:
         """Returns the trainings of one replicate, each after those it starts from."""

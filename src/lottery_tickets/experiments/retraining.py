@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, final
 
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from lottery_tickets._core.measuring.restoring import restoring
 from lottery_tickets._core.states import load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.experiments.caller_subject import CallerSubject
-from lottery_tickets.experiments.folder import ExperimentFolder
+from lottery_tickets.experiments.folder import RETRAINING_FROM_PYTHON, ExperimentFolder
 from lottery_tickets.experiments.plan import CONTROLS, FRESH, Branch, ExperimentPlan
 from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule
@@ -24,8 +24,6 @@ from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.masks.controls import check_reinitialisable
 from lottery_tickets.masks.holding import find_held_mask
 from lottery_tickets.masks.mask import Mask
-
-MADE_BY: Final = "compute_lottery_ticket_quality, from Python"
 
 
 @final
@@ -102,7 +100,7 @@ class Retraining:
             identities = {} if self.run_folder is None else subject.identify(self.trainer_id, self.data_id)
             path, environment = Path(str(self.run_folder or place)), describe_environment(of_threads=True)
             results = run_experiment(
-                ExperimentFolder(path, plan, environment, MADE_BY, identities),
+                ExperimentFolder(path, plan, environment, RETRAINING_FROM_PYTHON, identities),
                 lambda: subject,
                 accept_changed_environment=self.accept_changed_environment,
                 progress=self.progress,

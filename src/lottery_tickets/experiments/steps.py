@@ -1,6 +1,7 @@
 """The steps of a round of iterative magnitude pruning as functions: prune, rewind, train."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.zeroing import zero_pruned_
 from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.weights import Weights
-from lottery_tickets.experiments.folder import ExperimentFolder
+from lottery_tickets.experiments.folder import EARLY_STOP, REWIND, WEIGHTS, ExperimentFolder, stops_early
 from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.subjects import Subject
@@ -79,28 +80,35 @@ def rewind_(model: nn.Module, folder: ExperimentFolder, training: Training, mask
         model.load_state_dict(start)
 
 
-def train(model: nn.Module, subject: Subject, training: Training, plan: ExperimentPlan) -> tuple[dict[str, Any], State]:
+def train(
+    model: nn.Module, subject: Subject, training: Training, plan: ExperimentPlan
+) -> tuple[dict[str, Any], dict[str, State]]:
     """Trains a model in place from where it was rewound to.
 
     Returns:
-        The history, and theta_k where this training passes it: the weights that later rounds are rewound to.
+        The history, and by file name the states to be stored: the trained one; theta_k, the weights that later rounds
+        are rewound to, where this training passes it; that of the early stop where it is not the end.
     """
-    rewind_point: State = {}
+    kept: dict[str, State] = {}
 
-    def keep_rewind_point() -> None:
-        rewind_point.update(copy_state(model))
+    def keep(name: str) -> None:
+        kept[name] = copy_state(model)
 
     is_dense = training == training.dense
     if is_dense and plan.rewind_step == 0:
-        keep_rewind_point()
+        keep(REWIND)
     history = subject.train(
         model,
         first_step=training.first_step(plan),
         seed=training.derive_seeds(plan)["data_order"],
         rewind_step=plan.rewind_step,
-        keep_rewind_point=keep_rewind_point if is_dense and plan.rewind_step else lambda: None,
+        keep_rewind_point=partial(keep, REWIND) if is_dense and plan.rewind_step else lambda: None,
+        keep_early_stop=partial(keep, EARLY_STOP),
     )
-    return history, rewind_point
+    if not stops_early(history):
+        kept.pop(EARLY_STOP, None)
+    keep(WEIGHTS)
+    return history, kept
 
 
 def prune_state_(state: Mapping[str, Tensor], mask: Mask) -> None:

@@ -36,7 +36,14 @@ class Subject(Protocol):
         ...
 
     def train(
-        self, model: nn.Module, *, first_step: int, seed: int, rewind_step: int, keep_rewind_point: Callable[[], None]
+        self,
+        model: nn.Module,
+        *,
+        first_step: int,
+        seed: int,
+        rewind_step: int,
+        keep_rewind_point: Callable[[], None],
+        keep_early_stop: Callable[[], None],
     ) -> dict[str, Any]:
         """Trains the model in place to the end and returns its history.
 
@@ -46,6 +53,8 @@ class Subject(Protocol):
             seed: Decides the order of the data.
             rewind_step: After this many steps, `keep_rewind_point()` is called, if the training passes that point.
             keep_rewind_point: Stores theta_k.
+            keep_early_stop: Stores the present weights in place of those stored before; called whenever `early_stop`
+                is found anew.
 
         Returns:
             By moment, such as "end" or "early_stop", JSON-able figures: `step` and those that tickets are compared by.

@@ -76,6 +76,7 @@ class WorkloadSubject:
         seed: int,
         rewind_step: int,
         keep_rewind_point: Callable[[], None],
+        keep_early_stop: Callable[[], None] = lambda: None,
         last_step: int | None = None,
     ) -> dict[str, Any]:
         """Trains by the recipe, on one thread, so that the bits do not depend on how many cores there are.
@@ -86,6 +87,7 @@ class WorkloadSubject:
             seed: See `Subject`.
             rewind_step: See `Subject`.
             keep_rewind_point: See `Subject`.
+            keep_early_stop: See `Subject`.
             last_step: Where to stop, with the recipe's schedule as it is; its end when None.
 
         Returns:
@@ -99,7 +101,8 @@ class WorkloadSubject:
         def after_step(step: int) -> None:
             if step == rewind_step:
                 keep_rewind_point()
-            watch.after_step(step)
+            if watch.after_step(step):
+                keep_early_stop()
 
         with _one_thread():
             train_steps(
@@ -114,9 +117,10 @@ class WorkloadSubject:
         return watch.history()
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Returns loss and accuracy on the validation and the test split."""
+        """Returns loss and accuracy on the validation and the test split, computed as while training."""
         watch = _Watch(model, self.workload.data, self.device, interval=1, num_steps=0)
-        watch.after_step(0)
+        with _one_thread():
+            watch.after_step(0)
         return {name: value for name, value in watch.end.items() if name != "step"}
 
 
@@ -154,9 +158,10 @@ class _Watch:
         self.early_stop: dict[str, float] = {}
         self.end: dict[str, float] = {}
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int) -> bool:
+        """Evaluates where it is time to; returns whether the validation loss is the least so far."""
         if step % self.interval and step != self.num_steps:
-            return
+            return False
         loss, accuracy = evaluate_tensors(self.model, *self.validation)
         for name, value in (("step", step), ("validation_loss", loss), ("validation_accuracy", accuracy)):
             self.curve[name].append(value)
@@ -166,6 +171,7 @@ class _Watch:
             figures = {"step": step, "validation_loss": loss, "validation_accuracy": accuracy}
             self.end = {**figures, "test_loss": test_loss, "test_accuracy": test_accuracy}
             self.early_stop = self.end if is_least else self.early_stop
+        return is_least
 
     def history(self) -> dict[str, Any]:
         return {"curve": self.curve, "early_stop": self.early_stop, "end": self.end}

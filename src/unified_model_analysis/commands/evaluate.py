@@ -126,7 +126,7 @@ class Evaluate(ComputationOptions, NetworkOptions):
 
     def _retrain(self, mask: "Mask", start: Path) -> dict[str, Any]:
         """Returns the results of the experiment that trains the ticket, the dense network and the controls."""
-        from lottery_tickets.experiments.folder import ExperimentFolder
+        from lottery_tickets.experiments.folder import EVALUATE, ExperimentFolder
         from lottery_tickets.experiments.retraining import plan_retraining
         from lottery_tickets.experiments.run import run_experiment
         from lottery_tickets.experiments.workload_subject import WorkloadSource
@@ -139,7 +139,7 @@ class Evaluate(ComputationOptions, NetworkOptions):
         source = replace(source, recipe=workload.recipe)
         plan = plan_retraining(source(), workload.recipe.num_steps, self.replicates, self.seed)
         return run_experiment(
-            ExperimentFolder(self._run_folder, plan, made_by="lottery-tickets evaluate --start"),
+            ExperimentFolder(self._run_folder, plan, made_by=EVALUATE),
             source,
             num_workers=self.workers or os.cpu_count() or 1,
             accept_changed_environment=self.accept_changed_environment,

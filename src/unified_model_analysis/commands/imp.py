@@ -99,8 +99,7 @@ class Imp(ComputationOptions, WorkloadOptions):
             accept_changed_environment=self.accept_changed_environment,
             progress=True,
         )
-        title, margin = subject.workload.name, self.margin / 100
-        report_experiment(self.run_folder, title=title, moment=self.moment, margin=margin, num_looks=self.looks)
+        report_experiment(self.run_folder, moment=self.moment, margin=self.margin / 100, num_looks=self.looks)
         return 0
 
     def _list_control_levels(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""`lottery-tickets verify`: re-check a run from its files alone."""
+"""`lottery-tickets verify`: re-check a run from its files, and by measuring its checkpoints again."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,31 +6,48 @@ from typing import Annotated
 
 import tyro
 
+from unified_model_analysis.summary_checks import check_summary
+
 
 @dataclass(frozen=True)
 class Verify:
-    """Re-check a run from its files alone: hashes, plan, versions, seeds, masks, counts, rewound weights.
+    """Re-check a run from its files: hashes, plan, versions, seeds, masks, counts, weights, histories, summary.
 
     Masks are computed again from the stored weights, starting weights from the stored theta_k; pruned weights must be
-    zero in every checkpoint. Exit code 1 when anything fails.
+    zero in every checkpoint; nothing may lie there that does not belong to the run. Says what that shows and what it
+    leaves open. Exit code 1 when anything fails. See docs/reliability.md.
 
     Attributes:
-        run_folder: The folder that `imp` or `demo` made.
+        run_folder: The folder that `imp`, `demo` or `evaluate --start` made.
+        re_evaluate: Also load every checkpoint, measure it again on the recorded data, and draw fresh weights again.
+        train_again: Also measure all and train so many, drawn at random, again; they must end in the same bits.
+        folder: Folder of the IDX files, where the run has its data from such; only to re-evaluate.
+        device: Where to re-evaluate; the device that trained when not given.
         show_all: Also list the checks that hold.
     """
 
     run_folder: Annotated[Path, tyro.conf.Positional]
+    re_evaluate: bool = False
+    train_again: int = 0
+    folder: Path | None = None
+    device: str | None = None
     show_all: bool = False
 
     def run(self) -> int:
         """Prints what was checked; returns 0 when all holds, else 1."""
-        from lottery_tickets.experiments.verification import verify_run
+        from lottery_tickets.experiments.verification import create_workload_subject, describe_scope, verify_run
 
-        checks = verify_run(self.run_folder)
+        subject, is_measured = None, self.re_evaluate or self.train_again > 0
+        if is_measured:
+            subject = create_workload_subject(self.run_folder, folder=self.folder, device=self.device)
+        checks = verify_run(self.run_folder, subject, num_trained_again=self.train_again, progress=True)
+        checks += check_summary(self.run_folder)
         failed = [check for check in checks if check.problem]
         for check in checks if self.show_all else failed:
             label = f"{check.where}: {check.name}"
             print(f"FAILED  {label}: {check.problem}" if check.problem else f"ok      {label}")
-        verdict = "the run is what it says" if not failed else "do not trust this run"
+        verdict = "no contradiction was found" if not failed else "do not trust this run"
         print(f"{self.run_folder}: {len(checks) - len(failed)} of {len(checks)} checks hold; {verdict}")
+        if not failed:
+            print(*describe_scope(self.run_folder, checks, is_measured=is_measured), sep="\n")
         return 1 if failed else 0

@@ -104,7 +104,7 @@ WRONG = {
     "data_order": ("random", "'same' or 'fresh'"),
     "num_replicates": (0, "from 1 to 10000"),
     "controls": (("dense",), "among .*"),
-    "control_levels": ((0,), r"range\(1, 4\)"),
+    "control_levels": ((1, 1), r"in range\(1, 4\), each once"),
 }
 
 

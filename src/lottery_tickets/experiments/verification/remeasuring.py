@@ -1,0 +1,147 @@
+"""Measuring every checkpoint of a run again, and drawing its fresh weights again."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final, final
+
+from torch import Tensor, nn
+
+from lottery_tickets._core.environment import describe_environment
+from lottery_tickets._core.folders import MARKER, find_differences, load_state, to_json_values
+from lottery_tickets._core.states import copy_state, hash_state
+from lottery_tickets.experiments import steps
+from lottery_tickets.experiments.engine import compute_training
+from lottery_tickets.experiments.folder import MASK, ExperimentFolder, stops_early
+from lottery_tickets.experiments.plan import FRESH, Training
+from lottery_tickets.experiments.subjects import Subject
+from lottery_tickets.experiments.verification.checks import Check, run_check
+
+TOLERANCE: Final = 1e-3  # of the larger of the value and 1, where another environment rounds otherwise
+DEVICE: Final = "device"
+TRAINED_AGAIN: Final = "trained again it ends in the same bits"
+
+
+def check_subject(folder: ExperimentFolder, subject: Subject) -> Check:
+    """Returns whether a subject is the one that a run was made with; it may compute on another device.
+
+    Args:
+        folder: The folder of the run.
+        subject: What computes.
+    """
+    return run_check("what measures is what was trained", MARKER, partial(_find_foreign_subject, folder, subject))
+
+
+def _find_foreign_subject(folder: ExperimentFolder, subject: Subject) -> str:
+    found, given = (dict(values) for values in (folder.list_plan()["subject"], to_json_values(subject.describe())))
+    found.pop(DEVICE, None), given.pop(DEVICE, None)
+    if odd := sorted(find_differences(found, given)):
+        return f"{'; '.join(odd)}; give the data and the model, with its starting weights, that the run was begun with"
+    digest = None if subject.ticket is None else subject.ticket.digest
+    return "" if digest == folder.plan.ticket_sha256 else "the ticket that was given is another one"
+
+
+@final
+class Remeasurement:
+    """What a training left, measured again.
+
+    Args:
+        folder: The folder of its run.
+        subject: What computes, see `check_subject`.
+        training: Which training.
+    """
+
+    def __init__(self, folder: ExperimentFolder, subject: Subject, training: Training) -> None:
+        self.folder, self.subject, self.training = folder, subject, training
+
+    def run(self) -> list[Check]:
+        """Returns the checks."""
+        record = self.folder.load_record(self.training)
+        moments = {"end": self.folder.load_weights}
+        if "early_stop" in record["history"]:
+            is_early = stops_early(record["history"])
+            moments["early_stop"] = self.folder.load_early_stop if is_early else self.folder.load_weights
+        note, where = self._describe_difference(record["environment"]), self.training.path
+        note = note and f"measured {note}: equal within {TOLERANCE}, not to the bit"
+        return [
+            run_check("its start follows from model and seed", where, partial(self._find_foreign_start, record)),
+            *(
+                run_check(
+                    f"its figures at {moment} are those of its weights",
+                    where,
+                    lambda load=load, recorded=record["history"][moment]: self._find_other_figures(  # type: ignore[misc] # bound
+                        load(self.training), recorded, is_exact=not note
+                    ),
+                    note,
+                )
+                for moment, load in moments.items()
+            ),
+        ]
+
+    def train_again(self) -> Check:
+        """Returns whether the training, computed again, ends in the same bits; not computed in another environment."""
+        difference, where = (
+            self._describe_difference(self.folder.load_record(self.training)["environment"]),
+            self.training.path,
+        )
+        if difference:
+            return Check(TRAINED_AGAIN, where, note=f"not trained again {difference}: other bits would show nothing")
+        return run_check(TRAINED_AGAIN, where, self._find_other_training)
+
+    def _build(self) -> nn.Module:
+        seed = self.training.derive_seeds(self.folder.plan)["initialisation"]
+        is_fresh = self.training.branch in FRESH
+        return self.subject.build(seed, replicate=self.training.replicate, is_fresh=is_fresh)
+
+    def _find_foreign_start(self, record: Mapping[str, Any]) -> str:
+        model, mask = self._build(), self.folder.load_mask(self.training)
+        shapes = self.subject.find_weights(model).shapes
+        if {name: tuple(shape) for name, shape in shapes.items()} != {n: tuple(s) for n, s in mask.shapes.items()}:
+            return "its mask is not of the weights that are pruned of the model"
+        if self.training != self.training.dense and self.training.branch not in FRESH:
+            return ""  # it was rewound to weights that are stored, and that is checked from the files
+        start = copy_state(model)
+        steps.prune_state_(start, mask)
+        if hash_state(start) == record["start_sha256"]:
+            return ""
+        hint = self._describe_difference(record["environment"])
+        return "model and seed give other weights than it started from" + (f"; {hint}" if hint else "")
+
+    def _find_other_figures(self, state: Mapping[str, Tensor], recorded: Mapping[str, Any], *, is_exact: bool) -> str:
+        model = self._build()
+        model.load_state_dict(state)
+        found = self.subject.evaluate(model)
+        expected = {name: value for name, value in recorded.items() if name != "step"}
+        if found.keys() != expected.keys():
+            return f"measured are {sorted(found)}, recorded are {sorted(expected)}"
+        tolerance = 0.0 if is_exact else TOLERANCE
+        odd = [
+            f"{name} is {value}, recorded is {expected[name]}"
+            for name, value in found.items()
+            if not math.isclose(value, expected[name], rel_tol=tolerance, abs_tol=tolerance)
+        ]
+        return "; ".join(odd)
+
+    def _find_other_training(self) -> str:
+        trained, record = (
+            compute_training(self.folder, self.subject, self.training),
+            self.folder.load_record(self.training),
+        )
+        facts = to_json_values(dict(trained.facts))
+        odd = [name for name, fact in facts.items() if record[name] != fact]
+        odd += [MASK] if trained.mask.digest != self.folder.load_mask(self.training).digest else []
+        place = self.folder.place(self.training)
+        odd += [
+            name for name, state in trained.states.items() if hash_state(state) != hash_state(load_state(place / name))
+        ]
+        return f"{odd} come out otherwise" if odd else ""
+
+    def _describe_difference(self, recorded: Mapping[str, Any]) -> str:
+        """Returns in words how this environment is not that of the record; nothing where it is."""
+        here = {
+            **describe_environment(of_threads="num_threads" in recorded),
+            DEVICE: self.subject.describe().get(DEVICE),
+        }
+        there = {**recorded, DEVICE: self.folder.plan.subject.get(DEVICE)}
+        odd = sorted(find_differences(there, here))
+        return f"where {'; '.join(odd)}" if odd else ""
