@@ -215,7 +215,7 @@ def study(run: Run, num_kills: int, chance: random.Random, place: Path) -> Count
 
 def kill_once(run: Run, folder: Path, counts: Counts, chance: random.Random, whole: Extent) -> None:
     """Starts a run and kills it at a random moment or at a random call; a run that ends before is not counted."""
-    at_random = chance.random() < 0.5  # noqa: PLR2004 - half of them
+    at_random = counts.at_random <= counts.at_calls  # half of those that came before the end
     if at_random:
         pid = start(run, folder)
         time.sleep(chance.uniform(0, whole.seconds))

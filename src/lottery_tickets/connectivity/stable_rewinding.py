@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.checks import check_share
 from lottery_tickets._core.folders import to_json_values
+from lottery_tickets._core.identity.callers import identify_given
 from lottery_tickets._core.kept_file import KeptFile
 from lottery_tickets._core.measuring.performance import MetricFunction
 from lottery_tickets._core.objective import LossFunction
@@ -142,6 +143,8 @@ def compute_stable_rewinding_epoch(
     metric: MetricFunction | None = None,
     loss_fn: LossFunction | None = None,
     seed: int = 0,
+    trainer_id: str | None = None,
+    data_id: str | None = None,
     progress: bool = False,
 ) -> StableRewindingResults:
     """Returns the earliest epoch from which training is stable, found by `find_stable_rewinding_step`.
@@ -165,6 +168,9 @@ def compute_stable_rewinding_epoch(
         metric: See there.
         loss_fn: See there.
         seed: See there.
+        trainer_id: A name for the trainer, where its code does not say what it does; a file is only gone on from with
+            the trainer, the data and the architecture that it was begun with.
+        data_id: A name for the data, where its samples cannot be compared.
         progress: See there.
 
     Returns:
@@ -200,16 +206,39 @@ def compute_stable_rewinding_epoch(
             raise ValueError("the search needs an accuracy, but this loss tells none; pass metric=")
         return found["instability"]
 
-    subject = {
+    subject: dict[str, Any] = {
         "initial_sha256": hash_state(copy_state(model)),
-        "trainer": getattr(trainer_fn, "__qualname__", type(trainer_fn).__qualname__),
         "num_epochs": num_epochs,
         "mask": None if mask is None else as_mask(mask).digest,
         "num_replicates": num_replicates,
         "num_points": num_points,
         "seed": seed,
     }
+    if path is not None:
+        data, functions = (train_dataloader or dataloader, dataloader), {"loss_fn": loss_fn, "metric": metric}
+        subject["identities"] = _identify(model, data, trainer_fn, functions, names=(trainer_id, data_id))
     return find_stable_rewinding_step(measure, last, threshold=threshold, path=path, subject=subject)
+
+
+def _identify(
+    model: nn.Module,
+    data: tuple[Iterable[Any], Iterable[Any]],
+    trainer_fn: TrainerFunction,
+    functions: dict[str, Any],
+    *,
+    names: tuple[str | None, str | None],
+) -> dict[str, str | None]:
+    """Returns the digests of code and data by what they are called; None where they cannot be identified."""
+    identities = identify_given(
+        model=model,
+        trainer_fn=trainer_fn,
+        trainer_id=names[0],
+        data=data[0],
+        data_id=names[1],
+        evaluation_data=data[1],
+        functions=functions,
+    )
+    return {name: identity["digest"] for name, identity in identities.items()}
 
 
 def _bisect(is_stable: Callable[[int], bool], last: int) -> int | None:

@@ -94,7 +94,8 @@ def test_wrong_searches_are_refused() -> None:
 def test_the_search_trains_and_resumes(tmp_path: Path) -> None:
     model, loader = make_network(), make_loader(3)
     before = describe_everything(model, loader)
-    options: dict[str, Any] = {"num_epochs": 4, "num_points": 5, "num_replicates": 2, "path": tmp_path / "search.json"}
+    options: dict[str, Any] = {"num_epochs": 4, "num_points": 5, "num_replicates": 2}
+    options |= {"path": tmp_path / "search.json", "trainer_id": "mine"}
     found = compute_stable_rewinding_epoch(model, loader, train, threshold=0.0, **options)
     assert found["step"] is None  # nothing is below 0
     for epoch, value in found["evaluations"].items():
@@ -107,8 +108,12 @@ def test_the_search_trains_and_resumes(tmp_path: Path) -> None:
     def never(model: Model, dataloader: Iterable[Any], *, epochs: int) -> None:
         raise AssertionError(model, dataloader, epochs)
 
-    never.__qualname__ = train.__qualname__
     assert compute_stable_rewinding_epoch(model, loader, never, threshold=0.0, **options) == found
+    for changes in ({"trainer_id": "another"}, {"metric": lambda *_: 0.5}):
+        with pytest.raises(ValueError, match="must be continued with what it was begun with"):
+            compute_stable_rewinding_epoch(model, loader, train, **{**options, **changes})
+    with pytest.raises(ValueError, match="must be continued with what it was begun with"):
+        compute_stable_rewinding_epoch(model, [(x + 1, y) for x, y in make_loader(3)], train, **options)
     with pytest.raises(ValueError, match="must be continued with what it was begun with"):
         compute_stable_rewinding_epoch(make_network(1), loader, train, **options)
     with pytest.raises(ValueError, match="last_epoch must be less than num_epochs, 4, got 4"):

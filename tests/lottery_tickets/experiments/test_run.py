@@ -40,7 +40,7 @@ class Elsewhere:
         def cancel(self) -> None:
             self.is_cancelled = True
 
-    def submit(self, function: Callable[..., object], /, *arguments: Any) -> "Elsewhere.Job":  # noqa: ANN401 - any
+    def submit(self, function: Callable[..., object], /, *arguments: Any) -> "Elsewhere.Job":  # noqa: ANN401 - whatever the function takes
         self.jobs.append(Elsewhere.Job(pickle.dumps((function, arguments))))
         return self.jobs[-1]
 

@@ -47,9 +47,16 @@ def test_it_measures_again_and_says_what_is_still_open(run: Path, capsys: Output
     assert code == 0
     assert "measured again: checkpoints have the figures that are recorded" in shown
     assert "not measured again" not in shown
-    assert "only training again shows it" in shown
+    assert "which only training again shows (--train-again)" in shown
     code, shown = verify(run, capsys, "--re-evaluate", "--show-all")
     assert shown.count("its figures at early_stop are those of its weights") == 10
+
+
+def test_it_trains_again_and_says_how_much(run: Path, capsys: Output) -> None:
+    code, shown = verify(run, capsys, "--train-again", "3")
+    assert code == 0
+    assert "trained again: 3 of 10 trainings, drawn at random, end in the same bits" in shown
+    assert "still open: whether the others took place as recorded" in shown
 
 
 def change_summary(run: Path, **changes: Any) -> None:  # noqa: ANN401 - JSON values

@@ -43,7 +43,7 @@ def _find_foreign_subject(folder: ExperimentFolder, subject: Subject) -> str:
 
 @final
 class Remeasurement:
-    """What a training left, measured again.
+    """What a training left, measured again; its files must be such that all checks of them hold.
 
     Args:
         folder: The folder of its run.
@@ -80,10 +80,8 @@ class Remeasurement:
 
     def train_again(self) -> Check:
         """Returns whether the training, computed again, ends in the same bits; not computed in another environment."""
-        difference, where = (
-            self._describe_difference(self.folder.load_record(self.training)["environment"]),
-            self.training.path,
-        )
+        where = self.training.path
+        difference = self._describe_difference(self.folder.load_record(self.training)["environment"])
         if difference:
             return Check(TRAINED_AGAIN, where, note=f"not trained again {difference}: other bits would show nothing")
         return run_check(TRAINED_AGAIN, where, self._find_other_training)
@@ -123,17 +121,14 @@ class Remeasurement:
         return "; ".join(odd)
 
     def _find_other_training(self) -> str:
-        trained, record = (
-            compute_training(self.folder, self.subject, self.training),
-            self.folder.load_record(self.training),
-        )
+        trained = compute_training(self.folder, self.subject, self.training)
+        record = self.folder.load_record(self.training)
         facts = to_json_values(dict(trained.facts))
         odd = [name for name, fact in facts.items() if record[name] != fact]
         odd += [MASK] if trained.mask.digest != self.folder.load_mask(self.training).digest else []
-        place = self.folder.place(self.training)
-        odd += [
-            name for name, state in trained.states.items() if hash_state(state) != hash_state(load_state(place / name))
-        ]
+        for name, state in trained.states.items():
+            stored = load_state(self.folder.place(self.training) / name)
+            odd += [name] if hash_state(state) != hash_state(stored) else []
         return f"{odd} come out otherwise" if odd else ""
 
     def _describe_difference(self, recorded: Mapping[str, Any]) -> str:

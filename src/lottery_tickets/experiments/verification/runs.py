@@ -52,10 +52,10 @@ def verify_run(
     themselves; that controls have their ticket's layer counts; that replicates differ; and that results and looks are
     those the records give.
 
-    With a subject every checkpoint is loaded and measured again, and must give the recorded figures of the end and of
-    the early stop: to the bit in the environment of its record, else within 0.001, which a note then says. Fresh
-    weights are drawn again from their seeds. Some trainings, drawn so that nobody knows which before, can be computed
-    again too, each from the files of those before it, and must end in the same bits.
+    With a subject every checkpoint is loaded and measured again, unless a check of its files failed, and must give the
+    recorded figures of the end and of the early stop: to the bit in the environment of its record, else within 0.001,
+    which a note then says. Fresh weights are drawn again from their seeds. Some trainings, drawn so that nobody knows
+    which before, can be computed again too, each from the files of those before it, and must end in the same bits.
 
     Args:
         run: The run folder.
@@ -72,8 +72,8 @@ def verify_run(
     checks = {training: TrainingChecks(folder, training).run() for training in folder.plan.list_all_trainings()}
     measured: list[Check] = []
     if subject is not None:
-        whole = [training for training, found in checks.items() if len(found) > 1]
-        measured = _measure_again(folder, subject, whole, num_trained_again, progress=progress)
+        sound = [training for training, found in checks.items() if not any(check.problem for check in found)]
+        measured = _measure_again(folder, subject, sound, num_trained_again, progress=progress)
     return [
         *(check for found in checks.values() for check in found),
         run_check("its settings agree with one another", MARKER, partial(_find_disagreement, folder)),

@@ -127,6 +127,15 @@ def test_another_environment_is_measured_within_a_tolerance_that_is_said(workloa
     assert measured(workload_run) == {(TICKET.path, END)}
 
 
+@pytest.mark.parametrize("name", ["history", "environment", "seeds", "start_sha256", "num_kept", "files"])
+@pytest.mark.parametrize("value", [None, {}, [1], "text"])
+def test_records_of_another_form_are_found_and_never_measured(workload_run: Path, name: str, value: Any) -> None:  # noqa: ANN401 - JSON
+    change_record(workload_run, TICKET, **{name: value})
+    found = measured(workload_run)
+    assert any(where == TICKET.path for where, _ in found)
+    assert not any(name in {START, END, EARLY} for _, name in found)
+
+
 def test_other_data_is_no_data_to_measure_on(workload_run: Path) -> None:
     def change(stored: dict[str, Any]) -> None:
         stored["settings"]["subject"]["data_sha256"] = "0"
