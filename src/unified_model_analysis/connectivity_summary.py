@@ -86,6 +86,7 @@ def report_steps(
     *,
     settings: Mapping[str, Any],
     folder: Path,
+    caveats: Sequence[str] = (),
 ) -> None:
     """Writes and prints what is found at all steps.
 
@@ -95,6 +96,7 @@ def report_steps(
         searches: By network, from `find_stable_rewinding_step`.
         settings: What the results keep of the options; `threshold` is drawn.
         folder: Where the files go.
+        caveats: What the trainings could not make sure of, in sentences.
     """
     from lottery_tickets import save_results
     from statistical_report_generator.figures import draw_instability, save_figure
@@ -105,7 +107,7 @@ def report_steps(
         if search["step"] is not None
         else f"{network}: not stable at step {search['last_step']}, the last that was looked at"
         for network, search in searches.items()
-    ]
+    ] + [*caveats]
     results = {"network": name, "settings": settings, "rows": rows, "searches": searches, "findings": findings}
     save_results(results, folder / RESULTS)
     save_figure(draw_instability({name: rows}, settings["threshold"]), folder / FIGURE)

@@ -1,6 +1,6 @@
 """What `early-bird` shows at the end: a table, the verdict with advice, results as JSON, the ticket, a figure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,7 +49,9 @@ def advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
     return [means, f"Next: {advice}"]
 
 
-def report_early_bird(found: "EarlyBirdResults", folder: Path, name: str, share: float) -> None:
+def report_early_bird(
+    found: "EarlyBirdResults", folder: Path, name: str, share: float, *, caveats: Sequence[str] = ()
+) -> None:
     """Writes the files and prints table, verdict and findings.
 
     Args:
@@ -57,6 +59,7 @@ def report_early_bird(found: "EarlyBirdResults", folder: Path, name: str, share:
         folder: Where the files go.
         name: Of the network.
         share: Of the training that was allowed, done at the last check.
+        caveats: What the run could not make sure of, in sentences.
     """
     from lottery_tickets.storage import save_results, save_weights
     from statistical_report_generator.figures import draw_early_bird, save_figure
@@ -67,11 +70,11 @@ def report_early_bird(found: "EarlyBirdResults", folder: Path, name: str, share:
     save_weights(found["starting_weights"], folder / START)
     found["final_mask"].save(folder / TICKET)
     # Names alone, so that the results do not depend on where they lie.
-    save_results({**results, "findings": advise(found, Path(), share)}, folder / RESULTS)
+    save_results({**results, "findings": [*advise(found, Path(), share), *caveats]}, folder / RESULTS)
     save_figure(draw_early_bird(results), folder / FIGURE)
     print(format_rows([HEADINGS, *map(_format_check, found["checkpoints"])]))
     print("distances are shares of what chance gives; correlation is with the check before")
-    print(f"{name}: {found['verdict']}: {found['reason']}", *advise(found, folder, share), sep="\n")
+    print(f"{name}: {found['verdict']}: {found['reason']}", *advise(found, folder, share), *caveats, sep="\n")
     print(f"figure: {folder / FIGURE}, results: {folder / RESULTS}, {found['final_mask']!r}")
 
 

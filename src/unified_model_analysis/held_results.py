@@ -39,6 +39,20 @@ def hold_results(
         yield
 
 
+def list_run_caveats(folder: Path, kind: str) -> list[str]:
+    """Returns what the run inside the results could not make sure of, in sentences.
+
+    Args:
+        folder: Of the run.
+        kind: What the run is, as its folder says.
+    """
+    from lottery_tickets.storage import RunFolder
+    from statistical_report_generator.claims.assessment import list_caveats
+
+    run = RunFolder(folder, kind)
+    return list_caveats({"environments": run.list_environments(), "unidentified": run.list_unidentified()})
+
+
 def check_place(path: Path) -> None:
     """Raises an OSError where no file can be written, before the work whose results it is to hold."""
     if path.is_dir():

@@ -76,7 +76,7 @@ def assess_claims(
         "alpha": alpha,
         "num_looks": num_looks,
         "looks_taken": taken,
-        "caveats": _list_caveats(results),
+        "caveats": list_caveats(results),
         "alpha_per_look": alpha / max(num_looks, taken),
         "alpha_spent": sum(alpha / max(num_looks, look) for look in range(1, taken + 1)),
         "required_controls": list(controls),
@@ -115,8 +115,12 @@ def check_settings(
         raise ValueError(f"num_looks must be at least 1, but is {num_looks}; the look at these results is one")
 
 
-def _list_caveats(results: Mapping[str, Any]) -> list[str]:
-    """Returns what a run folder could not make sure of, in sentences."""
+def list_caveats(results: Mapping[str, Any]) -> list[str]:
+    """Returns what a run folder could not make sure of, in sentences.
+
+    Args:
+        results: With `environments` and `unidentified`, as those of an experiment have them.
+    """
     environments = len(results.get("environments", ()))
     caveats = [f"{said[:1].upper()}{said[1:]}." for said in results.get("unidentified", ())]
     if environments > 1:

@@ -10,7 +10,7 @@ import tyro
 
 from unified_model_analysis.connectivity_summary import format_step, report_line, report_steps, summarise_step
 from unified_model_analysis.experiment_summary import check_report_extra
-from unified_model_analysis.held_results import hold_results
+from unified_model_analysis.held_results import hold_results, list_run_caveats
 from unified_model_analysis.networks import change_num_steps
 from unified_model_analysis.options import ComputationOptions, WorkloadOptions
 
@@ -106,7 +106,7 @@ class Connectivity(ComputationOptions, WorkloadOptions):
 
     def _train_and_compare(self, workload: "Workload") -> None:
         from lottery_tickets import Mask, find_stable_rewinding_step
-        from lottery_tickets.experiments.pairs import DENSE, SUBNETWORK, TrainedPairs
+        from lottery_tickets.experiments.pairs import DENSE, KIND, SUBNETWORK, TrainedPairs
         from lottery_tickets.experiments.workload_subject import WorkloadSubject
         from lottery_tickets.storage import load_weights
 
@@ -144,7 +144,8 @@ class Connectivity(ComputationOptions, WorkloadOptions):
             }
         in_order = [rows[key] for key in sorted(rows)]
         settings = {"threshold": self.threshold, "num_points": self.points, "seed": self.seed}
-        report_steps(workload.name, in_order, searches, settings=settings, folder=self.results)
+        caveats = list_run_caveats(self.results / PAIRS, KIND)
+        report_steps(workload.name, in_order, searches, settings=settings, folder=self.results, caveats=caveats)
 
     def _measure(
         self, workload: "Workload", first: "Mapping[str, Tensor]", second: "Mapping[str, Tensor]"

@@ -10,7 +10,7 @@ import tyro
 from lottery_tickets import ConvergenceRule, TrainerSettings
 from unified_model_analysis.early_bird_summary import report_early_bird
 from unified_model_analysis.experiment_summary import check_report_extra
-from unified_model_analysis.held_results import hold_results
+from unified_model_analysis.held_results import hold_results, list_run_caveats
 from unified_model_analysis.networks import LoadedNetwork, load_shuffled_images, load_text
 from unified_model_analysis.options import ComputationOptions, NetworkOptions, read_help, take_help
 
@@ -114,6 +114,7 @@ class EarlyBird(ComputationOptions, NetworkOptions):
         import torch
 
         from lottery_tickets import compute_early_bird_tickets
+        from lottery_tickets.early_bird.folder import KIND
 
         self._check()
         loaded = self._load()
@@ -127,7 +128,8 @@ class EarlyBird(ComputationOptions, NetworkOptions):
                 share = last["epoch"] / self.max_epochs
             else:
                 share = (last["step"] or 0) / (self.max_steps or self.max_epochs * len(loaded.batches))
-            report_early_bird(found, self.results, loaded.name, share)
+            caveats = list_run_caveats(self.results / RUN, KIND)
+            report_early_bird(found, self.results, loaded.name, share, caveats=caveats)
         return 0
 
     @property

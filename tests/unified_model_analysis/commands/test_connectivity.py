@@ -89,6 +89,16 @@ def test_what_is_trained_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "--steps is 12 there and 13 here" in message
 
 
+def test_more_replicates_and_steps_add_what_is_missing(tmp_path: Path) -> None:
+    find(tmp_path / "grown", *FAST, "--replicates", 1, "--rewind-steps", 4)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "grown").rglob("*.safetensors")}
+    grown, whole = (find(tmp_path / name, *FAST, "--rewind-steps", 0, 4) for name in ("grown", "whole"))
+    assert grown == whole
+    assert (
+        before.items() < {path: path.stat().st_mtime_ns for path in (tmp_path / "grown").rglob("*.safetensors")}.items()
+    )
+
+
 def test_a_mask_is_trained_beside_the_dense_network(tmp_path: Path) -> None:
     start = save_network(tmp_path / "start.safetensors", 5)
     mask = create_magnitude_mask(start, 0.8)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from lottery_tickets import load_results
+from lottery_tickets._core import environment
 from lottery_tickets._core.files import ASIDE, exclusive_lock
 from tests.unified_model_analysis.commands.every_command import COMMANDS, HOLDING, make_words, save_inputs
 from tests.unified_model_analysis.test_cli import Output
@@ -97,6 +99,25 @@ def test_leftovers_of_a_kill_go_at_every_level(name: str, given: Path, tmp_path:
     assert main(make_words(name, given, tmp_path)) == 0
     assert read_files(tmp_path).keys() == before.keys()
     assert [path for path in tmp_path.rglob("*") if path.name.endswith(ASIDE)] == []
+
+
+@pytest.mark.parametrize("name", ["imp", "early-bird", "connectivity, trained"])
+def test_another_environment_is_refused_until_it_is_accepted_and_then_said(
+    name: str, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    results = "summary.json" if name == "imp" else "results.json"
+    words = make_words(name, given, tmp_path)
+    assert main(words) == 0
+    said = "Trained in 2 environments: the same command need not give the same bits again."
+    assert said not in load_results(tmp_path / results)["findings"]
+    monkeypatch.setattr(environment, "version", lambda package: f"{package} of tomorrow")
+    assert main(words) == 2
+    refused = capsys.readouterr().err
+    assert "torch of tomorrow" in refused
+    assert "(--accept-changed-environment)" in refused
+    assert main([*words, "--accept-changed-environment"]) == 0
+    assert said in capsys.readouterr().out
+    assert said in load_results(tmp_path / results)["findings"]
 
 
 @pytest.fixture
