@@ -28,7 +28,8 @@ accelerate: Any = pytest.importorskip("accelerate")
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerate() -> Iterator[None]:
-    """Accelerate has one state a process: a first Accelerator decides on the precision of all."""
+    """Accelerate has one state a process: a first Accelerator, such as a transformers.Trainer's, decides for all."""
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
     yield
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
 
