@@ -180,7 +180,7 @@ class RunFolder:
         """Raises where the folder is neither empty nor of this kind."""
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} must be a folder or not exist, but is a file; name a new folder")
-        if not self.path.is_dir() or (self.path / MARKER).exists():
+        if self._read_marker() is not None or not self.path.is_dir():  # reading refuses a marker that is not ours
             return
         if others := self._list_content():
             names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")  # noqa: PLR2004 - enough to know it by
@@ -218,7 +218,7 @@ class RunFolder:
         both = sorted(found.keys() & asked.keys())
         odd = [name for name in both if compare_identities(found[name], asked[name]) == "different"]
         if odd := [*odd, *sorted(found.keys() ^ asked.keys())]:
-            says = [
+            sides = [
                 f"{name}: {identities[name]['says']} {where}"
                 for name in odd
                 for identities, where in ((found, "there"), (asked, "here"))
@@ -226,9 +226,14 @@ class RunFolder:
             ]
             raise ValueError(
                 f"{self.path} must be continued with the code and data it was begun with, but another {', '.join(odd)} "
-                f"is given ({'; '.join(says)}); use the same, or name a new folder"
+                f"is given ({'; '.join(sides)}); use the same, or name a new folder"
             )
-        return found
+        joined = dict(found)
+        for name in both:
+            if found[name]["complete"] and compare_identities(found[name], asked[name]) == "unknown":
+                says = f"{found[name]['says']}, but once it could not be compared with that of before"
+                joined[name] = {**found[name], "complete": False, "says": says}
+        return joined
 
     def _join(self, marker: dict[str, Any], asked: dict[str, Any], grow: Grow, *, accept: bool) -> dict[str, Any]:
         """Returns what the folder holds from now on."""

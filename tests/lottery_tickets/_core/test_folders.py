@@ -13,6 +13,8 @@ import torch
 from lottery_tickets import create_magnitude_mask
 from lottery_tickets._core.files import ASIDE, exclusive_lock, write_json, writing_folder
 from lottery_tickets._core.folders import MARKER, RunFolder
+from lottery_tickets._core.identity.code import identify_callable
+from lottery_tickets._core.identity.identities import Identity
 from lottery_tickets._core.kept_file import KeptFile
 
 FOLDER_KIND, MAKER = "a test", "test_folders"
@@ -199,3 +201,30 @@ def test_a_folder_in_place_of_a_file_is_said(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(IsADirectoryError, match="Is a directory"):
             write_json(path, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["{}", '{"mine": 1}', "not JSON", "[]"])
+@pytest.mark.parametrize("others", [(), ("thesis.tex",)])
+def test_a_run_json_of_somebody_else_is_neither_replaced_nor_removed(
+    tmp_path: Path, content: str, others: tuple[str, ...]
+) -> None:
+    for name in (MARKER, *others):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=MARKER):
+        open_folder(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys((MARKER, *others), content)
+
+
+def test_what_cannot_be_compared_with_before_is_told_from_then_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, FOLDER_KIND, MAKER)
+    before = identify_callable(lambda: 1)
+    with folder.opened({}, identities={"trainer_fn": before}):
+        (tmp_path / "result").touch()
+    assert folder.list_unidentified() == []
+    of_another_python: Identity = {**identify_callable(lambda: 2), "bytecode": "another"}
+    with folder.opened({}, identities={"trainer_fn": of_another_python}):
+        pass
+    [said] = folder.list_unidentified()
+    assert said.endswith("but once it could not be compared with that of before")
+    with folder.opened({}, identities={"trainer_fn": before}):
+        assert folder.list_unidentified() == [said]
