@@ -148,7 +148,7 @@ def plan_retraining(
         control_levels=(1,) if controls else (),
         num_replicates=num_replicates,
         seed=seed,
-        controls=tuple(controls) or CONTROLS,
+        controls=tuple(controls),
         ticket_sha256=subject.ticket.digest,
     )
 

@@ -18,6 +18,7 @@ from lottery_tickets import (
     load_results,
     save_results,
 )
+from lottery_tickets.experiments.plan import Branch
 from lottery_tickets.experiments.verification import verify_run
 from statistical_report_generator.claims.assessment import assess_claims
 from tests.models import make_convolutions, make_language_model, make_mlp
@@ -194,6 +195,19 @@ def test_retraining_in_a_run_folder_goes_on_grows_and_verifies(tmp_path: Path) -
     assert [check for check in verify_run(run) if check.problem] == []
     with pytest.raises(ValueError, match="these differ: ticket_sha256"):
         retrain(run, 2, create_magnitude_mask(model, 0.6))
+
+
+def test_a_control_that_is_added_later_brings_no_other_with_it(tmp_path: Path) -> None:
+    model, loader, test = make_mlp(torch.float32), make_loader(), make_data()
+    asked: tuple[list[Branch], ...] = ([], ["random"])
+    for controls in asked:
+        quality = compute_lottery_ticket_quality(
+            model, create_magnitude_mask(model, 0.5), test, trainer_fn=train, train_dataloader=loader,
+            controls=controls, run_folder=tmp_path,
+        )  # fmt: skip
+        assert quality["retrained"] is not None
+        rows = quality["retrained"]["trainings"]
+        assert [row["branch"] for row in rows] == ["ticket", "ticket", *controls]
 
 
 def test_a_trainer_that_fails_or_moves_everything_leaves_the_model_as_it_was() -> None:
