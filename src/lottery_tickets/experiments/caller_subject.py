@@ -112,7 +112,8 @@ class CallerSubject:
 
         Returns:
             `end`: the step, and the figures of `evaluate`. `curve`: the same by name after each epoch, where it could
-            be told: the trainer goes over its data once an epoch and trains the model in place.
+            be told: the trainer goes over its data once an epoch and trains the model in place. A figure that was not
+            finite after some epoch is left out of it.
         """
         rows: list[Figures] = []
         with ordered_by(self.dataloader, seed):
@@ -130,16 +131,22 @@ class CallerSubject:
         Raises:
             ValueError: When the loss is not finite.
         """
-        measured_on_training_data = self.evaluation_dataloader is None
+        figures = self._measure(model)
+        if f"{self._split}_loss" not in figures:
+            raise ValueError("the loss must be finite, but evaluation gave NaN or infinity; lower the learning rate")
+        return figures
+
+    @property
+    def _split(self) -> str:
+        return "train" if self.evaluation_dataloader is None else "test"
+
+    def _measure(self, model: nn.Module) -> Figures:
+        """Returns the figures that are finite."""
         data = self.dataloader if self.evaluation_dataloader is None else self.evaluation_dataloader
         with torch.autocast(next(model.parameters()).device.type, enabled=False):
             found = measure(model, data, self.measurement, self.seed)
-        if found.figures["loss"] is None:
-            raise ValueError("the loss must be finite, but evaluation gave NaN or infinity; lower the learning rate")
-        split = "train" if measured_on_training_data else "test"
-        figures = {f"{split}_{name}": found.figures[name] for name in ("loss", "accuracy", "perplexity")}
-        known = {name: value for name, value in figures.items() if value is not None}
-        return known if found.value is None else {**known, "metric": found.value}
+        figures = {f"{self._split}_{name}": found.figures[name] for name in ("loss", "accuracy", "perplexity")}
+        return {name: value for name, value in {**figures, "metric": found.value}.items() if value is not None}
 
     def _initialise(self, seed: int) -> None:
         if self.initialise_fn is None:
@@ -159,7 +166,7 @@ class CallerSubject:
             nonlocal num_passes
             num_passes += 1
             if num_passes > 1:
-                before_passes.append({"step": first_step + num_passes - 1, **self.evaluate(model)})
+                before_passes.append({"step": first_step + num_passes - 1, **self._measure(model)})
 
         data = watch_passes(self.dataloader, on_pass)
         was_trained_in_place = train_epochs(self.trainer_fn, model, data, last_step - first_step)

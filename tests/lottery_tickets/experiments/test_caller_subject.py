@@ -201,6 +201,19 @@ def test_following_a_trainer_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> 
     assert equal(train(), watched)
 
 
+def test_a_loss_that_is_not_finite_for_a_while_does_not_end_a_training_that_recovers() -> None:
+    def trainer(model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:
+        start = copy_state(model)
+        for epoch in range(epochs):
+            assert len(list(dataloader)) == 3
+            model.load_state_dict({name: tensor * (math.inf if epoch == 0 else 1) for name, tensor in start.items()})
+
+    [dense, *_] = run(make_model(), trainer, num_epochs=3)["trainings"]
+    assert dense["history"]["curve"]["step"] == [1, 2, 3]
+    assert "train_loss" not in dense["history"]["curve"]
+    assert math.isfinite(dense["history"]["end"]["train_loss"])
+
+
 def test_a_trainer_that_goes_over_its_data_twice_an_epoch_has_no_history_by_epoch() -> None:
     def trainer(model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> None:
         Trainer()(model, dataloader, epochs=epochs)
