@@ -24,6 +24,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "compute_sparsity": {"model_or_mask": REQUIRED},
     "masked": {"model": REQUIRED, "mask": REQUIRED},
     "hold_mask": {"model": REQUIRED, "mask": REQUIRED},
+    "check_held": {"model": REQUIRED},
     "compute_magnitude_importance": {"model": REQUIRED},
     "compute_gradient_importance": {"model": REQUIRED, "dataloader": REQUIRED, "num_samples": 1000},
     "compute_taylor_importance": {"model": REQUIRED, "dataloader": REQUIRED, "num_samples": 1000},

@@ -1,6 +1,7 @@
 """What holding a mask costs a training step, and how our loop compares with one written by hand.
 
-Floor: a held step must touch weights, gradients and the optimizer's two states once each and read one bit a weight.
+Floor: a held step must touch the gradients once and the weights twice, before they are used and after they are written.
+Turns are short, so that a busy machine hurts bare and held alike.
 Run `python -m benchmarks.speed.holding`; the figures go to benchmarks/results/holding.json.
 """
 
@@ -26,7 +27,7 @@ def main() -> None:
     """Measures and writes the figures."""
     torch.set_num_threads(1)  # as every training of an experiment
     torch.manual_seed(SEED)
-    lenet = measure_workload("lenet-300-100", (1, 28, 28), batch_size=60, num_steps=200, repeats=15)
+    lenet = measure_workload("lenet-300-100", (1, 28, 28), batch_size=60, num_steps=20, repeats=150)
     resnet = measure_workload("resnet-20", (3, 32, 32), batch_size=128, num_steps=2, repeats=25)
     write_results(
         "holding", {"seed": SEED, "threads": 1, "density": DENSITY, "lenet-300-100": lenet, "resnet-20": resnet}
