@@ -59,7 +59,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "model": REQUIRED,
         "mask": REQUIRED,
         "dataloader": REQUIRED,
-        "original_performance": REQUIRED,
+        "original_performance": None,
     },
     "recommend_settings": {"model_or_num_params": REQUIRED, "gpu_memory_gb": None},
     "detect_early_bird_convergence": {"checkpoints": REQUIRED},

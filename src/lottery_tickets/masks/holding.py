@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.bits import unpack_bits
+from lottery_tickets._core.measuring.running import uncompiled
 from lottery_tickets._core.measuring.stand_ins import ReplacedReads
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
@@ -107,7 +108,7 @@ def masked(model: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[nn.Module]:
         partial(_prune_copy, checked),
         purpose="masked() is for measuring, and hold_mask for training",
     )
-    with torch.compiler.set_stance("force_eager"), reads:  # compiled code would read the parameters unseen
+    with uncompiled(), reads:  # compiled code would read the parameters unseen
         yield model
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lottery_tickets._core.batches.order import ordered_by
 from lottery_tickets._core.batches.samples import (
     cut_batches,
     find_different,
@@ -23,7 +24,7 @@ from lottery_tickets._core.batches.samples import (
     take_samples,
 )
 from lottery_tickets._core.checks import check_any_samples
-from lottery_tickets._core.determinism import derive_seed, make_generator, seeded
+from lottery_tickets._core.determinism import derive_seed, make_generator
 from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.passes import Objective, Passes, SingleSample, WholeBatch
@@ -103,7 +104,7 @@ class GradientStream:
         """
         total = None if stops else limit  # with stops, where it ends is not known before
         bar = tqdm(total=total, unit="sample", disable=not self.progress)
-        with seeded(derive_seed(self.seed, "loader")), evaluating(self.model), bar:
+        with ordered_by(dataloader, derive_seed(self.seed, "loader")), evaluating(self.model), bar:
             for batch, size in cut_batches(dataloader, limit, stops):
                 self._add_batch(move_batch(batch, self.passes.device), size)
                 bar.update(size)
