@@ -124,7 +124,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is anything until its r
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401 - as above
-    """Returns the value of a JSON text; numbers that are not finite, 1e999 too, and endless nesting are a ValueError."""
+    """Returns the value of a JSON text; numbers beyond floats (1e999) and endless nesting are a ValueError."""
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_parse_float)
     except RecursionError as error:

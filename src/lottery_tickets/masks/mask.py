@@ -260,7 +260,7 @@ def as_mask(mask: object) -> Mask:
 
 def _checked_shape(name: str, shape: Sequence[int]) -> torch.Size:
     """Returns a shape that a tensor can have: torch.Size itself takes negative sizes, and products beyond 64 bits."""
-    sizes = list(shape)
+    sizes: list[Any] = list(shape)  # of whatever a file says
     is_possible = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes)
     if not is_possible or max([math.prod(sizes), *sizes]) > MOST_WEIGHTS:
         message = (
