@@ -67,7 +67,7 @@ def describe_experiment(source: Source, options: ExperimentOptions) -> list[Sect
     if not claims["levels"]:
         found = [Text("No level was pruned, so there is no ticket to claim anything of.")]
     if metric.endswith("accuracy"):
-        found.append(_draw(source, summaries, moment))
+        found.append(_draw(source, summaries, moment, metric))
     return [
         Section("What was found", found),
         Section("By level and by run", [_tabulate_levels(source, summaries), _tabulate_runs(source, metric, moment)]),
@@ -115,7 +115,7 @@ def _judge(level: LevelClaim, claims: Claims) -> tuple[VerdictWord, str]:
     return level["verdict"], f"{words}."
 
 
-def _draw(source: Source, summaries: list[BranchSummary], moment: str) -> Figure:
+def _draw(source: Source, summaries: list[BranchSummary], moment: str, metric: str) -> Figure:
     num, dense = summaries[0].value.num_replicates, summaries[0]
     tickets = [summary for summary in summaries if summary.branch == "ticket" and summary.level]
     last = f"; at {POINTS * tickets[-1].density:.1f} % {format_interval(tickets[-1].value)} %" if tickets else ""
@@ -123,9 +123,10 @@ def _draw(source: Source, summaries: list[BranchSummary], moment: str) -> Figure
     return Figure(
         name=f"{_slug(source)}-accuracy",
         caption=f"Test accuracy {when} over the share of weights that are left. Mean of {num} replicates, bars are "
-        "95 % Student t intervals of one level alone; the band is the dense network's.",
+        "95 % Student t intervals of one level alone, faint points are single runs, and branches of one level stand "
+        "side by side; the band is the dense network's.",
         alternative=f"The dense network has a test accuracy of {format_interval(dense.value)} %{last}.",
-        drawing=draw_accuracy_over_density(summaries, source.name),
+        drawing=draw_accuracy_over_density(summaries, source.name, collect_values(source.results, moment, metric)),
     )
 
 
