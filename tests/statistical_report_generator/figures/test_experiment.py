@@ -14,7 +14,7 @@ def test_no_branch_hides_another_and_all_runs_are_there() -> None:
     results = make_results({(0, "ticket"): DENSE, **with_controls(2, move(0.0), *[move(-0.02)] * 3)})
     values = collect_values(results, "early_stop", "test_accuracy")
     [axes] = draw_accuracy_over_density(summarise_experiment(results), "title", values).axes
-    means = [line for line in axes.get_lines() if line.get_marker() in "os^v"]
+    means = [line for line in axes.get_lines() if str(line.get_marker()) in "os^v"]
     last = [float(np.asarray(line.get_xdata())[-1]) for line in means]
     assert len(set(last)) == 4
     assert last[0] == pytest.approx(64)
@@ -28,4 +28,4 @@ def test_no_branch_hides_another_and_all_runs_are_there() -> None:
 def test_without_runs_there_are_no_points() -> None:
     results = make_results({(0, "ticket"): DENSE, (1, "ticket"): move(0.0)})
     [axes] = draw_accuracy_over_density(summarise_experiment(results), "title").axes
-    assert sum(len(c.get_offsets()) for c in axes.collections if isinstance(c, PathCollection)) == 0
+    assert sum(np.asarray(c.get_offsets()).size for c in axes.collections if isinstance(c, PathCollection)) == 0
