@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Final, Literal, final
 
 from matplotlib.figure import Figure as Drawing
 
+MARK: Final = "made by lottery-tickets report"  # stands in every page, so that one is told from files of others
 VerdictWord = Literal["winning", "matching", "not matching", "undecided", "simulated"]
 
 

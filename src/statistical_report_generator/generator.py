@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self, final
 
-from statistical_report_generator.document import Document, Section, Text
+from statistical_report_generator.document import MARK, Document, Section, Text
 from statistical_report_generator.figures.style import save_figure
 from statistical_report_generator.files import write_whole
 from statistical_report_generator.rendering.csv import render_csv
@@ -30,6 +30,9 @@ class ReportConfig:
         margin: The loss that counts as none, in units of the metric; 0.002 is 0.2 points of accuracy.
         num_looks: How often results are looked at while replicates are added, as planned.
         test: Whether claims are on the mean ("t") or on the median ("sign"); see `assess_claims`.
+        metric: What tickets are compared by; when None, the first of a metric, accuracy, perplexity and loss, on test
+            data or else on training data, that all trainings have.
+        moment: "early_stop" or "end"; when None the first that all trainings have.
 
     Raises:
         ValueError: When the type is not known.
@@ -41,6 +44,8 @@ class ReportConfig:
     margin: float = 0.002
     num_looks: int = 1
     test: Literal["t", "sign"] = "t"
+    metric: str | None = None
+    moment: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the type."""
@@ -96,7 +101,8 @@ class StatisticalReportGenerator:
         """
         if not self._sources:
             raise ValueError("there must be results to report on, but none were added; call add_results first")
-        options = ExperimentOptions(self.config.margin, self.config.num_looks, self.config.test)
+        config = self.config
+        options = ExperimentOptions(config.margin, config.num_looks, config.test, config.metric, config.moment)
         sections = [
             Section(section.title if len(self._sources) == 1 else f"{source.name}: {section.title}", section.blocks)
             for source in self._sources
@@ -108,19 +114,21 @@ class StatisticalReportGenerator:
     def generate_report(self, name: str = "report") -> Path:
         """Writes NAME.pdf, NAME.html, and NAME-files/ with figures as SVG and PNG and tables as CSV; returns the PDF.
 
-        Two reports on the same results are the same bytes.
+        Two reports on the same results are the same bytes. An earlier report of the name is replaced; files of others
+        are not.
 
         Args:
             name: Of the files; no path.
 
         Raises:
-            ValueError: When the name is a path, or as `describe`.
+            ValueError: When the name is a path, or that of files that are no report, or as `describe`.
             OSError: When the place cannot be written.
         """
         if not name or name != Path(name).name:
             raise ValueError(f"the name of a report must be that of a file, without a folder, got {name!r}")
         document, folder = self.describe(), Path(self.config.output_dir)
         html, pdf = render_html(document), render_pdf(document)  # before anything is written
+        _check_place(folder, name)
         for figure in document.list_figures():
             for suffix in FIGURE_FORMATS:
                 save_figure(figure.drawing, folder / f"{name}-files" / f"{figure.name}.{suffix}")
@@ -129,6 +137,17 @@ class StatisticalReportGenerator:
         write_whole(folder / f"{name}.html", html.encode())
         write_whole(folder / f"{name}.pdf", pdf)
         return folder / f"{name}.pdf"
+
+
+def _check_place(folder: Path, name: str) -> None:
+    """Raises where something lies under the name of a report that is none of ours."""
+    pages = [path for path in (folder / f"{name}.html", folder / f"{name}.pdf") if path.exists()]
+    others = [path for path in pages if not path.is_file() or MARK.encode() not in path.read_bytes()]
+    place = folder / f"{name}-files"
+    if place.exists() and not pages:
+        others.append(place)
+    if others:
+        raise ValueError(f"{others[0]} must be an earlier report or not exist, but is of others; take another name")
 
 
 def _tell_method() -> Section:

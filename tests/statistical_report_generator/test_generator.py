@@ -129,6 +129,20 @@ def test_a_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
     assert len(text) < 3_000_000
 
 
+@pytest.mark.parametrize("taken", ["report.pdf", "report.html", "report-files/mine.txt", "report.pdf/mine.txt"])
+def test_files_of_others_are_not_replaced_and_an_earlier_report_is(tmp_path: Path, taken: str) -> None:
+    file = tmp_path / taken
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(ValueError, match="must be an earlier report or not exist, but is of others; take another name"):
+        report(tmp_path, make())
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]
+    _, pdf = report(tmp_path, make(), name="another")
+    before = pdf.read_bytes()
+    _, pdf = report(tmp_path, make(), name="another", title="Another title")
+    assert pdf.read_bytes() != before
+
+
 def test_several_runs_share_a_report_by_name(tmp_path: Path) -> None:
     text, _ = report(tmp_path, make(), make())
     assert "run 0: What was found" in text

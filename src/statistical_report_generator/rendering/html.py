@@ -6,7 +6,7 @@ from typing import Final
 
 import jinja2
 
-from statistical_report_generator.document import Block, Document, Figure
+from statistical_report_generator.document import MARK, Block, Document, Figure
 from statistical_report_generator.figures.style import render_figure
 from statistical_report_generator.rendering.csv import render_csv
 
@@ -23,9 +23,8 @@ def render_html(document: Document) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = files("statistical_report_generator.rendering").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source).render(
-        document=document, kind_of=_kind_of, image_of=_image_of, csv_of=render_csv
-    )
+    functions = {"kind_of": _kind_of, "image_of": _image_of, "csv_of": render_csv}
+    return environment.from_string(source).render(document=document, mark=MARK, **functions)
 
 
 def _kind_of(block: Block) -> str:

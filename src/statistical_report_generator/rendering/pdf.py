@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import typst
 
-from statistical_report_generator.document import Block, Document, Figure, Points, Table, Text, Verdicts
+from statistical_report_generator.document import MARK, Block, Document, Figure, Points, Table, Text, Verdicts
 from statistical_report_generator.figures.style import render_figure
 
 TEMPLATE: Final = "report.typ"
@@ -27,6 +27,7 @@ def render_pdf(document: Document) -> bytes:
             (folder / f"{figure.name}.svg").write_bytes(render_figure(figure.drawing, f"{figure.name}.svg"))
         data = {
             "title": document.title,
+            "mark": MARK,
             "sections": [
                 {"title": section.title, "blocks": [_to_data(block) for block in section.blocks]}
                 for section in document.sections

@@ -32,11 +32,15 @@ class ExperimentOptions:
         margin: The loss that counts as none, in units of the metric.
         num_looks: Planned.
         test: On the mean or on the median.
+        metric: What tickets are compared by; the first of `METRICS` that all trainings have when None.
+        moment: When it is taken; the first of `MOMENTS` that all trainings have when None.
     """
 
     margin: float = 0.002
     num_looks: int = 1
     test: Literal["t", "sign"] = "t"
+    metric: str | None = None
+    moment: str | None = None
 
 
 def describe_experiment(source: Source, options: ExperimentOptions) -> list[Section]:
@@ -52,7 +56,7 @@ def describe_experiment(source: Source, options: ExperimentOptions) -> list[Sect
     results = source.results
     if results.get("simulated"):
         return [_describe_simulation()]
-    metric, moment = _choose_figures(results)
+    metric, moment = _choose_figures(results, options)
     claims = assess_claims(
         results,
         metric=metric,
@@ -93,14 +97,16 @@ def _describe_simulation() -> Section:
     return Section("A simulation", [Verdicts((("simulated", words),))])
 
 
-def _choose_figures(results: Mapping[str, Any]) -> tuple[str, str]:
+def _choose_figures(results: Mapping[str, Any], options: ExperimentOptions) -> tuple[str, str]:
     """Returns the metric and the moment that tickets are compared by: the first that all trainings have."""
+    metrics = METRICS if options.metric is None else (options.metric,)
+    moments = MOMENTS if options.moment is None else (options.moment,)
     histories = [row["history"] for row in results["trainings"] if row["branch"] not in ("shared", "copy")]
-    for moment in MOMENTS:
-        for metric in METRICS:
+    for moment in moments:
+        for metric in metrics:
             if histories and all(metric in history.get(moment, {}) for history in histories):
                 return metric, moment
-    raise ValueError(f"each training must have one of {list(METRICS)} at {' or at '.join(MOMENTS)}, but not all have")
+    raise ValueError(f"each training must have one of {list(metrics)} at {' or at '.join(moments)}, but not all have")
 
 
 def _judge(level: LevelClaim, claims: Claims) -> tuple[VerdictWord, str]:

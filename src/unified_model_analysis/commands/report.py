@@ -21,6 +21,8 @@ class Report:
         title: Stands above.
         margin: Points of accuracy whose loss counts as none.
         looks: How often the results are looked at in all while replicates are added, as planned before the first time.
+        moment: When accuracy is taken: at the least validation loss, or after the last step; the first of both that all
+            trainings have when not given.
         test: Whether claims are on the mean, by t tests, or on the median, by sign tests.
     """
 
@@ -30,6 +32,7 @@ class Report:
     title: str | None = None
     margin: float = 0.5
     looks: int = 1
+    moment: Literal["early_stop", "end"] | None = None
     test: Literal["t", "sign"] = "t"
 
     def run(self) -> int:
@@ -45,6 +48,7 @@ class Report:
             margin=self.margin / POINTS,
             num_looks=self.looks,
             test=self.test,
+            moment=self.moment,
         )
         generator = StatisticalReportGenerator(config)
         for path in self.results:
