@@ -60,8 +60,8 @@ def measure_all() -> dict[str, Any]:
     torch.set_num_threads(1)  # as every training of an experiment
     torch.manual_seed(SEED)
     return {
-        "lenet-300-100": measure_workload("lenet-300-100", (1, 28, 28), batch_size=60, num_steps=20, repeats=150),
-        "resnet-20": measure_workload("resnet-20", (3, 32, 32), batch_size=128, num_steps=1, repeats=30),
+        "lenet-300-100": measure_workload("lenet-300-100", (1, 28, 28), batch_size=60, num_steps=20, repeats=100),
+        "resnet-20": measure_workload("resnet-20", (3, 32, 32), batch_size=128, num_steps=1, repeats=15),
     }
 
 

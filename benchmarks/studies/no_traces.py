@@ -298,7 +298,12 @@ def count_traces() -> dict[str, Any]:
     counts = Counts()
     for case in list_cases():
         counts.add(case, case.find_traces())
-    return {**vars(counts), "rounds_of_two_threads": ROUNDS_OF_THREADS, "rounds_with_traces": race()}
+    return {
+        **vars(counts),
+        "num_functions": len(FUNCTIONS),
+        "rounds_of_two_threads": ROUNDS_OF_THREADS,
+        "rounds_with_traces": race(),
+    }
 
 
 def main() -> None:
