@@ -54,11 +54,15 @@ def test_what_was_found_comes_first_with_verdict_and_interval(tmp_path: Path) ->
     text, pdf = report(tmp_path, make())
     words = [word for word in Page(text).words if word]
     found = words[words.index("What was found", words.index("How claims are made")) :]  # the first are the contents
-    assert found[1:4:2] == ["not matching", "winning"]
+    assert found[1] == (
+        "Winning tickets were found at 64.0 % of the weights. "
+        "The sparsest that matches the dense network has 64.0 % of the weights."
+    )
+    assert found[2:5:2] == ["not matching", "winning"]
     titles = ("By level and by run", "Each claim", "How it was made", "Threats to validity", "How claims are made")
     assert sorted(titles, key=found.index) == list(titles)
     expected = r"At 64\.0 % of the weights: \+0\.10 \[.*\] points against the dense network; it is matching and better"
-    assert re.match(expected, found[4])
+    assert re.match(expected, found[5])
     assert pdf.read_bytes().startswith(b"%PDF-1.7")
     assert b"/StructTreeRoot" in pdf.read_bytes()
 
