@@ -11,14 +11,13 @@ from statistical_report_generator.document import Block, Figure, Points, Section
 from statistical_report_generator.figures.experiment import draw_accuracy_over_density
 from statistical_report_generator.inference.intervals import BranchSummary, collect_values, summarise_experiment
 from statistical_report_generator.sections.threats import list_threats
-from statistical_report_generator.sources import Source
+from statistical_report_generator.sources import Source, make_slug
 from statistical_report_generator.tables import HEADINGS, POINTS, format_interval, make_rows
 
 # What tickets are compared by: the first that all trainings have. Of a loss and a perplexity less is better.
 METRICS: Final = tuple(
     f"{split}_{name}" for name in ("metric", "accuracy", "perplexity", "loss") for split in ("test", "train")
 )
-MOST_LETTERS: Final = 40
 MOMENTS: Final = ("early_stop", "end")
 LESS_IS_BETTER: Final = ("loss", "perplexity")
 
@@ -145,7 +144,7 @@ def _draw(source: Source, summaries: list[BranchSummary], moment: str, metric: s
     last = f"; at {POINTS * tickets[-1].density:.1f} % {format_interval(tickets[-1].value)} %" if tickets else ""
     when = "at the least validation loss" if moment == "early_stop" else "after the last step"
     return Figure(
-        name=f"{_slug(source)}-accuracy",
+        name=f"{make_slug(source)}-accuracy",
         caption=f"Test accuracy {when} over the share of weights that are left. Mean of {num} replicates, bars are "
         "95 % Student t intervals of one level alone, faint points are single runs, and branches of one level stand "
         "side by side; the band is the dense network's.",
@@ -156,7 +155,7 @@ def _draw(source: Source, summaries: list[BranchSummary], moment: str, metric: s
 
 def _tabulate_levels(source: Source, summaries: list[BranchSummary]) -> Table:
     return Table(
-        f"{_slug(source)}-levels",
+        f"{make_slug(source)}-levels",
         "Means over replicates with 95 % intervals.",
         HEADINGS,
         tuple(make_rows(summaries)),
@@ -174,7 +173,7 @@ def _tabulate_runs(source: Source, metric: str, moment: str) -> Table:
         rows.append((str(level), "dense" if level == 0 else branch, *cells))
     unit = ", %" if metric.endswith("accuracy") else ""
     return Table(
-        f"{_slug(source)}-runs",
+        f"{make_slug(source)}-runs",
         f"{metric}{unit} of each run.",
         ("level", "branch", *(f"run {replicate}" for replicate in replicates)),
         tuple(rows),
@@ -188,7 +187,7 @@ def _tabulate_settings(source: Source) -> Table:
         settings |= dict(_flatten({f"environment {number + 1}": environment}))
     rows = tuple((name, value) for name, value in settings.items())
     return Table(
-        f"{_slug(source)}-settings", "What the run was asked for, and what computed it.", ("setting", "value"), rows
+        f"{make_slug(source)}-settings", "What the run was asked for, and what computed it.", ("setting", "value"), rows
     )
 
 
@@ -208,11 +207,3 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
         else:
             found.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return found
-
-
-def _slug(source: Source) -> str:
-    """Returns a name for files and links, whatever the run is called."""
-    return (
-        "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in source.name)[:40].strip("-")
-        or "run"
-    )
