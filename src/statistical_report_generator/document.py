@@ -7,7 +7,7 @@ from typing import Final, Literal, final
 from matplotlib.figure import Figure as Drawing
 
 MARK: Final = "made by lottery-tickets report"  # stands in every page, so that one is told from files of others
-VerdictWord = Literal["winning", "matching", "not matching", "undecided", "simulated"]
+VerdictWord = Literal["winning", "matching", "not matching", "undecided", "simulated", "stable", "unstable"]
 
 
 @final

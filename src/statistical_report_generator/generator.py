@@ -11,6 +11,7 @@ from statistical_report_generator.files import write_whole
 from statistical_report_generator.rendering.csv import render_csv
 from statistical_report_generator.rendering.html import render_html
 from statistical_report_generator.rendering.pdf import render_pdf
+from statistical_report_generator.sections.connectivity import describe_connectivity
 from statistical_report_generator.sections.experiment import ExperimentOptions, describe_experiment
 from statistical_report_generator.sources import Source, read_source
 
@@ -106,7 +107,7 @@ class StatisticalReportGenerator:
         sections = [
             Section(section.title if len(self._sources) == 1 else f"{source.name}: {section.title}", section.blocks)
             for source in self._sources
-            for section in describe_experiment(source, options)
+            for section in _describe(source, options)
         ]
         title = self.config.title or f"Lottery tickets: {', '.join(source.name for source in self._sources)}"
         return Document(title, [*sections, _tell_method()])
@@ -137,6 +138,15 @@ class StatisticalReportGenerator:
         write_whole(folder / f"{name}.html", html.encode())
         write_whole(folder / f"{name}.pdf", pdf)
         return folder / f"{name}.pdf"
+
+
+def _describe(source: Source, options: ExperimentOptions) -> list[Section]:
+    try:
+        return describe_connectivity(source) if source.kind == "connectivity" else describe_experiment(source, options)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"{source.name} must hold whole results, but lacks or garbles {error}; was it edited?"
+        ) from error
 
 
 def _check_place(folder: Path, name: str) -> None:

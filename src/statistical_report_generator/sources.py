@@ -12,7 +12,9 @@ EXPERIMENT_SCHEMA: Final = "lottery-tickets experiment"
 KNOWN_VERSION: Final = 2
 MOST_BYTES: Final = 1 << 28  # 256 MB of JSON: far more than any run writes
 
-Kind = Literal["experiment"]
+MOST_LETTERS: Final = 40
+
+Kind = Literal["experiment", "connectivity"]
 
 
 @final
@@ -92,8 +94,20 @@ def _recognise(results: Mapping[str, Any], where: str) -> Kind:
         return "experiment"
     if "trainings" in results:
         return "experiment"
+    if {"rows", "settings", "searches"} <= results.keys():
+        return "connectivity"
     names = ", ".join(sorted(map(str, results))[:8])
     raise ValueError(
         f"{where} must hold results of an experiment, with 'trainings', but has {names or 'nothing'}; give a run "
-        "folder of imp, demo or evaluate --start"
+        "folder of imp, demo or evaluate --start, or the results of connectivity"
     )
+
+
+def make_slug(source: Source) -> str:
+    """Returns a name for files and links, whatever the results are called.
+
+    Args:
+        source: The results.
+    """
+    letters = (letter if letter.isascii() and letter.isalnum() else "-" for letter in source.name[:MOST_LETTERS])
+    return "".join(letters).strip("-") or "run"

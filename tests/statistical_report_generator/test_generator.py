@@ -54,11 +54,15 @@ def test_what_was_found_comes_first_with_verdict_and_interval(tmp_path: Path) ->
     text, pdf = report(tmp_path, make())
     words = [word for word in Page(text).words if word]
     found = words[words.index("What was found", words.index("How claims are made")) :]  # the first are the contents
-    assert found[1:4:2] == ["not matching", "winning"]
+    assert found[1] == (
+        "Winning tickets were found at 64.0 % of the weights. "
+        "The sparsest that matches the dense network has 64.0 % of the weights."
+    )
+    assert found[2:5:2] == ["not matching", "winning"]
     titles = ("By level and by run", "Each claim", "How it was made", "Threats to validity", "How claims are made")
     assert sorted(titles, key=found.index) == list(titles)
     expected = r"At 64\.0 % of the weights: \+0\.10 \[.*\] points against the dense network; it is matching and better"
-    assert re.match(expected, found[4])
+    assert re.match(expected, found[5])
     assert pdf.read_bytes().startswith(b"%PDF-1.7")
     assert b"/StructTreeRoot" in pdf.read_bytes()
 
@@ -175,6 +179,38 @@ def test_a_simulation_claims_nothing(tmp_path: Path) -> None:
     assert "<table" not in text
 
 
+def make_steps(*instabilities: tuple[float, float, float]) -> dict[str, Any]:
+    intervals = [dict(zip(("low", "mean", "high"), one, strict=True)) | {"num_replicates": 4} for one in instabilities]
+    rows = [
+        {
+            "step": 10 * number,
+            "network": "dense",
+            "num_pairs": 4,
+            "num_stable": number,
+            "instability": interval,
+            "barrier": None,
+            "accuracy": {"mean": 0.9, "low": 0.8, "high": 0.95, "num_replicates": 4},
+        }
+        for number, interval in enumerate(intervals)
+    ]
+    findings = ["dense: stable from step 20 on (3 steps looked at)"]
+    return {"network": "a", "settings": {"threshold": 0.02}, "rows": rows, "searches": {}, "findings": findings}
+
+
+def test_connectivity_is_stable_only_where_the_whole_interval_is(tmp_path: Path) -> None:
+    text, pdf = report(tmp_path, make_steps((0.03, 0.05, 0.07), (0.01, 0.019, 0.03), (0.0, 0.01, 0.019)))
+    words = Page(text).words
+    found = words[words.index("What was found", words.index("How claims are made")) :]
+    verdicts = [word for word in found if word in {"unstable", "undecided", "stable"}]
+    assert verdicts[:3] == ["unstable", "undecided", "stable"]
+    assert any(
+        "dense, from step 20 on: instability 1.00 [0.00, 1.90] points of error, 2 of 4 pairs" in w for w in found
+    )
+    assert "Only 4 pairs" in text
+    assert "stable from step 20 on (3 steps looked at)" in text
+    assert pdf.exists()
+
+
 WRONG: dict[str, tuple[str, str]] = {
     "cut short": ('{"trainings": [', "must be a whole JSON file"),
     "not JSON": ("\x00\x01", "must be a whole JSON file"),
@@ -184,6 +220,9 @@ WRONG: dict[str, tuple[str, str]] = {
     "deep": ("[" * 100_000, "must be a whole JSON file"),
     "foreign": ('{"a": 1, "b": 2}', "must hold results of an experiment, with 'trainings', but has a, b"),
     "a future version": ('{"schema": "lottery-tickets experiment 3", "trainings": []}', "update lottery-tickets"),
+    "half a connectivity": ('{"rows": [{}], "settings": {}, "searches": {}}', "must hold whole results"),
+    "rows of nothing": ('{"rows": [], "settings": {"threshold": 0.02}, "searches": {}}', "must hold whole results"),
+    "a training of nothing": ('{"trainings": [{"branch": "ticket"}]}', "must hold whole results"),
     "no trainings": ('{"trainings": []}', "each training must have one of"),
 }
 

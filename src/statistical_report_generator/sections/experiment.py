@@ -11,14 +11,13 @@ from statistical_report_generator.document import Block, Figure, Points, Section
 from statistical_report_generator.figures.experiment import draw_accuracy_over_density
 from statistical_report_generator.inference.intervals import BranchSummary, collect_values, summarise_experiment
 from statistical_report_generator.sections.threats import list_threats
-from statistical_report_generator.sources import Source
+from statistical_report_generator.sources import Source, make_slug
 from statistical_report_generator.tables import HEADINGS, POINTS, format_interval, make_rows
 
 # What tickets are compared by: the first that all trainings have. Of a loss and a perplexity less is better.
 METRICS: Final = tuple(
     f"{split}_{name}" for name in ("metric", "accuracy", "perplexity", "loss") for split in ("test", "train")
 )
-MOST_LETTERS: Final = 40
 MOMENTS: Final = ("early_stop", "end")
 LESS_IS_BETTER: Final = ("loss", "perplexity")
 
@@ -67,7 +66,7 @@ def describe_experiment(source: Source, options: ExperimentOptions) -> list[Sect
         higher_is_better=not metric.endswith(LESS_IS_BETTER),
     )
     summaries = summarise_experiment(results, metric=metric, moment=moment)
-    found: list[Block] = [Verdicts(tuple(_judge(level, claims) for level in claims["levels"]))]
+    found: list[Block] = [Text(_answer(claims)), Verdicts(tuple(_judge(level, claims) for level in claims["levels"]))]
     if not claims["levels"]:
         found = [Text("No level was pruned, so there is no ticket to claim anything of.")]
     if metric.endswith("accuracy"):
@@ -109,6 +108,24 @@ def _choose_figures(results: Mapping[str, Any], options: ExperimentOptions) -> t
     raise ValueError(f"each training must have one of {list(metrics)} at {' or at '.join(moments)}, but not all have")
 
 
+def _answer(claims: Claims) -> str:
+    """Returns what was found, in a sentence or two."""
+    levels = claims["levels"]
+    winning = [f"{POINTS * level['density']:.1f} %" for level in levels if level["winning"] == "winning"]
+    matching = [level["density"] for level in levels if level["verdict"] == "matching"]
+    answer = (
+        f"Winning tickets were found at {', '.join(winning)} of the weights."
+        if winning
+        else "No ticket is shown to win."
+    )
+    if matching:
+        answer += f" The sparsest that matches the dense network has {POINTS * min(matching):.1f} % of the weights."
+    elif levels:
+        answer += " None is shown to match the dense network."
+    num_open = sum(level["verdict"] == "undecided" for level in levels)
+    return answer + (f" {num_open} of {len(levels)} levels are undecided." if num_open else "")
+
+
 def _judge(level: LevelClaim, claims: Claims) -> tuple[VerdictWord, str]:
     difference = format_difference(level["ticket_minus_dense"], claims)
     words = f"At {POINTS * level['density']:.1f} % of the weights: {difference} against the dense network"
@@ -127,7 +144,7 @@ def _draw(source: Source, summaries: list[BranchSummary], moment: str, metric: s
     last = f"; at {POINTS * tickets[-1].density:.1f} % {format_interval(tickets[-1].value)} %" if tickets else ""
     when = "at the least validation loss" if moment == "early_stop" else "after the last step"
     return Figure(
-        name=f"{_slug(source)}-accuracy",
+        name=f"{make_slug(source)}-accuracy",
         caption=f"Test accuracy {when} over the share of weights that are left. Mean of {num} replicates, bars are "
         "95 % Student t intervals of one level alone, faint points are single runs, and branches of one level stand "
         "side by side; the band is the dense network's.",
@@ -138,7 +155,7 @@ def _draw(source: Source, summaries: list[BranchSummary], moment: str, metric: s
 
 def _tabulate_levels(source: Source, summaries: list[BranchSummary]) -> Table:
     return Table(
-        f"{_slug(source)}-levels",
+        f"{make_slug(source)}-levels",
         "Means over replicates with 95 % intervals.",
         HEADINGS,
         tuple(make_rows(summaries)),
@@ -156,7 +173,7 @@ def _tabulate_runs(source: Source, metric: str, moment: str) -> Table:
         rows.append((str(level), "dense" if level == 0 else branch, *cells))
     unit = ", %" if metric.endswith("accuracy") else ""
     return Table(
-        f"{_slug(source)}-runs",
+        f"{make_slug(source)}-runs",
         f"{metric}{unit} of each run.",
         ("level", "branch", *(f"run {replicate}" for replicate in replicates)),
         tuple(rows),
@@ -170,7 +187,7 @@ def _tabulate_settings(source: Source) -> Table:
         settings |= dict(_flatten({f"environment {number + 1}": environment}))
     rows = tuple((name, value) for name, value in settings.items())
     return Table(
-        f"{_slug(source)}-settings", "What the run was asked for, and what computed it.", ("setting", "value"), rows
+        f"{make_slug(source)}-settings", "What the run was asked for, and what computed it.", ("setting", "value"), rows
     )
 
 
@@ -190,11 +207,3 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
         else:
             found.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return found
-
-
-def _slug(source: Source) -> str:
-    """Returns a name for files and links, whatever the run is called."""
-    return (
-        "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in source.name)[:40].strip("-")
-        or "run"
-    )

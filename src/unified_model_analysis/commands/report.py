@@ -15,7 +15,7 @@ class Report:
     what may be wrong with it. Needs no model; two reports on the same results are the same bytes.
 
     Attributes:
-        results: Run folders of `imp`, `demo` or `evaluate --start`, or JSON files of results.
+        results: Run folders of `imp`, `demo` or `evaluate --start`, results of `connectivity`, or JSON files of such.
         output: Where the files go.
         name: Of the report's files.
         title: Stands above.
