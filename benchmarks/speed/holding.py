@@ -1,18 +1,25 @@
 """What holding a mask costs a training step, and how our loop compares with one written by hand.
 
-Floor: a held step must touch weights, gradients and the optimizer's two states once each and read one bit a weight.
-Run `python -m benchmarks.speed.holding`; the figures go to benchmarks/results/holding.json.
+Floor: a held step must touch the gradients once and the weights twice, before they are used and after they are written.
+Turns are short, so that a busy machine hurts bare and held alike.
+Run `python -m benchmarks.speed.holding [OTHER]`; OTHER is the `src` of another checkout, whose cost of holding is
+measured in turns with ours. The figures go to benchmarks/results/holding.json.
 """
 
 import copy
+import json
+import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import nn
 
-from benchmarks.common import take_turns, write_results
+from benchmarks.common import ROOT, take_turns, write_results
 from lottery_tickets import Mask, create_random_mask, hold_mask
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.training.plain_loop import train_steps
@@ -20,17 +27,42 @@ from lottery_tickets.workloads import build_model, paper_recipe
 
 DENSITY = 0.21
 SEED = 0
+ROUNDS: Final = 2
 
 
 def main() -> None:
     """Measures and writes the figures."""
+    if sys.argv[1:] == ["--print"]:
+        print(json.dumps(measure_all()))
+        return
+    figures = measure_all()
+    if sys.argv[1:]:
+        sources = {"before": str(Path(sys.argv[1]).resolve()), "this": str(ROOT / "src")}
+        costs: dict[str, dict[str, list[float]]] = {label: {name: [] for name in figures} for label in sources}
+        for _ in range(ROUNDS):
+            for label, source in sources.items():
+                for name, found in _measure_elsewhere(source).items():
+                    costs[label][name].append(found["cost_of_holding"])
+        figures["cost_of_holding_in_turns"] = costs
+    write_results("holding", {"seed": SEED, "threads": 1, "density": DENSITY, **figures})
+
+
+def _measure_elsewhere(source: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.speed.holding", "--print"]
+    environment = {**os.environ, "PYTHONPATH": f"{source}:{ROOT}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure_all() -> dict[str, Any]:
+    """Returns the figures of both workloads."""
     torch.set_num_threads(1)  # as every training of an experiment
     torch.manual_seed(SEED)
-    lenet = measure_workload("lenet-300-100", (1, 28, 28), batch_size=60, num_steps=200, repeats=15)
-    resnet = measure_workload("resnet-20", (3, 32, 32), batch_size=128, num_steps=2, repeats=25)
-    write_results(
-        "holding", {"seed": SEED, "threads": 1, "density": DENSITY, "lenet-300-100": lenet, "resnet-20": resnet}
-    )
+    return {
+        "lenet-300-100": measure_workload("lenet-300-100", (1, 28, 28), batch_size=60, num_steps=20, repeats=100),
+        "resnet-20": measure_workload("resnet-20", (3, 32, 32), batch_size=128, num_steps=1, repeats=15),
+    }
 
 
 def measure_workload(

@@ -50,7 +50,17 @@ def tabulate_fisher_equality() -> str:
     return make_table(("model", "ours", *(PEER_NAMES[way] for way in ways[1:])), *rows)
 
 
+def tabulate_fisher_first_batch() -> str:
+    """What a single batch and each later one cost in plain passes, now and before."""
+    rows = []
+    for name, case in read_results("fisher_first_batch")["plain_passes"].items():
+        shown = (f"{case[label][which]:.2f}" for which in ("first", "later") for label in ("this", "before"))
+        rows.append((name, *shown))
+    return make_table(("network", "a single batch", "before", "each later one", "before"), *rows)
+
+
 TABLES: Tables = {
+    "fisher-first-batch": tabulate_fisher_first_batch,
     "fisher-time": tabulate_fisher_time,
     "fisher-memory": tabulate_fisher_memory,
     "fisher-equality": tabulate_fisher_equality,

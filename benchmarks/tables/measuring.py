@@ -52,7 +52,20 @@ def tabulate_time() -> str:
     )
 
 
+def tabulate_traces() -> str:
+    """How many cases leave a trace, now and before."""
+    figures = read_results("no_traces")
+    rows = []
+    for label, words in (("this", "now"), ("before", "before")):
+        found = figures[label]
+        cases = f"{found['num_with_traces']:,} of {found['num_cases']:,}"
+        rounds = f"{found['rounds_with_traces']} of {found['rounds_of_two_threads']}"
+        rows.append((words, cases, f"{len(found['by_function'])} of {found['num_functions']}", rounds))
+    return make_table(("", "cases that leave a trace", "functions that do", "rounds of two threads that do"), *rows)
+
+
 TABLES: Tables = {
+    "no-traces": tabulate_traces,
     "measuring-memory": tabulate_memory,
     "measuring-time": tabulate_time,
 }

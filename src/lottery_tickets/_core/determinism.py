@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import os
 import random
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -42,17 +44,38 @@ def make_generator(seed: int, *uses: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, *uses))
 
 
+class _OneAtATime:
+    """The lock of the global generators; a child process begins with a free one, whoever holds it in its parent."""
+
+    lock = threading.RLock()
+
+    @classmethod
+    def free(cls) -> None:
+        cls.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_OneAtATime.free)
+
+
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within the block the global generators of torch, numpy and Python are seeded; afterwards they are as before."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - callers' code may use it
-    with torch.random.fork_rng():
-        seed_everything(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002 - as above
+    """Within the block the global generators of torch, numpy and Python are seeded; afterwards they are as before.
+
+    They are the process's, so only one thread is inside such a block at a time; another waits until it is left. So each
+    gives what it gives alone, and the generators come back. To wait, inside a block, for a thread that needs one itself
+    would never end. A thread that draws from the global generators without such a block, while another thread is
+    inside one, gets numbers from that one's seed and changes what that one gets; its draws are undone.
+    """
+    with _OneAtATime.lock:
+        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - callers' code may use it
+        with torch.random.fork_rng():
+            seed_everything(seed)
+            try:
+                yield
+            finally:
+                random.setstate(python_state)
+                np.random.set_state(numpy_state)  # noqa: NPY002 - as above
 
 
 def seed_everything(seed: int) -> None:

@@ -4,13 +4,14 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import safetensors
 import safetensors.torch
@@ -114,12 +115,20 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is anything until its reader has checked it
     """Returns the value in a JSON file; a file that is missing, cut short or not JSON is a ValueError that names it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         message = (
             f"{path} must be a whole JSON file, but reading it gave: {error}; restore it or delete it and run again"
         )
         raise ValueError(message) from error
+
+
+def parse_json(text: str) -> Any:  # noqa: ANN401 - as above
+    """Returns the value of a JSON text; numbers beyond floats (1e999) and endless nesting are a ValueError."""
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_parse_float)
+    except RecursionError as error:
+        raise ValueError("its lists or objects are nested too deeply") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -212,6 +221,10 @@ def _find_cause(folder: Path, said: str) -> int | None:
     return None
 
 
-def _refuse_constant(name: str) -> None:
-    message = f"{name} is not allowed"
-    raise ValueError(message)
+def _parse_float(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits)
+
+
+def _refuse(number: str) -> NoReturn:
+    raise ValueError(f"{number} is not allowed, because numbers must be finite")

@@ -19,6 +19,7 @@ from lottery_tickets._core.files import (
     LOCK,
     exclusive_lock,
     is_leftover,
+    parse_json,
     read_json,
     read_tensors,
     remove_leftovers,
@@ -88,7 +89,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
         raise ValueError(message)
     ties: dict[str, str] = {}
     try:
-        ties = dict(json.loads(metadata.get(TIES, "{}")))
+        ties = dict(parse_json(metadata.get(TIES, "{}")))
         equal = all(torch.equal(state[name], state[first]) for name, first in ties.items())
     except (ValueError, TypeError, KeyError):
         equal = False

@@ -26,7 +26,8 @@ class TicketQuality(TypedDict):
     """What `compute_lottery_ticket_quality` returns.
 
     Attributes:
-        kind: "post-hoc": the model as it is, pruned and not retrained.
+        kind: "post-hoc": the model as it is, pruned and not retrained; "post-hoc and retrained" where `retrained` has
+            the other quality beside it. What follows is post-hoc in both.
         metric: What performance is measured by.
         higher_is_better: Whether more of it is better.
         performance_retention: The ticket's performance over the baseline's, or the other way round where less is
@@ -38,9 +39,9 @@ class TicketQuality(TypedDict):
         baseline: All figures of the model as it is.
         ticket: All figures under the mask.
         sparsity: The share of weights that the mask removes.
-        retrained: Without a `trainer_fn` None; else `trainings`, rows of the dense network (level 0), the ticket and
-            its controls, to be judged by claims; `looks`, `num_epochs`, `num_replicates`, `starting_sha256`, `split`,
-            `run_folder`.
+        retrained: Without a `trainer_fn` None; else `kind` ("retrained"), `trainings`, rows of the dense network (level
+            0), the ticket and its controls, to be judged by claims; `looks`, `num_epochs`, `num_replicates`,
+            `starting_sha256`, `split`, `run_folder`.
     """
 
     kind: str
@@ -158,7 +159,7 @@ def compute_lottery_ticket_quality(
         ticket = measure(model, dataloader, measurement, seed)
     retraining = _plan_retraining(trainer_fn, seed, given)
     return {
-        "kind": "post-hoc",
+        "kind": "post-hoc" if retraining is None else "post-hoc and retrained",
         "metric": baseline.metric,
         "higher_is_better": baseline.higher_is_better,
         "performance_retention": ticket.retain(baseline),
@@ -169,7 +170,9 @@ def compute_lottery_ticket_quality(
         "baseline": baseline.figures,
         "ticket": ticket.figures,
         "sparsity": checked.sparsity,
-        "retrained": None if retraining is None else retraining.run(model, checked, dataloader, measurement),
+        "retrained": None
+        if retraining is None
+        else {"kind": "retrained", **retraining.run(model, checked, dataloader, measurement)},
     }
 
 

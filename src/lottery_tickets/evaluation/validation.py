@@ -22,6 +22,7 @@ from lottery_tickets._core.measuring.running import differentiate, run_with
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.prunable_weights import find_output_dims
+from lottery_tickets.masks.holding import masked
 from lottery_tickets.masks.mask import Mask, as_mask
 
 MISFIT: Final = "the mask does not fit the model, see shapes and binary"
@@ -32,7 +33,7 @@ def validate_pruning_correctness(
     model: nn.Module,
     mask: Mapping[str, Tensor],
     dataloader: Iterable[Any],
-    original_performance: float | None,
+    original_performance: float | None = None,
     *,
     original_weights: Mapping[str, Tensor] | None = None,
     tolerance: float = 0.05,
@@ -40,13 +41,16 @@ def validate_pruning_correctness(
     metric: MetricName | MetricFunction = "auto",
     higher_is_better: bool = True,
 ) -> dict[str, Any]:
-    """Returns whether a pruned model is what its mask says, check by check, with figures.
+    """Returns whether a model is pruned as its mask says, check by check, and apart from that whether it does well.
 
-    What is wrong is reported, not raised: a mask of another model fails "shapes", and what cannot be checked then says
-    so. The model is left as it was.
+    Two verdicts. `valid`: the model is what the mask says. `performs_well`: it does about as well as before, which a
+    rightly pruned model need not. A model that is not pruned at all, as right after a mask was made, is looked at as
+    the mask would prune it, and `applied` says so; one that is pruned in part is not valid. What is wrong is
+    reported, not raised: a mask of another model fails "shapes", and what cannot be checked then says so. The model
+    is left as it was.
 
     Args:
-        model: The pruned model.
+        model: The pruned model, or the model that is to be pruned.
         mask: By parameter name, True where a weight is kept.
         dataloader: What outputs, gradients and performance are looked at on; iterated anew for each.
         original_performance: The metric before pruning, such as `baseline_performance` of
@@ -59,13 +63,15 @@ def validate_pruning_correctness(
         higher_is_better: Whether more is better, for a metric that is a function.
 
     Returns:
-        `valid`, whether no check has failed, and one entry a check, with `passed` (None: not checked, and `reason` says
-        why) and figures: `shapes` (names and shapes of the mask are the model's), `binary` (0 and 1 only), `zeros`
-        (pruned weights are exactly zero), `unchanged` (kept weights, and all that the mask does not name, have the bits
-        of `original_weights`), `no_dead_layer` (each layer keeps a weight; outputs that keep none are counted),
-        `gradient_flow` (each layer's kept weights get a finite gradient that is not all zero, of the first batch),
-        `finite_outputs` (losses and outputs hold no NaN or infinity), `performance` (at least 1 - tolerance of the
-        original).
+        `valid`, whether no check but that of the performance has failed; `performs_well`, whether that one has
+        passed, None where it was not made; `applied`, whether the pruned weights are zeroed in the model itself:
+        False when not one of them is zero, None when the mask does not fit. And one entry a check, with `passed`
+        (None: not checked, and `reason` says why) and figures: `shapes` (names and shapes of the mask are the
+        model's), `binary` (0 and 1 only), `zeros` (pruned weights are exactly zero, where the mask is applied),
+        `unchanged` (kept weights, and all that the mask does not name, have the bits of `original_weights`),
+        `no_dead_layer` (each layer keeps a weight; outputs that keep none are counted), `gradient_flow` (each layer's
+        kept weights get a finite gradient that is not all zero, of the first batch), `finite_outputs` (losses and
+        outputs hold no NaN or infinity), `performance` (at least 1 - tolerance of the original).
 
     Raises:
         TypeError: When `mask` is not a mapping of tensors, the model refuses a batch, or the loader is an iterator.
@@ -73,25 +79,28 @@ def validate_pruning_correctness(
 
     Example:
         >>> from lottery_tickets import apply_mask, create_magnitude_mask
-        >>> model = nn.Linear(8, 4)
+        >>> model, data = nn.Linear(8, 4), [(torch.randn(4, 8), torch.arange(4))]
         >>> mask = create_magnitude_mask(model, 0.5)
+        >>> report = validate_pruning_correctness(model, mask, data)
+        >>> report["valid"], report["performs_well"], report["applied"]
+        (True, None, False)
         >>> apply_mask(model, mask)
-        >>> report = validate_pruning_correctness(model, mask, [(torch.randn(4, 8), torch.arange(4))], None)
-        >>> report["valid"], report["zeros"]["num_nonzero"]
-        (True, 0)
+        >>> report = validate_pruning_correctness(model, mask, data)
+        >>> report["valid"], report["applied"], report["zeros"]["num_nonzero"]
+        (True, True, 0)
     """
     if not 0 <= tolerance <= 1:
         raise ValueError(f"tolerance must lie in [0, 1], the share that may be lost, got {tolerance}")
     _check_mapping(mask)
     _check_original(original_performance)
-    watch = _OutputWatch()
-    with watch.on(model):
-        found = measure(model, dataloader, Measurement(loss_fn, metric, higher_is_better))
     parameters = {clean_name(name): p for name, p in unwrap(model).named_parameters(remove_duplicate=False)}
     shapes, binary = _check_shapes(parameters, mask), _check_binary(mask)
-    fits = shapes["passed"] and binary["passed"]
+    checked = as_mask(mask) if shapes["passed"] and binary["passed"] else None
+    zeros = _leave_out(MISFIT) if checked is None else _check_zeros(parameters, checked)
+    watch = _OutputWatch()
+    with watch.on(model), contextlib.nullcontext() if zeros.get("applied", True) else masked(model, checked or {}):
+        found = measure(model, dataloader, Measurement(loss_fn, metric, higher_is_better))
     checks: dict[str, Callable[[Mask], Check]] = {
-        "zeros": lambda checked: _check_zeros(parameters, checked),
         "unchanged": lambda checked: _check_unchanged(model, checked, original_weights),
         "no_dead_layer": lambda checked: _check_no_dead_layer(checked, find_output_dims(model)),
         "gradient_flow": lambda checked: _check_gradients(model, checked, dataloader, loss_fn),
@@ -99,11 +108,18 @@ def validate_pruning_correctness(
     report: dict[str, Check] = {
         "shapes": shapes,
         "binary": binary,
-        **{name: check(as_mask(mask)) if fits else _leave_out(MISFIT) for name, check in checks.items()},
+        "zeros": zeros,
+        **{name: _leave_out(MISFIT) if checked is None else check(checked) for name, check in checks.items()},
         "finite_outputs": watch.judge(found),
-        "performance": _check_performance(found, original_performance, tolerance),
     }
-    return {"valid": all(check["passed"] is not False for check in report.values()), **report}
+    performance = _check_performance(found, original_performance, tolerance)
+    return {
+        "valid": all(check["passed"] is not False for check in report.values()),
+        "performs_well": performance["passed"],
+        "applied": zeros.get("applied"),
+        **report,
+        "performance": performance,
+    }
 
 
 def _check_mapping(mask: object) -> None:
@@ -150,11 +166,14 @@ def _count_other(tensor: Tensor) -> int:
 
 
 def _check_zeros(parameters: Mapping[str, Tensor], mask: Mask) -> Check:
-    """Looks at one layer at a time."""
+    """Looks at one layer at a time; a model of which not one pruned weight is zero has not been pruned at all."""
     nonzero = {name: int((parameters[name].detach().cpu()[~mask[name]] != 0).sum()) for name in mask}
+    num_pruned = mask.num_weights - mask.num_kept
+    applied = not num_pruned or sum(nonzero.values()) < num_pruned
     return {
-        "passed": not any(nonzero.values()),
-        "num_pruned": mask.num_weights - mask.num_kept,
+        "passed": not applied or not any(nonzero.values()),
+        "applied": applied,
+        "num_pruned": num_pruned,
         "num_nonzero": sum(nonzero.values()),
         "layers": {name: count for name, count in nonzero.items() if count},
         "sparsity": mask.sparsity,
@@ -206,7 +225,8 @@ def _count_dead(kept: Tensor, output_dims: tuple[int, ...]) -> int:
 def _check_gradients(model: nn.Module, mask: Mask, dataloader: Iterable[Any], loss_fn: LossFunction | None) -> Check:
     """Differentiates the first batch's loss by handles in place of the weights, so that no .grad is written."""
     own = {clean_name(name): p for name, p in unwrap(model).named_parameters(remove_duplicate=False)}
-    handles = {name: own[name].detach().requires_grad_() for name in mask}
+    # Pruned, which copies nothing where the mask is applied already.
+    handles = {name: _prune(own[name].detach(), mask[name]).requires_grad_() for name in mask}
     with measuring(model, dataloader), torch.enable_grad():
         batch = move_batch(next(iter(dataloader)), next(iter(own.values())).device)
         loss = run_with(model, handles, lambda inner: compute_loss(inner, batch, loss_fn))
@@ -223,6 +243,11 @@ def _check_gradients(model: nn.Module, mask: Mask, dataloader: Iterable[Any], lo
         "nonfinite": nonfinite,
         "largest": {name: value for name, value in largest.items() if math.isfinite(value)},
     }
+
+
+def _prune(weight: Tensor, kept: Tensor) -> Tensor:
+    pruned = ~kept.to(weight.device)
+    return weight.masked_fill(pruned, 0) if bool((weight[pruned] != 0).any()) else weight
 
 
 def _check_performance(found: Performance, original: float | None, tolerance: float) -> Check:

@@ -4,12 +4,11 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
-from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.measuring.evaluating import evaluate_batches
+from lottery_tickets._core.measuring.performance import measuring
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.results import PruningResults, TrainingRow
@@ -39,7 +38,7 @@ def simulate_rounds(
         schedule: How many survive a level.
         num_levels: The last level.
         loss_fn: See `compute_loss`.
-        seed: Of a loader that shuffles, which draws from the global generators.
+        seed: Of a loader that shuffles, equal at each level, whether it draws from the global generators or its own.
         progress: Whether to show a bar.
 
     Warns:
@@ -53,11 +52,10 @@ def simulate_rounds(
     masks = [Mask.keeping_all(weights.shapes)]
     for level in range(1, num_levels + 1):
         masks.append(prune_survivors(weights, masks[-1], schedule, level))
-    with seeded(seed):
-        rows = [
-            _measure(model, dataloader, loss_fn, level, mask)
-            for level, mask in enumerate(tqdm(masks, unit="level", disable=not progress))
-        ]
+    rows = [
+        _measure(model, dataloader, loss_fn, level, mask, seed=seed)
+        for level, mask in enumerate(tqdm(masks, unit="level", disable=not progress))
+    ]
     return {
         "simulated": True,
         "target_sparsity": schedule.target_sparsity or 0.0,
@@ -70,9 +68,9 @@ def simulate_rounds(
 
 
 def _measure(
-    model: nn.Module, dataloader: Iterable[Any], loss_fn: LossFunction | None, level: int, mask: Mask
+    model: nn.Module, dataloader: Iterable[Any], loss_fn: LossFunction | None, level: int, mask: Mask, *, seed: int
 ) -> TrainingRow:
-    with torch.no_grad(), masked(model, mask):
+    with measuring(model, dataloader, seed), masked(model, mask):
         loss, accuracy = evaluate_batches(model, dataloader, loss_fn)
     return {
         "replicate": 0,

@@ -8,7 +8,7 @@ from typing import Any, Final, SupportsFloat, TypedDict, final
 
 from torch import Tensor, nn
 
-from lottery_tickets._core.files import read_tensors, write_tensors
+from lottery_tickets._core.files import parse_json, read_tensors, write_tensors
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.states import copy_state, load_clean_state
 from lottery_tickets.early_bird.convergence import EarlyBirdCheckpoint
@@ -172,7 +172,7 @@ def read_watch(path: Path) -> SavedWatch:
     tensors, metadata = read_tensors(path)
     if HISTORY not in metadata:
         raise ValueError(f"{path} must be a watch that a callback saved, but is some other safetensors file")
-    history = json.loads(metadata[HISTORY])
+    history = parse_json(metadata[HISTORY])
     return {
         "step": history["step"],
         "start": _below(START, tensors),

@@ -5,26 +5,23 @@ The model is never wrapped: parameters keep their names, their identity and thei
 
 import contextlib
 import logging
-import weakref
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, Final, final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lottery_tickets._core.bits import unpack_bits
+from lottery_tickets._core.measuring.running import uncompiled
 from lottery_tickets._core.measuring.stand_ins import ReplacedReads
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.selection.zeroing import zero_pruned_
 from lottery_tickets._core.weights import Weight
+from lottery_tickets.masks.guard import find_guard, hang_guards, take_guards_off
+from lottery_tickets.masks.holder import Holder
 from lottery_tickets.masks.mask import Mask, as_mask
-
-# Where weight, gradient and state are zero, these leave all three at zero: they work weight by weight, and their update
-# of zeros is zero. (Not so Adamax and Rprop, whose states have a least value, nor Muon, which mixes weights.)
-STAY_AT_ZERO: Final = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 WEIGHTS_PER_BLOCK: Final = 1 << 24
 
@@ -111,19 +108,26 @@ def masked(model: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[nn.Module]:
         partial(_prune_copy, checked),
         purpose="masked() is for measuring, and hold_mask for training",
     )
-    with torch.compiler.set_stance("force_eager"), reads:  # compiled code would read the parameters unseen
+    with uncompiled(), reads:  # compiled code would read the parameters unseen
         yield model
 
 
 def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
     """Prunes a model and keeps it pruned while anyone trains it; returns nothing.
 
-    From now on the pruned weights are zero after every step of every `torch.optim` style optimizer, in any training
-    loop, and so are their gradients after every backward pass and their optimizer state after every step. A deepcopy
-    or a pickle of the model is held too; `state_dict` has the usual names, and weights loaded by `load_state_dict` are
-    pruned at once. A mask held before is let go. `remove_mask` ends it.
+    The pruned weights are zero in every forward pass of the model or of a part of it, after every step of every
+    `torch.optim` style optimizer, in any training loop, and in every `state_dict`; so are their gradients after every
+    backward pass and the optimizer's state at their places after every step. Whatever writes weights otherwise (an
+    optimizer of your own, averages that are written back, `p.data = ...`, `vector_to_parameters`) is undone where
+    they are next used, in place, so a parameter's memory must be its own. A deepcopy or a pickle of the model is held
+    too; `state_dict` has the usual names, and weights loaded by `load_state_dict` are pruned at once. A mask held
+    before is let go. `check_held` says whether all is zero at this moment; `remove_mask` ends it, and
+    `torch.jit.script` wants that first.
 
-    An optimizer that steps copies of the parameters (fp32 "master weights" kept outside the model) is not seen.
+    A parameter that is replaced by another (`module.weight = nn.Parameter(...)`, a conversion that makes new ones,
+    `weight_norm`) is not held: the next forward pass raises and says so. So does a backward pass, where weights were
+    written and the forward pass ran in compiled code; give `hold_mask` the compiled model, and it is held before it
+    runs. An optimizer that steps copies of the parameters (fp32 "master weights" kept outside the model) is not seen.
 
     Args:
         model: Any model, compiled or not, before or after its optimizer is made.
@@ -143,10 +147,9 @@ def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
         (0.0, 0.0)
     """
     checked = as_mask(mask)
-    module = unwrap(model)
     parameters = find_masked_parameters(model, checked)
     remove_mask(model)
-    module.register_load_state_dict_post_hook(_Holder(checked, parameters))
+    hang_guards(model, Holder(checked, parameters))
     logger.info("holding a mask of sparsity %.4f on %d parameters", checked.sparsity, len(parameters))
 
 
@@ -156,17 +159,50 @@ def remove_mask(model: nn.Module) -> None:
     Args:
         model: The model; without a held mask nothing happens.
     """
-    hooks = unwrap(model)._load_state_dict_post_hooks  # noqa: SLF001 - torch offers no way to list hooks
-    for key, hook in list(hooks.items()):
-        if isinstance(hook, _Holder):
-            hook.let_go()
-            del hooks[key]
+    guard = find_guard(model)
+    if guard is not None:
+        guard.holder.let_go()
+        take_guards_off(model, guard.holder)
+
+
+def check_held(model: nn.Module) -> Mask:
+    """Returns the mask that a model is held to, after looking whether it holds now; nothing is changed.
+
+    `hold_mask` zeroes pruned weights where they are next used. This says what stands in the model at this moment, for
+    code that reads weights without a forward pass or a state dict.
+
+    Args:
+        model: A model that `hold_mask` was called on, or a copy of one.
+
+    Raises:
+        ValueError: When no mask is held on the model.
+        RuntimeError: When a held parameter is no longer the model's, or a pruned weight or its gradient is not zero.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> hold_mask(model, {"weight": torch.tensor([[True, False]])})
+        >>> check_held(model).num_kept
+        1
+        >>> model.weight.data.fill_(1.0)
+        tensor([[1., 1.]])
+        >>> check_held(model)
+        Traceback (most recent call last):
+        RuntimeError: pruned weights must be zero, but 1 of 1 in 'weight' are not; call apply_mask
+    """
+    guard = find_guard(model)
+    if guard is None:
+        raise ValueError("the model must be held to a mask, but is not; call hold_mask(model, mask) first")
+    leaks = guard.list_leaks(unwrap(model))
+    if leaks:
+        message = f"pruned weights must be zero, but {'; '.join(leaks)}; call apply_mask"
+        raise RuntimeError(message)
+    return guard.holder.mask
 
 
 def find_held_mask(model: nn.Module) -> Mask | None:
     """Returns the mask that a model is held to; None when it is held to none."""
-    hooks = unwrap(model)._load_state_dict_post_hooks  # noqa: SLF001 - torch offers no way to list hooks
-    return next((hook.mask for hook in hooks.values() if isinstance(hook, _Holder)), None)
+    guard = find_guard(model)
+    return None if guard is None else guard.holder.mask
 
 
 def find_masked_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:
@@ -197,131 +233,6 @@ def find_masked_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Paramet
             raise TypeError(message)
         found[name] = parameter
     return found
-
-
-@final
-class _Holder:
-    """The hooks that keep one mask on one model.
-
-    It hangs in the model's load_state_dict hooks: there it sees new weights come in, and there a deepcopy or a pickle
-    of the model copies it along (`__reduce__`) and so gets hooks of its own.
-    """
-
-    def __init__(self, mask: Mask, parameters: dict[str, nn.Parameter]) -> None:
-        self.mask = mask
-        self.parameters: dict[str, nn.Parameter] = {}
-        self.by_id: dict[int, tuple[str, Tensor]] = {}
-        self.gradient_hooks: list[Any] = []
-        # By parameter, what is known to be zero at pruned places: the gradient, with the version (torch counts writes)
-        # that is, and the optimizer's state. Plain references and not a WeakTensorKeyDictionary, which takes longer
-        # than zeroing a small layer does.
-        self.clean_gradients: dict[int, tuple[weakref.ref[Tensor], int]] = {}
-        self.clean_states: dict[int, list[weakref.ref[Tensor]]] = {}
-        self.attach(parameters)
-        # The optimizer hook is torch's own and global, so it must not keep the model alive.
-        step_hook = register_optimizer_step_post_hook(partial(_after_step, weakref.ref(self)))
-        self.let_go_of_steps = weakref.finalize(self, step_hook.remove)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Holder, (self.mask, self.parameters)
-
-    def __call__(self, model: nn.Module, _incompatible_keys: object) -> None:
-        """After load_state_dict, which may have put other values in place or other parameters (`assign=True`)."""
-        self.attach(find_masked_parameters(model, self.mask))
-
-    def attach(self, parameters: dict[str, nn.Parameter]) -> None:
-        for name, parameter in parameters.items():
-            if parameter is not self.parameters.get(name) and parameter.requires_grad:
-                hook = partial(_zero_gradient, weakref.ref(self))
-                self.gradient_hooks.append(parameter.register_post_accumulate_grad_hook(hook))
-        self.parameters = parameters
-        # The kernels read bits eight bytes at a time: a fresh copy is aligned, a slice of a loaded file need not be.
-        self.by_id = {id(p): (name, self.mask.bits[name].to(p.device, copy=True)) for name, p in parameters.items()}
-        for parameter in parameters.values():
-            self.zero(parameter, parameter)
-            if parameter.grad is not None:
-                self.zero(parameter, parameter.grad)
-
-    def zero(self, parameter: Tensor, tensor: Tensor) -> None:
-        """Zeroes the pruned places of `tensor`, which has the shape of `parameter`."""
-        name, bits = self.by_id[id(parameter)]
-        if bits.device != tensor.device:  # the model moved
-            bits = bits.to(tensor.device)
-            self.by_id[id(parameter)] = (name, bits)
-        zero_pruned_(tensor, bits)
-
-    def has_clean_gradient(self, parameter: Tensor, gradient: Tensor) -> bool:
-        known = self.clean_gradients.get(id(parameter))
-        return known is not None and known[0]() is gradient and known[1] == gradient._version  # noqa: SLF001 - torch's count of writes, read only
-
-    def clean_gradient(self, parameter: Tensor, gradient: Tensor) -> None:
-        """Zeroes the pruned places of a gradient, and remembers it."""
-        self.zero(parameter, gradient)
-        self.clean_gradients[id(parameter)] = (weakref.ref(gradient), gradient._version)  # noqa: SLF001 - as above
-
-    def has_clean_state(self, parameter: Tensor, state: Tensor) -> bool:
-        return any(known() is state for known in self.clean_states.get(id(parameter), ()))
-
-    def clean_state(self, parameter: Tensor, state: Tensor) -> None:
-        """Zeroes the pruned places of an optimizer's state, and remembers it."""
-        self.zero(parameter, state)
-        known = [ref for ref in self.clean_states.get(id(parameter), ()) if ref() is not None and ref() is not state]
-        self.clean_states[id(parameter)] = [*known, weakref.ref(state)]
-
-    def let_go(self) -> None:
-        self.let_go_of_steps()
-        for hook in self.gradient_hooks:
-            hook.remove()
-
-
-def _zero_gradient(holder: "weakref.ref[_Holder]", parameter: Tensor) -> None:
-    alive = holder()
-    if alive is not None and parameter.grad is not None and id(parameter) in alive.by_id:
-        alive.clean_gradient(parameter, parameter.grad)
-
-
-def _after_step(holder: "weakref.ref[_Holder]", optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """Zeroes weights, gradients that no backward pass made, and the optimizer state that may not be zero."""
-    alive = holder()
-    if alive is None:
-        return
-    offset = 0
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if id(parameter) in alive.by_id:
-                alive.zero(parameter, parameter)
-                stays_zero = type(optimizer) in STAY_AT_ZERO and parameter.grad is not None
-                if parameter.grad is not None and not alive.has_clean_gradient(parameter, parameter.grad):
-                    alive.clean_gradient(parameter, parameter.grad)
-                    stays_zero = False
-                for state in _state_of(optimizer, parameter, offset):
-                    if not (stays_zero and alive.has_clean_state(parameter, state)):
-                        alive.clean_state(parameter, state)
-            offset += parameter.numel()
-
-
-def _state_of(optimizer: torch.optim.Optimizer, parameter: Tensor, offset: int) -> Iterator[Tensor]:
-    """Yields the state tensors that have one element a weight of `parameter`."""
-    if isinstance(optimizer, torch.optim.LBFGS):
-        yield from _flat_state_of(optimizer, parameter, offset)
-    else:
-        yield from (t for t in optimizer.state.get(parameter, {}).values() if _is_like(t, parameter))
-
-
-def _is_like(value: object, parameter: Tensor) -> bool:
-    return (
-        isinstance(value, Tensor) and value.is_floating_point() and value.shape == parameter.shape and value.dim() > 0
-    )
-
-
-def _flat_state_of(optimizer: torch.optim.LBFGS, parameter: Tensor, offset: int) -> Iterator[Tensor]:
-    """L-BFGS keeps vectors over all parameters end to end, under the first parameter; the weight's stretch of each."""
-    parameters = optimizer.param_groups[0]["params"]
-    total = sum(p.numel() for p in parameters)
-    for value in optimizer.state.get(parameters[0], {}).values():
-        for vector in value if isinstance(value, list) else [value]:
-            if isinstance(vector, Tensor) and vector.dim() == 1 and vector.numel() == total:
-                yield vector[offset : offset + parameter.numel()].view(parameter.shape)
 
 
 def _prune_copy(mask: Mask, name: str, parameter: nn.Parameter) -> Tensor:

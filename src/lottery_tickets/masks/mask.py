@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, final
 
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits, num_bytes, pack_bits, unpack_bits
-from lottery_tickets._core.files import read_tensors, write_tensors
+from lottery_tickets._core.files import parse_json, read_tensors, write_tensors
 from lottery_tickets._core.notebooks import render_table
 
 FORMAT: Final = "lottery-tickets mask 1"
 METADATA_KEY: Final = "lottery_tickets"
+MOST_WEIGHTS: Final = 2**63 - 1  # torch counts in 64 bits
 
 
 @final
@@ -30,7 +32,7 @@ class Mask(Mapping[str, Tensor]):
         provenance: How the mask was made; JSON-able, kept on disk, ignored by comparisons.
 
     Raises:
-        ValueError: When names, sizes, dtypes or padding bits do not fit.
+        ValueError: When names, shapes, sizes, dtypes or padding bits do not fit.
 
     Example:
         >>> mask = Mask.from_tensors({"fc.weight": torch.tensor([[1.0, 0.0], [0.0, 0.0]])})
@@ -48,7 +50,7 @@ class Mask(Mapping[str, Tensor]):
             odd = sorted(bits.keys() ^ shapes.keys())
             message = f"bits and shapes of a mask must have the same names, but {odd} stand on one side only"
             raise ValueError(message)
-        self._shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
+        self._shapes = {name: _checked_shape(name, shape) for name, shape in shapes.items()}
         self._bits = {name: _checked_bits(name, bits[name], shape) for name, shape in self._shapes.items()}
         self.provenance: dict[str, Any] = dict(provenance or {})
         self._counts: dict[str, int] = {}  # filled when they are asked for
@@ -203,11 +205,11 @@ class Mask(Mapping[str, Tensor]):
             message = f"{path} must be a mask that Mask.save wrote, but it is some other safetensors file"
             raise ValueError(message)
         try:
-            label = json.loads(metadata[METADATA_KEY])
-            content = json.loads(label["content"])
+            label = parse_json(metadata[METADATA_KEY])
+            content = parse_json(label["content"])
             mask = cls(bits, {name: tuple(shape) for name, shape in content["shapes"].items()}, content["provenance"])
             whole = label["format"] == FORMAT and label["sha256"] == _digest(label["content"], mask.bits)
-        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             message = f"{path} must hold a mask, but its content does not fit: {error}; was it altered?"
             raise ValueError(message) from error
         if not whole:
@@ -263,6 +265,18 @@ def as_mask(mask: object) -> Mask:
         message = f"a mask must be a mapping from parameter names to tensors, but got {type(mask).__name__}"
         raise TypeError(message)
     return Mask.from_tensors(mask)
+
+
+def _checked_shape(name: str, shape: Sequence[int]) -> torch.Size:
+    """Returns a shape that a tensor can have: torch.Size itself takes negative sizes, and products beyond 64 bits."""
+    sizes: list[Any] = list(shape)  # of whatever a file says
+    is_possible = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes)
+    if not is_possible or max([math.prod(sizes), *sizes]) > MOST_WEIGHTS:
+        message = (
+            f"the shape of {name!r} must be of integers from 0 on, for at most {MOST_WEIGHTS} weights, but got {sizes}"
+        )
+        raise ValueError(message)
+    return torch.Size(sizes)
 
 
 def _checked_bits(name: str, bits: Tensor, shape: torch.Size) -> Tensor:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lottery_tickets._core.batches.order import ordered_by
 from lottery_tickets._core.batches.samples import cut_batches, move_batch
 from lottery_tickets._core.checks import check_any_samples, check_count
-from lottery_tickets._core.determinism import derive_seed, seeded
+from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.gradients.curvature import Curvature
 from lottery_tickets._core.gradients.inputs import InputSquares
 from lottery_tickets._core.gradients.options import Offload, ScoringOptions
@@ -175,7 +176,7 @@ def compute_grasp_importance(
     check_model(model)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
     curvature = Curvature(model, weights.tensors, loss_fn, float(temperature))
-    with seeded(derive_seed(seed, "loader")), evaluating(model):
+    with ordered_by(dataloader, derive_seed(seed, "loader")), evaluating(model):
         batches = list(cut_batches(dataloader, limit))
         check_any_samples(len(batches))
         with tqdm(total=2 * len(batches), unit="batch", disable=not progress) as bar:
@@ -260,7 +261,7 @@ def compute_wanda_importance(
     device = next(iter(weights.values())).device
     seen = num_batches = 0
     bar = tqdm(total=limit, unit="sample", disable=not progress)
-    with seeded(derive_seed(seed, "loader")), evaluating(model), bar:
+    with ordered_by(dataloader, derive_seed(seed, "loader")), evaluating(model), bar:
         for batch, size in cut_batches(dataloader, limit):
             _watch_inputs(model, inputs, move_batch(batch, device), loss_fn)
             seen, num_batches = seen + size, num_batches + 1

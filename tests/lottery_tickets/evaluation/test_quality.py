@@ -128,6 +128,7 @@ def test_retraining_trains_every_branch_on_one_budget_from_the_right_start() -> 
     assert all(torch.equal(order, orders[0]) for order in orders[:5])
     assert not torch.equal(orders[0], orders[5])
     assert quality["retrained"] is not None
+    assert (quality["kind"], quality["retrained"]["kind"]) == ("post-hoc and retrained", "retrained")
     rows = quality["retrained"]["trainings"]
     assert [(row["replicate"], row["level"], row["branch"]) for row in rows[:5]] == [
         (0, 0, "ticket"), (0, 1, "ticket"), (0, 1, "reinitialised"), (0, 1, "shuffled"), (0, 1, "random"),

@@ -48,7 +48,9 @@ def test_a_rightly_pruned_model_passes_every_check(tmp_path: Any) -> None:  # no
     performance = measure(model, data, Measurement()).value
     report = validate_pruning_correctness(model, mask, data, performance, original_weights=original)
     assert report["valid"]
-    assert set(report) == {"valid", *CHECKS}
+    assert set(report) == {"valid", "performs_well", "applied", *CHECKS}
+    assert report["performs_well"]
+    assert report["applied"]
     assert not failed(report)
     assert not unchecked(report)
     assert report["zeros"]["num_pruned"] == mask.num_weights - mask.num_kept
@@ -188,13 +190,14 @@ def test_performance_within_and_beyond_tolerance() -> None:
     assert validate_pruning_correctness(model, mask, data, now / 0.96)["performance"]["passed"]
     report = validate_pruning_correctness(model, mask, data, now / 0.9)
     assert failed(report) == {"performance"}
+    assert (report["valid"], report["performs_well"]) == (True, False)
     assert report["performance"]["retention"] == pytest.approx(0.9)
-    assert validate_pruning_correctness(model, mask, data, now / 0.9, tolerance=0.2)["valid"]
+    assert validate_pruning_correctness(model, mask, data, now / 0.9, tolerance=0.2)["performs_well"]
     # For a loss less is better.
     loss = measure(model, data, Measurement(metric="loss")).value
     assert loss is not None
-    assert not validate_pruning_correctness(model, mask, data, loss / 1.2, metric="loss")["valid"]
-    assert validate_pruning_correctness(model, mask, data, loss * 1.2, metric="loss")["valid"]
+    assert not validate_pruning_correctness(model, mask, data, loss / 1.2, metric="loss")["performs_well"]
+    assert validate_pruning_correctness(model, mask, data, loss * 1.2, metric="loss")["performs_well"]
 
 
 def test_a_mask_of_another_model_and_one_that_is_not_binary_are_reported() -> None:
@@ -247,3 +250,39 @@ def test_an_output_that_is_not_finite_fails_even_where_the_loss_does_not_see_it(
     assert report["finite_outputs"]["loss"] is not None
     assert "finite_outputs" in failed(report)
     assert report["finite_outputs"]["num_nonfinite"] == 16
+
+
+def test_a_mask_that_was_made_and_not_applied_is_valid_and_measured_as_it_would_prune() -> None:
+    """As its users write it: no apply_mask between the mask and its validation, no original performance."""
+    model, data = make_mlp(torch.float32), make_data()
+    mask = create_magnitude_mask(model, 0.5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    report = validate_pruning_correctness(model, mask, data)
+    assert (report["valid"], report["applied"], report["performs_well"]) == (True, False, None)
+    assert report["zeros"]["num_nonzero"] == report["zeros"]["num_pruned"]
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    apply_mask(model, mask)
+    applied = validate_pruning_correctness(model, mask, data)
+    assert applied["applied"]
+    assert report["performance"]["value"] == applied["performance"]["value"]
+    assert report["finite_outputs"] == applied["finite_outputs"]
+    assert report["gradient_flow"] == applied["gradient_flow"]
+
+
+@pytest.mark.parametrize("num_zeroed", [1, -1])
+def test_a_model_that_is_pruned_in_part_is_not_valid(num_zeroed: int) -> None:
+    model, data = make_mlp(torch.float32), make_data()
+    mask = create_magnitude_mask(model, 0.5, scope="layer")
+    weight, places = model.get_parameter("0.weight"), (~mask["0.weight"]).nonzero()
+    with torch.no_grad():
+        for row, column in places[:num_zeroed].tolist():
+            weight[row, column] = 0
+    report = validate_pruning_correctness(model, mask, data)
+    assert (report["valid"], report["applied"]) == (False, True)
+    assert failed(report) == {"zeros"}
+
+
+def test_a_mask_that_prunes_nothing_is_applied() -> None:
+    model, data = make_mlp(torch.float32), make_data()
+    report = validate_pruning_correctness(model, {"0.weight": torch.ones(7, 5)}, data)
+    assert (report["valid"], report["applied"]) == (True, True)

@@ -1,5 +1,6 @@
 """A mask's file gives back the very same mask, or is refused."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -163,6 +164,57 @@ def test_foreign_metadata_is_refused(tmp_path: Path, case: str) -> None:
     path = tmp_path / "foreign.safetensors"
     write_foreign(path, FOREIGN[case])
     with pytest.raises(ValueError, match=r"foreign\.safetensors must"):
+        Mask.load(path)
+
+
+# Shapes that torch.Size takes; with the digest that belongs to them, so that nothing but the shape speaks against them.
+IMPOSSIBLE = {
+    "two negative sizes": ([-2, -4], 1),
+    "minus one and minus eight": ([-1, -8], 1),
+    "one negative size": ([-8, 1], 0),
+    "2^64 weights": ([2**32, 2**32], 0),
+    "2^65 weights": ([2**62, 4, 2], 0),
+    "2^63 weights": ([2**62, 2], 0),
+    "a size beyond 64 bits": ([10**30], 0),
+    "nothing times a size beyond 64 bits": ([0, 10**30], 0),
+    "a boolean": ([True, 8], 1),
+    "a fraction": ([2.0, 4.0], 1),
+    "text": ("24", 1),
+}
+
+
+def write_forged(path: Path, content: str, num_bytes: int) -> None:
+    held = {"w": torch.zeros(num_bytes, dtype=torch.uint8)}
+    digest = hashlib.sha256(content.encode() + bytes(num_bytes)).hexdigest()
+    label = {"format": "lottery-tickets mask 1", "content": content, "sha256": digest}
+    safetensors.torch.save_file(held, path, {METADATA_KEY: json.dumps(label)})
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_shapes_that_no_tensor_has_are_refused(tmp_path: Path, case: str) -> None:
+    shape, num_bytes = IMPOSSIBLE[case]
+    path = tmp_path / "forged.safetensors"
+    write_forged(path, json.dumps({"shapes": {"w": shape}, "provenance": {}}), num_bytes)
+    with pytest.raises(
+        ValueError, match=r"forged\.safetensors must hold a mask, .*: the shape of 'w' must be of integers"
+    ):
+        Mask.load(path)
+    with pytest.raises(ValueError, match="the shape of 'w' must be of integers from 0 on"):
+        Mask({"w": torch.zeros(num_bytes, dtype=torch.uint8)}, {"w": shape})  # type: ignore[dict-item] # on purpose
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("1e999", "1e999 is not allowed"),
+        ("NaN", "NaN is not allowed"),
+        ("[" * 10**5 + "]" * 10**5, "nested too deeply"),
+    ],
+)
+def test_provenance_that_is_no_json_is_refused(tmp_path: Path, value: str, words: str) -> None:
+    path = tmp_path / "forged.safetensors"
+    write_forged(path, f'{{"shapes": {{"w": [8]}}, "provenance": {{"a": {value}}}}}', 1)
+    with pytest.raises(ValueError, match=rf"forged\.safetensors must hold a mask, .*{words}"):
         Mask.load(path)
 
 

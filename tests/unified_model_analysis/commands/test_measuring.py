@@ -69,7 +69,9 @@ def test_a_mask_is_measured_and_validated(trained: Path, workload: Workload, tmp
     assert [point["sparsity"] for point in results["robustness"]["sparsity_curves"]["random"]] == [0.5, 0.9]
     assert "robustness of the network as it is (post-hoc), retention of accuracy:" in shown
     assert "claims" not in results
-    assert "winning ticket" not in shown.replace("winning_ticket_score", "")
+    assert "winning" not in shown
+    assert "mean gain over random masks (nothing trained): " in shown
+    assert "winning_ticket_score" in results["robustness"]["robustness_metrics"]
 
 
 def test_a_ticket_is_trained_again_beside_its_controls(trained: Path, tmp_path: Path, capsys: Output) -> None:
@@ -77,6 +79,10 @@ def test_a_ticket_is_trained_again_beside_its_controls(trained: Path, tmp_path: 
         tmp_path, "--mask", trained / "mask.safetensors", "--checkpoint", trained / "trained.safetensors",
         "--start", trained / "start.safetensors", "--steps", 30, "--replicates", 2, "--no-robustness",
     )  # fmt: skip
+    assert (results["quality"]["kind"], results["quality"]["retrained"]["kind"]) == (
+        "post-hoc and retrained",
+        "retrained",
+    )
     rows = results["quality"]["retrained"]["trainings"]
     assert len(rows) == 2 * 5
     # Other data orders: the same branch does not end alike in both replicates.

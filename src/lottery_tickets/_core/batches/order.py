@@ -10,28 +10,24 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.batches.resuming import find_generators
-from lottery_tickets._core.determinism import derive_seed, seeded
+from lottery_tickets._core.identity.chance import under_seeds
 
 MOST_COMPARED: Final = 16  # batches; two orders that agree on these count as the same
 
 
 @contextlib.contextmanager
 def ordered_by(dataloader: Iterable[Any], seed: int) -> Iterator[None]:
-    """Within the block all generators that a loader draws from are seeded: the global ones and its own; then as before.
+    """Within the block all generators that a loader draws from are seeded; afterwards they are as before.
+
+    These are the global ones, the loader's own, and those inside of its data set.
 
     Args:
         dataloader: Whatever gives batches.
         seed: Decides order and augmentation.
     """
-    own = [(generator, generator.get_state()) for generator in find_generators(dataloader)]
-    try:
-        for number, (generator, _) in enumerate(own):
-            generator.manual_seed(derive_seed(seed, "generator", number))
-        with seeded(seed):
-            yield
-    finally:
-        for generator, state in own:
-            generator.set_state(state)
+    with under_seeds(dataloader, find_generators(dataloader)) as reseed:
+        reseed(seed)
+        yield
 
 
 def depends_on_seed(dataloader: Iterable[Any], first_seed: int, second_seed: int) -> bool:

@@ -6,6 +6,7 @@ Products: Goodfellow, arXiv:1510.01799; convolutions as products with patches: R
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import ge
 from typing import Any, Final
 
 import torch
@@ -28,6 +29,7 @@ from lottery_tickets._core.gradients.uses import (
     GroupedConvolutionUse,
     LookupUse,
     ProductUse,
+    Use,
     find_padding,
     pad_channels_last,
 )
@@ -134,10 +136,18 @@ def apply_convolution(
     sides = find_padding(paddings, kernel_size, dilations)
     split = partial(_split_images, num_samples=tracker.num_samples)
     is_even = all(before == after for before, after in sides)
-    grouped = is_even and output.device.type == "cpu" and output.shape[2:].numel() >= MIN_GROUPED_POSITIONS
+    # A depthwise convolution stays one, of more channels, for which there is a kernel; not where it is mostly padding.
+    is_depthwise = groups == input.shape[1] == len(weight) and all(map(ge, input.shape[2:], kernel_size))
+    has_many = is_depthwise or output.shape[2:].numel() >= MIN_GROUPED_POSITIONS
+    grouped = is_even and output.device.type == "cpu" and has_many
 
-    def make(gradient: Tensor, inputs: Tensor) -> ConvolutionUse | GroupedConvolutionUse:
+    is_product = groups == 1 and {*kernel_size, *strides} == {1} and not any(map(sum, sides))
+    is_product = is_product and len(input) == tracker.num_samples
+
+    def make(gradient: Tensor, inputs: Tensor) -> Use:
         inputs = inputs.to(gradient.dtype)
+        if is_product:  # a linear layer at each position
+            return ProductUse(gradient.flatten(2).mT, inputs.flatten(2).mT)
         if grouped:
             widths = tuple(before for before, _ in sides)
             arguments = (kernel_size, strides, widths, dilations, groups)
@@ -147,7 +157,7 @@ def apply_convolution(
         return ConvolutionUse(rows, padded, kernel_size, strides, dilations, tuple(gradient.shape[2:]), groups)
 
     collectors: list[Collector] = []
-    place = tracker.find_place(weight, _keep if grouped else _put_channels_last)
+    place = tracker.find_place(weight, _keep if grouped or is_product else _put_channels_last)
     if place is not None:
         collectors.append((place, make))
     place = None if bias is None else tracker.find_place(bias)

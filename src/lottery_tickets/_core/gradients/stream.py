@@ -1,13 +1,13 @@
 """The stream: batches in, sums over samples out. Whole batches where calls can be taken apart, else sample by sample.
 
-A test decides which of the two: the gradient norms of two samples, found from a batch of the two, must be those of
-each sample alone. So a layer that mixes samples, or an input whose samples are not its first dimension, is found on the
-model and the data at hand.
+A test decides which of the two: the gradient norms of a sample, found in the first batch, must be those of this sample
+alone; where that does not decide, two samples are compared with each alone. So a layer that mixes samples, or an input
+whose samples are not its first dimension, is found on the model and the data at hand.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, final
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lottery_tickets._core.batches.order import ordered_by
 from lottery_tickets._core.batches.samples import (
     cut_batches,
     find_different,
@@ -23,7 +24,7 @@ from lottery_tickets._core.batches.samples import (
     take_samples,
 )
 from lottery_tickets._core.checks import check_any_samples
-from lottery_tickets._core.determinism import derive_seed, make_generator, seeded
+from lottery_tickets._core.determinism import derive_seed, make_generator
 from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.passes import Objective, Passes, SingleSample, WholeBatch
@@ -103,7 +104,7 @@ class GradientStream:
         """
         total = None if stops else limit  # with stops, where it ends is not known before
         bar = tqdm(total=total, unit="sample", disable=not self.progress)
-        with seeded(derive_seed(self.seed, "loader")), evaluating(self.model), bar:
+        with ordered_by(dataloader, derive_seed(self.seed, "loader")), evaluating(self.model), bar:
             for batch, size in cut_batches(dataloader, limit, stops):
                 self._add_batch(move_batch(batch, self.passes.device), size)
                 bar.update(size)
@@ -136,12 +137,54 @@ class GradientStream:
 
     def _add_batch(self, batch: object, size: int) -> None:
         self.num_batches += 1
-        if self._may_run_whole(batch, size):
+        if self._add_first(batch, size):
+            pass
+        elif self._may_run_whole(batch, size):
             self._add_whole(batch, size)
         else:
             for start in range(size):
                 self._add_single(take_samples(batch, start, start + 1) if size > 1 else batch)
         self.num_samples += size
+
+    def _add_first(self, batch: object, size: int) -> bool:
+        """Adds a batch to sums that are still empty, and verifies it meanwhile; returns False where they stay empty.
+
+        One sample from its middle, which samples before and after it would reach if they were mixed, is run alone too.
+        That is the quickest test, as the rest of the work is not done twice. Labels that are drawn would be others for
+        that sample alone, and clipped gradients have other norms; so these are verified before.
+        """
+        options, objective = self.options, self.passes.objective
+        is_open = size > 1 and not self.num_samples and not self._verified and self.reason is None
+        if not is_open or objective.labels == "sampled" or options.gradient_clip is not None:
+            return False
+        chosen, together = size // 2, dict[str, Tensor]()
+        # On the smallest weight alone, because it costs time: samples whose gradients are equal could be mixed unseen.
+        smallest, others = min(self.passes.weights, key=lambda name: self.passes.weights[name].numel()), list[Tensor]()
+
+        def receive(place: Place, uses: Sequence[Use]) -> None:
+            self._receive(place, uses)
+            found = compute_square_norms([use.pick(chosen) for use in uses], options.chunk_size)
+            together[place.name] = together[place.name] + found if place.name in together else found
+            if place.name == smallest:
+                others.append(compute_square_norms([use.pick(0) for use in uses], options.chunk_size))
+
+        try:
+            ready = self.passes.run_whole(batch, size)
+        except NotSeparableError as error:
+            self._fall_back(str(error))
+            return False
+        ready.run_backward(receive)
+        alone = _find_square_norms(self.passes.run_single(pick_samples(batch, chosen)), options.chunk_size)
+        agrees = self._agree(self._stack_norms(together), self._stack_norms(alone))
+        if agrees and others and not torch.equal(sum(others, torch.zeros(1)), together[smallest].cpu()):
+            self._verified.add(size > 1)
+            self.dropped.update(ready.tracker.dropped)
+            self.num_bad += int(ready.tracker.bad_samples.sum())
+            return True
+        for sums in (*self.sums.values(), *self.squares.values()):
+            for total in sums.totals.values():
+                total.zero_()
+        return False
 
     def _may_run_whole(self, batch: object, size: int) -> bool:
         """Returns whether a batch's gradients can be told apart, verified on its own samples until that is decided."""
@@ -224,25 +267,34 @@ class GradientStream:
         generator.set_state(state)
         if together is None:
             return None
-        names = list(self.passes.weights)
-        nothing = torch.zeros(1)
-        expected = torch.stack([torch.cat([norms.get(name, nothing).cpu() for norms in alone]) for name in names])
-        got = torch.stack([together.get(name, nothing.expand(len(chosen))).cpu() for name in names]).to(expected.dtype)
-        if not bool(expected.isfinite().all()):
-            return None
-        # The last term lets gradients pass that are zero but for rounding.
-        apart = (got - expected).abs() > self._tolerance * torch.maximum(got, expected) + 1e-12 * expected.max()
-        if bool((apart | ~got.isfinite()).any()):
-            name = names[int(apart.any(1).int().argmax())]
-            self._fall_back(
-                f"the gradient of {name!r} in a batch is not that of each sample alone: the model mixes samples, "
-                "or keeps them in another dimension than the first"
-            )
+        expected = torch.cat([self._stack_norms(norms) for norms in alone], 1)
+        got = self._stack_norms(together, len(chosen))
+        if not self._agree(got, expected):
             return None
         decided = len(chosen) == 1 or not torch.equal(expected[:, 0], expected[:, 1])
         if decided:
             self._verified.add(len(chosen) > 1)
         return decided
+
+    def _stack_norms(self, norms: Mapping[str, Tensor], num_samples: int = 1) -> Tensor:
+        """Returns norms as one tensor (weights, samples), 0 for a weight that has no gradient."""
+        nothing = torch.zeros(num_samples)
+        return torch.stack([norms.get(name, nothing).cpu().double() for name in self.passes.weights])
+
+    def _agree(self, got: Tensor, expected: Tensor) -> bool:
+        """Returns whether norms found together are those of samples alone; falls back when they are finite and not."""
+        if not bool(expected.isfinite().all()):
+            return False
+        # The last term lets gradients pass that are zero but for rounding.
+        apart = (got - expected).abs() > self._tolerance * torch.maximum(got, expected) + 1e-12 * expected.max()
+        if not bool((apart | ~got.isfinite()).any()):
+            return True
+        name = list(self.passes.weights)[int(apart.any(1).int().argmax())]
+        self._fall_back(
+            f"the gradient of {name!r} in a batch is not that of each sample alone: the model mixes samples, "
+            "or keeps them in another dimension than the first"
+        )
+        return False
 
     def _find_norms_together(self, batch: object, chosen: tuple[int, ...]) -> dict[str, Tensor] | None:
         try:

@@ -7,8 +7,8 @@ tensor (samples, rows, columns). So nothing ever holds the gradients of all samp
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -38,6 +38,11 @@ class Use(ABC):
     def num_scratch(self) -> int:
         """Returns the number of elements that a block needs for each sample."""
         return math.prod(self.shape)
+
+    def pick(self, sample: int) -> Self:
+        """Returns the share of one sample."""
+        tensors = {key: value for key, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{key: value[sample : sample + 1] for key, value in tensors.items()})
 
     @abstractmethod
     def block(self, samples: slice, rows: slice) -> Tensor:

@@ -2,7 +2,7 @@
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,15 +18,15 @@ _Generator = torch.Generator | np.random.Generator | np.random.RandomState | ran
 
 
 @contextlib.contextmanager
-def under_seeds(source: object) -> Iterator[Callable[[int], None]]:
+def under_seeds(source: object, known: Sequence[torch.Generator] = ()) -> Iterator[Callable[[int], None]]:
     """Gives a function that seeds the global generators and those inside an object; afterwards all are as before.
 
     Args:
         source: A data loader. Generators are found in its attributes, in theirs, and so on, and in short lists.
+        known: Generators that are seeded first.
     """
-    found: list[_Generator] = []
-    _find_generators(source, found, set(), MOST_NESTED)
-    states = [_get_state(generator) for generator in found]
+    found: list[_Generator] = [*known]
+    _find_generators(source, found, {id(generator) for generator in known}, MOST_NESTED)
 
     def reseed(seed: int) -> None:
         seed_everything(seed)
@@ -34,6 +34,7 @@ def under_seeds(source: object) -> Iterator[Callable[[int], None]]:
             _seed(generator, derive_seed(seed, "generator", number))
 
     with seeded(0):
+        states = [_get_state(generator) for generator in found]
         try:
             yield reseed
         finally:

@@ -2,10 +2,11 @@
 
 import contextlib
 from collections.abc import Iterator
-from itertools import chain
 
 import torch
 from torch import nn
+
+from lottery_tickets._core.measuring.running import Buffers
 
 
 @contextlib.contextmanager
@@ -18,7 +19,8 @@ def restoring(model: nn.Module) -> Iterator[None]:
     Args:
         model: Trained in place; its parameters must stay the same objects.
     """
-    tensors = [(tensor, tensor.detach().to("cpu", copy=True)) for tensor in chain(model.parameters(), model.buffers())]
+    tensors = [(parameter, parameter.detach().to("cpu", copy=True)) for parameter in model.parameters()]
+    buffers = Buffers(model, "cpu")
     gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     for parameter, _, _ in gradients:
@@ -29,6 +31,7 @@ def restoring(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for tensor, copy in tensors:
                 tensor.copy_(copy)
+        buffers.put_back()
         for parameter, gradient, requires_grad in gradients:
             parameter.grad = gradient
             parameter.requires_grad_(requires_grad)

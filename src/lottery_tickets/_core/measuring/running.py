@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any, final
+from typing import Any, Final, final
 from unittest.mock import patch
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import checkpoint
 
 from lottery_tickets._core.names import clean_name, identify, unwrap
+from lottery_tickets._core.shared_contexts import SharedContext
 
 
 def run_with(model: nn.Module, tensors: Mapping[str, Tensor], function: Callable[[nn.Module], Any]) -> Any:  # noqa: ANN401 - whatever the function returns
@@ -57,29 +58,57 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     Gradient checkpointing is off: it computes a second time in the backward pass, out of reach of handed-in tensors.
     """
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    buffers = Buffers(model)
     model.eval()
     try:
         # In a caller's inference mode nothing could be differentiated.
-        with torch.compiler.set_stance("force_eager"), torch.inference_mode(mode=False), _without_checkpointing():
+        with uncompiled(), torch.inference_mode(mode=False), _without_checkpointing():
             yield
     finally:
         for module, training in modes:
             module.training = training
+        buffers.put_back()
+
+
+@final
+class Buffers:
+    """The buffers of a model, and a copy of what they hold.
+
+    Args:
+        model: Any model.
+        device: Where the copies lie; beside the buffers by default.
+    """
+
+    def __init__(self, model: nn.Module, device: str | None = None) -> None:
+        self._slots = [(module, dict(module._buffers)) for module in model.modules()]  # noqa: SLF001 - a forward pass may write numbers, or put other tensors there
+        tensors = [buffer for _, slots in self._slots for buffer in slots.values() if buffer is not None]
+        self._copies = [(tensor, tensor.detach().to(device or tensor.device, copy=True)) for tensor in tensors]
+
+    def put_back(self) -> None:
+        """Makes the buffers the same tensors with the same numbers as before."""
+        for module, slots in self._slots:
+            if any(module._buffers.get(name) is not buffer for name, buffer in slots.items()):  # noqa: SLF001 - as above
+                module._buffers.update(slots)  # noqa: SLF001 - as above
         with torch.no_grad():
-            for buffer, copy in buffers:
-                if not torch.equal(buffer, copy):
-                    buffer.copy_(copy)
+            for tensor, copy in self._copies:
+                if tensor.shape != copy.shape:
+                    tensor.resize_(copy.shape)
+                if not torch.equal(tensor, copy.to(tensor.device)):
+                    tensor.copy_(copy)
 
 
 @contextlib.contextmanager
-def _without_checkpointing() -> Iterator[None]:
+def _patched_checkpointing() -> Iterator[None]:
     """Within the block torch.utils.checkpoint.checkpoint only calls its function, which gives the same numbers."""
     with (
         patch.object(checkpoint, "CheckpointFunction", _Direct),
         patch.object(checkpoint, "_checkpoint_without_reentrant_generator", _yield_once),
     ):
         yield
+
+
+uncompiled: Final = SharedContext(lambda: torch.compiler.set_stance("force_eager"))
+_without_checkpointing: Final = SharedContext(_patched_checkpointing)
 
 
 class _Direct:

@@ -5,8 +5,9 @@ from typing import cast
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.stream import GradientStream
 from lottery_tickets._core.gradients.values import SQUARE
@@ -96,3 +97,43 @@ def test_parameters_that_share_memory_are_one_weight() -> None:
     got, wanted = (stream.compute_means(SQUARE) for stream in results)
     assert list(got) == list(wanted) == ["0.weight"]
     torch.testing.assert_close(got["0.weight"], wanted["0.weight"])
+
+
+@pytest.mark.parametrize("labels", ["empirical", "exact"])
+def test_one_batch_is_verified_while_it_is_added(labels: Labels) -> None:
+    """Two forward passes: all samples, and one of them alone."""
+    model, sizes = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 5)).double(), list[int]()
+    model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    stream = GradientStream(model, find_prunable_weights(model), [SQUARE], ScoringOptions(), labels=labels)
+    stream.run([(draw(16, 6), draw_classes(16))], 100)
+    assert stream.reason is None
+    assert sizes == [16, 1]
+
+
+class _Chain(nn.Module):
+    """Adds to each sample what the one before it was, a number without a gradient: only later samples are changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        before = torch.cat([torch.zeros_like(inputs[:1]), inputs[:-1]]).detach()
+        output: Tensor = self.layer(inputs + before)
+        return output
+
+
+def test_samples_that_only_those_before_them_reach_are_found_out() -> None:
+    check_squares(_Chain().double(), [(draw(6, 6), draw_classes(6))], "the model mixes samples")
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 13])  # from mostly padding to more than a hundred positions
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_and_pointwise_convolutions(size: int, stride: int) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(4, 6, 1, stride), nn.Tanh(), nn.Conv2d(6, 6, 3, stride, 1, groups=6, bias=False), nn.Tanh(),
+        nn.Conv2d(6, 5, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 5),
+    )  # fmt: skip
+    check_squares(
+        model.double(), [(draw(5, 4, size, size), draw_classes(5)), (draw(3, 4, size, size), draw_classes(3))]
+    )

@@ -1,0 +1,230 @@
+"""What keeps the weights of one mask at zero: hooks on the parameters and on torch's optimizers.
+
+Pruned weights are zeroed, not looked for: writes through `.data` leave no trace but the values, and to read all of them
+costs what zeroing them does.
+"""
+
+import threading
+import weakref
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial, reduce
+from itertools import takewhile
+from operator import and_
+from typing import Any, Final, TypeGuard, final
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from lottery_tickets._core.selection.zeroing import SMALLEST_FOR_KERNEL, PrunedPlaces
+from lottery_tickets.masks.mask import Mask
+
+# Where weight, gradient and state are zero, these leave all three at zero: they work weight by weight, and their update
+# of zeros is zero. (Not so Adamax and Rprop, whose states have a least value, nor Muon, which mixes weights.)
+STAY_AT_ZERO: Final = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+
+
+@final
+class HeldWeight:
+    """One parameter that is held, and what is known to be zero at its pruned places."""
+
+    def __init__(self, name: str, parameter: nn.Parameter, places: PrunedPlaces, shape: torch.Size) -> None:
+        self.name = name
+        self.parameter = parameter
+        self.shape = shape
+        self.places = places
+        self.hook: Any = None
+        # Whether a forward pass that gradients may come from began with zeroed weights. None is set by compiled code,
+        # nor by a function that is handed the weight: no hook sees them.
+        self.was_seen = False
+        # The gradient that is zero at pruned places, with the version (torch counts writes) that is, and the
+        # optimizer's state. Plain references and not a WeakTensorKeyDictionary, which takes longer than zeroing a small
+        # layer does.
+        self.clean_gradient: tuple[weakref.ref[Tensor], int] | None = None
+        self.clean_state: tuple[weakref.ref[Tensor] | None, ...] = ()
+
+    def settle(self) -> None:
+        """Zeroes the pruned weights.
+
+        Raises:
+            RuntimeError: When the parameter was given values of another shape.
+        """
+        parameter = self.parameter
+        if self.places.has_moved(parameter):
+            self.check_shape()
+            self.places.learn(parameter)
+            self._hang_up_hook()
+        self.places.zero_own_(parameter)
+
+    def check_shape(self) -> None:
+        """Raises RuntimeError when the parameter was given values of another shape."""
+        if self.parameter.shape != self.shape:
+            message = (
+                f"the held weight {self.name!r} must keep its shape {tuple(self.shape)}, but has become "
+                f"{tuple(self.parameter.shape)}; call remove_mask, then hold_mask with a mask of that shape"
+            )
+            raise RuntimeError(message)
+
+    def zero_gradient(self, gradient: Tensor) -> None:
+        """Zeroes the pruned places of a gradient, and remembers it."""
+        self.places.zero_(gradient)
+        self.clean_gradient = (weakref.ref(gradient), gradient._version)  # noqa: SLF001 - torch's count of writes, read only
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Zeroes weights, a gradient that no backward pass made, and the optimizer's state where it may not be zero."""
+        self.settle()
+        self.was_seen = False
+        gradient = self.parameter.grad
+        stays_zero = gradient is not None and self._is_clean(gradient) and type(optimizer) in STAY_AT_ZERO
+        if gradient is not None and not stays_zero:
+            self.zero_gradient(gradient)
+        if isinstance(optimizer, torch.optim.LBFGS):
+            for vector in _flat_state_of(optimizer, self.parameter):
+                self.places.zero_(vector)
+            return
+        state = optimizer.state.get(self.parameter, {}).values()
+        if not (stays_zero and self._knows(state)):
+            for tensor in state:
+                if _is_like(tensor, self.parameter):
+                    self.places.zero_(tensor)
+            self.clean_state = tuple(weakref.ref(t) if isinstance(t, Tensor) else None for t in state)
+
+    def let_go(self) -> None:
+        """Takes the hook off the parameter."""
+        if self.hook is not None:
+            self.hook.remove()
+
+    def _is_clean(self, gradient: Tensor) -> bool:
+        known = self.clean_gradient
+        return known is not None and known[0]() is gradient and known[1] == gradient._version  # noqa: SLF001 - as above
+
+    def _knows(self, state: Collection[object]) -> bool:
+        """Returns whether the state is the tensors that were zeroed, None where there was none."""
+        known = self.clean_state
+        return len(known) == len(state) and all(
+            (None if ref is None else ref()) is value for ref, value in zip(known, state, strict=True)
+        )
+
+    def _hang_up_hook(self) -> None:
+        parameter = self.parameter
+        if parameter.is_inference() or not parameter.is_floating_point():  # it never has a gradient
+            return
+        needs_gradient = parameter.requires_grad
+        parameter.requires_grad_()  # torch takes hooks only then, and keeps them while a weight is frozen
+        if self.hook is None:
+            self.hook = parameter.register_post_accumulate_grad_hook(partial(_after_backward, weakref.ref(self)))
+        # A conversion that swaps tensors keeps this dict and forgets that it has hooks.
+        parameter._post_accumulate_grad_hooks = parameter._post_accumulate_grad_hooks  # noqa: SLF001 - torch has no public name for it
+        parameter.requires_grad_(needs_gradient)
+
+
+class _Inside(threading.local):
+    """What a thread is inside of: the guard (`masks/guard.py`) of the outermost module, all of which was settled."""
+
+    guard: Any = None
+
+
+@final
+class Holder:
+    """One mask, held on the parameters of one model.
+
+    It knows parameters and no modules. The guards on the modules know it, so it lives as long as they do, and a
+    deepcopy or a pickle of the model, or of a part of it, copies it along (`__reduce__`), with hooks of its own.
+    """
+
+    def __init__(self, mask: Mask, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.mask = mask
+        self.is_held = True
+        self.inside = _Inside()
+        self.weights: dict[str, HeldWeight] = {}
+        self.by_id: dict[int, HeldWeight] = {}
+        self.attach(parameters)
+        # The optimizer hook is torch's own and global, so it must not keep the model alive.
+        step_hook = register_optimizer_step_post_hook(partial(_after_step, weakref.ref(self)))
+        self.let_go_of_steps = weakref.finalize(self, step_hook.remove)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parameters = {name: held.parameter for name, held in self.weights.items()}
+        return _copy_holder, (self.mask, parameters, self.is_held)
+
+    def attach(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Holds these parameters, by their names in the mask, and lets go of those that had the names before.
+
+        Their pruned weights and gradients are zero from now on.
+        """
+        changed = {n: p for n, p in parameters.items() if n not in self.weights or self.weights[n].parameter is not p}
+        new: dict[int, HeldWeight] = {}
+        for name, parameter in changed.items():
+            if id(parameter) not in new:
+                # Several names of a tied weight may be pruned, each in other places.
+                bits = [self.mask.bits[other] for other, tied in parameters.items() if tied is parameter]
+                places = PrunedPlaces(reduce(and_, bits), compiled=self.mask.num_weights >= SMALLEST_FOR_KERNEL)
+                new[id(parameter)] = HeldWeight(name, parameter, places, self.mask.shapes[name])
+            if name in self.weights:
+                self.weights[name].let_go()
+            self.weights[name] = new[id(parameter)]
+        self.by_id = {id(held.parameter): held for held in self.weights.values()}
+        for name, parameter in parameters.items():
+            self.weights[name].settle()
+            if parameter.grad is not None:
+                self.weights[name].zero_gradient(parameter.grad)
+
+    def let_go(self) -> None:
+        """Takes all hooks off parameters and optimizers."""
+        self.is_held = False
+        self.let_go_of_steps()
+        for held in self.weights.values():
+            held.let_go()
+
+
+def _copy_holder(mask: Mask, parameters: dict[str, nn.Parameter], is_held: bool) -> Holder:  # noqa: FBT001 - called by pickle
+    holder = Holder(mask, parameters)
+    if not is_held:
+        holder.let_go()
+    return holder
+
+
+def _after_backward(reference: "weakref.ref[HeldWeight]", parameter: Tensor) -> None:
+    held = reference()
+    if held is None or parameter.grad is None:
+        return
+    if not held.was_seen and held.places.any_nonzero(parameter):
+        message = (
+            f"the pruned weights of {held.name!r} must be zero, but a forward pass used others: they were written to, "
+            "and it ran where no hook is called (compiled code, or a function that is handed the weight); give "
+            "hold_mask the compiled model, or call apply_mask after such writes"
+        )
+        raise RuntimeError(message)
+    held.was_seen = False
+    held.zero_gradient(parameter.grad)
+
+
+def _after_step(reference: "weakref.ref[Holder]", optimizer: torch.optim.Optimizer, *_: object) -> None:
+    holder = reference()
+    if holder is None:
+        return
+    holder.inside.guard = None  # should a forward pass have been interrupted
+    by_id = holder.by_id
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            held = by_id.get(id(parameter))
+            if held is not None:
+                held.after_step(optimizer)
+
+
+def _is_like(value: object, parameter: Tensor) -> TypeGuard[Tensor]:
+    """Returns whether it is a tensor with one element a weight of the parameter."""
+    return (
+        isinstance(value, Tensor) and value.is_floating_point() and value.shape == parameter.shape and value.dim() > 0
+    )
+
+
+def _flat_state_of(optimizer: torch.optim.LBFGS, parameter: Tensor) -> Iterator[Tensor]:
+    """L-BFGS keeps vectors over all parameters end to end, under the first parameter; the weight's stretch of each."""
+    parameters = optimizer.param_groups[0]["params"]
+    total = sum(p.numel() for p in parameters)
+    offset = sum(p.numel() for p in takewhile(lambda p: p is not parameter, parameters))
+    for value in optimizer.state.get(parameters[0], {}).values():
+        for vector in value if isinstance(value, list) else [value]:
+            if isinstance(vector, Tensor) and vector.dim() == 1 and vector.numel() == total:
+                yield vector[offset : offset + parameter.numel()].view(parameter.shape)
