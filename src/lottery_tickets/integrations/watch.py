@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lottery_tickets._core.files import read_tensors, write_tensors
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.states import copy_state, load_clean_state
-from lottery_tickets.early_bird.convergence import EarlyBirdCheckpoint
+from lottery_tickets.early_bird.history import EarlyBirdCheckpoint
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
 
 START: Final = "start."
