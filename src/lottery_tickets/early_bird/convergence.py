@@ -144,7 +144,7 @@ def detect_early_bird_convergence(
        with their own: by Wilcoxon's signed ranks, which are exact, at a level that all checks share. So has the rise of
        this gap since the start. Where the probe's samples are trained on, a step on one half of them must also have
        opened a gap on the other half, at the start; else they are memorised. And half of the ranked weights or more
-       carry it: they moved along the gradient of the gap at the start, and without what they moved the gap closes.
+       carry it: they moved down the gradient of the loss at the start, and without what they moved the gap closes.
     4. It slows down. Let d(t) be the distance to the starting mask after training time t. Over the last doubling of
        time, d grew as t^g with g = log2(d(t) / d(t / 2)), and g is at most 0.5. A random walk has g = 0.5, a steady
        drift g = 1.

@@ -14,8 +14,8 @@ class PartEvidence(TypedDict):
     Attributes:
         weights: Their names.
         num_weights: How many ranked weights they have.
-        along_z: How much their movement goes along the gradient of the gap at the start, weight by weight.
-        along_p: How often fair signs go as much along.
+        along_z: How much they moved down the gradient of the probe's loss at the start, weight by weight.
+        along_p: How often fair signs go down as much.
         closing_z: How much the gap closes without what they moved, unit by unit. None where it was not measured,
             because it could not change the verdict.
         closing_p: How often fair signs close it as much.

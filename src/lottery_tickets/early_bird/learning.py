@@ -5,9 +5,9 @@ inputs and targets. Three things can make one without a ticket, and each has a n
 
 - the starting weights, by luck: the gap must have risen since the start;
 - memorised samples, where they are trained on: at the start, a step on one half must open a gap on the other half;
-- a head that learns on a body that does not: the ranked weights must have moved along the gradient of the gap at the
-  start, which movement that does not know of the data does with either sign; and without what they moved, the gap
-  must close.
+- a head that learns on a body that does not: the ranked weights must have moved down the gradient of the loss at the
+  start, which movement that does not know of the data does as often up; and without what they moved, the gap must
+  close. The latter alone would not do: a head follows a body that moves as noise does, and fits it alone.
 """
 
 import math
@@ -143,7 +143,7 @@ class Learning:
         for name in part:
             places = self._places[name]
             now, before = (these[name].pick(places).to("cpu", torch.float32) for these in (weights, start))
-            products.append(self._gradient[name] * (now - before * _find_scale(now, before)))
+            products.append(self._gradient[name] * (before * _find_scale(now, before) - now))
         along = compare_signs(torch.cat(products))
         return {
             "weights": list(part),
@@ -164,7 +164,7 @@ class Learning:
         def take(name: str, gradient: Tensor) -> None:
             sums[name] += gradient
 
-        self.measure.differentiate(model, chosen, take, first)
+        self.measure.differentiate(model, chosen, take, first, of_gap=True)
         norms = [
             math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors.values()))
             for tensors in (chosen.tensors, sums)

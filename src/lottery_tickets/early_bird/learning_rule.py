@@ -17,7 +17,7 @@ def judge_learning(check: Mapping[str, Any], level: float, floor: float, *, once
     Args:
         check: Its figures.
         level: Of each test at this check.
-        floor: The least share of the ranked weights that must have moved along the gradient of the gap.
+        floor: The least share of the ranked weights that must have moved down the gradient of the loss.
         once: The level of what is tested once, at the start.
     """
     gap_p, rise_p, learnable_p = (check.get(name) for name in ("gap_p", "rise_p", "learnable_p"))
@@ -48,7 +48,7 @@ def judge_learning(check: Mapping[str, Any], level: float, floor: float, *, once
     share = _find_share(parts, level, closing=False)
     if share < floor:
         return "trivially stable", (
-            f"{why}, but only {share:.0%} of the ranked weights moved along the gradient of this gap (at least "
+            f"{why}, but only {share:.0%} of the ranked weights moved down the gradient of the loss (at least "
             f"{floor:.0%} are asked for): others learnt, such as a head, and the ranked ones moved as noise would"
         )
     return None, why

@@ -152,14 +152,17 @@ class Measure:
         weights: Weights,
         take: Callable[[str, Tensor], None],
         pieces: Sequence[Exchange] | None = None,
+        *,
+        of_gap: bool = False,
     ) -> None:
-        """Computes the gradient of the mean gap, in parts that add up; each is handed on and freed.
+        """Computes the gradient of the mean loss, or gap, in parts that add up; each is handed on and freed.
 
         Args:
             model: The network.
             weights: What is differentiated by.
             take: Given the name of a weight and a part of its gradient.
             pieces: A part of the probe; all by default.
+            of_gap: Whether to differentiate the gap.
         """
         chosen = self.pieces if pieces is None else pieces
         num_samples = sum(piece.num_samples for piece in chosen)
@@ -167,7 +170,7 @@ class Measure:
 
         def run(inner: nn.Module) -> None:
             for piece in chosen:
-                for batch, sign in ((piece.own, -1), (piece.exchanged, 1)):
+                for batch, sign in [(piece.own, -1), (piece.exchanged, 1)] if of_gap else [(piece.own, 1)]:
                     loss = compute_loss(inner, _move(batch, inner), self.probe.loss_fn)
                     (loss * (sign * piece.num_samples / num_samples)).backward()
 
