@@ -6,20 +6,18 @@ all the same, because a bias, a scale, a head or the memory of the samples lets 
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.studies.null_trainings import NUM_CHECKS, STEPS_A_CHECK, Losses, follow, load_digits
 from benchmarks.studies.small_transformer import build_transformer
-from lottery_tickets import Probe
-from lottery_tickets.workloads import Workload, load_workload
+from lottery_tickets import ConvergenceRule, Probe
+from lottery_tickets.early_bird.history import EarlyBirdCheckpoint
 
-NUM_CHECKS: Final = 12
-STEPS_A_CHECK: Final = 20
 NUM_STEPS: Final = NUM_CHECKS * STEPS_A_CHECK
 NUM_PROBED: Final = 256
 SKEW: Final = 0.9
@@ -29,7 +27,6 @@ VOCABULARY: Final = 16
 Schedule = Literal["constant", "cosine", "warm-up", "late decay", "cyclic"]
 Task = Literal["digits", "random", "skewed", "regression", "random regression", "language", "random language"]
 Network = Literal["plain", "norms", "transformer"]
-Told = Iterator[tuple[nn.Module, float | None]]
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,17 @@ class Recipe:
     channels: bool = False
 
 
-def start(recipe: Recipe, seed: int) -> tuple[nn.Module, Probe, Told]:
-    """Returns the model with its starting weights, the probe, and the training: it yields at each check."""
+def watch_recipe(
+    recipe: Recipe, seed: int, rules: Sequence[tuple[ConvergenceRule, float]]
+) -> list[list[EarlyBirdCheckpoint]]:
+    """Returns the checks of one training, for each pair of a rule and a sparsity."""
+    model, probe, training = start(recipe, seed)
+    next(training)
+    return follow(model, probe, None, training, rules, channels=recipe.channels)
+
+
+def start(recipe: Recipe, seed: int) -> tuple[nn.Module, Probe, Losses]:
+    """Returns the model with its starting weights, the probe, and the training: it yields before it and at each check."""
     generator = torch.Generator().manual_seed(seed)
     model = _build(recipe, seed)
     inputs, targets = _make_data(recipe, generator)
@@ -104,12 +110,13 @@ def _train(
     targets: Tensor,
     loss_fn: Callable[[nn.Module, Any], Tensor],
     seed: int,
-) -> Told:
+) -> Losses:
     generator = torch.Generator().manual_seed(seed + 1)
     targets = _spoil(targets, recipe.label_noise, generator)
     optimizer = _make_optimizer(recipe, model)
     base = optimizer.param_groups[0]["lr"]
     noisy = _find_noisy(recipe, model)
+    yield model, None
     for step in range(1, NUM_STEPS + 1):
         optimizer.param_groups[0]["lr"] = base * _find_rate(recipe.schedule, step / NUM_STEPS)
         places = torch.randint(len(inputs), (recipe.batch_size,), generator=generator)
@@ -122,7 +129,7 @@ def _train(
             if not recipe.frozen:
                 parameter.grad = recipe.noise * torch.randn(parameter.shape, generator=generator)
         optimizer.step()
-        if step == 1 or step % STEPS_A_CHECK == 0:
+        if step % STEPS_A_CHECK == 0:
             yield model, float(loss.detach()) if recipe.tells_loss else None
 
 
@@ -148,9 +155,10 @@ def _make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _find_noisy(recipe: Recipe, model: nn.Module) -> list[nn.Parameter]:
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    edges = ("embed", "lm_head")  # of a language model, which are never ranked
+    matrices = [p for name, p in model.named_parameters() if p.ndim > 1 and not any(edge in name for edge in edges)]
     scales = [module.weight for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
-    return {"": [], "body": matrices[:-1], "matrices": matrices, "scales": scales}[recipe.noisy]
+    return {"": [], "body": matrices[:-1] if recipe.network != "transformer" else matrices, "matrices": matrices, "scales": scales}[recipe.noisy]
 
 
 def _make_loss(recipe: Recipe) -> Callable[[nn.Module, Any], Tensor]:
@@ -224,15 +232,10 @@ def _build(recipe: Recipe, seed: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(100, 10))
 
 
-@cache
-def load_digits() -> Workload:
-    """Returns the digits with LeNet-300-100."""
-    return load_workload("digits", "lenet-300-100")
-
-
 NULLS: Final[dict[str, Recipe]] = {
-    "balanced labels": Recipe("random"),
-    "balanced labels, probe trained on": Recipe("random", held_out=False),
+    "balanced labels": Recipe("random", schedule="cosine"),
+    "balanced labels, probe trained on": Recipe("random", schedule="cosine", held_out=False),
+    "all labels are noise": Recipe(label_noise=1.0, schedule="late decay", decay=1e-4),
     "skewed labels": Recipe("skewed"),
     "skewed labels, probe trained on": Recipe("skewed", held_out=False),
     "skewed labels, SGD 0.1, late decay": Recipe("skewed", optimizer="SGD 0.1", schedule="late decay"),
@@ -274,6 +277,12 @@ NULLS: Final[dict[str, Recipe]] = {
     "random tokens": Recipe("random language", "transformer", optimizer="Adam", batch_size=16, schedule="cosine"),
     "random tokens, probe trained on": Recipe(
         "random language", "transformer", optimizer="Adam", batch_size=16, held_out=False
+    ),
+    "tokens, body is noise": Recipe(
+        "language", "transformer", optimizer="Adam", batch_size=16, schedule="cosine", noisy="body"
+    ),
+    "tokens, body is noise, probe trained on": Recipe(
+        "language", "transformer", optimizer="AdamW", batch_size=16, schedule="late decay", noisy="body", held_out=False
     ),
     "channels, skewed labels": Recipe("skewed", "norms", schedule="cosine", channels=True),
     "channels, skewed labels, probe trained on": Recipe(

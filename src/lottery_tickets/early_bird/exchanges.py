@@ -22,6 +22,7 @@ from lottery_tickets._core.batches.samples import (
 )
 from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.determinism import derive_seed, make_generator
+from lottery_tickets._core.states import hash_state
 
 Targets = str | int | Sequence[str | int]
 
@@ -87,7 +88,7 @@ def draw_batches(source: Iterable[Any], num_samples: int | None, seed: int) -> l
     """Returns batches of a fixed sample of some data, of two samples or more each.
 
     Of a data set that can be indexed, samples from all over it; of a list of batches, some that are evenly spread; else
-    the first ones. The generators of loaders come back as they were.
+    the first ones. Repeated samples are left out. The generators of loaders come back as they were.
 
     Args:
         source: A data loader, a list of batches, or one batch.
@@ -105,7 +106,8 @@ def draw_batches(source: Iterable[Any], num_samples: int | None, seed: int) -> l
         data = getattr(source, "dataset", None)
         collate = getattr(source, "collate_fn", None)
         if getattr(source, "batch_sampler", None) is not None and callable(collate) and _is_indexed(data):
-            return _draw_indexed(data, collate, getattr(source, "batch_size", None), num_samples, seed)
+            size = getattr(source, "batch_size", None)
+            return _join_single(_leave_out_repeats(_draw_indexed(data, collate, size, num_samples, seed)))
         batches: list[Any] = []
         drawn, wanted = 0, num_samples
         for batch in _spread(source, num_samples) if isinstance(source, list) else source:
@@ -115,9 +117,7 @@ def draw_batches(source: Iterable[Any], num_samples: int | None, seed: int) -> l
             drawn += size
             if drawn >= wanted:
                 break
-    if not batches:
-        raise ValueError("the probe must hold at least one batch, but gave none; is its loader empty?")
-    return _join_single(batches)
+    return _join_single(_leave_out_repeats(batches))
 
 
 def choose_num_samples(batch_size: int) -> int:
@@ -146,6 +146,30 @@ def _spread(batches: list[Any], num_samples: int | None) -> list[Any]:
     size = (batches and count_samples(batches[0])) or 1
     num = min(len(batches), -(-(num_samples or choose_num_samples(size)) // size))
     return [batches[place * len(batches) // num] for place in range(num)]
+
+
+def _leave_out_repeats(batches: list[Any]) -> list[Any]:
+    """Returns the batches without samples that were there before: they are no further evidence.
+
+    Raises:
+        ValueError: When there is no batch.
+    """
+    if not batches:
+        raise ValueError("the probe must hold at least one batch, but gave none; is its loader empty?")
+    seen: set[str] = set()
+    left = []
+    for batch in batches:
+        num_samples = require_samples(batch)
+        parts = [tensor for tensor in find_tensors(batch) if tensor.ndim and len(tensor) == num_samples]
+        new = []
+        for place in range(num_samples):
+            digest = hash_state({str(number): part[place] for number, part in enumerate(parts)})
+            if digest not in seen:
+                seen.add(digest)
+                new.append(place)
+        if new:
+            left.append(batch if len(new) == num_samples else pick_samples(batch, *new))
+    return left
 
 
 def _join_single(batches: list[Any]) -> list[Any]:

@@ -31,11 +31,14 @@ def judge_learning(check: Mapping[str, Any], level: float, floor: float, *, once
         f"(z {_show(check.get('gap_z'))}, p {gap_p:.1e}; at the start {_show(check.get('start_gap'))}, p of the rise "
         f"{rise_p:.1e}; at most {level:.1e} is allowed)"
     )
+    if _is_worse(check, level):
+        start, now = (_show(check.get(name)) for name in ("start_probe_loss", "probe_loss"))
+        return "diverged", (
+            f"the loss on the probe rose from {start} at the start to {now}, beyond chance and by more than half of what "
+            "exchanging the targets of two samples changes: outputs have grown large, and wrong"
+        )
     if max(gap_p, rise_p) > level:
-        if _is_worse(check, level):
-            start, now = (_show(check.get(name)) for name in ("start_probe_loss", "probe_loss"))
-            return "diverged", f"{why}, and the loss there rose from {start} to {now}, as large outputs make it"
-        return "trivially stable", f"{why}: what the network does owes nothing to its inputs that chance, or luck, could not"
+        return "trivially stable", f"{why}: the network owes its inputs nothing that chance, or luck, could not give"
     if not check.get("held_out", True):
         if learnable_p is None or learnable_p > once:
             return "trivially stable", (
