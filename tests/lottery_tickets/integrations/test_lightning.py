@@ -44,6 +44,10 @@ def make_module(library: Any = lightning, rate: float = LARGE_RATE, *, manual: b
             self.automatic_optimization = not manual
             self.losses: list[float] = []
 
+        def forward(self, inputs: Tensor) -> Tensor:
+            logits: Tensor = self.net(inputs)
+            return logits
+
         def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
             del batch_idx
             inputs, targets = batch
