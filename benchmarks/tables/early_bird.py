@@ -75,7 +75,8 @@ def tabulate_accuracy() -> str:
         notes.append(
             f"{title}: {study['num_steps']:,} steps of {study['batch_size']} images at learning rate "
             f"{study['learning_rate']:g}, a check every {study['check_steps']}, {study['num_replicates']} replicates, "
-            f"tested on {study['num_tested']:,} images; dense {format_interval(figures['summaries']['dense'])} %. "
+            f"tested on {study.get('num_tested', 10_000):,} images; dense "
+            f"{format_interval(figures['summaries']['dense'])} %. "
             f"{figures['note']}".rstrip()
         )
         for row in figures["summaries"]["accuracies"]:

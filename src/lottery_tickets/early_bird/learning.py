@@ -235,5 +235,7 @@ def _draw_places(size: int, share: float, seed: int, name: str) -> NDArray[np.in
     if share >= 1:
         return np.arange(size)
     num_drawn = min(size, max(1, round(share * size)))
-    places: NDArray[np.int64] = torch.randint(size, (num_drawn,), generator=make_generator(seed, "followed", name)).numpy()
+    places: NDArray[np.int64] = torch.randint(
+        size, (num_drawn,), generator=make_generator(seed, "followed", name)
+    ).numpy()
     return places
