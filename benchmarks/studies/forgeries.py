@@ -300,6 +300,8 @@ def explain(made: Mutation) -> str:
         return "a setting of training"
     if "summary.json: claims" in made.what or "summary.json: moment" in made.what:
         return "a choice of the report, which the same command may make anew"
+    if made.kind.startswith("trainings swapped") and "-copy" in made.what and "-ticket" in made.what:
+        return "the two copies of a pair, which differ in the order of the data alone"
     if made.kind.startswith("tensors"):
         return "no figure moves: the change reaches no output, or is lost in rounding"
     return "unexplained"

@@ -22,6 +22,7 @@ from unified_model_analysis.commands.evaluate import Evaluate
 from unified_model_analysis.commands.imp import Imp
 from unified_model_analysis.commands.landscape import Landscape
 from unified_model_analysis.commands.mask import MaskCommand
+from unified_model_analysis.commands.report import Report
 from unified_model_analysis.commands.score import Score
 from unified_model_analysis.commands.verify import Verify
 
@@ -37,6 +38,7 @@ Command = (
     | Annotated[Imp, tyro.conf.subcommand("imp")]
     | Annotated[Landscape, tyro.conf.subcommand("landscape")]
     | Annotated[MaskCommand, tyro.conf.subcommand("mask")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
 )

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 SUMMARY: Final = "summary.json"
 FIGURE: Final = "accuracy.png"
+DRAWING: Final = 2  # of the figure; to be raised when it comes to look otherwise
 
 
 def check_report_extra() -> None:
@@ -56,8 +57,6 @@ def make_summary(
         num_looks: As in `report_experiment`.
         test: As in `report_experiment`.
     """
-    from matplotlib import __version__
-
     from statistical_report_generator.claims.assessment import assess_claims
     from statistical_report_generator.claims.findings import describe_claims
     from statistical_report_generator.inference.intervals import summarise_experiment
@@ -65,14 +64,20 @@ def make_summary(
     claims = assess_claims(results, moment=moment, margin=margin, num_looks=num_looks, test=test)
     branches = [asdict(summary) for summary in summarise_experiment(results, moment=moment)]
     findings = describe_claims(claims)
-    # Another version of matplotlib draws other bytes.
     return {
         "moment": moment,
         "findings": findings,
         "claims": claims,
         "branches": branches,
-        "drawn_with": __version__,
+        "drawn_with": name_drawing(),
     }
+
+
+def name_drawing() -> str:
+    """Returns what decides the bytes of the figure: the version of matplotlib, and that of our drawing."""
+    from matplotlib import __version__
+
+    return f"matplotlib {__version__}, drawing {DRAWING}"
 
 
 def draw_figure(results: Mapping[str, Any], moment: str, path: Path) -> None:
@@ -84,7 +89,8 @@ def draw_figure(results: Mapping[str, Any], moment: str, path: Path) -> None:
         path: Where to.
     """
     from statistical_report_generator.figures import draw_accuracy_over_density, save_figure
-    from statistical_report_generator.inference.intervals import summarise_experiment
+    from statistical_report_generator.inference.intervals import collect_values, summarise_experiment
 
     title = results["plan"]["subject"]["workload"]
-    save_figure(draw_accuracy_over_density(summarise_experiment(results, moment=moment), title), path)
+    values = collect_values(results, moment, "test_accuracy")
+    save_figure(draw_accuracy_over_density(summarise_experiment(results, moment=moment), title, values), path)

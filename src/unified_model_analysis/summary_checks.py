@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unified_model_analysis.experiment_summary import FIGURE, SUMMARY, draw_figure, make_summary
+from unified_model_analysis.experiment_summary import FIGURE, SUMMARY, draw_figure, make_summary, name_drawing
 
 if TYPE_CHECKING:
     from lottery_tickets.experiments.verification import Check
@@ -48,14 +48,12 @@ def _find_odd_summary(run: Path) -> str:
 
 
 def _describe_other_drawing(run: Path) -> str:
-    from matplotlib import __version__
-
     from lottery_tickets.storage import load_results
 
-    drawn_with = load_results(run / SUMMARY)["drawn_with"]
-    if drawn_with == __version__:
+    drawn_with, here = load_results(run / SUMMARY)["drawn_with"], name_drawing()
+    if drawn_with == here:
         return ""
-    return f"{FIGURE} was drawn by matplotlib {drawn_with} and is not compared by {__version__}; imp draws it anew"
+    return f"{FIGURE} was drawn with {drawn_with} and is not compared with {here}; imp draws it anew"
 
 
 def _find_odd_figure(run: Path) -> str:

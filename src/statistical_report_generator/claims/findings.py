@@ -39,7 +39,7 @@ def describe_claims(claims: Claims) -> list[str]:
 
 
 def _describe_level(level: LevelClaim, claims: Claims) -> str:
-    margin, figures = _format(claims["margin"], claims), _format_difference(level["ticket_minus_dense"], claims)
+    margin, figures = format_margin(claims["margin"], claims), format_difference(level["ticket_minus_dense"], claims)
     often = " in more than half of all trainings" if claims["test"] == "sign" else ""
     if level["verdict"] == "matching":
         words = f"matching, less than {margin} worse than dense{often} ({_format_p(level['not_worse'])})"
@@ -62,7 +62,7 @@ def _describe_apart(level: LevelClaim, claims: Claims) -> str:
     if apart is None:
         return ""
     words = (
-        f" Replicate {apart['replicate']} stands apart at {_format_value(apart['difference'], claims)} (p = "
+        f" Replicate {apart['replicate']} stands apart at {format_value(apart['difference'], claims)} (p = "
         f"{apart['p_value']:.3f} that one normal distribution gave all): look at it"
     )
     if claims["test"] == "sign":
@@ -84,7 +84,7 @@ def _describe_pairing(difference: PairedDifference, claims: Claims) -> str:
         words += f", {_count(difference['num_replicates'], 'pair')}"
         words += f", {_count(difference['num_unpaired'], 'replicate')} without a partner"
     if difference["test"] == "sign" and claims["test"] == "sign" and difference["median"] is not None:
-        words += f", median {_format_value(difference['median'], claims)}"
+        words += f", median {format_value(difference['median'], claims)}"
     elif difference["test"] == "sign":
         words += ", the same difference in all replicates (sign test; are they copies?)"
     return words
@@ -100,7 +100,7 @@ def _describe_control(control: ControlClaim, claims: Claims) -> str:
     }[control["verdict"]]
     return (
         f"{name} {words} ({_format_p(p_values)}); ticket minus it"
-        f" {_format_difference(figures, claims)}{_describe_pairing(figures, claims)}."
+        f" {format_difference(figures, claims)}{_describe_pairing(figures, claims)}."
     )
 
 
@@ -137,7 +137,7 @@ def _state_limits(claims: Claims) -> list[str]:
     errors = (
         f"Over {_count(num_levels, 'level')} and {planned} together, a false matching, not"
         f" matching or winning has a chance of at most {spent:.3g} % each: {TESTS[claims['test']]}, p corrected"
-        f" by Holm's method, the margin is {_format(claims['margin'], claims)}."
+        f" by Holm's method, the margin is {format_margin(claims['margin'], claims)}."
     )
     intervals = (
         f"Replicates: {replicates}; intervals are 95 % Student t intervals of one level alone"
@@ -155,14 +155,15 @@ def _is_share(claims: Claims) -> bool:
     return claims["metric"].endswith("accuracy")
 
 
-def _format(value: float, claims: Claims) -> str:
+def format_margin(value: float, claims: Claims) -> str:
+    """Returns such as "0.2 points", of the metric that claims are on."""
     if not _is_share(claims):
         return f"{value:g}"
     number = f"{POINTS * value:.6g}"
     return f"{number} {'point' if number == '1' else 'points'}"
 
 
-def _format_difference(difference: PairedDifference, claims: Claims) -> str:
+def format_difference(difference: PairedDifference, claims: Claims) -> str:
     """Returns such as "+0.31 [+0.10, +0.52] points"."""
     scale, unit, form = (POINTS, " points", "+.2f") if _is_share(claims) else (1.0, "", "+.4g")
     if difference["mean"] is None:
@@ -170,7 +171,8 @@ def _format_difference(difference: PairedDifference, claims: Claims) -> str:
     return format_interval(difference, scale=scale, form=form) + unit
 
 
-def _format_value(value: float, claims: Claims) -> str:
+def format_value(value: float, claims: Claims) -> str:
+    """Returns such as "-3.00 points", of the metric that claims are on."""
     return f"{POINTS * value:+.2f} points" if _is_share(claims) else f"{value:+.4g}"
 
 

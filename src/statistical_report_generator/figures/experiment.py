@@ -1,6 +1,6 @@
 """The figure of an experiment: accuracy over the share of weights that are left."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from matplotlib.axes import Axes
@@ -23,14 +23,22 @@ LABELS: Final = {
     "shuffled": "shuffled mask",
     "random": "random mask, fresh weights",
 }
+# Branches of one density stand side by side, so that no interval hides another: factors on the logarithmic axis.
+DODGES: Final = {"ticket": 1.0, "reinitialised": 1.03, "shuffled": 0.97, "random": 0.94}
+RUNS_BESIDE: Final = 0.987  # single runs stand beside the bar of their mean
+POINT_SIZE: Final = 12.0  # square points; of single runs
+OPACITY: Final = 0.5
+
+Values = Mapping[tuple[int, str], Mapping[int, float]]  # by level and branch, then by replicate
 
 
-def draw_accuracy_over_density(summaries: Sequence[BranchSummary], title: str) -> Figure:
+def draw_accuracy_over_density(summaries: Sequence[BranchSummary], title: str, values: Values | None = None) -> Figure:
     """Returns the figure of the papers: test accuracy over the percentage of weights remaining, with intervals.
 
     Args:
         summaries: Of one experiment.
         title: Stands above.
+        values: The accuracies of single runs, drawn as faint points; none when None.
     """
     figure = create_figure(8, 4.8)
     axes = figure.add_subplot()
@@ -43,7 +51,7 @@ def draw_accuracy_over_density(summaries: Sequence[BranchSummary], title: str) -
         if chosen:
             draw_intervals(
                 axes,
-                [POINTS * summary.density for summary in chosen],
+                [POINTS * summary.density * DODGES[branch] for summary in chosen],
                 [summary.value for summary in chosen],
                 scale=POINTS,
                 colour=colour,
@@ -51,12 +59,27 @@ def draw_accuracy_over_density(summaries: Sequence[BranchSummary], title: str) -
                 label=label,
                 linewidth=1.5 if branch == "ticket" else 1,
             )
+            _draw_runs(axes, chosen, values or {}, colour, marker)
     _label_densities(axes, summaries)
     axes.set_ylabel("test accuracy, %")
     axes.set_title(title)
     draw_grid(axes, "y")
     axes.legend(frameon=False)
     return figure
+
+
+def _draw_runs(axes: Axes, chosen: Sequence[BranchSummary], values: Values, colour: str, marker: str) -> None:
+    found = [(one, value) for one in chosen for value in values.get((one.level, one.branch), {}).values()]
+    axes.scatter(
+        [POINTS * one.density * DODGES[one.branch] * RUNS_BESIDE for one, _ in found],
+        [POINTS * value for _, value in found],
+        s=POINT_SIZE,
+        color=colour,
+        marker=marker,
+        alpha=OPACITY,
+        linewidths=0,
+        zorder=1,
+    )
 
 
 def _label_densities(axes: Axes, summaries: Sequence[BranchSummary]) -> None:

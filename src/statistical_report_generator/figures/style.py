@@ -1,7 +1,6 @@
 """What all figures share: colours, markers, grey lines to compare with, error bars, the grid, how they are saved."""
 
 import io
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -9,9 +8,11 @@ from typing import Any, Final, Literal
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from statistical_report_generator.files import write_whole
 from statistical_report_generator.inference.intervals import Interval, read_interval
 
 # The colours of Okabe and Ito, which colour-blind readers can tell apart; markers tell lines apart in grey.
@@ -83,29 +84,36 @@ def draw_intervals(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure, as SVG where the path ends so and else as PNG at 150 dots an inch: the same bytes each time.
+    """Writes a figure in the format that the path ends with: .pdf, .svg, or .png at 150 dots an inch.
 
-    It appears whole: it is written aside, under a name that run folders clean up, and renamed.
+    The same figure gives the same bytes each time. The file appears whole: it is written aside, under a name that run
+    folders clean up, and renamed.
 
     Raises:
+        ValueError: When the path ends otherwise.
         OSError: When the place cannot be written or the disk is full; the old file is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.lottery-tickets.part")
-    try:
-        aside.write_bytes(_render(figure, path))
-        aside.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(path, render_figure(figure, path.name))
 
 
-def _render(figure: Figure, path: Path) -> bytes:
-    buffer = io.BytesIO()
-    if path.suffix == ".svg":
-        with mpl.rc_context({"svg.hashsalt": path.stem}):  # or the names inside the file would be drawn at random
+def render_figure(figure: Figure, name: str) -> bytes:
+    """Returns a figure as the bytes of a file: the same each time.
+
+    Args:
+        figure: To be drawn.
+        name: Of the file; its ending says the format, .pdf, .svg, or .png at 150 dots an inch.
+
+    Raises:
+        ValueError: When the name ends otherwise.
+    """
+    buffer, suffix = io.BytesIO(), Path(name).suffix.lower()
+    if suffix == ".svg":
+        with mpl.rc_context({"svg.hashsalt": Path(name).stem}):  # or the names inside would be drawn at random
             FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    else:
+    elif suffix == ".pdf":
+        FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None})
+    elif suffix == ".png":
         FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    else:
+        raise ValueError(f"the name of a figure must end in .pdf, .png or .svg, but is {name!r}; name it so")
     return buffer.getvalue()

@@ -18,6 +18,7 @@ from lottery_tickets import (
 from lottery_tickets.connectivity.lines import ConnectivityResults
 from lottery_tickets.experiments.verification import create_caller_subject, describe_scope, verify_run
 from tests.lottery_tickets.connectivity.networks import Model, describe_everything, make_loader, make_network, train
+from tests.models import make_mlp
 
 
 class Counting:
@@ -79,6 +80,15 @@ def test_a_run_is_measured_and_trained_again(tmp_path: Path, sparsity: float | N
     )
     other = create_caller_subject(tmp_path, make_network(1), make_loader(3), trainer_fn=Counting())
     assert [check for check in verify_run(tmp_path, other) if check.problem]
+
+
+def test_a_mask_on_tied_weights_is_rewound_and_verified(tmp_path: Path) -> None:
+    model = make_mlp(torch.float32, (4, 4, 4, 3), seed=0)
+    model[2].weight = model[0].weight
+    options: dict[str, Any] = {"num_epochs": 2, "num_points": 3, "rewind_epoch": 1, "trainer_id": "mine"}
+    mask = create_magnitude_mask(model, 0.5)
+    compute_linear_connectivity(model, make_loader(3), trainer_fn=train, mask=mask, run_folder=tmp_path, **options)
+    assert not [check for check in verify_run(tmp_path) if check.problem]
 
 
 def test_a_search_keeps_its_trainings_by_epoch(tmp_path: Path) -> None:

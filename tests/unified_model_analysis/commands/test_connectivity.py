@@ -106,7 +106,7 @@ def test_more_replicates_and_steps_add_what_is_missing(tmp_path: Path) -> None:
     )
 
 
-def test_a_mask_is_trained_beside_the_dense_network(tmp_path: Path) -> None:
+def test_a_mask_is_trained_beside_the_dense_network(tmp_path: Path, capsys: Output) -> None:
     start = save_network(tmp_path / "start.safetensors", 5)
     mask = create_magnitude_mask(start, 0.8)
     mask.save(tmp_path / "mask.safetensors")
@@ -122,7 +122,12 @@ def test_a_mask_is_trained_beside_the_dense_network(tmp_path: Path) -> None:
         dense = run.load_weights(Training(0, 0, branch))
         assert all(bool(dense[name].any()) for name in mask)
         assert not torch.equal(dense["fc1.weight"], trained["fc1.weight"])
+    capsys.readouterr()
     assert main(["verify", str(tmp_path / "out"), "--train-again", "99"]) == 0
+    shown = capsys.readouterr().out
+    assert "step-4: 124 of 124 checks hold; no contradiction was found" in shown
+    assert "trained again: 10 of 10 trainings" in shown
+    assert "out: its lines are not measured again here" in shown
 
 
 def test_a_search_says_from_which_step_on(tmp_path: Path, capsys: Output) -> None:

@@ -107,7 +107,7 @@ def test_a_picture_of_another_version_is_not_compared_and_that_is_said(run: Path
     (run / "accuracy.png").write_bytes(b"")
     code, shown = verify(run, capsys)
     assert code == 0
-    assert "accuracy.png was drawn by matplotlib 1.0 and is not compared" in shown
+    assert "accuracy.png was drawn with 1.0 and is not compared" in shown
 
 
 def test_a_run_from_python_needs_its_maker(tmp_path: Path, capsys: Output) -> None:

@@ -1,0 +1,3 @@
+from .generator import ReportConfig, StatisticalReportGenerator
+
+__all__ = ["ReportConfig", "StatisticalReportGenerator"]

@@ -1,0 +1,164 @@
+"""From results to a report: the PDF, a page that opens without a network, and its figures and tables as files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self, final
+
+from statistical_report_generator.document import MARK, Document, Section, Text
+from statistical_report_generator.figures.style import save_figure
+from statistical_report_generator.files import write_whole
+from statistical_report_generator.rendering.csv import render_csv
+from statistical_report_generator.rendering.html import render_html
+from statistical_report_generator.rendering.pdf import render_pdf
+from statistical_report_generator.sections.experiment import ExperimentOptions, describe_experiment
+from statistical_report_generator.sources import Source, read_source
+
+EXPERIMENT_TYPES: Final = ("lottery_ticket_analysis",)
+FIGURE_FORMATS: Final = ("svg", "png")
+
+
+@final
+@dataclass
+class ReportConfig:
+    """What a report is to be like.
+
+    Attributes:
+        output_dir: Where its files go.
+        experiment_type: "lottery_ticket_analysis".
+        title: Stands above; made of the names of the results when None.
+        margin: The loss that counts as none, in units of the metric; 0.002 is 0.2 points of accuracy.
+        num_looks: How often results are looked at while replicates are added, as planned.
+        test: Whether claims are on the mean ("t") or on the median ("sign"); see `assess_claims`.
+        metric: What tickets are compared by; when None, the first of a metric, accuracy, perplexity and loss, on test
+            data or else on training data, that all trainings have.
+        moment: "early_stop" or "end"; when None the first that all trainings have.
+
+    Raises:
+        ValueError: When the type is not known.
+    """
+
+    output_dir: str | Path = "reports"
+    experiment_type: str = "lottery_ticket_analysis"
+    title: str | None = None
+    margin: float = 0.002
+    num_looks: int = 1
+    test: Literal["t", "sign"] = "t"
+    metric: str | None = None
+    moment: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the type."""
+        if self.experiment_type not in EXPERIMENT_TYPES:
+            raise ValueError(f"experiment_type must be one of {list(EXPERIMENT_TYPES)}, got {self.experiment_type!r}")
+
+
+@final
+class StatisticalReportGenerator:
+    """Makes a report of saved results. It needs no model, and computes nothing anew but statistics.
+
+    Args:
+        config: What it is to be like.
+
+    Example:
+        >>> generator = StatisticalReportGenerator(ReportConfig(title="A small run"))
+        >>> generator.num_results
+        0
+    """
+
+    def __init__(self, config: ReportConfig | None = None) -> None:
+        self.config = config or ReportConfig()
+        self._sources: list[Source] = []
+
+    @property
+    def num_results(self) -> int:
+        """How many results were added."""
+        return len(self._sources)
+
+    def add_results(self, results: str | Path | Mapping[str, Any], name: str | None = None) -> Self:
+        """Adds results, read now: a run folder, a JSON file, or a dict; returns the generator.
+
+        Args:
+            results: Where they are, or what they are.
+            name: What the report calls them; the name of the folder or file when None.
+
+        Raises:
+            FileNotFoundError: When there is nothing.
+            ValueError: When no report can be made of them.
+        """
+        source = read_source(results, name)
+        taken = {known.name for known in self._sources}
+        if source.name in taken:
+            raise ValueError(f"each results must have a name of its own, but {source.name!r} is there; pass name=")
+        self._sources.append(source)
+        return self
+
+    def describe(self) -> Document:
+        """Returns the report before it is rendered.
+
+        Raises:
+            ValueError: When no results were added, or they lack what claims are made of.
+        """
+        if not self._sources:
+            raise ValueError("there must be results to report on, but none were added; call add_results first")
+        config = self.config
+        options = ExperimentOptions(config.margin, config.num_looks, config.test, config.metric, config.moment)
+        sections = [
+            Section(section.title if len(self._sources) == 1 else f"{source.name}: {section.title}", section.blocks)
+            for source in self._sources
+            for section in describe_experiment(source, options)
+        ]
+        title = self.config.title or f"Lottery tickets: {', '.join(source.name for source in self._sources)}"
+        return Document(title, [*sections, _tell_method()])
+
+    def generate_report(self, name: str = "report") -> Path:
+        """Writes NAME.pdf, NAME.html, and NAME-files/ with figures as SVG and PNG and tables as CSV; returns the PDF.
+
+        Two reports on the same results are the same bytes. An earlier report of the name is replaced; files of others
+        are not.
+
+        Args:
+            name: Of the files; no path.
+
+        Raises:
+            ValueError: When the name is a path, or that of files that are no report, or as `describe`.
+            OSError: When the place cannot be written.
+        """
+        if not name or name != Path(name).name:
+            raise ValueError(f"the name of a report must be that of a file, without a folder, got {name!r}")
+        document, folder = self.describe(), Path(self.config.output_dir)
+        html, pdf = render_html(document), render_pdf(document)  # before anything is written
+        _check_place(folder, name)
+        for figure in document.list_figures():
+            for suffix in FIGURE_FORMATS:
+                save_figure(figure.drawing, folder / f"{name}-files" / f"{figure.name}.{suffix}")
+        for table in document.list_tables():
+            write_whole(folder / f"{name}-files" / f"{table.name}.csv", render_csv(table).encode())
+        write_whole(folder / f"{name}.html", html.encode())
+        write_whole(folder / f"{name}.pdf", pdf)
+        return folder / f"{name}.pdf"
+
+
+def _check_place(folder: Path, name: str) -> None:
+    """Raises where something lies under the name of a report that is none of ours."""
+    pages = [path for path in (folder / f"{name}.html", folder / f"{name}.pdf") if path.exists()]
+    others = [path for path in pages if not path.is_file() or MARK.encode() not in path.read_bytes()]
+    place = folder / f"{name}-files"
+    if place.exists() and not pages:
+        others.append(place)
+    if others:
+        raise ValueError(f"{others[0]} must be an earlier report or not exist, but is of others; take another name")
+
+
+def _tell_method() -> Section:
+    return Section(
+        "How claims are made",
+        [
+            Text(
+                "Tickets are compared with the dense network and with their controls by tests on differences paired by "
+                "replicate, corrected over levels by Holm's method. Matching is not being worse than dense by the "
+                "margin or more; winning is matching, and better than every control; undecided is neither. Intervals "
+                "are 95 % Student t intervals."
+            )
+        ],
+    )

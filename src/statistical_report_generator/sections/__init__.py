@@ -1,0 +1,1 @@
+"""From results to the parts of a report, one module a kind of analysis."""

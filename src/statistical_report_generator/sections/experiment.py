@@ -1,0 +1,200 @@
+"""The sections on an experiment: what was found, its figure and tables, how it was made, what may be wrong with it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, final
+
+from statistical_report_generator.claims.assessment import assess_claims
+from statistical_report_generator.claims.findings import describe_claims, describe_more_runs, format_difference
+from statistical_report_generator.claims.types import Claims, LevelClaim
+from statistical_report_generator.document import Block, Figure, Points, Section, Table, Text, Verdicts, VerdictWord
+from statistical_report_generator.figures.experiment import draw_accuracy_over_density
+from statistical_report_generator.inference.intervals import BranchSummary, collect_values, summarise_experiment
+from statistical_report_generator.sections.threats import list_threats
+from statistical_report_generator.sources import Source
+from statistical_report_generator.tables import HEADINGS, POINTS, format_interval, make_rows
+
+# What tickets are compared by: the first that all trainings have. Of a loss and a perplexity less is better.
+METRICS: Final = tuple(
+    f"{split}_{name}" for name in ("metric", "accuracy", "perplexity", "loss") for split in ("test", "train")
+)
+MOST_LETTERS: Final = 40
+MOMENTS: Final = ("early_stop", "end")
+LESS_IS_BETTER: Final = ("loss", "perplexity")
+
+
+@final
+@dataclass(frozen=True)
+class ExperimentOptions:
+    """How an experiment is judged; see `assess_claims`.
+
+    Attributes:
+        margin: The loss that counts as none, in units of the metric.
+        num_looks: Planned.
+        test: On the mean or on the median.
+        metric: What tickets are compared by; the first of `METRICS` that all trainings have when None.
+        moment: When it is taken; the first of `MOMENTS` that all trainings have when None.
+    """
+
+    margin: float = 0.002
+    num_looks: int = 1
+    test: Literal["t", "sign"] = "t"
+    metric: str | None = None
+    moment: str | None = None
+
+
+def describe_experiment(source: Source, options: ExperimentOptions) -> list[Section]:
+    """Returns the sections on one experiment.
+
+    Args:
+        source: Its results.
+        options: How it is judged.
+
+    Raises:
+        ValueError: When the results lack what claims are made of.
+    """
+    results = source.results
+    if results.get("simulated"):
+        return [_describe_simulation()]
+    metric, moment = _choose_figures(results, options)
+    claims = assess_claims(
+        results,
+        metric=metric,
+        moment=moment,
+        margin=options.margin,
+        num_looks=options.num_looks,
+        test=options.test,
+        higher_is_better=not metric.endswith(LESS_IS_BETTER),
+    )
+    summaries = summarise_experiment(results, metric=metric, moment=moment)
+    found: list[Block] = [Verdicts(tuple(_judge(level, claims) for level in claims["levels"]))]
+    if not claims["levels"]:
+        found = [Text("No level was pruned, so there is no ticket to claim anything of.")]
+    if metric.endswith("accuracy"):
+        found.append(_draw(source, summaries, moment, metric))
+    return [
+        Section("What was found", found),
+        Section("By level and by run", [_tabulate_levels(source, summaries), _tabulate_runs(source, metric, moment)]),
+        Section("Each claim", [Points(tuple(_join_lines(describe_claims(claims))))]),
+        Section("How it was made", [_tabulate_settings(source), _tell_how_to_check(source)]),
+        Section("Threats to validity", [Points(tuple(list_threats(results, claims)))]),
+    ]
+
+
+def _join_lines(lines: Iterable[str]) -> Iterator[str]:
+    """Yields one entry a level: its own line with those on its controls, which are indented."""
+    entry = ""
+    for line in lines:
+        if not line.startswith(" ") and entry:
+            yield entry
+            entry = ""
+        entry = f"{entry} {line.strip().removeprefix('=> ')}".strip()
+    yield entry
+
+
+def _describe_simulation() -> Section:
+    words = "No ticket was trained here, so none may be claimed. The masks say what magnitudes now would remove."
+    return Section("A simulation", [Verdicts((("simulated", words),))])
+
+
+def _choose_figures(results: Mapping[str, Any], options: ExperimentOptions) -> tuple[str, str]:
+    """Returns the metric and the moment that tickets are compared by: the first that all trainings have."""
+    metrics = METRICS if options.metric is None else (options.metric,)
+    moments = MOMENTS if options.moment is None else (options.moment,)
+    histories = [row["history"] for row in results["trainings"] if row["branch"] not in ("shared", "copy")]
+    for moment in moments:
+        for metric in metrics:
+            if histories and all(metric in history.get(moment, {}) for history in histories):
+                return metric, moment
+    raise ValueError(f"each training must have one of {list(metrics)} at {' or at '.join(moments)}, but not all have")
+
+
+def _judge(level: LevelClaim, claims: Claims) -> tuple[VerdictWord, str]:
+    difference = format_difference(level["ticket_minus_dense"], claims)
+    words = f"At {POINTS * level['density']:.1f} % of the weights: {difference} against the dense network"
+    if level["winning"] == "winning":
+        return "winning", f"{words}; {level['winning_reason']}."
+    if level["more_runs"] is not None:
+        words += f"; {describe_more_runs(level['more_runs'])}"
+    if level["winning"] is not None:
+        words += f"; {level['winning']} to win: {level['winning_reason']}" if level["winning"] == "not shown" else ""
+    return level["verdict"], f"{words}."
+
+
+def _draw(source: Source, summaries: list[BranchSummary], moment: str, metric: str) -> Figure:
+    num, dense = summaries[0].value.num_replicates, summaries[0]
+    tickets = [summary for summary in summaries if summary.branch == "ticket" and summary.level]
+    last = f"; at {POINTS * tickets[-1].density:.1f} % {format_interval(tickets[-1].value)} %" if tickets else ""
+    when = "at the least validation loss" if moment == "early_stop" else "after the last step"
+    return Figure(
+        name=f"{_slug(source)}-accuracy",
+        caption=f"Test accuracy {when} over the share of weights that are left. Mean of {num} replicates, bars are "
+        "95 % Student t intervals of one level alone, faint points are single runs, and branches of one level stand "
+        "side by side; the band is the dense network's.",
+        alternative=f"The dense network has a test accuracy of {format_interval(dense.value)} %{last}.",
+        drawing=draw_accuracy_over_density(summaries, source.name, collect_values(source.results, moment, metric)),
+    )
+
+
+def _tabulate_levels(source: Source, summaries: list[BranchSummary]) -> Table:
+    return Table(
+        f"{_slug(source)}-levels",
+        "Means over replicates with 95 % intervals.",
+        HEADINGS,
+        tuple(make_rows(summaries)),
+        frozenset({0, 2, 3, 4}),
+    )
+
+
+def _tabulate_runs(source: Source, metric: str, moment: str) -> Table:
+    values = collect_values(source.results, moment, metric)
+    scale, form = (POINTS, ".2f") if metric.endswith("accuracy") else (1.0, ".5g")
+    replicates = sorted({replicate for found in values.values() for replicate in found})
+    rows = []
+    for (level, branch), found in sorted(values.items()):
+        cells = (f"{scale * found[one]:{form}}" if one in found else "" for one in replicates)
+        rows.append((str(level), "dense" if level == 0 else branch, *cells))
+    unit = ", %" if metric.endswith("accuracy") else ""
+    return Table(
+        f"{_slug(source)}-runs",
+        f"{metric}{unit} of each run.",
+        ("level", "branch", *(f"run {replicate}" for replicate in replicates)),
+        tuple(rows),
+        frozenset(range(2, 2 + len(replicates))) | {0},
+    )
+
+
+def _tabulate_settings(source: Source) -> Table:
+    settings = dict(_flatten({"plan": source.results.get("plan", {})}))
+    for number, environment in enumerate(source.results.get("environments", [])):
+        settings |= dict(_flatten({f"environment {number + 1}": environment}))
+    rows = tuple((name, value) for name, value in settings.items())
+    return Table(
+        f"{_slug(source)}-settings", "What the run was asked for, and what computed it.", ("setting", "value"), rows
+    )
+
+
+def _tell_how_to_check(source: Source) -> Text:
+    where = "RUN" if source.folder is None else str(source.folder)
+    return Text(
+        f"This report does not re-check the run: lottery-tickets verify {where} does, from its files, and with "
+        "--re-evaluate and --train-again by computing. The same command that made the run goes on with it."
+    )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found += _flatten(value, f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return found
+
+
+def _slug(source: Source) -> str:
+    """Returns a name for files and links, whatever the run is called."""
+    return (
+        "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in source.name)[:40].strip("-")
+        or "run"
+    )
