@@ -36,10 +36,7 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
 def main() -> None:
     """Watches all of them, counts and writes."""
     jobs = [
-        (group, name, seed)
-        for group, (trainings, num) in GROUPS.items()
-        for name in trainings
-        for seed in range(num)
+        (group, name, seed) for group, (trainings, num) in GROUPS.items() for name in trainings for seed in range(num)
     ]
     outcomes = [row for rows in run_in_processes(judge, jobs) for row in rows]
     tables = [_count(outcomes, method, sparsity) for method in METHODS for sparsity in SPARSITIES]

@@ -158,7 +158,12 @@ def _find_noisy(recipe: Recipe, model: nn.Module) -> list[nn.Parameter]:
     edges = ("embed", "lm_head")  # of a language model, which are never ranked
     matrices = [p for name, p in model.named_parameters() if p.ndim > 1 and not any(edge in name for edge in edges)]
     scales = [module.weight for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
-    return {"": [], "body": matrices[:-1] if recipe.network != "transformer" else matrices, "matrices": matrices, "scales": scales}[recipe.noisy]
+    return {
+        "": [],
+        "body": matrices[:-1] if recipe.network != "transformer" else matrices,
+        "matrices": matrices,
+        "scales": scales,
+    }[recipe.noisy]
 
 
 def _make_loss(recipe: Recipe) -> Callable[[nn.Module, Any], Tensor]:

@@ -76,7 +76,9 @@ def report_early_bird(
     save_results({**results, "findings": [*advise(found, Path(), share), *caveats]}, folder / RESULTS)
     save_figure(draw_early_bird(results), folder / FIGURE)
     print(format_rows([HEADINGS, *map(_format_check, found["checkpoints"])]))
-    print("distances are shares of what chance gives; correlation is with the check before; gap: what exchanging targets")
+    print(
+        "distances are shares of what chance gives; correlation is with the check before; gap: what exchanging targets"
+    )
     print("between samples adds to the loss on the probe, z: its signed ranks in standard deviations")
     print(f"{name}: {found['verdict']}: {found['reason']}", *advise(found, folder, share), *caveats, sep="\n")
     print(f"figure: {folder / FIGURE}, results: {folder / RESULTS}, {found['final_mask']!r}")

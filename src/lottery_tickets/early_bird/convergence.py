@@ -9,6 +9,7 @@ from lottery_tickets._core.checks import check_count, check_number, check_share
 from lottery_tickets.early_bird.history import METHODS, Detection, Method, Verdict
 from lottery_tickets.early_bird.learning_rule import judge_carrying, judge_learning
 
+
 class Judgement(TypedDict):
     """What the rule says of the last check of a history."""
 

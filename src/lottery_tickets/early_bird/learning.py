@@ -13,7 +13,7 @@ inputs and targets. Three things can make one without a ticket, and each has a n
 import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, Final, TypedDict, final
+from typing import Final, TypedDict, final
 
 import numpy as np
 import torch
@@ -65,8 +65,7 @@ class Learning:
         self.measure = measure
         self._parts = [weights.part(names) for names in _split(weights)]
         self._start = measure(model)
-        share = min(1.0, NUM_SAMPLED / max(1, weights.num_weights))
-        self._places = {name: _draw_places(weight.size, share, seed, name) for name, weight in weights.items()}
+        self._places = _draw_places(weights, seed)
         self._gradient = self._differentiate(model, weights)
         self._learnable_p = None if measure.probe.held_out else self._try_to_learn(model, weights)
 
@@ -231,9 +230,14 @@ def _list_at_most(weights: Weights, most: int) -> list[str]:
     return list(islice(weights, max(1, int((totals <= most).sum()))))
 
 
-def _draw_places(size: int, share: float, seed: int, name: str) -> NDArray[np.int64]:
-    if share >= 1:
-        return np.arange(size)
-    num_drawn = min(size, max(1, round(share * size)))
-    places: NDArray[np.int64] = torch.randint(size, (num_drawn,), generator=make_generator(seed, "followed", name)).numpy()
-    return places
+def _draw_places(weights: Weights, seed: int) -> dict[str, NDArray[np.int64]]:
+    """Returns the places that are followed, none twice: of small tensors all, of large ones a share."""
+    share, least = NUM_SAMPLED / max(1, weights.num_weights), NUM_SAMPLED // (2 * max(1, len(weights)))
+    drawn: dict[str, NDArray[np.int64]] = {}
+    for name, weight in weights.items():
+        num = max(least, round(share * weight.size))
+        drawn[name] = np.arange(weight.size)
+        if num < weight.size:
+            places = torch.randint(weight.size, (num,), generator=make_generator(seed, "followed", name))
+            drawn[name] = places.unique().numpy()
+    return drawn

@@ -78,7 +78,9 @@ def judge_carrying(check: Mapping[str, Any], level: float, floor: float) -> Outc
 def _find_share(parts: Sequence[PartEvidence], level: float, *, closing: bool) -> float:
     """Returns which share of the ranked weights is in parts that learnt; the parts share the level."""
     each = level / max(1, len(parts))
-    learnt = [part for part in parts if part["along_p"] <= each and (not closing or _is_at_most(part["closing_p"], each))]
+    learnt = [
+        part for part in parts if part["along_p"] <= each and (not closing or _is_at_most(part["closing_p"], each))
+    ]
     return sum(part["num_weights"] for part in learnt) / max(1, sum(part["num_weights"] for part in parts))
 
 
@@ -93,7 +95,9 @@ def _is_worse(check: Mapping[str, Any], level: float) -> bool:
     if p is None or now is None or start is None or spread is None:
         return False
     loss, start_loss = check.get("loss"), check.get("start_loss")
-    falls = loss is not None and start_loss is not None and loss < start_loss  # then it memorises, which is another thing
+    falls = (
+        loss is not None and start_loss is not None and loss < start_loss
+    )  # then it memorises, which is another thing
     return not falls and p <= level and now - start > SHARE_OF_SPREAD * spread
 
 

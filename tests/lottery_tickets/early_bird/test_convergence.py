@@ -13,7 +13,8 @@ from tests.models import TrainedNorms
 from tests.reference import PublishedDetector
 
 PARTS = [
-    {"weights": [name], "num_weights": size, "along_p": 1e-9, "closing_p": 1e-9} for name, size in (("a", 60), ("b", 40))
+    {"weights": [name], "num_weights": size, "along_p": 1e-9, "closing_p": 1e-9}
+    for name, size in (("a", 60), ("b", 40))
 ]
 LEARNT = {"gap_p": 1e-9, "rise_p": 1e-9, "held_out": True, "parts": PARTS}
 MOVED = {"corrected_start_distance": 0.5, "movement": 0.3, **LEARNT}
