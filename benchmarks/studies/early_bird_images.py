@@ -22,7 +22,7 @@ from lottery_tickets import ConvergenceRule, EarlyBirdWatcher, Mask, hold_mask, 
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.measuring.evaluating import evaluate_tensors
 from lottery_tickets._core.states import copy_state
-from lottery_tickets.early_bird.convergence import METHODS, Method
+from lottery_tickets.early_bird.history import METHODS, Method
 from lottery_tickets.masks.common_weights import measure_distance
 from lottery_tickets.workloads import Workload, load_workload
 
@@ -100,6 +100,7 @@ def run_replicate(study: Study, replicate: int) -> dict[str, Any]:
             target_sparsity=sparsity,
             rule=ConvergenceRule(method),
             check_steps=study.check_steps,
+            probe=(workload.data.validation_inputs, workload.data.validation_targets),
         )
         for method in METHODS
         for sparsity in study.sparsities
@@ -232,7 +233,7 @@ def _watch(
 
 def _describe(watcher: EarlyBirdWatcher, method: str, sparsity: float) -> dict[str, Any]:
     first = next((check for check in watcher.checkpoints if check["verdict"] == "converged"), None)
-    kept = ("step", "correlation", "corrected_distance", "corrected_start_distance", "persistence", "loss", "verdict")
+    kept = ("step", "correlation", "corrected_distance", "corrected_start_distance", "gap", "loss", "verdict")
     history = [{name: check[name] for name in kept} for check in watcher.checkpoints]  # type: ignore[literal-required] # names of keys
     return {
         "method": method,

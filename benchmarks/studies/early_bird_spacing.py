@@ -42,7 +42,8 @@ def run_replicate(replicate: int) -> dict[str, dict[str, float] | None]:
     study, workload = STUDIES["lenet-300-100"], load_workload("fashion-mnist", "lenet-300-100")
     seed = derive_seed(0, "spacing", replicate)
     model = workload.build_model(torch.Generator().manual_seed(seed))
-    watchers = {name: EarlyBirdWatcher(model, check_steps=steps) for name, steps in SPACINGS.items()}
+    probe = (workload.data.validation_inputs, workload.data.validation_targets)
+    watchers = {name: EarlyBirdWatcher(model, check_steps=steps, probe=probe) for name, steps in SPACINGS.items()}
     drawn: dict[str, tuple[int, Mask]] = {}
 
     def observe(network: nn.Module, step: int, loss: float) -> None:

@@ -153,8 +153,8 @@ def detect_early_bird_convergence(
     Stable, but without 2 or 3, is *trivially stable*: weights that do not train, diffuse, or follow a bias look like
     that. Without a probe a ticket that has moved is *stable, learning not shown*: a loss that falls, or does not, is no
     evidence. *Diverged* is a loss or weights that are not finite; or, of a stable ticket, a loss on the probe that is
-    above that at the start beyond chance, by more than half of what exchanging the targets of two samples changes, while
-    the training loss, where it is told, is not below its start. All else is *still changing*.
+    above that at the start beyond chance, by more than half of what exchanging the targets of two samples changes,
+    while the training loss, where it is told, is not below its start. All else is *still changing*.
 
     Args:
         checkpoints: As `compute_early_bird_tickets` records them, in order. Of each, this reads `epoch` (and `step`

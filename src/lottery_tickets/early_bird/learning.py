@@ -191,9 +191,9 @@ def _mean(values: Tensor) -> float | None:
 
 
 def _find_spread(gaps: Tensor, measure: Measure) -> float | None:
-    """Returns the root mean square of the gap of a pair; a unit is the mean of several, where the loss tells no pairs."""
-    pairs = measure.num_samples / (2 * len(gaps))
-    return _mean(gaps.square() * pairs) and math.sqrt(float(gaps.square().mean()) * pairs)
+    """Returns the root mean square of the gap of a pair; a unit is the mean of several where no pairs are told."""
+    square = _mean(gaps.square() * (measure.num_samples / (2 * len(gaps))))
+    return None if square is None else math.sqrt(square)
 
 
 def _find_scale(now: Tensor, before: Tensor) -> float:

@@ -34,8 +34,8 @@ def judge_learning(check: Mapping[str, Any], level: float, floor: float, *, once
     if _is_worse(check, level):
         start, now = (_show(check.get(name)) for name in ("start_probe_loss", "probe_loss"))
         return "diverged", (
-            f"the loss on the probe rose from {start} at the start to {now}, beyond chance and by more than half of what "
-            "exchanging the targets of two samples changes: outputs have grown large, and wrong"
+            f"the loss on the probe rose from {start} at the start to {now}, beyond chance and by more than half of "
+            "what exchanging the targets of two samples changes: outputs have grown large, and wrong"
         )
     if max(gap_p, rise_p) > level:
         return "trivially stable", f"{why}: the network owes its inputs nothing that chance, or luck, could not give"
@@ -78,14 +78,12 @@ def judge_carrying(check: Mapping[str, Any], level: float, floor: float) -> Outc
 def _find_share(parts: Sequence[PartEvidence], level: float, *, closing: bool) -> float:
     """Returns which share of the ranked weights is in parts that learnt; the parts share the level."""
     each = level / max(1, len(parts))
-    learnt = [
-        part for part in parts if part["along_p"] <= each and (not closing or _is_at_most(part["closing_p"], each))
-    ]
-    return sum(part["num_weights"] for part in learnt) / max(1, sum(part["num_weights"] for part in parts))
-
-
-def _is_at_most(p: float | None, level: float) -> bool:
-    return p is not None and p <= level
+    num_learnt = 0
+    for part in parts:
+        tests = [part["along_p"], part["closing_p"]] if closing else [part["along_p"]]
+        if all(p is not None and p <= each for p in tests):
+            num_learnt += part["num_weights"]
+    return num_learnt / max(1, sum(part["num_weights"] for part in parts))
 
 
 def _is_worse(check: Mapping[str, Any], level: float) -> bool:
@@ -95,9 +93,8 @@ def _is_worse(check: Mapping[str, Any], level: float) -> bool:
     if p is None or now is None or start is None or spread is None:
         return False
     loss, start_loss = check.get("loss"), check.get("start_loss")
-    falls = (
-        loss is not None and start_loss is not None and loss < start_loss
-    )  # then it memorises, which is another thing
+    # A training loss that falls while that on the probe rises is memorising, which is another thing.
+    falls = loss is not None and start_loss is not None and loss < start_loss
     return not falls and p <= level and now - start > SHARE_OF_SPREAD * spread
 
 

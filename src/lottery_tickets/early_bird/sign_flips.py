@@ -1,4 +1,4 @@
-"""Do positive differences prevail, beyond chance? An exact test, whatever their distribution, and however few there are."""
+"""Do positive differences prevail beyond chance? An exact test, whatever their distribution and however few."""
 
 import math
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """The rule on histories: what is called converged, what only looks like it, and a replay of the published detector."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ def change_part(number: int, **changes: float | None) -> list[dict[str, Any]]:
     return [part | changes if place == number else part for place, part in enumerate(PARTS)]
 
 
-def make_history(correlations: list[float | None], **evidence: object) -> list[dict[str, Any]]:
+def make_history(correlations: Sequence[float | None], **evidence: object) -> list[dict[str, Any]]:
     return [
         {"epoch": epoch, "correlation": correlation, **MOVED, **evidence}
         for epoch, correlation in enumerate(correlations, start=1)

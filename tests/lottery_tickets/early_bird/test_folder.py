@@ -167,13 +167,11 @@ def test_a_folder_of_earlier_evidence_or_of_another_probe_is_refused(
     with monkeypatch.context() as patched:
         patched.setattr(watcher, "GENERATION", 1)
         find_digits(run_folder=tmp_path / "old", max_epochs=1)
-    with pytest.raises(
-        ValueError, match="must be continued with what it was begun with.*evidence is 1 there and 2 here"
-    ):
+    with pytest.raises(ValueError, match=r"with what it was begun with.*evidence is 1 there and 2 here"):
         find_digits(run_folder=tmp_path / "old", max_epochs=1)
     find_digits(run_folder=tmp_path / "new", max_epochs=1, probe=make_held_out())
     find_digits(run_folder=tmp_path / "new", max_epochs=2, probe=make_held_out())
     with pytest.raises(ValueError, match=r"these differ: probe.num_samples is \d+ there and 128 here; probe.sha256"):
         find_digits(run_folder=tmp_path / "new", max_epochs=2, probe=make_held_out()[:2])
-    with pytest.raises(ValueError, match="probe.held_out is True there and False here"):
+    with pytest.raises(ValueError, match=r"probe\.held_out is True there and False here"):
         find_digits(run_folder=tmp_path / "new", max_epochs=2)

@@ -1,7 +1,6 @@
 """What is learnt, by which weights: where the gap comes from when a head, a body, noise or memory makes it."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from tests.lottery_tickets.early_bird.digits import make_held_out
 from tests.models import TrainedNorms, load_digits, make_lenet
 from tests.traces import take_traces
 
+Batches = list[tuple[Tensor, Tensor]]
 Change = Callable[[nn.Module], None]
 
 
@@ -48,7 +48,7 @@ def freeze_body(model: nn.Module) -> None:
 
 
 def look(
-    train_it: Callable[[nn.Module], None], *, held_out: bool = True, probe: Any = None
+    train_it: Callable[[nn.Module], None], *, held_out: bool = True, probe: Batches | None = None
 ) -> tuple[LearningFigures, nn.Module]:
     """Returns what is found after a training, with weights put back."""
     torch.manual_seed(0)
@@ -71,7 +71,7 @@ def test_all_layers_of_a_network_that_learns_carry_the_gap() -> None:
     found, _ = look(train)
     assert [part["num_weights"] for part in found["parts"]] == [19200, 30000, 1000]
     assert found["gap"] > 1  # type: ignore[operator] # a figure
-    assert max(found["gap_p"], found["rise_p"]) < 1e-9  # type: ignore[type-var] # figures
+    assert max(found["gap_p"], found["rise_p"]) < 1e-9  # type: ignore[type-var, operator] # figures
     assert max(list_p(found, "along_p")) < 1e-9
     assert max(list_p(found, "closing_p")) < 1e-9
     assert found["worse_p"] > 0.99  # type: ignore[operator] # a figure
