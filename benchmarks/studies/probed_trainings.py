@@ -23,6 +23,7 @@ NUM_PROBED: Final = 256
 SKEW: Final = 0.9
 NUM_TOKENS: Final = 32
 VOCABULARY: Final = 16
+JUMPS: Final = 0.1  # of the tokens, which no network can foresee
 
 Schedule = Literal["constant", "cosine", "warm-up", "late decay", "cyclic"]
 Task = Literal["digits", "random", "skewed", "regression", "random regression", "language", "random language"]
@@ -216,9 +217,10 @@ def _make_tokens(task: Task, generator: torch.Generator) -> Tensor:
     if task == "random language":  # each token on its own, the first ones far more often
         odds = 1 / torch.arange(1, VOCABULARY + 1) ** 1.5
         return torch.multinomial(odds.expand(num, -1), NUM_TOKENS, replacement=True, generator=generator)
-    first = torch.randint(VOCABULARY, (num, 1), generator=generator)
     step = torch.randint(1, 4, (num, 1), generator=generator)
-    return (first + step * torch.arange(NUM_TOKENS)) % VOCABULARY
+    jumps = torch.randint(VOCABULARY, (num, NUM_TOKENS), generator=generator)
+    jumps *= torch.rand(num, NUM_TOKENS, generator=generator) < JUMPS
+    return (step * torch.arange(NUM_TOKENS) + jumps.cumsum(1)) % VOCABULARY
 
 
 def _build(recipe: Recipe, seed: int) -> nn.Module:

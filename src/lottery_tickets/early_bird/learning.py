@@ -26,8 +26,9 @@ from lottery_tickets.early_bird.history import PartEvidence
 from lottery_tickets.early_bird.probe import Measure, Outcome
 from lottery_tickets.early_bird.sign_flips import compare_signs
 
-NUM_SAMPLED: Final = 1 << 16  # weights, spread over all tensors, whose gradients are kept
-MOST_PARTS: Final = 8
+NUM_SAMPLED: Final = 1 << 15  # weights, spread over all tensors, whose gradients are kept
+MOST_PARTS: Final = 4
+FEWEST_PUT_BACK: Final = 32  # units, or half of them: fair signs agree in all once in 4 billion times
 SMALLEST_PART: Final = 1000  # weights; of fewer, signs say little
 MOST_STEPPED: Final = 1 << 26  # weights, whose gradient is held whole for the step at the start
 STEP: Final = 1e-3  # of the norm, or what the dtype can resolve
@@ -65,6 +66,7 @@ class Learning:
         self.measure = measure
         self._parts = [weights.part(names) for names in _split(weights)]
         self._start = measure(model)
+        self._gaps = self._start.gaps  # as they were looked at last
         self._places = _draw_places(weights, seed)
         self._gradient = self._differentiate(model, weights)
         self._learnable_p = None if measure.probe.held_out else self._try_to_learn(model, weights)
@@ -79,6 +81,7 @@ class Learning:
         """
         now, before = self.measure(model), self._start
         gap = compare_signs(now.gaps)
+        self._gaps = now.gaps
         return {
             "held_out": self.measure.probe.held_out,
             "probe_loss": _mean(now.losses),
@@ -103,11 +106,12 @@ class Learning:
             start: The starting weights.
             figures: What `look` found.
         """
-        now = self.measure(model)
+        pieces = self.measure.take_units(max(FEWEST_PUT_BACK, len(self._gaps) // 2))
         parts: list[PartEvidence] = []
         for part in figures["parts"]:
             replaced = {name: _undo(weights[name].tensor, start[name].tensor) for name in part["weights"]}
-            closing = compare_signs(now.gaps - self.measure(model, replaced).gaps)
+            without = self.measure(model, replaced, pieces).gaps
+            closing = compare_signs(self._gaps[: len(without)] - without)
             parts.append({**part, "closing_z": closing.z, "closing_p": closing.p})
         return {**figures, "parts": parts}
 
@@ -209,7 +213,7 @@ def _undo(now: Tensor, before: Tensor) -> Tensor:
 
 
 def _split(weights: Weights) -> Iterator[list[str]]:
-    """Yields the names of each part: whole layers in order, at most 8 parts, none too small but the only one."""
+    """Yields the names of each part: whole layers in order, at most 4 parts, none too small but the only one."""
     least = max(SMALLEST_PART, math.ceil(weights.num_weights / MOST_PARTS) if len(weights) > MOST_PARTS else 0)
     names: list[str] = []
     size = 0
