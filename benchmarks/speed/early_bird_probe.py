@@ -1,7 +1,7 @@
 """What a check with a probe costs beside the training it watches, at one check in 100 steps.
 
-`python -m benchmarks.speed.early_bird_probe` takes turns on one thread: some steps of training, a check without a probe, one
-with a probe of the default size, one that also puts weights back, and the start of a watch; it writes
+`python -m benchmarks.speed.early_bird_probe` takes turns on one thread: some steps of training, a check without a
+probe, one with a probe of the default size, one that also puts weights back, and the start of a watch; it writes
 `benchmarks/results/early_bird_probe.json`. The floor of a probe is the forward passes of twice its samples.
 """
 
