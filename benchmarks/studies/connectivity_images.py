@@ -3,37 +3,35 @@
 After Frankle et al. 2020 (arXiv 1912.05671): a network is trained for k steps, then twice to the end from there, with
 two data orders; its instability is the worst error on the line between the two ends, over the mean of theirs. The
 subnetwork of step k comes from iterative magnitude pruning that rewinds to step k, and is trained twice from there too.
+Each step k is an experiment with pairs, in a run folder of its own.
 
-`python -m benchmarks.studies.connectivity_images train resnet-20` (or `lenet-300-100`) keeps the trained pairs in
---folder, where an interrupted run goes on; `... measure resnet-20` walks the lines of the pairs that are there, keeps
-each beside its pair, and writes `benchmarks/results/connectivity_NAME.json` and the figure; `... write resnet-20` does
-only the last.
+`python -m benchmarks.studies.connectivity_images train resnet-20` (or `lenet-300-100`) keeps the trainings in --folder,
+where an interrupted run goes on; `... measure resnet-20` walks the lines of the pairs that are there and keeps each
+beside its run; `... write resnet-20` writes `benchmarks/results/connectivity_NAME.json` and the figure.
 """
 
 import argparse
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.common import FIGURES, TITLES, read_results, write_results
-from benchmarks.studies.parts import Training, run_in_processes, sum_up
-from lottery_tickets import compute_linear_connectivity, hold_mask, load_results, remove_mask, save_results
+from benchmarks.studies.parts import Training, sum_up
+from lottery_tickets import compute_linear_connectivity, load_results, save_results
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.determinism import derive_seed
-from lottery_tickets._core.folders import load_state, save_state
-from lottery_tickets._core.prunable_weights import find_prunable_weights
-from lottery_tickets._core.states import copy_state
-from lottery_tickets._core.weights import Weights
-from lottery_tickets.experiments.pairs import COPIES
+from lottery_tickets.connectivity.pairs import load_pair
+from lottery_tickets.experiments.folder import ExperimentFolder
+from lottery_tickets.experiments.plan import ExperimentPlan
+from lottery_tickets.experiments.plan import Training as PlannedTraining
+from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule
-from lottery_tickets.experiments.steps import prune_state_, prune_survivors
-from lottery_tickets.masks.mask import Mask
+from lottery_tickets.experiments.workload_subject import WorkloadSubject
 from lottery_tickets.workloads import Workload, load_workload
 from statistical_report_generator.figures.connectivity import draw_instability
 from statistical_report_generator.figures.style import save_figure
@@ -80,8 +78,8 @@ class Study:
 STUDIES: Final = {
     study.training.model: study
     for study in (
-        Study(Training("lenet-300-100", 6000, 60, 1.2e-3, 5, "adam", fused=True), (0,), (3, 6), Look(30, 10_000)),
-        Study(Training("resnet-20", 500, 64, 0.03, 4, fused=True), (0, 15, 50, 125, 250), (3,), Look(9, 1_500)),
+        Study(Training("lenet-300-100", 6000, 60, 1.2e-3, 5, "adam"), (0,), (3, 6), Look(30, 10_000)),
+        Study(Training("resnet-20", 500, 64, 0.03, 4), (0, 15, 50, 125, 250), (3,), Look(9, 1_500)),
     )
 }
 
@@ -95,74 +93,62 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     study = STUDIES[arguments.study]
-    if arguments.phase == "measure":
+    if arguments.phase == "train":
+        for rewind_step in study.rewind_steps:
+            run_experiment(
+                plan_study(study, arguments.folder, rewind_step),
+                StudySource(study.training),
+                num_workers=arguments.workers,
+                progress=True,
+            )
+    elif arguments.phase == "measure":
         measure_study(study, arguments.folder)
-    if arguments.phase != "train":
+    else:
         write_study(study, arguments.folder)
-        return
-    replicates = range(study.training.num_replicates)
-    run_in_processes(partial(train_replicate, study, arguments.folder), replicates, arguments.workers)
 
 
-def find_pair(folder: Path, study: Study, replicate: int, rewind_step: int, num_rounds: int) -> list[Path]:
-    """Returns the files of the two trained copies."""
-    place = folder / study.training.model / f"replicate-{replicate}" / f"step-{rewind_step}-rounds-{num_rounds}"
-    return [place / f"{copy}.safetensors" for copy in COPIES]
+@final
+class FastWorkload(Workload):
+    """A workload whose convolutions are laid out for speed."""
+
+    def build_model(self, generator: torch.Generator) -> nn.Module:
+        """Returns a fresh network."""
+        model = super().build_model(generator)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # which torch's types lack
+        return model
 
 
-def train_replicate(study: Study, folder: Path, replicate: int) -> None:
-    """Trains what is missing of one replicate."""
-    workload = load_workload("fashion-mnist", study.training.model)
-    seed = derive_seed(0, study.training.model, replicate)
-    model = build_fast(workload, seed)
-    reached = 0
-    for rewind_step in study.rewind_steps:
-        order = derive_seed(seed, "shared")
-        study.training.train(model, workload.data, order, first_step=reached, last_step=rewind_step)
-        reached, start = rewind_step, copy_state(model)
-        find_files = partial(find_pair, folder, study, replicate, reached)
-        if not all(path.exists() for num_rounds in (0, *study.rounds) for path in find_files(num_rounds)):
-            train_pairs(study, workload, start, seed, rewind_step=reached, find_files=find_files)
-        model.load_state_dict(start)
+@final
+@dataclass(frozen=True)
+class StudySource:
+    """What an experiment of the study trains, built where it is trained."""
+
+    training: Training
+
+    def __call__(self) -> WorkloadSubject:
+        """Returns the subject, its data loaded."""
+        found = load_workload("fashion-mnist", self.training.model)
+        rates = {"output.weight": 0.0, "*.shortcut.*": 0.0, "*": PRUNE_RATE}
+        if self.training.model == "lenet-300-100":
+            rates = {"output.weight": PRUNE_RATE / 2, "*": PRUNE_RATE}
+        recipe = replace(self.training.make_recipe(found.recipe), prune_rates=rates)
+        return WorkloadSubject(FastWorkload(found.name, found.data, found.model_name, recipe))
 
 
-def build_fast(workload: Workload, seed: int) -> nn.Module:
-    """Returns a fresh network whose convolutions are laid out for speed."""
-    model = workload.build_model(torch.Generator().manual_seed(seed))
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # which torch's types lack
-    return model
-
-
-def train_pairs(
-    study: Study,
-    workload: Workload,
-    start: Mapping[str, Tensor],
-    seed: int,
-    *,
-    rewind_step: int,
-    find_files: Callable[[int], list[Path]],
-) -> None:
-    """Trains the dense pair and the subnetworks' pairs from one step, and writes them."""
-    model = build_fast(workload, seed)
-    schedule = PruningSchedule((("output.weight", 0.0), ("*.shortcut.*", 0.0), ("*", PRUNE_RATE)), "global")
-    if study.training.model == "lenet-300-100":
-        schedule = PruningSchedule((("output.weight", PRUNE_RATE / 2), ("*", PRUNE_RATE)), "layer")
-    mask = Mask.keeping_all(find_prunable_weights(model).shapes)
-    for num_rounds in range(max(study.rounds) + 1):
-        ends = []
-        is_wanted = num_rounds in (0, *study.rounds)
-        for copy in COPIES if is_wanted else COPIES[:1]:
-            state = {name: tensor.clone() for name, tensor in start.items()}
-            prune_state_(state, mask)
-            model.load_state_dict(state)
-            hold_mask(model, mask)
-            study.training.train(model, workload.data, derive_seed(seed, copy), first_step=rewind_step)
-            remove_mask(model)
-            ends.append(copy_state(model))
-        if is_wanted:
-            for path, end in zip(find_files(num_rounds), ends, strict=True):
-                save_state(path, end)
-        mask = prune_survivors(Weights.from_tensors(ends[0]), mask, schedule, num_rounds + 1)
+def plan_study(study: Study, folder: Path, rewind_step: int) -> ExperimentFolder:
+    """Returns the experiment of one rewinding step and where it lies."""
+    subject = StudySource(study.training)()
+    recipe = subject.workload.recipe
+    plan = ExperimentPlan(
+        subject=subject.describe(),
+        schedule=PruningSchedule(tuple(recipe.prune_rates.items()), recipe.scope),
+        num_levels=max(study.rounds),
+        num_steps=recipe.num_steps,
+        rewind_step=rewind_step,
+        num_replicates=study.training.num_replicates,
+        copy_levels=(0, *study.rounds),
+    )
+    return ExperimentFolder(folder / study.training.model / f"step-{rewind_step}", plan, made_by=__name__)
 
 
 # ----------------------------------------------------------------------------------------------------------- measuring
@@ -171,11 +157,12 @@ def train_pairs(
 def measure_study(study: Study, folder: Path) -> None:
     """Walks the lines that have not been walked yet of the pairs that are trained."""
     torch.set_num_threads(1)
-    workload = load_workload("fashion-mnist", study.training.model)
+    workload = StudySource(study.training)().workload
     for replicate, rewind_step, num_rounds in list_pairs(study):
-        files = find_pair(folder, study, replicate, rewind_step, num_rounds)
-        if all(path.exists() for path in files) and not find_line(study, files).exists():
-            measure_pair(study, workload, files)
+        run = plan_study(study, folder, rewind_step)
+        line = find_line(study, run, replicate, num_rounds)
+        if run.is_finished(PlannedTraining(replicate, num_rounds, "copy")) and not line.exists():
+            measure_pair(study, workload, run, replicate, num_rounds)
 
 
 def list_pairs(study: Study) -> list[tuple[int, int, int]]:
@@ -183,17 +170,18 @@ def list_pairs(study: Study) -> list[tuple[int, int, int]]:
     return list(itertools.product(range(study.training.num_replicates), study.rewind_steps, (0, *study.rounds)))
 
 
-def find_line(study: Study, files: list[Path]) -> Path:
-    """Returns the file that keeps what was found between two trained copies."""
-    look = study.look
-    return files[0].with_name(f"line-{look.num_points}-{look.num_test_images}-{look.num_statistics_images}.json")
+def find_line(study: Study, run: ExperimentFolder, replicate: int, num_rounds: int) -> Path:
+    """Returns the file, beside the run, that keeps what was found between two trained copies."""
+    look = f"{study.look.num_points}-{study.look.num_test_images}-{study.look.num_statistics_images}"
+    return run.path.with_name(f"{run.path.name}-lines-{look}") / f"replicate-{replicate}-rounds-{num_rounds}.json"
 
 
 def write_study(study: Study, folder: Path) -> None:
     """Writes and draws what has been measured of a study."""
     found: dict[tuple[int, int], dict[int, dict[str, Any]]] = {}
     for replicate, rewind_step, num_rounds in list_pairs(study):
-        line = find_line(study, find_pair(folder, study, replicate, rewind_step, num_rounds))
+        run = plan_study(study, folder, rewind_step)
+        line = find_line(study, run, replicate, num_rounds)
         if line.exists():
             found.setdefault((rewind_step, num_rounds), {})[replicate] = load_results(line)
     payload = {
@@ -207,25 +195,25 @@ def write_study(study: Study, folder: Path) -> None:
     save_figure(draw_instability(panels), FIGURES / "connectivity.svg")
 
 
-def measure_pair(study: Study, workload: Workload, files: list[Path]) -> None:
+def measure_pair(study: Study, workload: Workload, run: ExperimentFolder, replicate: int, num_rounds: int) -> None:
     """Walks the line between two trained copies and keeps what it finds."""
     look, data = study.look, workload.data
     images, targets = (tensor[: look.num_test_images].split(BATCH) for tensor in (data.test_inputs, data.test_targets))
     chosen = TensorBatches(data.train_inputs, data.train_targets, BATCH, derive_seed(0, "statistics")).from_step(0)
-    first, second = (load_state(path) for path in files)
-    model = build_fast(workload, 0)
+    pair = load_pair(run, replicate, num_rounds)
     found = compute_linear_connectivity(
-        model,
+        workload.build_model(torch.Generator().manual_seed(0)),
         list(zip(images, targets, strict=True)),
-        first,
-        second,
+        pair.first,
+        pair.second,
         num_points=look.num_points,
         statistics_dataloader=list(itertools.islice(chosen, look.num_statistics_images // BATCH)),
     )
-    weights = [first[name] for name in find_prunable_weights(model)]
-    density = sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
-    save_results({**found, "density": density}, find_line(study, files))
-    print(files[0].parent, f"instability {found['instability']:.4f}, barrier {found['barrier']:.4f}", flush=True)
+    density = run.load_mask(PlannedTraining(replicate, num_rounds, "ticket")).density
+    line = find_line(study, run, replicate, num_rounds)
+    line.parent.mkdir(exist_ok=True)
+    save_results({**found, "density": density}, line)
+    print(line, f"instability {found['instability']:.4f}, barrier {found['barrier']:.4f}", flush=True)
 
 
 def summarise(

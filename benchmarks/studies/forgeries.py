@@ -1,11 +1,13 @@
 """What `verify` finds: 22 forgeries with every hash made anew, and 500 random changes of run folders.
 
-Of two small runs on the digits: one of the command line, LeNet-300-100 with two replicates and controls, and one from
-Python. A forger also has summary and figure made of the forged results again. Run by
-`python -m benchmarks.studies.forgeries`, in some five minutes; writes benchmarks/results/forgeries.json.
+Of three small runs on the digits: one of the command line, LeNet-300-100 with two replicates and controls, one from
+Python, and one whose networks are trained in pairs from a later step, which is changed at random only. A forger also
+has summary and figure made of the forged results again. Run by `python -m benchmarks.studies.forgeries`, in some five
+minutes; writes benchmarks/results/forgeries.json.
 """
 
 import contextlib
+import dataclasses
 import io
 import random
 import shutil
@@ -40,17 +42,19 @@ from lottery_tickets import compute_iterative_magnitude_pruning
 from lottery_tickets._core.files import read_json
 from lottery_tickets._core.states import hash_state
 from lottery_tickets.experiments.folder import RECORD, REWIND, WEIGHTS, ExperimentFolder, stops_early
-from lottery_tickets.experiments.plan import Training
+from lottery_tickets.experiments.plan import ExperimentPlan, Training
+from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.steps import prune_state_
 from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.experiments.verification import create_caller_subject, create_workload_subject, verify_run
-from lottery_tickets.workloads import create_image_batches, load_digits_data
+from lottery_tickets.experiments.workload_subject import WorkloadSource
+from lottery_tickets.workloads import create_image_batches, digits_recipe, load_digits_data
 from unified_model_analysis.commands.imp import Imp
 from unified_model_analysis.experiment_summary import report_experiment
 from unified_model_analysis.summary_checks import check_summary
 
-MUTATIONS: Final = {"shell": 300, "python": 200}
+MUTATIONS: Final = {"shell": 250, "python": 150, "pairs": 100}
 WAYS: Final = ("files", "measured", "trained")
 MOST_TRAININGS: Final = 1000
 DENSE, LAST = Training(0, 0, "ticket"), Training(0, 2, "ticket")
@@ -107,6 +111,17 @@ def make_python_run(run: Path, seed: int) -> None:
     )  # fmt: skip
 
 
+def make_pairs_run(run: Path, seed: int) -> None:
+    """Trains LeNet-300-100 and its ticket in pairs that part at step 10."""
+    recipe = dataclasses.replace(digits_recipe("lenet-300-100"), num_steps=40, evaluation_interval=10)
+    source = WorkloadSource("digits", "lenet-300-100", recipe=recipe)
+    schedule = PruningSchedule(tuple(recipe.prune_rates.items()), recipe.scope)
+    plan = ExperimentPlan(
+        source().describe(), schedule, 1, 40, rewind_step=10, num_replicates=2, seed=seed, copy_levels=(0, 1)
+    )
+    run_experiment(ExperimentFolder(run, plan), source)
+
+
 def _build_caller_subject(run: Path) -> Subject:
     train, test = _make_data()
     return create_caller_subject(run, _build_model(), train, evaluation_dataloader=test)
@@ -115,6 +130,7 @@ def _build_caller_subject(run: Path) -> Subject:
 KINDS: Final = {
     "shell": Kind(make_shell_run, create_workload_subject, report_again),
     "python": Kind(make_python_run, _build_caller_subject, lambda _: None),
+    "pairs": Kind(make_pairs_run, create_workload_subject, lambda _: None),
 }
 
 # ------------------------------------------------------------------------------------------------------------ forgeries
@@ -284,6 +300,8 @@ def explain(made: Mutation) -> str:
         return "a setting of training"
     if "summary.json: claims" in made.what or "summary.json: moment" in made.what:
         return "a choice of the report, which the same command may make anew"
+    if made.kind.startswith("trainings swapped") and "-copy" in made.what and "-ticket" in made.what:
+        return "the two copies of a pair, which differ in the order of the data alone"
     if made.kind.startswith("tensors"):
         return "no figure moves: the change reaches no output, or is lost in rounding"
     return "unexplained"
@@ -317,7 +335,7 @@ def main() -> None:
             kind.make(finished, 0)
             kind.make(Path(place) / OTHER, 1)
             assert find_problems(finished, kind) == dict.fromkeys(WAYS, "")
-            forgeries += study_forgeries(name, finished)
+            forgeries += [] if name == "pairs" else study_forgeries(name, finished)
             rows += study_mutations(name, finished)
     missed = [
         {

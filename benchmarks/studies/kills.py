@@ -26,6 +26,7 @@ from tests.models import make_mlp
 from benchmarks.common import write_results
 from lottery_tickets import (
     compute_iterative_magnitude_pruning,
+    compute_linear_connectivity,
     compute_loss_landscape,
     compute_lottery_ticket_quality,
     create_magnitude_mask,
@@ -65,22 +66,34 @@ def prune(folder: Path) -> None:
     )
 
 
+def train(model: Any, dataloader: Any, *, epochs: int) -> None:  # noqa: ANN401 - as a trainer is called
+    """Trains under noise, so that two trainings differ."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(epochs):
+        for inputs, targets in dataloader:
+            torch.nn.functional.cross_entropy(model(inputs + torch.randn(inputs.shape) / 9), targets).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
 def retrain(folder: Path) -> None:
     """A caller's ticket trained again beside its controls."""
     model, data, test = make_network()
-
-    def train(model: Any, dataloader: Any, *, epochs: int) -> None:  # noqa: ANN401 - as a trainer is called
-        optimizer = torch.optim.SGD(model.parameters(), 0.1)
-        for _ in range(epochs):
-            for inputs, targets in dataloader:
-                torch.nn.functional.cross_entropy(model(inputs + torch.randn(inputs.shape) / 9), targets).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-
     mask = create_magnitude_mask(model, 0.5)
     compute_lottery_ticket_quality(
         model, mask, test, trainer_fn=train, num_epochs=3, train_dataloader=data, num_replicates=3, run_folder=folder
     )
+
+
+def part(folder: Path) -> None:
+    """A caller's ticket trained in pairs that share an epoch."""
+    model, data, test = make_network()
+    dataset = torch.utils.data.TensorDataset(*data[0])
+    loader = torch.utils.data.DataLoader(dataset, batch_size=16, shuffle=True)
+    compute_linear_connectivity(
+        model, test, trainer_fn=train, train_dataloader=loader, mask=create_magnitude_mask(model, 0.5), num_epochs=3,
+        rewind_epoch=1, num_replicates=2, num_points=3, run_folder=folder,
+    )  # fmt: skip
 
 
 def draw(folder: Path) -> None:
@@ -98,10 +111,13 @@ SHORT: Final = ("--steps", "20")
 RUNS: Final[dict[str, Run]] = {
     "imp": command("imp", "--levels=2", "--replicates=2", "--evaluate-every=20", "--workers=1", *SHORT),
     "early-bird": command("early-bird", "--max-epochs=3", "--check-interval=1"),
-    "connectivity": command("connectivity", "--rewind-steps", "0", "5", "--search", "--points=3", *SHORT),
+    "connectivity": command(
+        *("connectivity", "--rewind-steps", "0", "5", "--search", "--points=3", "--workers=1"), *SHORT
+    ),
     "landscape": command("landscape", "--grid-points", "9", "--batches=1"),
     "compute_iterative_magnitude_pruning": prune,
     "compute_lottery_ticket_quality": retrain,
+    "compute_linear_connectivity": part,
     "compute_loss_landscape": draw,
     "find_stable_rewinding_step": search,
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -17,6 +17,7 @@ from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.training.plain_loop import train_steps
 from lottery_tickets.masks.common_weights import Overlap, overlay
 from lottery_tickets.workloads import ImageData
+from lottery_tickets.workloads.recipes import Recipe
 from statistical_report_generator.inference.intervals import compute_t_interval
 
 
@@ -32,7 +33,6 @@ class Training:
         learning_rate: At first.
         num_replicates: Independent repetitions.
         optimizer: "sgd" (momentum 0.9, weight decay 1e-4, a tenth of the rate for the last fifth) or "adam".
-        fused: Whether a step of the optimizer is one kernel, which is faster and rounds differently.
     """
 
     model: str
@@ -41,7 +41,22 @@ class Training:
     learning_rate: float
     num_replicates: int
     optimizer: str = "sgd"
-    fused: bool = False
+
+    def make_recipe(self, other: Recipe) -> Recipe:
+        """Returns the recipe that trains so, evaluates at the end alone, and prunes as another one."""
+        is_sgd = self.optimizer == "sgd"
+        return replace(
+            other,
+            optimizer=self.optimizer,
+            optimizer_arguments={"lr": self.learning_rate}
+            | ({"momentum": 0.9, "weight_decay": 1e-4} if is_sgd else {}),
+            batch_size=self.batch_size,
+            num_steps=self.num_steps,
+            evaluation_interval=self.num_steps,
+            lr_milestones=(0.8,) if is_sgd else (),
+            lr_decay=0.1,
+            warmup_steps=0,
+        )
 
     def train(
         self,
@@ -61,7 +76,7 @@ class Training:
         train_steps(
             model,
             TensorBatches(data.train_inputs, data.train_targets, self.batch_size, seed).from_step(first_step),
-            make(model.parameters(), self.learning_rate, fused=self.fused, **settings),
+            make(model.parameters(), self.learning_rate, **settings),
             first_step=first_step,
             num_steps=self.num_steps if last_step is None else last_step,
             lr_factor=lambda step: 0.1 if is_sgd and step >= 0.8 * self.num_steps else 1.0,

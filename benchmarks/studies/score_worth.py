@@ -28,12 +28,16 @@ from benchmarks.studies.parts import keep, sum_up
 from benchmarks.studies.score_sources import MAGNITUDE, SOURCES, Subject, check_against_public
 from lottery_tickets import masked
 from lottery_tickets._core.determinism import derive_seed, make_generator
-from lottery_tickets._core.files import read_json, read_tensors, write_json, write_tensors
+from lottery_tickets._core.files import read_json, write_json
 from lottery_tickets._core.measuring.evaluating import evaluate_tensors
 from lottery_tickets._core.measuring.performance import Measurement, measure
-from lottery_tickets.experiments.workload_subject import WorkloadSubject
+from lottery_tickets.experiments.folder import ExperimentFolder
+from lottery_tickets.experiments.plan import ExperimentPlan, Training
+from lottery_tickets.experiments.run import run_experiment
+from lottery_tickets.experiments.schedules import PruningSchedule
+from lottery_tickets.experiments.workload_subject import WorkloadSource
 from lottery_tickets.importance_scoring import compute_magnitude_importance
-from lottery_tickets.workloads import Workload, create_token_batches, load_smollm2, load_speeches, load_workload
+from lottery_tickets.workloads import create_token_batches, load_smollm2, load_speeches, load_workload, paper_recipe
 from statistical_report_generator.figures.score_worth import DENSE, draw_score_worth
 from statistical_report_generator.figures.style import save_figure
 
@@ -203,13 +207,8 @@ def load_subject(plan: Plan, folder: Path, replicate: int) -> Subject:
     if plan.name == LANGUAGE_MODEL:
         return load_language_subject(replicate)
     workload = load_workload("fashion-mnist", plan.name)
-    path = folder / f"{plan.name}-{replicate}.safetensors"
-    if not path.exists():
-        train(workload, plan.num_steps, replicate, path)
-    state, metadata = read_tensors(path)
-    assert metadata == {"num_steps": str(plan.num_steps)}, f"{path} is of another plan; delete it"
     model = workload.build_model(torch.Generator().manual_seed(0))
-    model.load_state_dict(state)
+    model.load_state_dict(train_networks(plan, folder).load_weights(Training(replicate, 0, "ticket")))
     inputs, targets = workload.data.train_inputs, workload.data.train_targets
     generator = make_generator(SEED, "replicate", replicate, "scoring images")
     chosen = torch.randperm(len(inputs), generator=generator)[:NUM_SCORING_IMAGES].split(SCORING_BATCH)
@@ -225,14 +224,16 @@ def load_subject(plan: Plan, folder: Path, replicate: int) -> Subject:
     return subject
 
 
-def train(workload: Workload, num_steps: int, replicate: int, path: Path) -> None:
-    """Trains a model by its recipe, in fewer steps, and stores it."""
-    recipe = replace(workload.recipe, num_steps=num_steps, evaluation_interval=num_steps)
-    subject = WorkloadSubject(replace(workload, recipe=recipe))
-    model = subject.build(derive_seed(SEED, "replicate", replicate, "initialisation"))
-    order = derive_seed(SEED, "replicate", replicate, "order")
-    subject.train(model, first_step=0, seed=order, rewind_step=-1, keep_rewind_point=lambda: None)
-    write_tensors(path, model.state_dict(), {"num_steps": str(num_steps)})
+def train_networks(plan: Plan, folder: Path) -> ExperimentFolder:
+    """Returns the experiment that trains all replicates by the recipe, in fewer steps; what is there is not trained."""
+    name = plan.name
+    recipe = replace(paper_recipe(name), num_steps=plan.num_steps, evaluation_interval=plan.num_steps)
+    source = WorkloadSource("fashion-mnist", name, recipe=recipe)
+    schedule = PruningSchedule(tuple(recipe.prune_rates.items()), recipe.scope)
+    trainings = ExperimentPlan(source().describe(), schedule, 0, plan.num_steps, num_replicates=plan.num_replicates)
+    run = ExperimentFolder(folder / f"{name}-trainings", trainings, made_by=__name__)
+    run_experiment(run, source)
+    return run
 
 
 def load_language_subject(replicate: int) -> Subject:

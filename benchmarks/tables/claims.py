@@ -1,5 +1,6 @@
 """The tables of the page on claims."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -120,10 +121,68 @@ def describe_verdict(level: Mapping[str, Any]) -> tuple[str, str]:
     return format_interval(level["ticket_minus_dense"], form="+.2f"), verdict
 
 
+TAILS = {
+    "normal": "normal",
+    "left-skewed": "left-skewed",
+    "bad tail": "a heavy tail of bad ones",
+    "rare collapses": "one in ten collapses",
+}
+TESTS = {"t": "t, on the mean", "sign": "sign, on the median"}
+
+
+def tabulate_tails() -> str:
+    """How often a ticket on the margin is called matching where tickets alone are skewed, by test."""
+    rates = read_results("claims_tails")["rates"]
+    nums = sorted({row["num_replicates"] for row in rates})
+    rows = [
+        (title, words, str(num_levels), *(show_tail(rates, world, test, num_levels, num) for num in nums))
+        for world, title in TAILS.items()
+        for test, words in TESTS.items()
+        for num_levels in (1, 15)
+    ]
+    return make_table(("noise of tickets", "test", "levels", *(f"{num} replicates" for num in nums)), *rows)
+
+
+def show_tail(rates: Iterable[Mapping[str, Any]], world: str, test: str, num_levels: int, num: int) -> str:
+    """Returns the rate of one cell with its interval, in percent."""
+    wanted = (world, test, num_levels, num)
+    names = ("world", "test", "num_levels", "num_replicates")
+    return find_worst([row["matching"] for row in rates if tuple(row[name] for name in names) == wanted])
+
+
+def tabulate_warnings() -> str:
+    """How often a replicate is said to stand apart, ever and when a matching is false; one level."""
+    rates = [row for row in read_results("claims_tails")["rates"] if (row["test"], row["num_levels"]) == ("t", 1)]
+    nums = sorted({row["num_replicates"] for row in rates})
+    rows = []
+    for world, title in TAILS.items():
+        of_world = {row["num_replicates"]: row for row in rates if row["world"] == world}
+        cells = [
+            [f"{100 * of_world[num][name]['rate']:.0f}" for num in nums] for name in ("warned", "warned_when_matching")
+        ]
+        rows.append((title, *(" / ".join(pair) for pair in zip(*cells, strict=True))))
+    return make_table(("noise of tickets, 1 level", *(f"{num} replicates" for num in nums)), *rows)
+
+
+def tabulate_power_of_tests() -> str:
+    """How often a ticket as good as dense is called matching at any level, by test."""
+    figures = read_results("claims_tails")
+    nums = sorted({row["num_replicates"] for row in figures["power"]})
+    rows = []
+    for test, num_levels in itertools.product(TESTS, (1, 15)):
+        cells = [row for row in figures["power"] if (row["test"], row["num_levels"]) == (test, num_levels)]
+        by_num = {row["num_replicates"]: row["matching"]["rate"] for row in cells}
+        rows.append((TESTS[test], str(num_levels), *(f"{100 * by_num[num]:.0f}" for num in nums)))
+    return make_table(("test", "levels", *(f"{num} replicates" for num in nums)), *rows)
+
+
 TABLES: Tables = {
     "claims-false": tabulate_false_claims,
     "claims-false-matching": tabulate_false_matching,
     "claims-power": tabulate_power,
     "claims-peeking": tabulate_peeking,
+    "claims-tails": tabulate_tails,
+    "claims-warnings": tabulate_warnings,
+    "claims-power-of-tests": tabulate_power_of_tests,
     "lenet-verdicts": tabulate_lenet_verdicts,
 }

@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 SUMMARY: Final = "summary.json"
 FIGURE: Final = "accuracy.png"
@@ -19,7 +19,9 @@ def check_report_extra() -> None:
         )
 
 
-def report_experiment(run: Path, *, moment: str, margin: float, num_looks: int = 1) -> None:
+def report_experiment(
+    run: Path, *, moment: str, margin: float, num_looks: int = 1, test: Literal["t", "sign"] = "t"
+) -> None:
     """Prints table and findings of a finished run and writes its summary and figure into its folder.
 
     Args:
@@ -27,13 +29,14 @@ def report_experiment(run: Path, *, moment: str, margin: float, num_looks: int =
         moment: When accuracy is taken, see `summarise_experiment`.
         margin: The loss of accuracy that counts as none, a fraction.
         num_looks: Planned number of looks at the results while replicates are added, see `assess_claims`.
+        test: Which, see `assess_claims`.
     """
     from lottery_tickets.storage import load_results, save_results
     from statistical_report_generator.inference.intervals import summarise_experiment
     from statistical_report_generator.tables import format_table
 
     results = load_results(run / "results.json")
-    summary = make_summary(results, moment=moment, margin=margin, num_looks=num_looks)
+    summary = make_summary(results, moment=moment, margin=margin, num_looks=num_looks, test=test)
     print(format_table(summarise_experiment(results, moment=moment)), *summary["findings"], sep="\n")
     draw_figure(results, moment, run / FIGURE)
     save_results(summary, run / SUMMARY)
@@ -41,7 +44,9 @@ def report_experiment(run: Path, *, moment: str, margin: float, num_looks: int =
     print(f"re-check everything from the files: lottery-tickets verify {run}")
 
 
-def make_summary(results: Mapping[str, Any], *, moment: str, margin: float, num_looks: int) -> dict[str, Any]:
+def make_summary(
+    results: Mapping[str, Any], *, moment: str, margin: float, num_looks: int, test: Literal["t", "sign"]
+) -> dict[str, Any]:
     """Returns what a summary holds: `moment`, `findings`, `claims`, `branches`, and what `drawn_with`.
 
     Args:
@@ -49,6 +54,7 @@ def make_summary(results: Mapping[str, Any], *, moment: str, margin: float, num_
         moment: As in `report_experiment`.
         margin: As in `report_experiment`.
         num_looks: As in `report_experiment`.
+        test: As in `report_experiment`.
     """
     from matplotlib import __version__
 
@@ -56,7 +62,7 @@ def make_summary(results: Mapping[str, Any], *, moment: str, margin: float, num_
     from statistical_report_generator.claims.findings import describe_claims
     from statistical_report_generator.inference.intervals import summarise_experiment
 
-    claims = assess_claims(results, moment=moment, margin=margin, num_looks=num_looks)
+    claims = assess_claims(results, moment=moment, margin=margin, num_looks=num_looks, test=test)
     branches = [asdict(summary) for summary in summarise_experiment(results, moment=moment)]
     findings = describe_claims(claims)
     # Another version of matplotlib draws other bytes.

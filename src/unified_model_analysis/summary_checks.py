@@ -39,7 +39,8 @@ def _find_odd_summary(run: Path) -> str:
 
     found, results = load_results(run / SUMMARY), load_results(run / "results.json")
     claims = found["claims"]
-    made = make_summary(results, moment=found["moment"], margin=claims["margin"], num_looks=claims["num_looks"])
+    settings = {name: claims[name] for name in ("margin", "num_looks", "test")}
+    made = make_summary(results, moment=found["moment"], **settings)
     expected = {**json.loads(json.dumps(made)), "drawn_with": found["drawn_with"]}
     if not isinstance(found["drawn_with"], str):
         return f"it says it was drawn with {found['drawn_with']!r}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
+import torch
 from torch import Tensor
 
 from lottery_tickets._core.files import (
@@ -25,11 +26,12 @@ from lottery_tickets._core.files import (
     write_tensors,
 )
 from lottery_tickets._core.identity.identities import Identity, compare_identities
-from lottery_tickets._core.states import hash_state
+from lottery_tickets._core.states import find_ties, hash_state
 
 MARKER: Final = "run.json"
 HASH: Final = "content_sha256"
 STATE_HASH: Final = "state_sha256"
+TIES: Final = "tied_names"
 
 Settings = dict[str, Any]
 # Called with what a folder holds and what is asked for; returns by name the settings that may differ, joined, or raises
@@ -69,12 +71,13 @@ def read_hashed(path: Path) -> dict[str, Any]:
 
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes a state with its hash."""
-    write_tensors(path, state, {STATE_HASH: hash_state(state)})
+    """Writes a state with its hash, and with the names that stand for one tensor, which is written under each."""
+    ties = find_ties(state)
+    write_tensors(path, state, {STATE_HASH: hash_state(state), **({TIES: json.dumps(ties)} if ties else {})})
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """Returns the state that `save_state` wrote.
+    """Returns the state that `save_state` wrote; names of one tensor have one again.
 
     Raises:
         ValueError: When the file is cut short or altered.
@@ -83,7 +86,15 @@ def load_state(path: Path) -> dict[str, Tensor]:
     if metadata.get(STATE_HASH) != hash_state(state):
         message = f"{path} must match the hash it carries, but does not; delete its folder and run again, or restore it"
         raise ValueError(message)
-    return state
+    ties: dict[str, str] = {}
+    try:
+        ties = dict(json.loads(metadata.get(TIES, "{}")))
+        equal = all(torch.equal(state[name], state[first]) for name, first in ties.items())
+    except (ValueError, TypeError, KeyError):
+        equal = False
+    if not equal:
+        raise ValueError(f"{path} must name equal tensors as tied, but does not; it was altered after it was written")
+    return {**state, **{name: state[first] for name, first in ties.items()}}
 
 
 @final

@@ -12,6 +12,8 @@ from lottery_tickets._core.names import clean_name, unwrap
 def copy_state(model: nn.Module) -> dict[str, Tensor]:
     """Returns parameters and buffers by name, on the CPU, sharing no memory with the model.
 
+    Names of one tensor, such as tied weights, have one copy of it.
+
     Raises:
         TypeError: When a module keeps something other than tensors in its state.
     """
@@ -21,7 +23,26 @@ def copy_state(model: nn.Module) -> dict[str, Tensor]:
         raise TypeError(
             f"a model's state must consist of tensors, but {odd} do not; drop get_extra_state from the model"
         )
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+    places = {name: _locate(tensor, name) for name, tensor in state.items()}
+    copies: dict[object, Tensor] = {}
+    for name, place in places.items():
+        if place not in copies:
+            copies[place] = state[name].detach().to("cpu", copy=True)
+    return {name: copies[place] for name, place in places.items()}
+
+
+def find_ties(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Returns the names of tensors that stand in a state under an earlier name too, with that name."""
+    firsts: dict[int, str] = {}
+    names = {name: firsts.setdefault(id(tensor), name) for name, tensor in state.items()}
+    return {name: first for name, first in names.items() if name != first}
+
+
+def _locate(tensor: Tensor, name: str) -> object:
+    """Returns where a tensor lies, which is its name where it lies nowhere."""
+    if not tensor.numel():
+        return name
+    return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
 def hash_state(state: Mapping[str, Tensor]) -> str:

@@ -3,19 +3,19 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypedDict, final
 
 from torch import Tensor, nn
 
 from lottery_tickets._core.checks import check_count, check_restartable, check_share
-from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.measuring.interpolation import Line, has_batch_norm
 from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, Performance
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.connectivity.instability import PathFigures, summarise_path
-from lottery_tickets.connectivity.pair_trainer import PairTrainer
-from lottery_tickets.experiments.pairs import COPIES
+from lottery_tickets.connectivity.pairs import PairTraining
+from lottery_tickets.masks.mask import as_mask
 
 FEWEST_POINTS: Final = 3  # the ends and one between
 
@@ -78,6 +78,10 @@ def compute_linear_connectivity(
     metric: MetricFunction | None = None,
     loss_fn: LossFunction | None = None,
     seed: int = 0,
+    run_folder: str | Path | None = None,
+    accept_changed_environment: bool = False,
+    trainer_id: str | None = None,
+    data_id: str | None = None,
     progress: bool = False,
 ) -> ConnectivityResults:
     """Returns the error along the straight line between two networks, and the instability that follows from it.
@@ -85,9 +89,10 @@ def compute_linear_connectivity(
     After Frankle et al. 2020 (arXiv 1912.05671, sections 2 and 3): the *instability* is the largest error on the line
     minus the mean error of its ends, and below 2 % two networks count as linearly connected. With `first` and `second`
     the line is that between two states. With `trainer_fn` this function *trains*: from the model's present weights,
-    two deep copies of it, which differ in the order of the data alone (and in what else the trainer draws from the
-    global generators: augmentation, dropout). That says whether training is stable to its own noise from these weights
-    on. Memory: one copy of the model, and two states on the CPU.
+    twice, in runs that differ in the order of the data alone (and in what else the trainer draws from the global
+    generators: augmentation, dropout). That says whether training is stable to its own noise from these weights on.
+    The model is trained in place and put back; trained states go to the run folder. Memory: the model, one copy of it
+    on the CPU, and two states on the CPU.
 
     The error is 1 - accuracy; of language models, 1 - the share of next tokens that are predicted. Dropout is off.
     Running statistics of batch norm, which fit no network between the ends, are computed anew at every point, the ends
@@ -116,6 +121,13 @@ def compute_linear_connectivity(
         metric: `metric(model, dataloader)` -> accuracy in [0, 1], where the loss does not tell it.
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
         seed: Decides the data orders.
+        run_folder: Keeps every training; the same call continues it after an interruption, and a call with more
+            replicates adds what is missing. None uses a temporary folder.
+        accept_changed_environment: Whether to go on in a run folder with other versions, another machine or another
+            number of threads.
+        trainer_id: A name for the trainer, where its code does not say what it does; a run folder is only continued
+            with the trainer, the data and the architecture that it was begun with.
+        data_id: A name for the data, of training and of evaluation, where its samples cannot be compared.
         progress: Whether to show bars.
 
     Returns:
@@ -126,7 +138,7 @@ def compute_linear_connectivity(
     Raises:
         TypeError: When a loader is an iterator, or the model refuses a batch.
         ValueError: When an argument is out of range, a state does not fit or is not finite, the copies do not differ,
-            or the loss of an end is not finite.
+            the loss of an end is not finite, or the run folder belongs to something else.
 
     Example:
         >>> import torch
@@ -149,33 +161,38 @@ def compute_linear_connectivity(
         "recomputed_statistics": has_batch_norm(model),
     }
     if trainer_fn is None:
-        is_for_training = mask is not None or train_dataloader is not None or num_replicates != 1 or rewind_epoch != 0
-        if first is None or second is None or is_for_training:
-            raise ValueError(
-                "there must be two states, first and second, or a trainer_fn, which alone goes with mask, rewind_epoch,"
-                " num_replicates and train_dataloader; pass model.state_dict() of two trained networks, or a trainer_fn"
-            )
+        is_for_training = any(value is not None for value in (mask, train_dataloader, run_folder))
+        _check_states(first, second, is_for_training=is_for_training or num_replicates != 1 or rewind_epoch != 0)
         pairs = [line.measure(model, first, second, progress=progress)]
         return _sum_up(pairs, {**settings, "num_epochs": None, "rewind_epoch": None, "sparsity": None})
     if first is not None or second is not None:
         raise ValueError("with a trainer_fn there must be no first and second, which it trains; leave one of them out")
-    trainer = PairTrainer(
-        model,
+    training = PairTraining(
         trainer_fn,
-        dataloader if train_dataloader is None else train_dataloader,
-        num_epochs=num_epochs,
-        rewind_epoch=rewind_epoch,
-        mask=mask,
+        num_epochs,
+        rewind_epoch,
+        None if mask is None else as_mask(mask),
+        num_replicates,
+        train_dataloader,
+        seed,
+        run_folder,
+        accept_changed_environment=accept_changed_environment,
+        trainer_id=trainer_id,
+        data_id=data_id,
+        progress=progress,
     )
-    pairs = []
-    for replicate in range(check_count("num_replicates", num_replicates)):
-        seeds = {use: derive_seed(seed, "replicate", replicate, use) for use in (*COPIES, "shared")}
-        trainer.check_order(seeds)
-        start_hash, ends = trainer.train(seeds)
-        pair = line.measure(model, *ends, progress=progress)
-        pairs.append({**pair, "start_sha256": start_hash, "seeds": seeds})
-    sparsity = None if trainer.mask is None else trainer.mask.sparsity
+    pairs = line.measure_trained(model, training)
+    sparsity = None if training.mask is None else training.mask.sparsity
     return _sum_up(pairs, {**settings, "num_epochs": num_epochs, "rewind_epoch": rewind_epoch, "sparsity": sparsity})
+
+
+def _check_states(first: object, second: object, *, is_for_training: bool) -> None:
+    if first is None or second is None or is_for_training:
+        raise ValueError(
+            "there must be two states, first and second, or a trainer_fn, which alone goes with mask, rewind_epoch, "
+            "num_replicates, train_dataloader and run_folder; pass model.state_dict() of two trained networks, or a "
+            "trainer_fn"
+        )
 
 
 @final
@@ -214,6 +231,17 @@ class _LineMeasurement:
         accuracies = [self._find_accuracy(performance) for performance in found]
         path = summarise_path(alphas, losses, accuracies, self.threshold)
         return {**path, "start_sha256": None, "seeds": None}
+
+    def measure_trained(self, model: nn.Module, training: PairTraining) -> list[PairFigures]:
+        with training.trained(model, self.dataloader, self.measurement) as pairs:
+            return [
+                {
+                    **self.measure(model, pair.first, pair.second, progress=training.progress),
+                    "start_sha256": pair.start_sha256,
+                    "seeds": pair.seeds,
+                }
+                for pair in pairs
+            ]
 
     def _find_accuracy(self, performance: Performance) -> float | None:
         if not callable(self.measurement.metric):

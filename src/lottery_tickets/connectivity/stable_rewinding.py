@@ -145,6 +145,8 @@ def compute_stable_rewinding_epoch(
     seed: int = 0,
     trainer_id: str | None = None,
     data_id: str | None = None,
+    run_folder: str | Path | None = None,
+    accept_changed_environment: bool = False,
     progress: bool = False,
 ) -> StableRewindingResults:
     """Returns the earliest epoch from which training is stable, found by `find_stable_rewinding_step`.
@@ -171,6 +173,9 @@ def compute_stable_rewinding_epoch(
         trainer_id: A name for the trainer, where its code does not say what it does; a file is only gone on from with
             the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, where its samples cannot be compared.
+        run_folder: Keeps every training, those of epoch k in its folder `epoch-k`: a search that is interrupted loses
+            none, and a second search with another threshold trains nothing twice.
+        accept_changed_environment: As for `compute_linear_connectivity`.
         progress: See there.
 
     Returns:
@@ -200,24 +205,29 @@ def compute_stable_rewinding_epoch(
             metric=metric,
             loss_fn=loss_fn,
             seed=seed,
+            run_folder=None if run_folder is None else Path(run_folder) / f"epoch-{epoch}",
+            accept_changed_environment=accept_changed_environment,
+            trainer_id=trainer_id,
+            data_id=data_id,
             progress=progress,
         )
         if found["instability"] is None:
             raise ValueError("the search needs an accuracy, but this loss tells none; pass metric=")
         return found["instability"]
 
-    subject: dict[str, Any] = {
-        "initial_sha256": hash_state(copy_state(model)),
-        "num_epochs": num_epochs,
-        "mask": None if mask is None else as_mask(mask).digest,
-        "num_replicates": num_replicates,
-        "num_points": num_points,
-        "seed": seed,
-    }
+    given = {"num_replicates": num_replicates, "num_points": num_points, "seed": seed, "num_epochs": num_epochs}
+    subject = {**given, **_describe(model, mask)}
     if path is not None:
         data, functions = (train_dataloader or dataloader, dataloader), {"loss_fn": loss_fn, "metric": metric}
         subject["identities"] = _identify(model, data, trainer_fn, functions, names=(trainer_id, data_id))
     return find_stable_rewinding_step(measure, last, threshold=threshold, path=path, subject=subject)
+
+
+def _describe(model: nn.Module, mask: Mapping[str, Tensor] | None) -> dict[str, Any]:
+    return {
+        "initial_sha256": hash_state(copy_state(model)),
+        "mask": None if mask is None else as_mask(mask).digest,
+    }
 
 
 def _identify(

@@ -42,8 +42,8 @@ class CallerSubject:
             `reset_parameters`.
         ticket: The mask of level 1, where it is given and not found by pruning.
         seed: Of the data that is measured on.
-        start: The weights that the model has when the subject is made: theta_0 of the first replicate, of a given
-            ticket theta_0 of all.
+        has_one_start: Whether all replicates start from the model's weights, not the first alone.
+        start: The weights that the model has when the subject is made: theta_0.
     """
 
     model: nn.Module
@@ -56,6 +56,7 @@ class CallerSubject:
     initialise_fn: Callable[[nn.Module], object] | None = None
     ticket: Mask | None = None
     seed: int = 0
+    has_one_start: bool = False
     start: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,7 +91,7 @@ class CallerSubject:
         """Returns the model with its own weights, or with fresh ones; see `Subject`."""
         self.model.load_state_dict(self.start)
         self.model.zero_grad(set_to_none=True)
-        if is_fresh or (replicate and self.ticket is None):
+        if is_fresh or (replicate and not self.has_one_start):
             self._initialise(seed)
         return self.model
 
@@ -103,6 +104,7 @@ class CallerSubject:
         model: nn.Module,
         *,
         first_step: int,
+        last_step: int,
         seed: int,
         rewind_step: int,
         keep_rewind_point: Callable[[], None],
@@ -120,7 +122,7 @@ class CallerSubject:
             if first_step < rewind_step:
                 rows += self._train(model, first_step, rewind_step)
                 keep_rewind_point()
-            rows += self._train(model, max(first_step, rewind_step), self.num_epochs)
+            rows += self._train(model, max(first_step, rewind_step), last_step)
         model.zero_grad(set_to_none=True)
         names = [name for name in rows[-1] if all(name in row for row in rows)]
         return {"curve": {name: [row[name] for row in rows] for name in names}, "end": rows[-1]}

@@ -30,8 +30,10 @@ def run_replicate(
     for training in folder.plan.list_trainings(replicate):  # level after level, the ticket before its controls
         if not folder.is_finished(training):
             run_training(folder, subject, training)
-        if training == training.dense:
+        if training == folder.plan.find_first(replicate):
             _check_is_new(folder, training)
+        if training.branch == "copy":
+            _check_pair(folder, training)
         after_training()
 
 
@@ -64,8 +66,8 @@ def run_training(folder: ExperimentFolder, subject: Subject, training: Training)
 def compute_training(folder: ExperimentFolder, subject: Subject, training: Training) -> Trained:
     """Prunes what the level before has trained, rewinds it and trains it; writes nothing.
 
-    The dense training, level 0, prunes nothing and starts from theta_0; it keeps theta_k, which later levels are
-    rewound to (Frankle & Carbin, arXiv 1803.03635 and 1903.01611).
+    The first training, dense, prunes nothing and starts from theta_0; it keeps theta_k, which later ones are rewound
+    to (Frankle & Carbin, arXiv 1803.03635 and 1903.01611).
 
     Args:
         folder: The folder of the run, which has the trainings before it.
@@ -96,14 +98,29 @@ def compute_training(folder: ExperimentFolder, subject: Subject, training: Train
     return Trained(model, mask, states, facts)
 
 
-def _check_is_new(folder: ExperimentFolder, dense: Training) -> None:
+def _check_is_new(folder: ExperimentFolder, first: Training) -> None:
     """Raises where a replicate repeats an earlier one bit for bit: it would be counted twice, and claims with it."""
-    others = [Training(number, 0, "ticket") for number in range(dense.replicate)]
+    others = [folder.plan.find_first(number) for number in range(first.replicate)]
     ends = [folder.load_record(other)["files"][WEIGHTS] for other in others if folder.is_finished(other)]
-    if folder.load_record(dense)["files"][WEIGHTS] in ends:
+    if folder.load_record(first)["files"][WEIGHTS] in ends:
         raise ValueError(
-            "replicates must differ, but the dense network ended with the same bits twice; the training data must be "
+            f"replicates must differ, but the {first.name} ended with the same bits twice; the training data must be "
             "shuffled by torch's generators, or there must be one replicate"
+        )
+
+
+def _check_pair(folder: ExperimentFolder, copy: Training) -> None:
+    """Raises where a pair says nothing about the noise of training: it had none, or nothing was trained."""
+    record = folder.load_record(copy)
+    if hash_state(folder.load_weights(copy)) == record["start_sha256"]:
+        raise ValueError(
+            "trainer_fn must train the model it is given, or return another, but a copy ended bit for bit as it began; "
+            "does it train a model of its own?"
+        )
+    if record["files"][WEIGHTS] == folder.load_record(copy.ticket)["files"][WEIGHTS]:
+        raise ValueError(
+            "the two copies must see the data in different orders, but ended bit for bit alike, which would pass for "
+            "perfect stability; pass a loader with shuffle=True that draws from the global generators or its own"
         )
 
 

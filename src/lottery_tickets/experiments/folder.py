@@ -8,6 +8,7 @@ RUN/
         mask.safetensors     which weights were kept
         weights.safetensors  the trained state
         rewind.safetensors   theta_k; only in the dense training, level 0
+        start.safetensors    theta_0; only in level-00-shared, which ends at theta_k, where k is not 0
         early_stop.safetensors  the state at the early stop, where that is not the end
     looks.json               how many replicates there were each time that results were given
     results.json             all records together
@@ -41,6 +42,7 @@ from lottery_tickets.masks.mask import Mask
 MASK: Final = "mask.safetensors"
 WEIGHTS: Final = "weights.safetensors"
 REWIND: Final = "rewind.safetensors"
+START: Final = "start.safetensors"
 EARLY_STOP: Final = "early_stop.safetensors"
 RECORD: Final = "record.json"
 RESULTS: Final = "results.json"
@@ -48,8 +50,10 @@ LOOKS: Final = "looks.json"
 KIND: Final = "an experiment"
 IMP: Final = "lottery-tickets imp"
 EVALUATE: Final = "lottery-tickets evaluate --start"
+CONNECTIVITY: Final = "lottery-tickets connectivity"
 IMP_FROM_PYTHON: Final = "compute_iterative_magnitude_pruning, from Python"
 RETRAINING_FROM_PYTHON: Final = "compute_lottery_ticket_quality, from Python"
+CONNECTIVITY_FROM_PYTHON: Final = "compute_linear_connectivity, from Python"
 
 
 def stops_early(history: Mapping[str, Any]) -> bool:
@@ -175,7 +179,14 @@ class ExperimentFolder:
 
     def load_rewind_point(self, training: Training) -> dict[str, Tensor]:
         """Returns theta_k of the training's replicate."""
-        return load_state(self.place(training.dense) / REWIND)
+        origin = self.plan.find_origin(training.replicate)
+        return load_state(self.place(origin) / (WEIGHTS if origin.branch == "shared" else REWIND))
+
+    def load_start(self, training: Training) -> dict[str, Tensor]:
+        """Returns theta_0 of the training's replicate, which a run keeps that rewinds to it or trains in pairs."""
+        if self.plan.rewind_step == 0:
+            return self.load_rewind_point(training)
+        return load_state(self.place(self.plan.find_origin(training.replicate)) / START)
 
     def list_looks(self) -> list[int]:
         """Returns how many replicates there were each time that results were given, ascending."""

@@ -9,7 +9,7 @@ FindLastLevel = Callable[[PruningSchedule], int]
 
 
 def grow_plan(found: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of a plan that may differ, joined: more replicates, levels and controls.
+    """Returns the values of a plan that may differ, joined: more replicates, levels, controls and pairs.
 
     Args:
         found: The plan of the folder, as `ExperimentPlan.to_dict` gives it.
@@ -21,12 +21,15 @@ def grow_plan(found: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, A
     for name in ("num_replicates", "num_levels"):
         if asked[name] < found[name]:
             raise ValueError(f"{name} is {found[name]} there and {asked[name]} here")
-    return {
+    grown = {
         "num_replicates": asked["num_replicates"],
         "num_levels": asked["num_levels"],
         "control_levels": sorted({*found["control_levels"], *asked["control_levels"]}),
         "controls": [*found["controls"], *(name for name in asked["controls"] if name not in found["controls"])],
     }
+    if "copy_levels" in found and "copy_levels" in asked:  # a run without pairs has theta_k from elsewhere
+        grown["copy_levels"] = sorted({*found["copy_levels"], *asked["copy_levels"]})
+    return grown
 
 
 def grow_to_target(

@@ -8,9 +8,9 @@ from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.folders import hash_json
 from lottery_tickets.experiments.schedules import PruningSchedule
 
-Branch = Literal["ticket", "reinitialised", "shuffled", "random"]
+Branch = Literal["ticket", "reinitialised", "shuffled", "random", "copy", "shared"]
 CONTROLS: Final[tuple[Branch, ...]] = ("reinitialised", "shuffled", "random")
-GROWING: Final = frozenset({"num_levels", "control_levels", "num_replicates", "controls"})
+GROWING: Final = frozenset({"num_levels", "control_levels", "num_replicates", "controls", "copy_levels"})
 MOST_LEVELS: Final = 1000
 MOST_REPLICATES: Final = 10_000
 FRESH: Final = frozenset({"reinitialised", "random"})  # branches that start from a fresh initialisation
@@ -34,6 +34,11 @@ class ExperimentPlan:
         seed: Names the experiment; every use of chance derives its own seed from it.
         ticket_sha256: The digest of the mask of level 1, where it is given; None where tickets are found by pruning.
         data_order: "same" shows each level of a replicate the batches in the same order, "fresh" in another.
+        controls: What is trained at the control levels.
+        copy_levels: Levels at which the ticket is trained a second time, from the same weights, in another data order:
+            a pair whose instability can be measured (Frankle et al., arXiv 1912.05671). Where there are any, the run is
+            *parted*: theta_k comes from a training of its own, to step k, and all others start there anew, so that
+            both copies are alike. Of a ticket that is given, only these levels are trained.
     """
 
     subject: Mapping[str, Any]
@@ -48,6 +53,7 @@ class ExperimentPlan:
     data_order: Literal["same", "fresh"] = "same"
     controls: tuple[Branch, ...] = field(default=CONTROLS)
     ticket_sha256: str | None = None
+    copy_levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("num_levels", "num_steps", "rewind_step", "num_replicates", "seed"):
@@ -63,10 +69,11 @@ class ExperimentPlan:
         _check(1 <= replicates <= MOST_REPLICATES, "num_replicates", f"from 1 to {MOST_REPLICATES}", replicates)
         given = self.ticket_sha256 is not None
         _check(not given or self.num_levels == 1, "num_levels", "1 where the ticket is given", self.num_levels)
-        levels = range(1, self.num_levels + 1)
+        pruned, levels = range(1, self.num_levels + 1), range(self.num_levels + 1)
         for name, allowed, where in (
             ("controls", CONTROLS, f"among {list(CONTROLS)}"),
-            ("control_levels", levels, f"in {levels}"),
+            ("control_levels", pruned, f"in {pruned}"),
+            ("copy_levels", levels, f"in {levels}"),
         ):
             named = getattr(self, name)
             _check(
@@ -74,8 +81,9 @@ class ExperimentPlan:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plan as JSON-able values."""
-        return asdict(self)
+        """Returns the plan as JSON-able values; `copy_levels` is there where there are any."""
+        values = asdict(self)
+        return values if self.is_parted else {name: values[name] for name in values if name != "copy_levels"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -87,7 +95,8 @@ class ExperimentPlan:
         try:
             schedule = PruningSchedule.from_dict(values["schedule"])
             tuples = {name: tuple(values[name]) for name in ("control_levels", "controls")}
-            return cls(**{**values, **tuples, "schedule": schedule})
+            copies = tuple(values.get("copy_levels", ()))
+            return cls(**{**values, **tuples, "copy_levels": copies, "schedule": schedule})
         except (KeyError, TypeError, AttributeError) as error:
             message = (
                 f"the plan of an experiment must have the fields of ExperimentPlan, but: {error}; was the file altered?"
@@ -98,21 +107,49 @@ class ExperimentPlan:
     def recipe_sha256(self) -> str:
         """The hash of what is the same for all trainings, however large the experiment grows."""
         fixed = {name: value for name, value in self.to_dict().items() if name not in GROWING}
-        return hash_json({**fixed, "schedule": self.schedule.without_targets.to_dict()})
+        parted = {"is_parted": True} if self.is_parted else {}
+        return hash_json({**fixed, **parted, "schedule": self.schedule.without_targets.to_dict()})
+
+    @property
+    def is_parted(self) -> bool:
+        """Whether tickets are trained in pairs."""
+        return bool(self.copy_levels)
+
+    @property
+    def trains_given_ticket(self) -> bool:
+        """Whether there is a given ticket, and a training of it."""
+        return self.ticket_sha256 is not None and 1 in self._list_levels()
 
     @property
     def num_trainings(self) -> int:
         """How many trainings there are in all."""
-        return self.num_replicates * (self.num_levels + 1 + len(self.control_levels) * len(self.controls))
+        in_pairs = len(self.copy_levels) + self.is_parted
+        return self.num_replicates * (
+            len(self._list_levels()) + in_pairs + len(self.control_levels) * len(self.controls)
+        )
 
     def list_trainings(self, replicate: int) -> list["Training"]:
         """Returns the trainings of one replicate, each after those it starts from."""
-        trainings = []
-        for level in range(self.num_levels + 1):
-            trainings.append(Training(replicate, level, "ticket"))
-            if level in self.control_levels:
-                trainings += [Training(replicate, level, control) for control in self.controls]
-        return trainings
+        branches: list[tuple[int, Branch]] = [(0, "shared")] if self.is_parted else []
+        for level in self._list_levels():
+            branches.append((level, "ticket"))
+            branches += [(level, "copy")] if level in self.copy_levels else []
+            branches += [(level, control) for control in self.controls if level in self.control_levels]
+        return [Training(replicate, level, branch) for level, branch in branches]
+
+    def _list_levels(self) -> list[int]:
+        """Returns the levels at which something is trained."""
+        if self.is_parted and self.ticket_sha256 is not None:
+            return sorted({*self.copy_levels, *self.control_levels})
+        return list(range(self.num_levels + 1))
+
+    def find_origin(self, replicate: int) -> "Training":
+        """Returns the training of a replicate that starts from theta_0 and gives theta_k, which others start from."""
+        return Training(replicate, 0, "shared" if self.is_parted else "ticket")
+
+    def find_first(self, replicate: int) -> "Training":
+        """Returns the first whole training of a replicate: two replicates whose first ends alike are one."""
+        return Training(replicate, self._list_levels()[0], "ticket")
 
     def list_all_trainings(self) -> list["Training"]:
         """Returns the trainings of all replicates."""
@@ -138,13 +175,16 @@ class Training:
         """What it is called in sentences."""
         if self == self.dense:
             return "dense network"
-        return "ticket" if self == self.ticket else f"{self.branch} control"
+        names = {"ticket": "ticket", "copy": "copy in another data order", "shared": "beginning that all share"}
+        return names.get(self.branch, f"{self.branch} control")
 
     def derive_seeds(self, plan: ExperimentPlan) -> dict[str, int]:
         """Returns the seeds of its initialisation, its data order and its mask, each of its own."""
         replicate = ("replicate", self.replicate)
         own = (*replicate, "level", self.level, self.branch)
-        order = replicate if plan.data_order == "same" else own
+        order = own if plan.data_order == "fresh" else replicate
+        if self.branch in ("copy", "shared"):
+            order = (*order, self.branch)
         # Fresh weights have a seed of their own, so that one more control changes no other branch.
         start = own if self.branch in FRESH else replicate
         return {
@@ -160,7 +200,7 @@ class Training:
 
     @property
     def dense(self) -> "Training":
-        """The dense training of its replicate, which keeps theta_k."""
+        """The dense training of its replicate."""
         return Training(self.replicate, 0, "ticket")
 
     @property
@@ -170,7 +210,11 @@ class Training:
 
     def first_step(self, plan: ExperimentPlan) -> int:
         """Returns the steps its starting weights have already been trained for."""
-        return 0 if self.level == 0 or self.branch in FRESH else plan.rewind_step
+        return 0 if self == plan.find_origin(self.replicate) or self.branch in FRESH else plan.rewind_step
+
+    def last_step(self, plan: ExperimentPlan) -> int:
+        """Returns the step it ends after."""
+        return plan.rewind_step if self.branch == "shared" else plan.num_steps
 
 
 def _check(holds: bool, name: str, allowed: str, got: object) -> None:  # noqa: FBT001 - reads as a sentence at its call

@@ -95,6 +95,7 @@ class Retraining:
                 self.initialise_fn,
                 ticket=mask,
                 seed=self.seed,
+                has_one_start=True,
             )
             plan = plan_retraining(subject, self.num_epochs, self.num_replicates, self.seed, self.controls)
             identities = {} if self.run_folder is None else subject.identify(self.trainer_id, self.data_id)

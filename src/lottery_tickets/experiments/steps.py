@@ -10,7 +10,7 @@ from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.zeroing import zero_pruned_
 from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.weights import Weights
-from lottery_tickets.experiments.folder import EARLY_STOP, REWIND, WEIGHTS, ExperimentFolder, stops_early
+from lottery_tickets.experiments.folder import EARLY_STOP, REWIND, START, WEIGHTS, ExperimentFolder, stops_early
 from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.subjects import Subject
@@ -56,16 +56,16 @@ def prune(
         trained = Weights.from_tensors(folder.load_weights(training.parent))
         return prune_survivors(trained, folder.load_mask(training.parent), folder.plan.schedule, training.level)
     mask = folder.load_mask(training.ticket)
-    if training.branch == "reinitialised":
+    if training.branch in ("copy", "reinitialised"):
         return mask
     return shuffle_mask(mask, training.derive_seeds(folder.plan)["mask"])
 
 
 def find_start(folder: ExperimentFolder, training: Training, mask: Mask) -> dict[str, Tensor] | None:
     """Returns the stored state that a training starts from, pruned; None when it starts from a fresh initialisation."""
-    if training.level == 0 or training.branch in FRESH:
+    if training == folder.plan.find_origin(training.replicate) or training.branch in FRESH:
         return None
-    if folder.plan.rewinding == "learning_rate" and training.branch == "ticket":
+    if folder.plan.rewinding == "learning_rate" and training.branch in ("ticket", "copy") and training.level:
         state = folder.load_weights(training.parent)
     else:
         state = folder.load_rewind_point(training)
@@ -89,26 +89,49 @@ def train(
         The history, and by file name the states to be stored: the trained one; theta_k, the weights that later rounds
         are rewound to, where this training passes it; that of the early stop where it is not the end.
     """
+    if training.branch == "shared":
+        return _train_shared(model, subject, training, plan)
     kept: dict[str, State] = {}
 
     def keep(name: str) -> None:
         kept[name] = copy_state(model)
 
-    is_dense = training == training.dense
-    if is_dense and plan.rewind_step == 0:
+    keeps_rewind_point = training == plan.find_origin(training.replicate)
+    if keeps_rewind_point and plan.rewind_step == 0:
         keep(REWIND)
     history = subject.train(
         model,
         first_step=training.first_step(plan),
+        last_step=plan.num_steps,
         seed=training.derive_seeds(plan)["data_order"],
         rewind_step=plan.rewind_step,
-        keep_rewind_point=partial(keep, REWIND) if is_dense and plan.rewind_step else lambda: None,
+        keep_rewind_point=partial(keep, REWIND) if keeps_rewind_point and plan.rewind_step else lambda: None,
         keep_early_stop=partial(keep, EARLY_STOP),
     )
     if not stops_early(history):
         kept.pop(EARLY_STOP, None)
     keep(WEIGHTS)
     return history, kept
+
+
+def _train_shared(
+    model: nn.Module, subject: Subject, training: Training, plan: ExperimentPlan
+) -> tuple[dict[str, Any], dict[str, State]]:
+    """Trains to step k, which may be none at all; keeps theta_0 too where it is not theta_k."""
+    kept: dict[str, State] = {}
+    if plan.rewind_step:
+        kept[START] = copy_state(model)
+        subject.train(
+            model,
+            first_step=0,
+            last_step=plan.rewind_step,
+            seed=training.derive_seeds(plan)["data_order"],
+            rewind_step=0,
+            keep_rewind_point=lambda: None,
+            keep_early_stop=lambda: None,
+        )
+    kept[WEIGHTS] = copy_state(model)
+    return {"end": {"step": plan.rewind_step, **subject.evaluate(model)}}, kept
 
 
 def prune_state_(state: Mapping[str, Tensor], mask: Mask) -> None:

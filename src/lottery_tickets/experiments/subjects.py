@@ -40,16 +40,18 @@ class Subject(Protocol):
         model: nn.Module,
         *,
         first_step: int,
+        last_step: int,
         seed: int,
         rewind_step: int,
         keep_rewind_point: Callable[[], None],
         keep_early_stop: Callable[[], None],
     ) -> dict[str, Any]:
-        """Trains the model in place to the end and returns its history.
+        """Trains the model in place and returns its history.
 
         Args:
             model: Holds its mask already.
             first_step: Steps the model has already been trained for.
+            last_step: The step to stop after, later than the first; schedules are those of a full training.
             seed: Decides the order of the data.
             rewind_step: After this many steps, `keep_rewind_point()` is called, if the training passes that point.
             keep_rewind_point: Stores theta_k.

@@ -73,22 +73,22 @@ class WorkloadSubject:
         model: nn.Module,
         *,
         first_step: int,
+        last_step: int,
         seed: int,
         rewind_step: int,
         keep_rewind_point: Callable[[], None],
         keep_early_stop: Callable[[], None] = lambda: None,
-        last_step: int | None = None,
     ) -> dict[str, Any]:
         """Trains by the recipe, on one thread, so that the bits do not depend on how many cores there are.
 
         Args:
             model: See `Subject`.
             first_step: See `Subject`.
+            last_step: See `Subject`.
             seed: See `Subject`.
             rewind_step: See `Subject`.
             keep_rewind_point: See `Subject`.
             keep_early_stop: See `Subject`.
-            last_step: Where to stop, with the recipe's schedule as it is; its end when None.
 
         Returns:
             `curve` (steps, validation loss and accuracy at each evaluation), `early_stop` (the evaluation of least
@@ -96,7 +96,7 @@ class WorkloadSubject:
         """
         recipe, data = self.workload.recipe, self.workload.data
         inputs, targets = data.train_inputs.to(self.device), data.train_targets.to(self.device)
-        watch = _Watch(model, data, self.device, recipe.evaluation_interval, recipe.num_steps)
+        watch = _Watch(model, data, self.device, recipe.evaluation_interval, last_step)
 
         def after_step(step: int) -> None:
             if step == rewind_step:
@@ -110,7 +110,7 @@ class WorkloadSubject:
                 TensorBatches(inputs, targets, recipe.batch_size, seed).from_step(first_step),
                 _make_optimizer(model, recipe),
                 first_step=first_step,
-                num_steps=recipe.num_steps if last_step is None else last_step,
+                num_steps=last_step,
                 lr_factor=lambda step: find_lr_factor(recipe, step),
                 after_step=after_step,
             )

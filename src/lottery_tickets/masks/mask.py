@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits, num_bytes, pack_bits, unpack_bits
 from lottery_tickets._core.files import read_tensors, write_tensors
+from lottery_tickets._core.notebooks import render_table
 
 FORMAT: Final = "lottery-tickets mask 1"
 METADATA_KEY: Final = "lottery_tickets"
@@ -169,6 +170,14 @@ class Mask(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         counts = f"{self.num_kept:,} of {self.num_weights:,} weights kept, sparsity {self.sparsity:.4f}"
         return f"Mask({len(self)} parameters, {counts})"
+
+    def _repr_html_(self) -> str:
+        kept, sparsities = self._count_kept(), self.layer_sparsity()
+        rows = (
+            (name, "x".join(map(str, shape)), f"{kept[name]:,}", f"{sparsities[name]:.4f}")
+            for name, shape in self._shapes.items()
+        )
+        return render_table(repr(self), ("parameter", "shape", "kept", "sparsity"), rows, len(self))
 
     def save(self, path: str | Path) -> None:
         """Writes the mask as safetensors: packed bits, with shapes, provenance and a digest of all three as metadata.

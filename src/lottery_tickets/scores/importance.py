@@ -5,6 +5,8 @@ from typing import Any, TypedDict, final
 
 from torch import Tensor
 
+from lottery_tickets._core.notebooks import render_table
+
 
 class SettlingCheck(TypedDict):
     """One look at whether more samples still change the ranking."""
@@ -69,6 +71,15 @@ class Importance(dict[str, Tensor]):
         self.report = report
         self.output_dims = dict(output_dims)
         self.standard_errors = None if standard_errors is None else dict(standard_errors)
+
+    def __repr__(self) -> str:
+        num_scores = f"{len(self)} parameters, {sum(scores.numel() for scores in self.values()):,} scores"
+        how = (f"{name} {self.report[name]!r}" for name in ("score", "num_samples", "labels") if name in self.report)
+        return f"Importance({', '.join([num_scores, *how])})"
+
+    def _repr_html_(self) -> str:
+        rows = ((name, "x".join(map(str, scores.shape)), f"{scores.numel():,}") for name, scores in self.items())
+        return render_table(repr(self), ("parameter", "shape", "scores"), rows, len(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Returns what pickle and copy need to make it anew."""

@@ -2,12 +2,21 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from statistical_report_generator.claims.pairs import Values, describe_pairs, read_p_values, summarise_pairs
-from statistical_report_generator.claims.types import Claims, DenseClaim, MoreRuns
+from statistical_report_generator.claims.types import Apart, Claims, DenseClaim, MoreRuns
 from statistical_report_generator.claims.winning import claim_winning
-from statistical_report_generator.inference.equivalence import FEWEST, Differences, count_replicates, stack_differences
+from statistical_report_generator.inference.equivalence import (
+    FEWEST,
+    Differences,
+    Test,
+    adjust_holm,
+    compute_p_apart,
+    count_replicates,
+    count_replicates_by_sign,
+    stack_differences,
+)
 from statistical_report_generator.inference.intervals import collect_values
 from statistical_report_generator.inference.verdicts import compare_with_dense
 
@@ -28,13 +37,15 @@ def assess_claims(
     controls: Sequence[str] = CONTROLS_TO_BEAT,
     num_looks: int = 1,
     higher_is_better: bool = True,
+    test: Test = "t",
 ) -> Claims:
     """Returns what an experiment shows of each level's ticket, all levels together at an error of at most alpha.
 
     *Matching* is not being worse than the dense network by the margin or more: one side of the two one-sided tests
     (Schuirmann 1987), paired by replicate. *Not matching* needs a test of its own; between the two lies *undecided*.
     Each of these families of tests is corrected over the levels by Holm's method (Holm 1979). *Winning* is matching
-    and better than every control. docs/claims.md has the measured error rates and the replicates it takes.
+    and better than every control. docs/claims.md has the measured error rates and the replicates it takes: t tests do
+    not hold their level where some tickets fail badly and the dense network does not, and `test="sign"` does.
 
     Adding replicates after a look and looking again makes errors more frequent. Plan the number of looks and say it:
     each look then spends its share of alpha (Bonferroni), which holds however the looks are spaced. A run folder counts
@@ -52,6 +63,9 @@ def assess_claims(
         controls: What a ticket must beat to win; at least one. Other branches are ignored.
         num_looks: How often the results are looked at in all while replicates are added, as planned before the first.
         higher_is_better: False for a loss or a perplexity.
+        test: "t" makes claims on the mean by t tests, for differences that are near to normal. "sign" makes them on the
+            median, on what holds in more than half of all trainings, by sign tests: exact for every distribution, and
+            in need of more replicates. Choose before looking.
 
     Returns:
         The settings and `levels`, densest first.
@@ -60,7 +74,7 @@ def assess_claims(
         ValueError: When the results are a simulation, lack the dense network, a ticket or the metric, hold a figure
             that is not finite or a training twice, or when a setting is out of range.
     """
-    check_settings(margin=margin, alpha=alpha, controls=controls, num_looks=num_looks)
+    check_settings(margin=margin, alpha=alpha, controls=controls, num_looks=num_looks, test=test)
     if results.get("simulated"):
         raise ValueError("a simulation trains no ticket, so it supports no claim; run the experiment with training")
     values = collect_values(results, moment, metric)
@@ -74,6 +88,7 @@ def assess_claims(
         "higher_is_better": higher_is_better,
         "margin": margin,
         "alpha": alpha,
+        "test": test,
         "num_looks": num_looks,
         "looks_taken": taken,
         "caveats": list_caveats(results),
@@ -92,7 +107,12 @@ def assess_claims(
 
 
 def check_settings(
-    *, margin: float = MARGIN, alpha: float = ALPHA, controls: Sequence[str] = CONTROLS_TO_BEAT, num_looks: int = 1
+    *,
+    margin: float = MARGIN,
+    alpha: float = ALPHA,
+    controls: Sequence[str] = CONTROLS_TO_BEAT,
+    num_looks: int = 1,
+    test: str = "t",
 ) -> None:
     """Raises ValueError when claims could not be assessed by these settings, for callers that train for hours first.
 
@@ -101,6 +121,7 @@ def check_settings(
         alpha: As in `assess_claims`.
         controls: As in `assess_claims`.
         num_looks: As in `assess_claims`.
+        test: As in `assess_claims`.
     """
     if not (math.isfinite(margin) and margin > 0):
         raise ValueError(f"margin must be positive, but is {margin}; no number of replicates shows a loss of exactly 0")
@@ -113,6 +134,8 @@ def check_settings(
         )
     if num_looks < 1:
         raise ValueError(f"num_looks must be at least 1, but is {num_looks}; the look at these results is one")
+    if test not in get_args(Test):
+        raise ValueError(f"test must be one of {list(get_args(Test))}, but is {test!r}; 't' is usual")
 
 
 def list_caveats(results: Mapping[str, Any]) -> list[str]:
@@ -147,8 +170,10 @@ def _claim_against_dense(
         return {}
     dense = values[0, "ticket"]
     differences = [summarise_pairs(values[level, "ticket"], dense, sign) for level in levels]
-    tests = compare_with_dense(stack_differences(differences), claims["margin"])
-    alpha = claims["alpha_per_look"]
+    stacked, test = stack_differences(differences), claims["test"]
+    tests, alpha = compare_with_dense(stacked, claims["margin"], test), claims["alpha_per_look"]
+    p_apart, places_apart = compute_p_apart(stacked)
+    p_apart = adjust_holm(p_apart)
     found: dict[int, DenseClaim] = {}
     for place, level in enumerate(levels):
         matching, not_matching = (bool(test.holds(alpha)[place]) for test in (tests.not_worse, tests.worse))
@@ -158,7 +183,8 @@ def _claim_against_dense(
             "is_equivalent": bool(tests.equivalent.holds(alpha)[place]),
             "is_better": bool(tests.above.holds(alpha)[place]),
             "is_worse": bool(tests.below.holds(alpha)[place]),
-            "ticket_minus_dense": describe_pairs(values[level, "ticket"], dense),
+            "ticket_minus_dense": describe_pairs(values[level, "ticket"], dense, test),
+            "apart": _name_apart(values[level, "ticket"], dense, int(places_apart[place]), float(p_apart[place])),
             "more_runs": _count_more_runs(differences[place], claims, len(levels)) if undecided else None,
             "not_worse": read_p_values(tests.not_worse, place),
             "not_better": read_p_values(tests.not_better, place),
@@ -170,18 +196,35 @@ def _claim_against_dense(
     return found
 
 
+def _name_apart(values: Values, dense: Values, place: int, p_value: float) -> Apart | None:
+    """Returns the replicate that stands apart, where the test says that one does."""
+    if p_value > ALPHA:
+        return None
+    replicate = sorted(values.keys() & dense.keys())[place]
+    return {"replicate": replicate, "difference": values[replicate] - dense[replicate], "p_value": p_value}
+
+
 def _count_more_runs(differences: Differences, claims: Claims, num_levels: int) -> MoreRuns:
     """Returns how many further replicates decide a level at the alpha that Holm's method leaves it at worst."""
     num = int(differences.num)
     if num < FEWEST:
         return {"num": FEWEST - num, "bound": "at least"}
+    alpha, most = claims["alpha_per_look"] / num_levels, num + MOST_MORE_RUNS
+    if claims["test"] == "sign":
+        share = float((differences.values + claims["margin"] > differences.rounding).mean())
+        needed = count_replicates_by_sign(max(share, 1 - share), alpha=alpha, power=POWER, most=most)
+        return _describe_more_runs(needed, num)
     needed = count_replicates(
         max(0.0, abs(float(differences.mean) + claims["margin"]) - float(differences.rounding)),
         float(differences.std),
-        alpha=claims["alpha_per_look"] / num_levels,
+        alpha=alpha,
         power=POWER,
-        most=num + MOST_MORE_RUNS,
+        most=most,
     )
+    return _describe_more_runs(needed, num)
+
+
+def _describe_more_runs(needed: int | None, num: int) -> MoreRuns:
     if needed is None:
         return {"num": MOST_MORE_RUNS, "bound": "more than"}
     return {"num": max(1, needed - num), "bound": ""}

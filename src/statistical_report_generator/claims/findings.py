@@ -18,6 +18,7 @@ NAMES: Final = {
     "random": "a random mask with fresh weights",
 }
 SMALLEST_P: Final = 0.001
+TESTS: Final = {"t": "paired t tests on the mean", "sign": "paired sign tests on the median"}
 
 
 def describe_claims(claims: Claims) -> list[str]:
@@ -39,8 +40,9 @@ def describe_claims(claims: Claims) -> list[str]:
 
 def _describe_level(level: LevelClaim, claims: Claims) -> str:
     margin, figures = _format(claims["margin"], claims), _format_difference(level["ticket_minus_dense"], claims)
+    often = " in more than half of all trainings" if claims["test"] == "sign" else ""
     if level["verdict"] == "matching":
-        words = f"matching, less than {margin} worse than dense ({_format_p(level['not_worse'])})"
+        words = f"matching, less than {margin} worse than dense{often} ({_format_p(level['not_worse'])})"
         if level["is_better"]:
             words += ", and measurably better"
         elif level["is_worse"]:
@@ -48,10 +50,24 @@ def _describe_level(level: LevelClaim, claims: Claims) -> str:
         elif level["is_equivalent"]:
             words += ", equivalent: nor that much better"
     elif level["verdict"] == "not matching":
-        words = f"not matching, more than {margin} worse than dense ({_format_p(level['worse'])})"
+        words = f"not matching, more than {margin} worse than dense{often} ({_format_p(level['worse'])})"
     else:
         words = f"undecided, {describe_more_runs(level['more_runs'])}"
-    return f"{words}; minus dense {figures}{_describe_pairing(level['ticket_minus_dense'])}."
+    pairing = _describe_pairing(level["ticket_minus_dense"], claims)
+    return f"{words}; minus dense {figures}{pairing}.{_describe_apart(level, claims)}"
+
+
+def _describe_apart(level: LevelClaim, claims: Claims) -> str:
+    apart = level["apart"]
+    if apart is None:
+        return ""
+    words = (
+        f" Replicate {apart['replicate']} stands apart at {_format_value(apart['difference'], claims)} (p = "
+        f"{apart['p_value']:.3f} that one normal distribution gave all): look at it"
+    )
+    if claims["test"] == "sign":
+        return f"{words}."
+    return f"{words}; where some trainings fail, t tests err more often than they say, sign tests do not."
 
 
 def describe_more_runs(more_runs: MoreRuns | None) -> str:
@@ -62,12 +78,14 @@ def describe_more_runs(more_runs: MoreRuns | None) -> str:
     return f"{bound} {_count(number, 'more run')} needed".strip()
 
 
-def _describe_pairing(difference: PairedDifference) -> str:
+def _describe_pairing(difference: PairedDifference, claims: Claims) -> str:
     words = ""
     if difference["num_unpaired"]:
         words += f", {_count(difference['num_replicates'], 'pair')}"
         words += f", {_count(difference['num_unpaired'], 'replicate')} without a partner"
-    if difference["test"] == "sign":
+    if difference["test"] == "sign" and claims["test"] == "sign" and difference["median"] is not None:
+        words += f", median {_format_value(difference['median'], claims)}"
+    elif difference["test"] == "sign":
         words += ", the same difference in all replicates (sign test; are they copies?)"
     return words
 
@@ -82,7 +100,7 @@ def _describe_control(control: ControlClaim, claims: Claims) -> str:
     }[control["verdict"]]
     return (
         f"{name} {words} ({_format_p(p_values)}); ticket minus it"
-        f" {_format_difference(figures, claims)}{_describe_pairing(figures)}."
+        f" {_format_difference(figures, claims)}{_describe_pairing(figures, claims)}."
     )
 
 
@@ -118,7 +136,7 @@ def _state_limits(claims: Claims) -> list[str]:
     spent = POINTS * max(claims["alpha"], claims["alpha_spent"])
     errors = (
         f"Over {_count(num_levels, 'level')} and {planned} together, a false matching, not"
-        f" matching or winning has a chance of at most {spent:.3g} % each: paired t tests, p corrected"
+        f" matching or winning has a chance of at most {spent:.3g} % each: {TESTS[claims['test']]}, p corrected"
         f" by Holm's method, the margin is {_format(claims['margin'], claims)}."
     )
     intervals = (
@@ -150,6 +168,10 @@ def _format_difference(difference: PairedDifference, claims: Claims) -> str:
     if difference["mean"] is None:
         return "without a pair"
     return format_interval(difference, scale=scale, form=form) + unit
+
+
+def _format_value(value: float, claims: Claims) -> str:
+    return f"{POINTS * value:+.2f} points" if _is_share(claims) else f"{value:+.4g}"
 
 
 def _format_p(p_values: PValues) -> str:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping
 
 from statistical_report_generator.claims.types import PairedDifference, PValues
-from statistical_report_generator.inference.equivalence import FEWEST, Differences, summarise_differences
+from statistical_report_generator.inference.equivalence import FEWEST, Differences, Test, summarise_differences
 from statistical_report_generator.inference.intervals import compute_differences, compute_t_interval
 from statistical_report_generator.inference.verdicts import HypothesisTest
 
@@ -23,12 +23,13 @@ def summarise_pairs(values: Values, reference: Values, sign: float) -> Differenc
     return summarise_differences([sign * values[one] for one in both], [sign * reference[one] for one in both])
 
 
-def describe_pairs(values: Values, reference: Values) -> PairedDifference:
+def describe_pairs(values: Values, reference: Values, test: Test = "t") -> PairedDifference:
     """Returns values minus reference with its interval, to be shown.
 
     Args:
         values: By replicate.
         reference: By replicate.
+        test: That is made of them.
     """
     differences = compute_differences(values, reference)
     interval = compute_t_interval(differences) if differences else None
@@ -38,10 +39,11 @@ def describe_pairs(values: Values, reference: Values) -> PairedDifference:
         "mean": interval.mean if interval else None,
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
+        "median": statistics.median(differences) if differences else None,
         "std": statistics.stdev(differences) if has_spread else None,
         "num_replicates": len(differences),
         "num_unpaired": len(values.keys() ^ reference.keys()),
-        "test": "t" if spreads else "sign" if has_spread else "none",
+        "test": test if spreads else "sign" if has_spread else "none",
     }
 
 

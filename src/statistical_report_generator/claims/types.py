@@ -21,15 +21,18 @@ class PairedDifference(TypedDict):
         mean: In units of the metric; None without a pair.
         low: Lower end of the 95 % Student t interval, not corrected; None with fewer than 2 pairs.
         high: Upper end.
+        median: In units of the metric; None without a pair.
         std: Sample standard deviation of the differences; None with fewer than 2 pairs.
         num_replicates: Pairs.
         num_unpaired: Replicates left out because one of the two is missing.
-        test: "t"; "sign" where all differences are equal, so that there is no t; "none" with fewer than 2 pairs.
+        test: "t", on the mean; "sign", on the median, also where all differences are equal, so that there is no t;
+            "none" with fewer than 2 pairs.
     """
 
     mean: float | None
     low: float | None
     high: float | None
+    median: float | None
     std: float | None
     num_replicates: int
     num_unpaired: int
@@ -46,6 +49,20 @@ class MoreRuns(TypedDict):
     bound: Literal["", "at least", "more than"]
 
 
+class Apart(TypedDict):
+    """A replicate that stands apart from the others.
+
+    Attributes:
+        replicate: Which.
+        difference: Ticket minus dense there.
+        p_value: That one normal distribution gave all, by Grubbs' test, corrected over the levels by Holm's method.
+    """
+
+    replicate: int
+    difference: float
+    p_value: float
+
+
 class DenseClaim(TypedDict):
     """A ticket against the dense network; see `AgainstDense` for what each test shows.
 
@@ -55,6 +72,7 @@ class DenseClaim(TypedDict):
         is_better: Whether the ticket is shown to be better than dense; it is matching then.
         is_worse: Whether the ticket is shown to be worse than dense, even if by less than the margin.
         ticket_minus_dense: The difference.
+        apart: The replicate that stands apart from the others, whose tail a t test does not know of; None without.
         more_runs: None when decided.
     """
 
@@ -63,6 +81,7 @@ class DenseClaim(TypedDict):
     is_better: bool
     is_worse: bool
     ticket_minus_dense: PairedDifference
+    apart: Apart | None
     more_runs: MoreRuns | None
     not_worse: PValues
     not_better: PValues
@@ -113,7 +132,8 @@ class Claims(TypedDict):
 
     `num_looks` were planned, `looks_taken` counts this one and those before it. `alpha_per_look` is alpha over the
     larger of both: what adjusted p values are compared with. `alpha_spent` bounds the error of all looks so far.
-    `caveats` are sentences on what the run folder could not make sure of.
+    `test` says whether claims are on the mean ("t") or on the median ("sign"). `caveats` are sentences on what the run
+    folder could not make sure of.
     """
 
     metric: str
@@ -121,6 +141,7 @@ class Claims(TypedDict):
     higher_is_better: bool
     margin: float
     alpha: float
+    test: Literal["t", "sign"]
     num_looks: int
     looks_taken: int
     caveats: list[str]

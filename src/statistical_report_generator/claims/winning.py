@@ -11,6 +11,7 @@ from statistical_report_generator.claims.types import (
     ControlVerdict,
     DenseClaim,
     LevelVerdict,
+    PairedDifference,
     WinningClaim,
     WinningVerdict,
 )
@@ -43,13 +44,18 @@ def claim_winning(
         for control in required
     }
     not_worse = np.array([dense_claims[level]["not_worse"]["p_value"] for level in levels])
-    tests, alpha = compare_with_controls(differences, not_worse, settings["margin"]), settings["alpha_per_look"]
+    tests = compare_with_controls(differences, not_worse, settings["margin"], settings["test"])
+    alpha = settings["alpha_per_look"]
     for place, level in enumerate(levels):
         missing = [control for control in required if (level, control) not in values]
         found[level] = _claim_nothing(missing)
         found[level]["controls"] = controls = [
             _claim_against_control(
-                control, tests, place, alpha, ticket=values[level, "ticket"], values=values[level, control]
+                control,
+                tests,
+                place,
+                alpha,
+                difference=describe_pairs(values[level, "ticket"], values[level, control], settings["test"]),
             )
             for control in required
             if control not in missing
@@ -74,7 +80,7 @@ def _claim_nothing(missing: Sequence[str]) -> WinningClaim:
 
 
 def _claim_against_control(
-    control: str, tests: AgainstControls, place: int, alpha: float, *, ticket: Values, values: Values
+    control: str, tests: AgainstControls, place: int, alpha: float, *, difference: PairedDifference
 ) -> ControlClaim:
     shown: list[tuple[ControlVerdict, bool]] = [
         ("beaten", bool(tests.beaten[control].holds(alpha)[place])),
@@ -84,7 +90,7 @@ def _claim_against_control(
     return {
         "control": control,
         "verdict": next((verdict for verdict, holds in shown if holds), "undecided"),
-        "ticket_minus_control": describe_pairs(ticket, values),
+        "ticket_minus_control": difference,
         "beaten": read_p_values(tests.beaten[control], place),
         "better": read_p_values(tests.better[control], place),
         "equal": read_p_values(tests.equal[control], place),

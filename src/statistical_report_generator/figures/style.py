@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -83,17 +84,20 @@ def draw_intervals(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure, as SVG where the path ends so and else as PNG at 150 dots an inch: the same bytes each time.
+    """Writes a figure in the format that the path ends with: .pdf, .svg, or .png at 150 dots an inch.
 
-    It appears whole: it is written aside, under a name that run folders clean up, and renamed.
+    The same figure gives the same bytes each time. The file appears whole: it is written aside, under a name that run
+    folders clean up, and renamed.
 
     Raises:
+        ValueError: When the path ends otherwise.
         OSError: When the place cannot be written or the disk is full; the old file is as it was.
     """
+    content = _render(figure, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.lottery-tickets.part")
     try:
-        aside.write_bytes(_render(figure, path))
+        aside.write_bytes(content)
         aside.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -102,10 +106,14 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _render(figure: Figure, path: Path) -> bytes:
-    buffer = io.BytesIO()
-    if path.suffix == ".svg":
+    buffer, suffix = io.BytesIO(), path.suffix.lower()
+    if suffix == ".svg":
         with mpl.rc_context({"svg.hashsalt": path.stem}):  # or the names inside the file would be drawn at random
             FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    else:
+    elif suffix == ".pdf":
+        FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None})
+    elif suffix == ".png":
         FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    else:
+        raise ValueError(f"the name of a figure must end in .pdf, .png or .svg, but is {path.name!r}; name it so")
     return buffer.getvalue()

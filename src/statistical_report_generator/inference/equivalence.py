@@ -1,14 +1,15 @@
-"""Tests on differences paired by replicate: is their mean above or below a bound. Arrays in, arrays out."""
+"""Tests on differences paired by replicate: is their mean, or median, above a bound. Arrays in, arrays out."""
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 Floats = npt.NDArray[np.float64]
+Test = Literal["t", "sign"]  # on the mean, where differences are near to normal; on the median, whatever they are
 
 FEWEST: Final = 2  # differences, to tell how far they spread
 ROUNDING: Final = 1e-12  # of the largest value: differences that spread less are equal
@@ -18,23 +19,25 @@ LARGEST_SHIFT: Final = 1e6  # standard errors; scipy's noncentral t gives NaN fa
 @final
 @dataclass(frozen=True)
 class Differences:
-    """Paired differences, summed up; arrays of one shape.
+    """Paired differences, and what they come to; arrays of one shape, which `values` has with a further axis.
 
     Attributes:
         mean: Their means; 0 where there is none.
         std: Their sample standard deviations; exactly 0 where all are equal up to rounding, or fewer than 2.
         num: How many there are.
         rounding: Size below which a difference is rounding.
+        values: The differences; NaN fills up where there are fewer than elsewhere.
     """
 
     mean: Floats
     std: Floats
     num: npt.NDArray[np.int64]
     rounding: Floats
+    values: Floats
 
     def negate(self) -> "Differences":
         """Returns the differences with the other sign."""
-        return replace(self, mean=-self.mean)
+        return replace(self, mean=-self.mean, values=-self.values)
 
 
 def summarise_differences(values: npt.ArrayLike, reference: npt.ArrayLike) -> Differences:
@@ -56,7 +59,7 @@ def summarise_differences(values: npt.ArrayLike, reference: npt.ArrayLike) -> Di
     mean = differences.mean(axis=-1) if num else np.zeros(first.shape[:-1])
     std = differences.std(axis=-1, ddof=1) if num >= FEWEST else np.zeros(first.shape[:-1])
     std = np.where(std > rounding, std, 0.0)
-    return Differences(mean, std, np.full(first.shape[:-1], num), rounding)
+    return Differences(mean, std, np.full(first.shape[:-1], num), rounding, differences)
 
 
 def stack_differences(parts: list[Differences]) -> Differences:
@@ -65,20 +68,36 @@ def stack_differences(parts: list[Differences]) -> Differences:
     def stack(name: str) -> npt.NDArray[Any]:
         return np.stack([getattr(part, name) for part in parts], axis=-1)
 
-    return Differences(stack("mean"), stack("std"), stack("num"), stack("rounding"))
+    most = max(part.values.shape[-1] for part in parts)
+    filled = [_fill_up(part.values, most) for part in parts]
+    return Differences(stack("mean"), stack("std"), stack("num"), stack("rounding"), np.stack(filled, axis=-2))
 
 
-def compute_p_above(differences: Differences, bound: float) -> Floats:
-    """Returns the p values of "the true mean is at most `bound`": small where it lies above.
+def _fill_up(values: Floats, num: int) -> Floats:
+    missing = np.full((*values.shape[:-1], num - values.shape[-1]), np.nan)
+    return np.concatenate([values, missing], axis=-1)
 
-    Student's one-sided t test. It has no meaning where all differences are equal; there it is the sign test: n of n
-    above the bound have probability 0.5**n at most when the median is at or below it. Fewer than 2 differences tell
-    nothing: p = 1.
+
+def compute_p_above(differences: Differences, bound: float, test: Test = "t") -> Floats:
+    """Returns the p values of "the true mean, or median, is at most `bound`": small where it lies above.
+
+    "t" is Student's one-sided t test on the mean. It has no meaning where all differences are equal; there it is the
+    sign test: n of n above the bound have probability 0.5**n at most when the median is at or below it. Fewer than 2
+    differences tell nothing: p = 1.
+
+    "sign" is the sign test on the median (Arbuthnott 1710; Lehmann, Nonparametrics, section 4.2). Its p value is the
+    chance that so many of the differences lie above, were each as likely to lie on either side. That holds for every
+    distribution; a difference on the bound counts against.
 
     Args:
         differences: From `summarise_differences`.
         bound: In the units of the differences.
+        test: Which.
     """
+    if test == "sign":
+        num_above = (differences.values - bound > differences.rounding[..., None]).sum(axis=-1)
+        by_count = stats.binom.sf(num_above - 1, differences.num, 0.5)
+        return np.where(differences.num < FEWEST, 1.0, by_count)
     distance = differences.mean - bound
     spread = differences.std > 0
     standard_error = np.where(spread, differences.std, 1.0) / np.sqrt(np.maximum(differences.num, 1))
@@ -87,14 +106,34 @@ def compute_p_above(differences: Differences, bound: float) -> Floats:
     return np.where(differences.num < FEWEST, 1.0, np.where(spread, by_t, by_sign))
 
 
-def compute_p_below(differences: Differences, bound: float) -> Floats:
-    """Returns the p values of "the true mean is at least `bound`": small where it lies below.
+def compute_p_below(differences: Differences, bound: float, test: Test = "t") -> Floats:
+    """Returns the p values of "the true mean, or median, is at least `bound`": small where it lies below.
 
     Args:
         differences: From `summarise_differences`.
         bound: In the units of the differences.
+        test: As in `compute_p_above`.
     """
-    return compute_p_above(differences.negate(), -bound)
+    return compute_p_above(differences.negate(), -bound, test)
+
+
+def compute_p_apart(differences: Differences) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Returns p values of "one normal distribution gave all", small where one stands apart, and the place of that one.
+
+    Grubbs' test, two-sided (Grubbs 1969, Technometrics 11): the largest distance to the mean in standard deviations.
+    p = 1 with fewer than 3 differences or without spread.
+
+    Args:
+        differences: From `summarise_differences`.
+    """
+    distances = np.nan_to_num(np.abs(differences.values - differences.mean[..., None]))
+    place = distances.argmax(axis=-1) if distances.shape[-1] else np.zeros(differences.num.shape, dtype=np.int64)
+    num, spread = differences.num, differences.std > 0
+    largest = distances.max(axis=-1, initial=0) / np.where(spread, differences.std, 1.0)
+    room = np.maximum((num - 1.0) ** 2 - num * largest**2, ROUNDING)  # 0 where all others are equal
+    t = largest * np.sqrt(num * np.maximum(num - 2, 0) / room)
+    p_values = np.minimum(1.0, 2 * num * stats.t.sf(t, np.maximum(num - 2, 1)))
+    return np.where(spread & (num > FEWEST), p_values, 1.0), place
 
 
 def adjust_holm(p_values: npt.ArrayLike) -> Floats:
@@ -137,7 +176,7 @@ def compute_power(distance: float, std: float, num: int, alpha: float) -> float:
 
 
 def count_replicates(distance: float, std: float, *, alpha: float, power: float, most: int) -> int | None:
-    """Returns the smallest number of replicates that decides with the given chance; None when `most` do not.
+    """Returns the smallest number of replicates for which a t test decides with the given chance; None beyond most.
 
     Args:
         distance: True mean minus bound.
@@ -161,3 +200,22 @@ def count_replicates(distance: float, std: float, *, alpha: float, power: float,
         middle = (low + high) // 2
         low, high = (low, middle) if decides(middle) else (middle, high)
     return high
+
+
+def count_replicates_by_sign(share: float, *, alpha: float, power: float, most: int) -> int | None:
+    """Returns the smallest number of replicates for which a sign test decides with the given chance; None beyond most.
+
+    Args:
+        share: Of the differences that truly lie on one side of the bound, in [0, 1].
+        alpha: Level of the one-sided test, in (0, 1).
+        power: Chance to decide, in (0, 1).
+        most: Largest number to consider, at least 2.
+
+    Example:
+        >>> count_replicates_by_sign(1.0, alpha=0.05, power=0.8, most=1000)
+        5
+    """
+    nums = np.arange(FEWEST, most + 1)
+    needed = stats.binom.isf(alpha, nums, 0.5) + 1  # so many on that side have a chance of at most alpha
+    decides = stats.binom.sf(needed - 1, nums, share) >= power
+    return int(nums[decides.argmax()]) if decides.any() else None

@@ -10,6 +10,7 @@ from typing import Any, Final, final
 from scipy import stats
 
 CONFIDENCE: Final = 0.95
+PAIRED: Final = frozenset({"shared", "copy"})  # what pairs are trained of, which tickets are not compared with
 Row = Mapping[str, Any]
 
 
@@ -131,11 +132,12 @@ def summarise_experiment(
             step_over_ticket=_compute_ratio(steps[level, branch], steps[level, "ticket"]),
         )
         for (level, branch), density in densities.items()
+        if (level, branch) in values
     ]
 
 
 def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict[tuple[int, str], dict[int, float]]:
-    """Returns a figure of every training, by level and branch, then by replicate.
+    """Returns a figure of every training but those of pairs, by level and branch, then by replicate.
 
     Args:
         results: With `trainings`, rows as in `results.json`.
@@ -151,7 +153,7 @@ def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict
             f"the results must have 'trainings', but have {sorted(results)}; give those of iterative magnitude pruning"
         )
     found: dict[tuple[int, str], dict[int, float]] = {}
-    for row in results["trainings"]:
+    for row in [row for row in results["trainings"] if row["branch"] not in PAIRED]:
         figures = row["history"].get(moment, {})
         if metric not in figures:
             raise ValueError(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from statistical_report_generator.inference.equivalence import (
     Differences,
     Floats,
+    Test,
     adjust_holm,
     compute_p_above,
     compute_p_below,
@@ -81,25 +82,28 @@ class AgainstControls:
     winning: HypothesisTest
 
 
-def compare_with_dense(differences: Differences, margin: float) -> AgainstDense:
+def compare_with_dense(differences: Differences, margin: float, test: Test = "t") -> AgainstDense:
     """Returns the tests of tickets against the dense network.
 
     Args:
         differences: Ticket minus dense, larger being better, shape (..., number of levels).
         margin: The loss that counts as none, positive, in the units of the metric.
+        test: On the mean or on the median, see `compute_p_above`.
     """
-    not_worse, not_better = compute_p_above(differences, -margin), compute_p_below(differences, margin)
+    not_worse, not_better = compute_p_above(differences, -margin, test), compute_p_below(differences, margin, test)
     return AgainstDense(
         not_worse=_correct(not_worse),
         not_better=_correct(not_better),
         equivalent=_correct(np.maximum(not_worse, not_better)),
-        worse=_correct(compute_p_below(differences, -margin)),
-        above=_correct(compute_p_above(differences, 0.0)),
-        below=_correct(compute_p_below(differences, 0.0)),
+        worse=_correct(compute_p_below(differences, -margin, test)),
+        above=_correct(compute_p_above(differences, 0.0, test)),
+        below=_correct(compute_p_below(differences, 0.0, test)),
     )
 
 
-def compare_with_controls(differences: Mapping[str, Differences], not_worse: Floats, margin: float) -> AgainstControls:
+def compare_with_controls(
+    differences: Mapping[str, Differences], not_worse: Floats, margin: float, test: Test = "t"
+) -> AgainstControls:
     """Returns the tests of tickets against their controls.
 
     Verdicts never contradict each other: where `winning` is shown, so are matching and `beaten` for each control. For
@@ -110,11 +114,12 @@ def compare_with_controls(differences: Mapping[str, Differences], not_worse: Flo
             that a level lacks has no differences there, so that this level cannot win.
         not_worse: The p values, not corrected, that the tickets of the same levels are matching.
         margin: The difference that counts as none, positive.
+        test: On the mean or on the median, see `compute_p_above`.
     """
-    beaten = {name: compute_p_above(found, 0.0) for name, found in differences.items()}
-    better = {name: compute_p_below(found, 0.0) for name, found in differences.items()}
+    beaten = {name: compute_p_above(found, 0.0, test) for name, found in differences.items()}
+    better = {name: compute_p_below(found, 0.0, test) for name, found in differences.items()}
     equal = {
-        name: np.maximum(compute_p_above(found, -margin), compute_p_below(found, margin))
+        name: np.maximum(compute_p_above(found, -margin, test), compute_p_below(found, margin, test))
         for name, found in differences.items()
     }
     return AgainstControls(

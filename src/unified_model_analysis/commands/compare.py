@@ -26,6 +26,7 @@ class Compare:
         moment: For run folders, when accuracy is taken: at the least validation loss, or after the last step.
         margin: For run folders, points of accuracy whose loss counts as none.
         looks: For run folders, how often in all the results will have been looked at while replicates were added.
+        test: For run folders, whether claims are on the mean, by t tests, or on the median, by sign tests.
     """
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -35,6 +36,7 @@ class Compare:
     moment: Literal["early_stop", "end"] = "early_stop"
     margin: float = 0.2
     looks: int = 1
+    test: Literal["t", "sign"] = "t"
 
     def run(self) -> int:
         """Compares, shows and saves; returns the exit code."""
@@ -82,9 +84,8 @@ class Compare:
         results: dict[str, Any] = {}
         lines: list[str] = []
         for folder in self.paths:
-            claims = assess_claims(
-                load_results(folder / RESULTS), moment=self.moment, margin=self.margin / POINTS, num_looks=self.looks
-            )
+            settings: dict[str, Any] = {"moment": self.moment, "num_looks": self.looks, "test": self.test}
+            claims = assess_claims(load_results(folder / RESULTS), margin=self.margin / POINTS, **settings)
             results[str(folder)] = claims
             lines += [f"{folder}:", *(f"  {line}" for line in describe_claims(claims))]
         return results, lines

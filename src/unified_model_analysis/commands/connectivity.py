@@ -10,9 +10,10 @@ import tyro
 
 from unified_model_analysis.connectivity_summary import format_step, report_line, report_steps, summarise_step
 from unified_model_analysis.experiment_summary import check_report_extra
-from unified_model_analysis.held_results import hold_results, list_run_caveats
+from unified_model_analysis.held_results import hold_results
 from unified_model_analysis.networks import change_num_steps
 from unified_model_analysis.options import ComputationOptions, WorkloadOptions
+from unified_model_analysis.workload_pairs import DENSE, SUBNETWORK, WorkloadPairs, list_caveats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,13 +21,12 @@ if TYPE_CHECKING:
     from lottery_tickets.connectivity.lines import ConnectivityResults
     from lottery_tickets.workloads import Workload
 
-PAIRS: Final = "pairs"
 NUM_IMAGES: Final = 1000  # a batch; bounds the memory of activations
 
 # From a call to the one that goes on: what is trained already stays, and all is measured again.
 MAY_CHANGE: Final = frozenset(
     {"results", "rewind_steps", "replicates", "search", "threshold", "points", "test_images", "statistics_images"}
-    | {"device", "accept_changed_environment"}
+    | {"device", "workers", "accept_changed_environment"}
 )
 
 
@@ -38,8 +38,8 @@ class Connectivity(ComputationOptions, WorkloadOptions):
     workload's recipe (Frankle & Carbin 2019), share k steps, and then see the data in two orders; below 2 points of
     error above the ends, training is stable to its noise from step k on (Frankle et al. 2020, arXiv 1912.05671).
 
-    Trainings are kept in RESULTS/pairs. Stopped at any moment, the same command goes on; more steps and replicates may
-    be asked for later.
+    Trainings are kept in RESULTS/trainings, an experiment for each step, which `verify RESULTS` re-checks. Stopped at
+    any moment, the same command goes on; more steps and replicates may be asked for later.
 
     Attributes:
         results: Folder for results.json, the figure and the trainings.
@@ -57,6 +57,7 @@ class Connectivity(ComputationOptions, WorkloadOptions):
         test_images: The first images of the test set, on which errors are measured; all when not given.
         statistics_images: Training images that batch-norm statistics are computed from at each point.
         seed: Names the replicates and their data orders.
+        workers: Processes that share the replicates; all cores when not given. Does not change the results.
         device: Where to train.
         accept_changed_environment: Go on with trainings that were begun with other versions or on another machine.
     """
@@ -73,6 +74,7 @@ class Connectivity(ComputationOptions, WorkloadOptions):
     steps: int | None = None
     test_images: int | None = None
     statistics_images: int = 1000
+    workers: int | None = None
     accept_changed_environment: bool = False
 
     def run(self) -> int:
@@ -88,6 +90,8 @@ class Connectivity(ComputationOptions, WorkloadOptions):
             raise ValueError("--mask goes with the weights that it was found from; give them by --start")
         check_count("--replicates", self.replicates)
         check_count("--statistics-images", self.statistics_images)
+        if self.workers is not None:
+            check_count("--workers", self.workers)
         if self.test_images is not None:
             check_count("--test-images", self.test_images)
         check_share("--threshold", self.threshold)
@@ -106,45 +110,46 @@ class Connectivity(ComputationOptions, WorkloadOptions):
 
     def _train_and_compare(self, workload: "Workload") -> None:
         from lottery_tickets import Mask, find_stable_rewinding_step
-        from lottery_tickets.experiments.pairs import DENSE, KIND, SUBNETWORK, TrainedPairs
-        from lottery_tickets.experiments.workload_subject import WorkloadSubject
+        from lottery_tickets.experiments.workload_subject import WorkloadSource
         from lottery_tickets.storage import load_weights
 
         workload = change_num_steps(workload, self.steps)
         num_steps = workload.recipe.num_steps
         if outside := [step for step in self.rewind_steps if not 0 <= step < num_steps]:
             raise ValueError(f"--rewind-steps must be from 0 to {num_steps - 1}, got {outside}")
-        pairs = TrainedPairs(
-            folder=self.results / PAIRS,
-            subject=WorkloadSubject(workload, self.device),
-            seed=self.seed,
-            start=None if self.start is None else load_weights(self.start),
-            mask=None if self.mask is None else Mask.load(self.mask),
-            accept_changed_environment=self.accept_changed_environment,
+        source = WorkloadSource(
+            self.data,
+            self.model,
+            self.folder,
+            workload.recipe,
+            self.device,
+            None if self.mask is None else Mask.load(self.mask),
+            None if self.start is None else load_weights(self.start),
         )
+        accept = self.accept_changed_environment
+        pairs = WorkloadPairs(self.results, source, self.replicates, self.seed, self.workers, accept)
         rows: dict[tuple[str, int], dict[str, Any]] = {}
 
         def measure(network: str, step: int) -> float:
             if (network, step) not in rows:
-                ends = (pairs.find_ends(replicate, step, network) for replicate in range(self.replicates))
-                row = summarise_step(network, step, [self._measure(workload, *both) for both in ends])
+                found = [self._measure(workload, *ends) for ends in pairs.list_ends(network, step)]
+                row = summarise_step(network, step, found)
                 print(f"{network}, step {step}: {format_step(row)[2]} points", flush=True)
                 rows[network, step] = row
             return float(rows[network, step]["instability"]["mean"])
 
         networks = [DENSE] if self.mask is None else [DENSE, SUBNETWORK]
-        with pairs.opened():
-            for step in sorted(set(self.rewind_steps)):
-                for network in networks:
-                    measure(network, step)
-            last = max(self.rewind_steps, default=num_steps - 1)
-            searches = {
-                network: find_stable_rewinding_step(partial(measure, network), last, threshold=self.threshold)
-                for network in (networks if self.search else [])
-            }
+        for step in sorted(set(self.rewind_steps)):
+            for network in networks:
+                measure(network, step)
+        last = max(self.rewind_steps, default=num_steps - 1)
+        searches = {
+            network: find_stable_rewinding_step(partial(measure, network), last, threshold=self.threshold)
+            for network in (networks if self.search else [])
+        }
         in_order = [rows[key] for key in sorted(rows)]
         settings = {"threshold": self.threshold, "num_points": self.points, "seed": self.seed}
-        caveats = list_run_caveats(self.results / PAIRS, KIND)
+        caveats = list_caveats(self.results)
         report_steps(workload.name, in_order, searches, settings=settings, folder=self.results, caveats=caveats)
 
     def _measure(

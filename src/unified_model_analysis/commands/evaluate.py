@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
@@ -49,6 +49,8 @@ class Evaluate(ComputationOptions, NetworkOptions):
         workers: Processes that share the replicates; all cores when not given. Does not change the results.
         accept_changed_environment: Go on with trainings that were begun with other versions or on another machine.
         margin: Points of accuracy whose loss counts as none.
+        test: Whether claims are on the mean, by t tests, or on the median, by sign tests, which hold however trainings
+            fail but need more replicates; choose before looking.
     """
 
     results: Annotated[Path, tyro.conf.Positional]
@@ -64,6 +66,7 @@ class Evaluate(ComputationOptions, NetworkOptions):
     workers: int | None = None
     accept_changed_environment: bool = False
     margin: float = 0.2
+    test: Literal["t", "sign"] = "t"
 
     def run(self) -> int:
         """Measures, saves and shows; returns the exit code."""
@@ -155,7 +158,7 @@ class Evaluate(ComputationOptions, NetworkOptions):
         from statistical_report_generator.claims.findings import describe_claims
         from statistical_report_generator.tables import POINTS
 
-        claims = assess_claims(retrained, moment="end", margin=self.margin / POINTS)
+        claims = assess_claims(retrained, moment="end", margin=self.margin / POINTS, test=self.test)
         return {"claims": claims, "findings": describe_claims(claims)}
 
 

@@ -40,6 +40,8 @@ class Imp(ComputationOptions, WorkloadOptions):
         margin: Points of test accuracy whose loss counts as none: a ticket is matching when it loses less.
         looks: How often the findings are read in all while replicates are added, as planned before the first time;
             each look spends its share of the error.
+        test: Whether claims are on the mean, by t tests, or on the median, by sign tests, which hold however trainings
+            fail but need more replicates; choose before looking.
         accept_changed_environment: Go on with other versions or on another machine; what is there stays, equal bits are
             then no longer claimed.
         seed: Names the experiment.
@@ -60,6 +62,7 @@ class Imp(ComputationOptions, WorkloadOptions):
     moment: Literal["early_stop", "end"] = "early_stop"
     margin: float = 0.5
     looks: int = 1
+    test: Literal["t", "sign"] = "t"
     workers: int | None = None
     accept_changed_environment: bool = False
 
@@ -99,7 +102,8 @@ class Imp(ComputationOptions, WorkloadOptions):
             accept_changed_environment=self.accept_changed_environment,
             progress=True,
         )
-        report_experiment(self.run_folder, moment=self.moment, margin=self.margin / 100, num_looks=self.looks)
+        settings: dict[str, Any] = {"moment": self.moment, "num_looks": self.looks, "test": self.test}
+        report_experiment(self.run_folder, margin=self.margin / 100, **settings)
         return 0
 
     def _list_control_levels(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from unified_model_analysis.summary_checks import check_summary
+from unified_model_analysis.workload_pairs import list_runs
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Verify:
     leaves open. Exit code 1 when anything fails. See docs/reliability.md.
 
     Attributes:
-        run_folder: The folder that `imp`, `demo` or `evaluate --start` made.
+        run_folder: The folder that `imp`, `demo` or `evaluate --start` made, or the results of `connectivity`, whose
+            trainings are checked step by step.
         re_evaluate: Also load every checkpoint, measure it again on the recorded data, and draw fresh weights again.
         train_again: Also measure all and train so many, drawn at random, again; they must end in the same bits.
         folder: Folder of the IDX files, where the run has its data from such; only to re-evaluate.
@@ -35,19 +37,26 @@ class Verify:
 
     def run(self) -> int:
         """Prints what was checked; returns 0 when all holds, else 1."""
+        runs = list_runs(self.run_folder)
+        code = max(map(self._check_run, runs))
+        if runs != [self.run_folder]:
+            print(f"{self.run_folder}: its lines are not measured again here, but by `connectivity`")
+        return code
+
+    def _check_run(self, run: Path) -> int:
         from lottery_tickets.experiments.verification import create_workload_subject, describe_scope, verify_run
 
         subject, is_measured = None, self.re_evaluate or self.train_again > 0
         if is_measured:
-            subject = create_workload_subject(self.run_folder, folder=self.folder, device=self.device)
-        checks = verify_run(self.run_folder, subject, num_trained_again=self.train_again, progress=True)
-        checks += check_summary(self.run_folder)
+            subject = create_workload_subject(run, folder=self.folder, device=self.device)
+        checks = verify_run(run, subject, num_trained_again=self.train_again, progress=True)
+        checks += check_summary(run)
         failed = [check for check in checks if check.problem]
         for check in checks if self.show_all else failed:
             label = f"{check.where}: {check.name}"
             print(f"FAILED  {label}: {check.problem}" if check.problem else f"ok      {label}")
         verdict = "no contradiction was found" if not failed else "do not trust this run"
-        print(f"{self.run_folder}: {len(checks) - len(failed)} of {len(checks)} checks hold; {verdict}")
+        print(f"{run}: {len(checks) - len(failed)} of {len(checks)} checks hold; {verdict}")
         if not failed:
-            print(*describe_scope(self.run_folder, checks, is_measured=is_measured), sep="\n")
+            print(*describe_scope(run, checks, is_measured=is_measured), sep="\n")
         return 1 if failed else 0

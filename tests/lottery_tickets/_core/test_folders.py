@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from lottery_tickets import create_magnitude_mask
-from lottery_tickets._core.files import ASIDE, exclusive_lock, write_json, writing_folder
-from lottery_tickets._core.folders import MARKER, RunFolder
+from lottery_tickets._core.files import ASIDE, exclusive_lock, write_json, write_tensors, writing_folder
+from lottery_tickets._core.folders import MARKER, RunFolder, load_state, save_state
 from lottery_tickets._core.identity.code import identify_callable
 from lottery_tickets._core.identity.identities import Identity
 from lottery_tickets._core.kept_file import KeptFile
+from lottery_tickets._core.states import copy_state, hash_state
 
 FOLDER_KIND, MAKER = "a test", "test_folders"
 
@@ -228,3 +230,26 @@ def test_what_cannot_be_compared_with_before_is_told_from_then_on(tmp_path: Path
     assert said.endswith("but once it could not be compared with that of before")
     with folder.opened({}, identities={"trainer_fn": before}):
         assert folder.list_unidentified() == [said]
+
+
+def test_tied_weights_are_one_tensor_again_after_a_trip_to_the_disk(tmp_path: Path) -> None:
+    """So that pruning a state under one name prunes it under the other."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    state = copy_state(model)
+    assert state["0.weight"] is state["1.weight"]
+    save_state(tmp_path / "state.safetensors", state)
+    found = load_state(tmp_path / "state.safetensors")
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {n: t.tolist() for n, t in state.items()}
+    found["0.weight"].zero_()
+    assert not found["1.weight"].any()
+    assert found["2.weight"].any()
+
+
+@pytest.mark.parametrize("ties", ['{"2.weight": "0.weight"}', '{"1.weight": "none"}', '["0.weight"]', "{"])
+def test_ties_that_are_none_are_refused(tmp_path: Path, ties: str) -> None:
+    state = copy_state(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)))
+    path = tmp_path / "state.safetensors"
+    write_tensors(path, state, {"state_sha256": hash_state(state), "tied_names": ties})
+    with pytest.raises(ValueError, match=r"state\.safetensors must name equal tensors as tied, but does not"):
+        load_state(path)

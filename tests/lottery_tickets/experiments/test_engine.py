@@ -178,7 +178,9 @@ def train_digits(change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, An
     data = replace(workload.data, test_targets=change(workload.data.test_targets))
     recipe = replace(workload.recipe, num_steps=60, evaluation_interval=5, optimizer_arguments={"lr": 0.02})
     subject = WorkloadSubject(replace(workload, data=data, recipe=recipe))
-    return subject.train(subject.build(0), first_step=0, seed=0, rewind_step=0, keep_rewind_point=lambda: None)
+    return subject.train(
+        subject.build(0), first_step=0, last_step=60, seed=0, rewind_step=0, keep_rewind_point=lambda: None
+    )
 
 
 def test_the_early_stop_is_the_least_validation_loss_and_the_test_split_chooses_nothing() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from statistical_report_generator.claims.assessment import assess_claims
+from statistical_report_generator.claims.assessment import assess_claims, check_settings
+from statistical_report_generator.claims.findings import describe_claims
 from statistical_report_generator.claims.types import Claims
 from statistical_report_generator.inference.equivalence import summarise_differences
 from statistical_report_generator.inference.verdicts import compare_with_controls, compare_with_dense
@@ -254,6 +255,51 @@ def test_claims_are_those_of_the_vectorised_core() -> None:
             )
             seen.add((matching, winning))
     assert seen == {(False, False), (True, False), (True, True)}
+
+
+# ----------------------------------------------------------------------------------------------------------- bad tails
+
+
+COLLAPSED = [0.0003, -0.0002, 0.0001, -0.0300, 0.0002, -0.0001]
+
+
+def test_a_replicate_that_fell_far_below_is_named_with_what_it_means() -> None:
+    level = assess_one(move(0.0, COLLAPSED))
+    assert level["apart"] is not None
+    assert (level["apart"]["replicate"], round(level["apart"]["difference"], 4)) == (3, -0.03)
+    assert assess_one(move(0.0))["apart"] is None
+    said = " ".join(describe_claims(assess({(3, "ticket"): move(0.0, COLLAPSED)})))
+    assert "Replicate 3 stands apart at -3.00 points (p = 0.000" in said
+    assert "t tests err more often than they say, sign tests do not" in said
+
+
+def test_sign_tests_make_claims_on_the_median() -> None:
+    many = [0.98] * 9
+    ticket = [0.981, 0.9805, 0.9802, 0.9811, 0.9799, 0.9806, 0.9808, 0.9812, 0.95]  # the mean is 0.28 points below
+    results = make_results({(0, "ticket"): many, (1, "ticket"): ticket})
+    by_mean, by_median = (assess_claims(results, test=test)["levels"][0] for test in ("t", "sign"))
+    assert (by_mean["verdict"], by_median["verdict"]) == ("undecided", "matching")
+    assert by_median["not_worse"]["p_value"] == pytest.approx(10 / 2**9)
+    assert by_median["ticket_minus_dense"]["median"] == pytest.approx(0.0006)
+    said = " ".join(describe_claims(assess_claims(results, test="sign")))
+    assert "matching, less than 0.2 points worse than dense in more than half of all trainings (p = 0.020)" in said
+    assert "median +0.06 points" in said
+    assert "paired sign tests on the median" in said
+    assert "are they copies" not in said
+
+
+def test_winning_by_sign_tests_takes_five_replicates_at_least() -> None:
+    worse = [move(-0.02), move(-0.03), move(-0.04)]
+    assert assess_one(move(0.001), *worse, test="sign")["winning"] == "winning"
+    four = {(level, branch): values[:4] for (level, branch), values in with_controls(1, move(0.001), *worse).items()}
+    (level,) = assess_claims(make_results({(0, "ticket"): DENSE[:4], **four}), test="sign")["levels"]
+    assert (level["verdict"], level["winning"]) == ("undecided", "not shown")
+    assert level["more_runs"] == {"num": 1, "bound": ""}
+
+
+def test_an_unknown_test_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"test must be one of \['t', 'sign'\], but is 'wilcoxon'"):
+        check_settings(test="wilcoxon")
 
 
 # ------------------------------------------------------------------------------------------------- rows and refusals

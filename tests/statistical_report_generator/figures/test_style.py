@@ -36,15 +36,25 @@ def test_bars_end_where_intervals_do(as_dicts: bool) -> None:
     assert axes.get_legend_handles_labels()[1] == ["level", "a"]
 
 
-@pytest.mark.parametrize("name", ["figure.png", "figure.svg"])
+STARTS = {"figure.png": b"\x89PNG", "figure.svg": b"<?xml", "figure.pdf": b"%PDF", "FIGURE.PDF": b"%PDF"}
+
+
+@pytest.mark.parametrize("name", STARTS)
 def test_a_file_is_the_same_each_time(name: str, tmp_path: Path) -> None:
     for folder in ("first", "second"):
         save_figure(draw(as_dicts=False), tmp_path / folder / name)
     content = (tmp_path / "first" / name).read_bytes()
     assert content == (tmp_path / "second" / name).read_bytes()
-    assert content.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+    assert content.startswith(STARTS[name])
     for word in (b"dc:date", b"Software", b"Date"):
         assert word not in content
+
+
+@pytest.mark.parametrize("name", ["figure", "figure.jpg", "figure.pdf.old"])
+def test_a_format_that_is_not_known_is_refused_and_nothing_written(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must end in \.pdf, \.png or \.svg, but is 'figure"):
+        save_figure(draw(as_dicts=False), tmp_path / "folder" / name)
+    assert not any(tmp_path.iterdir())
 
 
 def test_what_a_kill_leaves_of_a_figure_is_told_from_files_of_others(

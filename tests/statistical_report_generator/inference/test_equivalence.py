@@ -11,9 +11,11 @@ from scipy import stats
 from statistical_report_generator.inference.equivalence import (
     adjust_holm,
     compute_p_above,
+    compute_p_apart,
     compute_p_below,
     compute_power,
     count_replicates,
+    count_replicates_by_sign,
     stack_differences,
     summarise_differences,
 )
@@ -40,6 +42,59 @@ def test_the_other_sign_swaps_the_sides(values: list[float], bound: float) -> No
     above = compute_p_above(summarise_differences(values, zeros), bound)
     below = compute_p_below(summarise_differences(zeros, values), -bound)
     assert float(above) == pytest.approx(float(below), rel=1e-6, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(VALUES, st.integers(-500, 500))
+def test_sign_tests_count_what_lies_beyond_the_bound(values: list[float], thousandths: int) -> None:
+    values, bound = [round(value, 3) for value in values], thousandths / 1000 + 0.0005
+    found = summarise_differences(values, np.zeros(len(values)))
+    for compute, num in (
+        (compute_p_above, sum(v > bound for v in values)),
+        (compute_p_below, sum(v < bound for v in values)),
+    ):
+        expected = stats.binomtest(num, len(values), 0.5, alternative="greater").pvalue
+        assert float(compute(found, bound, "sign")) == pytest.approx(expected)
+
+
+def test_sign_tests_leave_out_what_only_other_levels_have() -> None:
+    parts = [summarise_differences([0.1, 0.2, 0.3, -0.1], 0.0), summarise_differences([0.1, 0.2], 0.0)]
+    expected = [float(compute_p_above(part, 0.0, "sign")) for part in parts]
+    assert compute_p_above(stack_differences(parts), 0.0, "sign").tolist() == expected == [0.3125, 0.25]
+
+
+@pytest.mark.parametrize(("num", "critical"), [(4, 1.481), (10, 2.290), (20, 2.709)])
+def test_what_stands_apart_is_told_by_the_published_critical_values(num: int, critical: float) -> None:
+    """Of Grubbs 1969, table 1, two-sided at 5 %."""
+    others = np.random.default_rng(num).normal(size=num - 1)
+
+    def measure(last: float) -> tuple[float, float]:
+        values = np.append(others, last)
+        p_value, place = compute_p_apart(summarise_differences(values, 0.0))
+        distance = abs(last - values.mean()) / values.std(ddof=1)
+        assert place == num - 1
+        return distance, float(p_value)
+
+    for last in -np.geomspace(3, 1000, 200):
+        distance, p_value = measure(last)
+        if abs(distance - critical) > 0.001:
+            assert (p_value < 0.05) == (distance > critical)
+
+
+def test_nothing_stands_apart_among_two_or_among_equals() -> None:
+    for values in ([], [1.0], [1.0, 9.0], [3.0, 3.0, 3.0, 3.0]):
+        assert float(compute_p_apart(summarise_differences(values, [0.0] * len(values)))[0]) == 1
+    assert float(compute_p_apart(summarise_differences([0.0, 0.0, 0.0, 0.0, 1.0], 0.0))[0]) < 0.001
+
+
+@pytest.mark.parametrize("share", [0.7, 0.9, 1.0])
+def test_the_replicates_of_a_sign_test_decide_as_often_as_is_said(share: float) -> None:
+    num = count_replicates_by_sign(share, alpha=0.05, power=0.8, most=1000)
+    assert num is not None
+    values = np.where(np.random.default_rng(0).random((4000, num)) < share, 1.0, -1.0)
+    found = compute_p_above(summarise_differences(values, 0.0), 0.0, "sign") <= 0.05
+    assert found.mean() > 0.78
+    assert count_replicates_by_sign(0.5, alpha=0.05, power=0.8, most=100) is None
 
 
 @pytest.mark.parametrize("num", [2, 3, 10])

@@ -12,7 +12,10 @@ SHORT: Final = ("--steps", "12", "--replicates", "2")
 COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "imp": ("imp", "OUT", "--levels=1", "--evaluate-every=12", "--workers=1", *SHORT),
     "early-bird": ("early-bird", "OUT", "--check-interval=1", "--max-epochs=2", "--checkpoint=IN/first.safetensors"),
-    "connectivity, trained": ("connectivity", "OUT", "--rewind-steps", "0", "4", "--search", "--points=3", *SHORT),
+    "connectivity, trained": (
+        *("connectivity", "OUT", "--rewind-steps", "0", "1", "--search", "--points=3", "--workers=1"),
+        *SHORT,
+    ),
     "connectivity, given": (
         *("connectivity", "OUT", "--checkpoints", "IN/first.safetensors", "IN/second.safetensors"),
         "--points=3",

@@ -8,16 +8,18 @@ import safetensors.torch
 import torch
 
 from lottery_tickets import Mask, compute_linear_connectivity, create_magnitude_mask, load_results
-from lottery_tickets._core.determinism import derive_seed
-from lottery_tickets._core.folders import load_state
 from lottery_tickets._core.states import copy_state
+from lottery_tickets.experiments.folder import ExperimentFolder
+from lottery_tickets.experiments.plan import Branch, Training
 from lottery_tickets.experiments.workload_subject import WorkloadSubject
 from tests.models import load_digits, make_lenet
 from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
 from unified_model_analysis.connectivity_summary import summarise_step
 
-FAST = ("--steps", 12, "--replicates", 2, "--points", 5)
+FAST = ("--steps", 12, "--replicates", 2, "--points", 5, "--workers", 1)
+
+BRANCHES: tuple[Branch, Branch] = ("ticket", "copy")
 
 
 def find(folder: Path, *options: object) -> dict[str, Any]:
@@ -57,13 +59,17 @@ def test_copies_share_k_steps_and_then_part(tmp_path: Path, capsys: Output) -> N
     assert (tmp_path / "instability.png").stat().st_size > 10_000
     workload = load_digits()
     subject = WorkloadSubject(workload)
-    stop: dict[str, Any] = {"rewind_step": 0, "keep_rewind_point": lambda: None, "last_step": 8}
-    model = subject.build(derive_seed(0, "replicate", 1, "initialisation"))
-    subject.train(model, first_step=0, seed=derive_seed(0, "replicate", 1, "shared"), **stop)
-    stored = load_state(tmp_path / "pairs" / "replicate-1" / "step-8-shared.safetensors")
+    settings: dict[str, Any] = {"rewind_step": 0, "keep_rewind_point": lambda: None}
+    run = ExperimentFolder.read(tmp_path / "trainings" / "step-8")
+    shared, copied = Training(1, 0, "shared"), Training(1, 0, "copy")
+    seeds = [training.derive_seeds(run.plan)["data_order"] for training in (shared, copied)]
+    assert len({*seeds, copied.ticket.derive_seeds(run.plan)["data_order"]}) == 3
+    model = subject.build(shared.derive_seeds(run.plan)["initialisation"])
+    subject.train(model, first_step=0, last_step=8, seed=seeds[0], **settings)
+    stored = run.load_rewind_point(copied)
     assert all(torch.equal(stored[name], tensor) for name, tensor in copy_state(model).items())
-    subject.train(model, first_step=8, seed=derive_seed(0, "replicate", 1, "second"), **{**stop, "last_step": 12})
-    stored = load_state(tmp_path / "pairs" / "replicate-1" / "step-8-dense-second.safetensors")
+    subject.train(model, first_step=8, last_step=12, seed=seeds[1], **settings)
+    stored = run.load_weights(copied)
     assert all(torch.equal(stored[name], tensor) for name, tensor in copy_state(model).items())
 
 
@@ -85,6 +91,7 @@ def test_what_is_trained_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(calls) == 2 * (2 + 1 + 2) + 1  # the ends at 0, the shared steps and the ends at 8; one was killed
     find(halves, *FAST, "--rewind-steps", 8)
     assert len(calls) == 11
+    capsys.readouterr()
     message = refuse(["connectivity", halves, *FAST, "--steps", 13, "--rewind-steps", 0], capsys)
     assert "--steps is 12 there and 13 here" in message
 
@@ -99,21 +106,28 @@ def test_more_replicates_and_steps_add_what_is_missing(tmp_path: Path) -> None:
     )
 
 
-def test_a_mask_is_trained_beside_the_dense_network(tmp_path: Path) -> None:
+def test_a_mask_is_trained_beside_the_dense_network(tmp_path: Path, capsys: Output) -> None:
     start = save_network(tmp_path / "start.safetensors", 5)
     mask = create_magnitude_mask(start, 0.8)
     mask.save(tmp_path / "mask.safetensors")
     options = ("--start", tmp_path / "start.safetensors", "--mask", tmp_path / "mask.safetensors")
     found = find(tmp_path / "out", *FAST, *options, "--rewind-steps", 4)
     assert [row["network"] for row in found["rows"]] == ["dense", "subnetwork"]
-    ends = tmp_path / "out" / "pairs" / "replicate-0"
-    trained = load_state(ends / "step-4-subnetwork-first.safetensors")
-    assert all(
-        bool((trained[name][~kept] == 0).all()) for name, kept in Mask.load(tmp_path / "mask.safetensors").items()
-    )
-    dense = load_state(ends / "step-4-dense-first.safetensors")
-    assert all(bool(dense[name].any()) for name in mask)
-    assert not torch.equal(dense["fc1.weight"], trained["fc1.weight"])
+    run = ExperimentFolder.read(tmp_path / "out" / "trainings" / "step-4")
+    for branch in BRANCHES:
+        trained = run.load_weights(Training(0, 1, branch))
+        assert all(
+            bool((trained[name][~kept] == 0).all()) for name, kept in Mask.load(tmp_path / "mask.safetensors").items()
+        )
+        dense = run.load_weights(Training(0, 0, branch))
+        assert all(bool(dense[name].any()) for name in mask)
+        assert not torch.equal(dense["fc1.weight"], trained["fc1.weight"])
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path / "out"), "--train-again", "99"]) == 0
+    shown = capsys.readouterr().out
+    assert "step-4: 124 of 124 checks hold; no contradiction was found" in shown
+    assert "trained again: 10 of 10 trainings" in shown
+    assert "out: its lines are not measured again here" in shown
 
 
 def test_a_search_says_from_which_step_on(tmp_path: Path, capsys: Output) -> None:

@@ -156,8 +156,8 @@ def test_a_full_disk_is_said_and_nothing_is_half_written(
     if code and num_bytes == 0:
         assert list(full_disk.iterdir()) == []
     subprocess.run(["mount", "-o", "remount,size=40m", full_disk.parent], check=True)
-    whole = given.parent / f"whole-{name}-{num_bytes}"
-    for out in (full_disk, whole):
+    whole = given.parent / f"whole-{name}"
+    for out in [full_disk] if whole.exists() else [full_disk, whole]:
         assert main(make_words(name, given, out)) == 0
     assert forget_times(read_files(full_disk)) == forget_times(read_files(whole))
 

@@ -45,8 +45,7 @@ def create_workload_subject(
         where = device or settings["device"]
     except (KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{run} must name its workload, but: {error!r}; was it altered?") from error
-    dense = Training(0, 0, "ticket")
-    start = None if settings.get("initial_sha256") is None else experiment.load_rewind_point(dense)
+    start = None if settings.get("initial_sha256") is None else experiment.load_start(Training(0, 0, "ticket"))
     place = None if folder is None else Path(folder)
     return WorkloadSource(data, model, place, recipe, where, _load_given_ticket(experiment), start)()
 
@@ -98,14 +97,15 @@ def create_caller_subject(
         Measurement(loss_fn, metric, higher_is_better),
         initialise_fn,
         ticket,
-        _find_measuring_seed(plan),
+        seed=plan.seed if _is_about_given_weights(plan) else 0,
+        has_one_start=_is_about_given_weights(plan),
     )
 
 
 def _load_given_ticket(folder: ExperimentFolder) -> Mask | None:
-    return None if folder.plan.ticket_sha256 is None else folder.load_mask(Training(0, 1, "ticket"))
+    return folder.load_mask(Training(0, 1, "ticket")) if folder.plan.trains_given_ticket else None
 
 
-def _find_measuring_seed(plan: ExperimentPlan) -> int:
-    """A ticket trained again is measured under its own seed, tickets that are found under the default one."""
-    return 0 if plan.ticket_sha256 is None else plan.seed
+def _is_about_given_weights(plan: ExperimentPlan) -> bool:
+    """A ticket trained again and pairs start from one state and are measured under the run's own seed."""
+    return plan.ticket_sha256 is not None or plan.is_parted

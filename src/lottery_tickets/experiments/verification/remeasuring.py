@@ -40,7 +40,7 @@ def _find_foreign_subject(folder: ExperimentFolder, subject: Subject) -> str:
     if odd := sorted(find_differences(found, given)):
         return f"{'; '.join(odd)}; give the data and the model, with its starting weights, that the run was begun with"
     digest = None if subject.ticket is None else subject.ticket.digest
-    if digest != folder.plan.ticket_sha256:
+    if digest != folder.plan.ticket_sha256 and folder.plan.trains_given_ticket:
         return "the ticket that was given is another one"
     return _find_foreign_code(folder, subject) if isinstance(subject, CallerSubject) else ""
 
@@ -117,7 +117,8 @@ class Remeasurement:
         shapes = self.subject.find_weights(model).shapes
         if {name: tuple(shape) for name, shape in shapes.items()} != {n: tuple(s) for n, s in mask.shapes.items()}:
             return "its mask is not of the weights that are pruned of the model"
-        if self.training != self.training.dense and self.training.branch not in FRESH:
+        is_origin = self.training == self.folder.plan.find_origin(self.training.replicate)
+        if not is_origin and self.training.branch not in FRESH:
             return ""  # it was rewound to weights that are stored, and that is checked from the files
         start = copy_state(model)
         steps.prune_state_(start, mask)

@@ -11,6 +11,8 @@ from tqdm import tqdm
 from lottery_tickets._core.files import LOCK, read_json
 from lottery_tickets._core.folders import MARKER, read_hashed
 from lottery_tickets.experiments.folder import (
+    CONNECTIVITY,
+    CONNECTIVITY_FROM_PYTHON,
     EVALUATE,
     IMP,
     IMP_FROM_PYTHON,
@@ -21,7 +23,7 @@ from lottery_tickets.experiments.folder import (
     WEIGHTS,
     ExperimentFolder,
 )
-from lottery_tickets.experiments.plan import Training
+from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.results import collect_results
 from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.experiments.verification.checks import Check, run_check
@@ -31,12 +33,9 @@ from lottery_tickets.experiments.verification.trainings import TrainingChecks
 REPORT: Final = frozenset({"summary.json", "accuracy.png"})  # what the command line makes of the results
 KNOWN: Final = frozenset({MARKER, LOCK, LOOKS, RESULTS}) | REPORT
 MOST_MISSING: Final = 1000
-KNOWN_BY: Final = frozenset({"workload", "layers"})  # what names a workload, and what describes a caller's model
-MAKERS: Final = {  # by that, and by whether the ticket is given
-    (frozenset({"workload"}), False): IMP,
-    (frozenset({"workload"}), True): EVALUATE,
-    (frozenset({"layers"}), False): IMP_FROM_PYTHON,
-    (frozenset({"layers"}), True): RETRAINING_FROM_PYTHON,
+MAKERS: Final = {  # by whether they are about a workload
+    True: (IMP, EVALUATE, CONNECTIVITY),
+    False: (IMP_FROM_PYTHON, RETRAINING_FROM_PYTHON, CONNECTIVITY_FROM_PYTHON),
 }
 
 
@@ -114,7 +113,7 @@ def _find_many_missing(folder: ExperimentFolder) -> str:
 def _find_disagreement(folder: ExperimentFolder) -> str:
     """Some settings stand there twice: who made it follows from what it is about, a recipe has some of the plan's."""
     plan, made_by = folder.plan, read_hashed(folder.path / MARKER).get("made_by")
-    maker = MAKERS.get((frozenset(KNOWN_BY & plan.subject.keys()), plan.ticket_sha256 is not None))
+    maker = _find_maker(plan)
     if maker not in {None, made_by}:
         return f"it says it was made by {made_by}, but such a run is made by {maker}"
     recipe = plan.subject.get("recipe")
@@ -123,9 +122,23 @@ def _find_disagreement(folder: ExperimentFolder) -> str:
     if recipe["num_steps"] != plan.num_steps:
         return f"its recipe has {recipe['num_steps']} steps, the plan {plan.num_steps}"
     rates = tuple((pattern, rate) for pattern, rate in recipe["prune_rates"])
-    if plan.ticket_sha256 is None and (plan.schedule.prune_rates, plan.schedule.scope) != (rates, recipe["scope"]):
+    if (
+        plan.ticket_sha256 is None
+        and plan.num_levels
+        and (plan.schedule.prune_rates, plan.schedule.scope) != (rates, recipe["scope"])
+    ):
         return f"its recipe prunes by {rates}, {recipe['scope']}, the plan by {plan.schedule}"
     return ""
+
+
+def _find_maker(plan: ExperimentPlan) -> str | None:
+    """Returns what makes such a run; None where several may."""
+    if plan.subject.keys().isdisjoint({"workload", "layers"}) or {"workload", "layers"} <= plan.subject.keys():
+        return None
+    pruning, retraining, comparing = MAKERS["workload" in plan.subject]
+    if plan.is_parted:
+        return comparing if plan.ticket_sha256 is not None or not plan.num_levels else None
+    return pruning if plan.ticket_sha256 is None else retraining
 
 
 def _find_foreign_entries(folder: ExperimentFolder) -> str:
@@ -156,12 +169,12 @@ def _list_names(folder: ExperimentFolder, entries: list[Path]) -> list[str]:
 def _find_copies(folder: ExperimentFolder) -> str:
     seen: dict[str, str] = {}
     for replicate in range(folder.plan.num_replicates):
-        dense = folder.plan.list_trainings(replicate)[0]
-        if (folder.place(dense) / RECORD).is_file():
-            end = folder.load_record(dense)["files"][WEIGHTS]
+        first = folder.plan.find_first(replicate)
+        if (folder.place(first) / RECORD).is_file():
+            end = folder.load_record(first)["files"][WEIGHTS]
             if end in seen:
-                return f"{dense.path} ended with the same bits as {seen[end]}"
-            seen[end] = dense.path
+                return f"{first.path} ended with the same bits as {seen[end]}"
+            seen[end] = first.path
     return ""
 
 

@@ -16,6 +16,7 @@ from lottery_tickets.experiments.folder import (
     MASK,
     RECORD,
     REWIND,
+    START,
     WEIGHTS,
     ExperimentFolder,
     stops_early,
@@ -74,9 +75,14 @@ class TrainingChecks:
         return self.folder.load_mask(self.training)
 
     @property
-    def is_dense(self) -> bool:
-        """Whether it is the dense training, which keeps theta_k."""
-        return self.training == self.training.dense
+    def is_origin(self) -> bool:
+        """Whether it starts from theta_0 and gives theta_k."""
+        return self.training == self.plan.find_origin(self.training.replicate)
+
+    @property
+    def has_given_mask(self) -> bool:
+        """Whether its level's mask was given, not found by pruning."""
+        return self.plan.ticket_sha256 is not None and self.training.level == 1
 
     def find_altered_files(self) -> str:
         """Compares its files with the hashes in its record."""
@@ -86,7 +92,7 @@ class TrainingChecks:
             return f"{odd} are no plain files"
         expected = self.record["files"]
         found = {path.name: hash_file(path) for path in self.place.iterdir() if path.name != RECORD}
-        wanted = {MASK, WEIGHTS} | ({REWIND} if self.is_dense else set())
+        wanted = {MASK, WEIGHTS} | self._list_early_states()
         if not wanted <= set(expected) <= wanted | {EARLY_STOP}:
             return f"the record lists {sorted(expected)}, not {sorted(wanted)}"
         differing = {name for name in expected.keys() & found.keys() if expected[name] != found[name]}
@@ -108,8 +114,8 @@ class TrainingChecks:
 
     def find_wrong_counts(self) -> str:
         """Compares the counts of its mask with those planned, and with those that its record states."""
-        mask, is_given = self.mask, self.plan.ticket_sha256 is not None and self.training.level == 1
-        if problem := self.find_wrong_ticket(mask) if is_given else self.find_unplanned_counts(mask):
+        mask = self.mask
+        if problem := self.find_wrong_ticket(mask) if self.has_given_mask else self.find_unplanned_counts(mask):
             return problem
         counts = (self.record["num_kept"], self.record["num_weights"])
         return "" if counts == (mask.num_kept, mask.num_weights) else "the record states other counts than its mask has"
@@ -133,15 +139,19 @@ class TrainingChecks:
     def find_wrong_mask(self) -> str:
         """Prunes or shuffles again."""
         mask = self.mask
-        given = mask if self.plan.ticket_sha256 is not None and self.training == self.training.ticket else None
+        given = mask if self.has_given_mask and self.training == self.training.ticket else None
         expected = steps.prune(self.folder, self.training, mask.shapes, given)
         if mask != expected:
             return "pruning or shuffling the stored files again gives another mask"
         if mask.provenance != expected.provenance:
             return f"its mask says it was made by {mask.provenance}, not by {expected.provenance}"
-        if self.training.branch == "ticket":
-            nested = self.is_dense or mask.is_subset(self.folder.load_mask(self.training.parent))
-            return "" if nested else "it keeps weights that were pruned the level before"
+        if self.training.branch in ("ticket", "shared"):
+            is_first = self.training.level == 0 or self.has_given_mask
+            return (
+                ""
+                if is_first or mask.is_subset(self.folder.load_mask(self.training.parent))
+                else "it keeps weights that were pruned the level before"
+            )
         ticket = self.folder.load_mask(self.training.ticket)
         return (
             "" if mask.layer_sparsity() == ticket.layer_sparsity() else "its layers are not as sparse as its ticket's"
@@ -150,10 +160,10 @@ class TrainingChecks:
     def find_wrong_start(self) -> str:
         """Rewinds again, where what is rewound to is stored."""
         mask, start_hash = self.mask, self.record["start_sha256"]
-        if self.is_dense and self.plan.rewind_step > 0:
+        if self.is_origin and self.plan.rewind_step and not self.plan.is_parted:
             return ""  # theta_0 is not stored then, theta_k is
-        if self.is_dense:
-            start: dict[str, Tensor] | None = self.folder.load_rewind_point(self.training)
+        if self.is_origin:
+            start: dict[str, Tensor] | None = self.folder.load_start(self.training)
         elif self.training.branch in FRESH:
             start = self.folder.load_rewind_point(self.training)
             steps.prune_state_(start, mask)
@@ -171,10 +181,12 @@ class TrainingChecks:
         return problem
 
     def find_odd_checkpoints(self) -> str:
-        """Compares the states with theta_k, and looks for what no training leaves."""
+        """Compares the states with theta_k and those of a pair with one another; looks for what no training leaves."""
         start, history = self.folder.load_rewind_point(self.training), self.record["history"]
         if (EARLY_STOP in self.record["files"]) != stops_early(history):
             return f"{EARLY_STOP} must be there exactly when the early stop is before the end"
+        if self.training.branch == "copy" and self._ends_as_its_ticket():
+            return "it ended in the same bits as the ticket that it is a copy of"
         problem = find_odd_state(start, start, self.mask)
         for find in (find_odd_state, find_emptied):
             problem = problem or self.find_in_states(lambda state, mask, find=find: find(state, start, mask))  # type: ignore[misc] # the default is bound
@@ -183,6 +195,18 @@ class TrainingChecks:
     def find_odd_history(self) -> str:
         """Compares its history with the plan and with itself."""
         return find_odd_history(self.record["history"], self.training, self.plan)
+
+    def _ends_as_its_ticket(self) -> bool:
+        ticket = self.folder.load_record(self.training.ticket)
+        return bool(self.record["files"][WEIGHTS] == ticket["files"][WEIGHTS])
+
+    def _list_early_states(self) -> set[str]:
+        """Returns the files of theta_0 and theta_k that it must have beside the trained state."""
+        if not self.is_origin:
+            return set()
+        if self.training.branch == "shared":
+            return {START} if self.plan.rewind_step else set()
+        return {REWIND}
 
 
 def _is_plain_file(path: Path) -> bool:

@@ -1,0 +1,103 @@
+"""The trainings of `connectivity`: at each step where copies part, an experiment in a folder of its own."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from unified_model_analysis.held_results import list_run_caveats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lottery_tickets.experiments.workload_subject import WorkloadSource
+
+TRAININGS: Final = "trainings"
+DENSE: Final = "dense"
+SUBNETWORK: Final = "subnetwork"
+LEVELS: Final[Mapping[str, int]] = {DENSE: 0, SUBNETWORK: 1}
+
+
+@dataclass(frozen=True)
+class WorkloadPairs:
+    """Pairs of copies of a workload's network: trained where they are missing, read where they are there.
+
+    Attributes:
+        results: The results folder, which holds them.
+        source: The network, its data and recipe; its ticket is the subnetwork.
+        num_replicates: Pairs at each step.
+        seed: Names the replicates and their data orders.
+        num_workers: Processes that share the replicates; all cores when None.
+        accept_changed_environment: Whether to go on where another environment began.
+    """
+
+    results: Path
+    source: "WorkloadSource"
+    num_replicates: int
+    seed: int
+    num_workers: int | None = None
+    accept_changed_environment: bool = False
+
+    def list_ends(self, network: str, step: int) -> "Iterator[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]":
+        """Yields where the two copies end, for each replicate.
+
+        Args:
+            network: `DENSE` or `SUBNETWORK`.
+            step: At which they part.
+        """
+        from lottery_tickets.connectivity.pairs import load_pair, plan_pairs
+        from lottery_tickets.experiments.folder import CONNECTIVITY, ExperimentFolder
+        from lottery_tickets.experiments.run import run_experiment
+
+        subject, level = self.source(), LEVELS[network]
+        plan = plan_pairs(
+            subject,
+            num_steps=subject.workload.recipe.num_steps,
+            rewind_step=step,
+            levels=(level,),
+            num_replicates=self.num_replicates,
+            seed=self.seed,
+        )
+        folder = ExperimentFolder(find_place(self.results, step), plan, made_by=CONNECTIVITY)
+        run_experiment(
+            folder,
+            self.source,
+            num_workers=self.num_workers or os.cpu_count() or 1,
+            accept_changed_environment=self.accept_changed_environment,
+            progress=True,
+        )
+        for replicate in range(self.num_replicates):
+            pair = load_pair(folder, replicate, level)
+            yield pair.first, pair.second
+
+
+def find_place(results: Path, step: int) -> Path:
+    """Returns the run folder of the trainings that part at a step.
+
+    Args:
+        results: The results folder.
+        step: At which they part.
+    """
+    return results / TRAININGS / f"step-{step}"
+
+
+def list_runs(folder: Path) -> list[Path]:
+    """Returns the run folders that results consist of: those of all steps, or the folder itself.
+
+    Args:
+        folder: What a command wrote into.
+    """
+    runs = [path for path in (folder / TRAININGS).glob("step-*") if path.is_dir()]
+    return sorted(runs, key=lambda path: (len(path.name), path.name)) or [folder]
+
+
+def list_caveats(results: Path) -> list[str]:
+    """Returns what the trainings of all steps could not make sure of, in sentences.
+
+    Args:
+        results: The results folder.
+    """
+    from lottery_tickets.experiments.folder import KIND
+
+    return list(dict.fromkeys(said for run in list_runs(results) for said in list_run_caveats(run, KIND)))
