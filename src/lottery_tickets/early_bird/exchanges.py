@@ -105,8 +105,11 @@ def draw_batches(source: Iterable[Any], num_samples: int | None, seed: int) -> l
     with ordered_by(source, derive_seed(seed, "probe")):
         data = getattr(source, "dataset", None)
         collate = getattr(source, "collate_fn", None)
-        if getattr(source, "batch_sampler", None) is not None and callable(collate) and _is_indexed(data):
-            size = getattr(source, "batch_size", None)
+        sampler = getattr(source, "batch_sampler", None)
+        if sampler is not None and callable(collate) and _is_indexed(data):
+            size = getattr(source, "batch_size", None) or getattr(
+                sampler, "batch_size", None
+            )  # accelerate's has none itself
             return _join_single(_leave_out_repeats(_draw_indexed(data, collate, size, num_samples, seed)))
         batches: list[Any] = []
         drawn, wanted = 0, num_samples

@@ -116,6 +116,15 @@ def test_the_error_rate_is_that_of_all_checks_together() -> None:
     assert sum(0.01 / (t * (t + 1)) for t in range(1, 100_000)) < 0.01
 
 
+def test_a_part_that_has_moved_down_the_gradient_may_turn_later() -> None:
+    turned = [part | {"along_p": 0.9} for part in PARTS]
+    history = [*make_history([0.5]), *make_history([0.99] * 3, parts=turned)]
+    assert detect_early_bird_convergence(history)["verdict"] == "converged"
+    assert detect_early_bird_convergence(history[1:])["verdict"] == "trivially stable"
+    history[0]["parts"] = [part | {"along_p": 0.0003} for part in PARTS]  # of 0.0005 at the first check, two parts
+    assert detect_early_bird_convergence(history)["verdict"] == "trivially stable"
+
+
 def test_what_a_history_lacks_is_named() -> None:
     with pytest.raises(ValueError, match=r"must have 'corrected_start_distance'.*require_movement=False"):
         detect_early_bird_convergence([{"epoch": n, "correlation": 0.99} for n in range(4)])
