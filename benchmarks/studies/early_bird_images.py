@@ -246,7 +246,7 @@ def summarise(study: Study, replicates: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _describe(watcher: EarlyBirdWatcher, method: str, sparsity: float) -> dict[str, Any]:
     first = next((check for check in watcher.checkpoints if check["verdict"] == "converged"), None)
-    kept = ("step", "correlation", "corrected_distance", "corrected_start_distance", "probe_loss", "gap", "verdict")
+    kept = ("step", "correlation", "corrected_distance", "corrected_start_distance", "gap", "probe_loss", "verdict")
     history = [{name: check[name] for name in kept} for check in watcher.checkpoints]  # type: ignore[literal-required] # names of keys
     return {
         "method": method,

@@ -22,9 +22,9 @@ SPARSITIES: Final = (0.5, 0.9)
 GROUPS: Final[Mapping[str, tuple[Mapping[str, Simulation | Recipe], int]]] = {
     "null": (NULLS, 16),
     "null, channels": (CHANNEL_NULLS, 16),
-    "null, real gradients": (REAL_GRADIENTS, 16),
+    "null, real gradients": (REAL_GRADIENTS, 10),
     "emergence": (EMERGENCES, 16),
-    "emergence, real": (REAL, 6),
+    "emergence, real": (REAL, 4),
 }
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "null": ("null", "null, channels", "null, real gradients"),

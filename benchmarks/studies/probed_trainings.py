@@ -1,4 +1,4 @@
-"""Trainings with real gradients, watched on a probe: some in which nothing can be learnt from the inputs, some real ones.
+"""Trainings with real gradients, watched on a probe: some in which inputs say nothing, some real ones.
 
 All are small: hundreds run in minutes. Each is a `Recipe`; those that cannot have a ticket have losses that can fall
 all the same, because a bias, a scale, a head or the memory of the samples lets them.
@@ -23,6 +23,7 @@ NUM_PROBED: Final = 256
 SKEW: Final = 0.9
 NUM_TOKENS: Final = 32
 VOCABULARY: Final = 16
+JUMPS: Final = 0.1  # of the tokens, which no network can foresee
 
 Schedule = Literal["constant", "cosine", "warm-up", "late decay", "cyclic"]
 Task = Literal["digits", "random", "skewed", "regression", "random regression", "language", "random language"]
@@ -85,7 +86,7 @@ def watch_recipe(
 
 
 def start(recipe: Recipe, seed: int) -> tuple[nn.Module, Probe, Losses]:
-    """Returns the model with its starting weights, the probe, and the training: it yields before it and at each check."""
+    """Returns the model with its starting weights, the probe, and the training; it yields before and at checks."""
     generator = torch.Generator().manual_seed(seed)
     model = _build(recipe, seed)
     inputs, targets = _make_data(recipe, generator)
@@ -98,9 +99,9 @@ def start(recipe: Recipe, seed: int) -> tuple[nn.Module, Probe, Losses]:
     if recipe.pretrained:
         before = replace(recipe, pretrained=False, schedule="constant", label_noise=0.0)
         few = trained[targets[trained] < 5]  # noqa: PLR2004 - half of the classes
-        for _ in _train(before, model, inputs[few], targets[few], loss_fn, seed + 1000):
+        for _ in _train(before, model, inputs[few], targets[few], loss_fn=loss_fn, seed=seed + 1000):
             pass
-    return model, probe, _train(recipe, model, inputs[trained], targets[trained], loss_fn, seed)
+    return model, probe, _train(recipe, model, inputs[trained], targets[trained], loss_fn=loss_fn, seed=seed)
 
 
 def _train(
@@ -108,6 +109,7 @@ def _train(
     model: nn.Module,
     inputs: Tensor,
     targets: Tensor,
+    *,
     loss_fn: Callable[[nn.Module, Any], Tensor],
     seed: int,
 ) -> Losses:
@@ -158,12 +160,8 @@ def _find_noisy(recipe: Recipe, model: nn.Module) -> list[nn.Parameter]:
     edges = ("embed", "lm_head")  # of a language model, which are never ranked
     matrices = [p for name, p in model.named_parameters() if p.ndim > 1 and not any(edge in name for edge in edges)]
     scales = [module.weight for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
-    return {
-        "": [],
-        "body": matrices[:-1] if recipe.network != "transformer" else matrices,
-        "matrices": matrices,
-        "scales": scales,
-    }[recipe.noisy]
+    body = matrices if recipe.network == "transformer" else matrices[:-1]
+    return {"": [], "body": body, "matrices": matrices, "scales": scales}[recipe.noisy]
 
 
 def _make_loss(recipe: Recipe) -> Callable[[nn.Module, Any], Tensor]:
@@ -219,9 +217,10 @@ def _make_tokens(task: Task, generator: torch.Generator) -> Tensor:
     if task == "random language":  # each token on its own, the first ones far more often
         odds = 1 / torch.arange(1, VOCABULARY + 1) ** 1.5
         return torch.multinomial(odds.expand(num, -1), NUM_TOKENS, replacement=True, generator=generator)
-    first = torch.randint(VOCABULARY, (num, 1), generator=generator)
     step = torch.randint(1, 4, (num, 1), generator=generator)
-    return (first + step * torch.arange(NUM_TOKENS)) % VOCABULARY
+    jumps = torch.randint(VOCABULARY, (num, NUM_TOKENS), generator=generator)
+    jumps *= torch.rand(num, NUM_TOKENS, generator=generator) < JUMPS
+    return (step * torch.arange(NUM_TOKENS) + jumps.cumsum(1)) % VOCABULARY
 
 
 def _build(recipe: Recipe, seed: int) -> nn.Module:

@@ -33,7 +33,7 @@ def advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
             advice += " The mask is over the scales of batch norm: take the removed channels out before you train."
         advice += " Train a random mask too (create_random_mask): a ticket that does no better has won nothing."
     elif found["verdict"] == "trivially stable":
-        means = "The mask is stable, but nothing learnt from the inputs made it so: it is no ticket that training has found."
+        means = "The mask is stable, but nothing that was learnt made it so: it is no ticket that training has found."
         advice = (
             f"raise --learning-rate above {rate:g}, train longer (--max-epochs), or take a score that moves when "
             "magnitudes do not: record_movement, or lottery-tickets score --method saliency."

@@ -111,8 +111,7 @@ class ConvergenceRule:
                 f"{self.movement_floor:g} is asked for), and the weights moved by {size:.2%} of their norm (at least "
                 f"{self.size_floor:.0%}): they have hardly moved, so stability says nothing"
             )
-        level = self.error_rate / (len(history) * (len(history) + 1))
-        without, why = judge_learning(last, level, self.carried_floor, once=self.error_rate)
+        without, why = judge_learning(history, self.error_rate, self.carried_floor)
         if without is not None:
             return without, why
         growth = _find_growth(history)
@@ -121,7 +120,7 @@ class ConvergenceRule:
                 f"the distance to the mask of the starting weights still grows, as training time to the power "
                 f"{growth:.2f}; at most {self.growth_ceiling:g} is allowed"
             )
-        without, carried = judge_carrying(last, level, self.carried_floor)
+        without, carried = judge_carrying(history, self.error_rate, self.carried_floor)
         if without is not None:
             return without, carried
         return "converged", (
@@ -145,7 +144,8 @@ def detect_early_bird_convergence(
        with their own: by Wilcoxon's signed ranks, which are exact, at a level that all checks share. So has the rise of
        this gap since the start. Where the probe's samples are trained on, a step on one half of them must also have
        opened a gap on the other half, at the start; else they are memorised. And half of the ranked weights or more
-       carry it: they moved down the gradient of the loss at the start, and without what they moved the gap closes.
+       carry it: at some check until then they had moved down the gradient of the loss at the start, and
+       without what they moved the gap closes.
     4. It slows down. Let d(t) be the distance to the starting mask after training time t. Over the last doubling of
        time, d grew as t^g with g = log2(d(t) / d(t / 2)), and g is at most 0.5. A random walk has g = 0.5, a steady
        drift g = 1.
@@ -153,8 +153,8 @@ def detect_early_bird_convergence(
     Stable, but without 2 or 3, is *trivially stable*: weights that do not train, diffuse, or follow a bias look like
     that. Without a probe a ticket that has moved is *stable, learning not shown*: a loss that falls, or does not, is no
     evidence. *Diverged* is a loss or weights that are not finite; or, of a stable ticket, a loss on the probe that is
-    above that at the start beyond chance, by more than half of what exchanging the targets of two samples changes, while
-    the training loss, where it is told, is not below its start. All else is *still changing*.
+    above that at the start beyond chance, by more than half of what exchanging the targets of two samples changes,
+    while the training loss, where it is told, is not below its start. All else is *still changing*.
 
     Args:
         checkpoints: As `compute_early_bird_tickets` records them, in order. Of each, this reads `epoch` (and `step`

@@ -50,8 +50,8 @@ class Exchange:
         """Yields pieces of at most so many samples, an even number."""
         for start in range(0, self.num_samples, size):
             stop = min(start + size, self.num_samples)
-            parts = (take_samples(batch, start, stop) for batch in (self.own, self.exchanged))
-            yield Exchange(*parts, stop - start)
+            own, exchanged = (take_samples(batch, start, stop) for batch in (self.own, self.exchanged))
+            yield Exchange(own, exchanged, stop - start)
 
 
 def make_exchange(batch: Any, targets: Targets | None, order: Tensor) -> Exchange:  # noqa: ANN401 - any batch
@@ -105,8 +105,11 @@ def draw_batches(source: Iterable[Any], num_samples: int | None, seed: int) -> l
     with ordered_by(source, derive_seed(seed, "probe")):
         data = getattr(source, "dataset", None)
         collate = getattr(source, "collate_fn", None)
-        if getattr(source, "batch_sampler", None) is not None and callable(collate) and _is_indexed(data):
-            size = getattr(source, "batch_size", None)
+        sampler = getattr(source, "batch_sampler", None)
+        if sampler is not None and callable(collate) and _is_indexed(data):
+            size = getattr(source, "batch_size", None) or getattr(
+                sampler, "batch_size", None
+            )  # accelerate's has none itself
             return _join_single(_leave_out_repeats(_draw_indexed(data, collate, size, num_samples, seed)))
         batches: list[Any] = []
         drawn, wanted = 0, num_samples
@@ -182,17 +185,19 @@ def _join_single(batches: list[Any]) -> list[Any]:
             "samples must exchange their targets, but each batch of the probe holds one sample, of another shape than "
             "others; give a probe of batches of at least 2"
         )
-    columns = [torch.cat(tensors) if tensors[0].ndim else tensors[0] for tensors in zip(*map(find_tensors, batches))]
+    by_place = zip(*map(find_tensors, batches), strict=True)
+    columns = [torch.cat(tensors) if tensors[0].ndim else tensors[0] for tensors in by_place]
     left = iter(columns)
     return [map_leaves(batches[0], lambda leaf: next(left) if isinstance(leaf, Tensor) else leaf)]
 
 
 def _find_targets(batch: Any, targets: Targets | None) -> tuple[Any, list[str | int]]:  # noqa: ANN401 - any batch
     """Returns the batch, with labels of its own where they default to its tokens, and where its targets are."""
+    keys: list[str | int]
     if targets is not None:
         keys = [targets] if isinstance(targets, str | int) else list(targets)
     elif isinstance(batch, Mapping):
-        keys = [name for name in TARGET_NAMES if name in batch][:1]
+        keys = [*[name for name in TARGET_NAMES if name in batch][:1]]
         if not keys and "input_ids" in batch:
             batch, keys = {**batch, "labels": _label_tokens(batch)}, ["labels"]
     else:
@@ -201,8 +206,8 @@ def _find_targets(batch: Any, targets: Targets | None) -> tuple[Any, list[str | 
     if not keys or not all(key in held for key in keys):
         raise ValueError(
             f"the targets of a batch must be known for samples to exchange them, but this one is a "
-            f"{type(batch).__name__}{f' of {sorted(map(str, batch))}' if isinstance(batch, Mapping) else ''}; say where "
-            "they are: Probe(batches, targets=), or give pairs (inputs, targets) with a loss_fn of their own"
+            f"{type(batch).__name__}{f' of {sorted(map(str, batch))}' if isinstance(batch, Mapping) else ''}; say "
+            "where they are: Probe(batches, targets=), or give pairs (inputs, targets) with a loss_fn of their own"
         )
     return batch, keys
 

@@ -13,7 +13,7 @@ inputs and targets. Three things can make one without a ticket, and each has a n
 import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, Final, TypedDict, final
+from typing import Final, TypedDict, final
 
 import numpy as np
 import torch
@@ -26,8 +26,9 @@ from lottery_tickets.early_bird.history import PartEvidence
 from lottery_tickets.early_bird.probe import Measure, Outcome
 from lottery_tickets.early_bird.sign_flips import compare_signs
 
-NUM_SAMPLED: Final = 1 << 16  # weights, spread over all tensors, whose gradients are kept
-MOST_PARTS: Final = 8
+NUM_SAMPLED: Final = 1 << 15  # weights, spread over all tensors, whose gradients are kept
+MOST_PARTS: Final = 4
+FEWEST_PUT_BACK: Final = 32  # units, or half of them: fair signs agree in all once in 4 billion times
 SMALLEST_PART: Final = 1000  # weights; of fewer, signs say little
 MOST_STEPPED: Final = 1 << 26  # weights, whose gradient is held whole for the step at the start
 STEP: Final = 1e-3  # of the norm, or what the dtype can resolve
@@ -65,8 +66,8 @@ class Learning:
         self.measure = measure
         self._parts = [weights.part(names) for names in _split(weights)]
         self._start = measure(model)
-        share = min(1.0, NUM_SAMPLED / max(1, weights.num_weights))
-        self._places = {name: _draw_places(weight.size, share, seed, name) for name, weight in weights.items()}
+        self._gaps = self._start.gaps  # as they were looked at last
+        self._places = _draw_places(weights, seed)
         self._gradient = self._differentiate(model, weights)
         self._learnable_p = None if measure.probe.held_out else self._try_to_learn(model, weights)
 
@@ -80,6 +81,7 @@ class Learning:
         """
         now, before = self.measure(model), self._start
         gap = compare_signs(now.gaps)
+        self._gaps = now.gaps
         return {
             "held_out": self.measure.probe.held_out,
             "probe_loss": _mean(now.losses),
@@ -104,11 +106,12 @@ class Learning:
             start: The starting weights.
             figures: What `look` found.
         """
-        now = self.measure(model)
+        pieces = self.measure.take_units(max(FEWEST_PUT_BACK, len(self._gaps) // 2))
         parts: list[PartEvidence] = []
         for part in figures["parts"]:
             replaced = {name: _undo(weights[name].tensor, start[name].tensor) for name in part["weights"]}
-            closing = compare_signs(now.gaps - self.measure(model, replaced).gaps)
+            without = self.measure(model, replaced, pieces).gaps
+            closing = compare_signs(self._gaps[: len(without)] - without)
             parts.append({**part, "closing_z": closing.z, "closing_p": closing.p})
         return {**figures, "parts": parts}
 
@@ -192,9 +195,9 @@ def _mean(values: Tensor) -> float | None:
 
 
 def _find_spread(gaps: Tensor, measure: Measure) -> float | None:
-    """Returns the root mean square of the gap of a pair; a unit is the mean of several, where the loss tells no pairs."""
-    pairs = measure.num_samples / (2 * len(gaps))
-    return _mean(gaps.square() * pairs) and math.sqrt(float(gaps.square().mean()) * pairs)
+    """Returns the root mean square of the gap of a pair; a unit is the mean of several where no pairs are told."""
+    square = _mean(gaps.square() * (measure.num_samples / (2 * len(gaps))))
+    return None if square is None else math.sqrt(square)
 
 
 def _find_scale(now: Tensor, before: Tensor) -> float:
@@ -210,7 +213,7 @@ def _undo(now: Tensor, before: Tensor) -> Tensor:
 
 
 def _split(weights: Weights) -> Iterator[list[str]]:
-    """Yields the names of each part: whole layers in order, at most 8 parts, none too small but the only one."""
+    """Yields the names of each part: whole layers in order, at most 4 parts, none too small but the only one."""
     least = max(SMALLEST_PART, math.ceil(weights.num_weights / MOST_PARTS) if len(weights) > MOST_PARTS else 0)
     names: list[str] = []
     size = 0
@@ -231,11 +234,14 @@ def _list_at_most(weights: Weights, most: int) -> list[str]:
     return list(islice(weights, max(1, int((totals <= most).sum()))))
 
 
-def _draw_places(size: int, share: float, seed: int, name: str) -> NDArray[np.int64]:
-    if share >= 1:
-        return np.arange(size)
-    num_drawn = min(size, max(1, round(share * size)))
-    places: NDArray[np.int64] = torch.randint(
-        size, (num_drawn,), generator=make_generator(seed, "followed", name)
-    ).numpy()
-    return places
+def _draw_places(weights: Weights, seed: int) -> dict[str, NDArray[np.int64]]:
+    """Returns the places that are followed, none twice: of small tensors all, of large ones a share."""
+    share, least = NUM_SAMPLED / max(1, weights.num_weights), NUM_SAMPLED // (2 * max(1, len(weights)))
+    drawn: dict[str, NDArray[np.int64]] = {}
+    for name, weight in weights.items():
+        num = max(least, round(share * weight.size))
+        drawn[name] = np.arange(weight.size)
+        if num < weight.size:
+            places = torch.randint(weight.size, (num,), generator=make_generator(seed, "followed", name))
+            drawn[name] = places.unique().numpy()
+    return drawn

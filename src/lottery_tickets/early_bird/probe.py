@@ -124,6 +124,15 @@ class Measure:
             "sha256": hash_state(tensors),
         }
 
+    def take_units(self, least: int) -> list[Exchange]:
+        """Returns the first pieces of the probe, so many that they have that many units, or all of them."""
+        taken: list[Exchange] = []
+        for piece in self.pieces:
+            if least > 0:
+                taken.append(piece)
+                least -= piece.num_samples // 2 if self.tells_samples else 1
+        return taken
+
     def __call__(
         self,
         model: nn.Module,

@@ -109,10 +109,10 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
 
     Returns:
         `method` ("magnitude_ranking" or "mask_distance"), `target_sparsity`, `convergence_threshold`; `converged`,
-        `convergence_epoch` (None when not), `verdict` ("converged", "still changing", "trivially stable",
-        "stable, learning not shown", "diverged"), `reason`; `checkpoints`, see `EarlyBirdCheckpoint`; `final_rankings`, by name uint16 tensors, the rank of each
-        magnitude among all in 65,536ths; `final_mask`, the `Mask`; `starting_weights`, theta_0 by name on the CPU, what
-        a ticket is trained from; `settings`.
+        `convergence_epoch` (None when not), `verdict` ("converged", "still changing", "trivially stable", "stable,
+        learning not shown", "diverged"), `reason`; `checkpoints`, see `EarlyBirdCheckpoint`; `final_rankings`, by name
+        uint16 tensors, the rank of each magnitude among all in 65,536ths; `final_mask`, the `Mask`; `starting_weights`,
+        theta_0 by name on the CPU, what a ticket is trained from; `settings`.
 
     Raises:
         TypeError: When `dataloader` is an iterator, which is used up after one epoch, the model refuses a batch, or an
@@ -155,7 +155,8 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         exclude=exclude,
         seed=seed,
     )
-    _give_probe(watcher, model, dataloader, probe, loss_fn, training.max_batch_size)
+    size = None if training.max_batch_size is None else max(2, training.max_batch_size)
+    _give_probe(watcher, model, probe, Probe(dataloader, loss_fn, held_out=False, max_batch_size=size))
     by_step = check_steps is not None
     trainer = _choose_trainer(
         model, dataloader, trainer_fn, training, by_step=by_step, loss_fn=loss_fn, seed=seed, progress=progress
@@ -169,21 +170,13 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
 
 
 def _give_probe(
-    watcher: EarlyBirdWatcher,
-    model: nn.Module,
-    dataloader: Iterable[Any],
-    probe: Probe | Iterable[Any] | None,
-    loss_fn: LossFunction | None,
-    max_batch_size: int | None,
+    watcher: EarlyBirdWatcher, model: nn.Module, probe: Probe | Iterable[Any] | None, default: Probe
 ) -> None:
     """Gives a watcher the caller's probe, or a sample of what is trained on where that can be measured."""
-    size = None if max_batch_size is None else max(2, max_batch_size)
-    if isinstance(probe, Probe):
-        watcher.take_probe(model, probe)
-    elif probe is not None:
-        watcher.take_probe(model, Probe(probe, loss_fn, max_batch_size=size))
+    if probe is None:
+        try_probe(watcher, model, default)
     else:
-        try_probe(watcher, model, Probe(dataloader, loss_fn, held_out=False, max_batch_size=size))
+        watcher.take_probe(model, probe if isinstance(probe, Probe) else replace(default, batches=probe, held_out=True))
 
 
 def _choose_trainer(

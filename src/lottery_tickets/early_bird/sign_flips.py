@@ -1,4 +1,4 @@
-"""Do positive differences prevail, beyond chance? An exact test, whatever their distribution, and however few there are."""
+"""Do positive differences prevail beyond chance? An exact test, whatever their distribution and however few."""
 
 import math
 from dataclasses import dataclass
@@ -56,9 +56,10 @@ def compare_signs(differences: Tensor) -> Prevalence:
 
 def _sum_tail(parts: NDArray[np.int64], least: int) -> float:
     """Returns how often a sum, to which each part belongs with probability one half, is at least so much."""
-    chances = np.zeros(int(parts.sum()) + 1)
-    chances[0] = 1.0
-    for part in parts:
-        chances[part:] += chances[:-part].copy()
-        chances /= 2
-    return float(min(1.0, chances[least:].sum()))
+    step = int(np.gcd.reduce(parts))
+    ways = np.zeros(int(parts.sum()) // step + 1)  # in which each sum comes about; at most 2^256, which a float holds
+    ways[0], reached = 1.0, 0
+    for part in np.sort(parts) // step:
+        ways[part : reached + part + 1] += ways[: reached + 1].copy()
+        reached += part
+    return float(ways[least // step :].sum() * 0.5 ** len(parts))

@@ -68,8 +68,8 @@ class EarlyBirdWatcher:
 
     Call `observe(model, step)` after each step. Between checks it compares two integers; at a check it ranks all
     magnitudes, compares them and their mask with those of the check before and of the start, measures the network on a
-    probe, and judges. It only reads. Without a probe no ticket is called converged: that a network learns from its inputs
-    cannot be told from weights or from a loss.
+    probe, and judges. It only reads. Without a probe no ticket is called converged: that a network learns from its
+    inputs cannot be told from weights or from a loss.
 
     Memory on the CPU: the starting weights in their own dtype, 2 bytes a weight for ranks, and a bit a weight for each
     mask (the start's, the last one's; with "mask_distance" those of the queue).
@@ -352,7 +352,7 @@ class EarlyBirdWatcher:
 
 
 def try_probe(watcher: EarlyBirdWatcher, model: nn.Module, probe: Probe) -> None:
-    """Gives a watcher a probe that nobody asked for; where a model cannot be run on it, logs why and goes on without."""
+    """Gives a watcher a probe that nobody asked for; where a model cannot be run on it, logs why and leaves it."""
     try:
         watcher.take_probe(model, probe)
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:

@@ -31,8 +31,8 @@ class EarlyBirdCallback(TrainerCallback):
 
     **Loss.** `Trainer` tells its callbacks the loss in its logs only: the mean since the log before. A check at a step
     that is logged waits for this log; any other takes the latest. The first one logged stands for the loss at the
-    start. So log at least as often as you check, and set `logging_first_step=True`, if you want losses in the record; no
-    verdict rests on them. The learning rate is that of the optimizer's first group after the step.
+    start. So log at least as often as you check, and set `logging_first_step=True`, if you want losses in the record;
+    no verdict rests on them. The learning rate is that of the optimizer's first group after the step.
 
     **Probe.** Learning is measured on samples of the evaluation set, where `Trainer` has evaluated before it trains
     (`trainer.evaluate()`), else of the training set, in their own form: `model(**batch)` must have a `.loss`. `Trainer`

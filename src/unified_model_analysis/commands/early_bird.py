@@ -55,8 +55,8 @@ class EarlyBird(ComputationOptions, NetworkOptions):
     """Train a network until its early-bird ticket has converged, and draw the ticket.
 
     A ticket has converged when it is stable, has moved away from that of the starting weights, the network has learnt
-    from its inputs, and the ticket slows down. Otherwise the verdict says what is missing, and the ticket is that of the
-    last check. Learning is measured on validation images; of a language model, on sequences that it is trained on.
+    from its inputs, and the ticket slows down. Otherwise the verdict says what is missing, and the ticket is that of
+    the last check. Learning is measured on validation images; of a language model, on sequences that it is trained on.
 
     The run lives in RESULTS/run. Stopped at any moment, the same command goes on from its last check and ends with the
     same bits; when the run is over, it is only shown again. With more epochs or steps it goes on.

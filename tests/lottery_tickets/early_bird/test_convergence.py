@@ -1,5 +1,6 @@
 """The rule on histories: what is called converged, what only looks like it, and a replay of the published detector."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from tests.models import TrainedNorms
 from tests.reference import PublishedDetector
 
 PARTS = [
-    {"weights": [name], "num_weights": size, "along_p": 1e-9, "closing_p": 1e-9} for name, size in (("a", 60), ("b", 40))
+    {"weights": [name], "num_weights": size, "along_p": 1e-9, "closing_p": 1e-9}
+    for name, size in (("a", 60), ("b", 40))
 ]
 LEARNT = {"gap_p": 1e-9, "rise_p": 1e-9, "held_out": True, "parts": PARTS}
 MOVED = {"corrected_start_distance": 0.5, "movement": 0.3, **LEARNT}
@@ -26,7 +28,7 @@ def change_part(number: int, **changes: float | None) -> list[dict[str, Any]]:
     return [part | changes if place == number else part for place, part in enumerate(PARTS)]
 
 
-def make_history(correlations: list[float | None], **evidence: object) -> list[dict[str, Any]]:
+def make_history(correlations: Sequence[float | None], **evidence: object) -> list[dict[str, Any]]:
     return [
         {"epoch": epoch, "correlation": correlation, **MOVED, **evidence}
         for epoch, correlation in enumerate(correlations, start=1)
@@ -112,6 +114,15 @@ def test_the_error_rate_is_that_of_all_checks_together() -> None:
             history = make_history([0.5] * (number - 1) + [0.99], gap_p=p)
             assert detect_early_bird_convergence(history, rule)["converged"] == converged
     assert sum(0.01 / (t * (t + 1)) for t in range(1, 100_000)) < 0.01
+
+
+def test_a_part_that_has_moved_down_the_gradient_may_turn_later() -> None:
+    turned = [part | {"along_p": 0.9} for part in PARTS]
+    history = [*make_history([0.5]), *make_history([0.99] * 3, parts=turned)]
+    assert detect_early_bird_convergence(history)["verdict"] == "converged"
+    assert detect_early_bird_convergence(history[1:])["verdict"] == "trivially stable"
+    history[0]["parts"] = [part | {"along_p": 0.0003} for part in PARTS]  # of 0.0005 at the first check, two parts
+    assert detect_early_bird_convergence(history)["verdict"] == "trivially stable"
 
 
 def test_what_a_history_lacks_is_named() -> None:

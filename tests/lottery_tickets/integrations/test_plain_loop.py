@@ -88,7 +88,10 @@ def test_a_held_mask_bounds_the_ticket() -> None:
 def test_compiled_models_are_watched(compile_first: bool) -> None:
     models = [make_lenet(), make_lenet()]
     compiled: nn.Module = torch.compile(models[0], backend="eager")  # type: ignore[assignment]
-    watchers = [EarlyBirdWatcher(compiled if compile_first else models[0], check_steps=5, probe=make_held_out()) for _ in range(1)]
+    watchers = [
+        EarlyBirdWatcher(compiled if compile_first else models[0], check_steps=5, probe=make_held_out())
+        for _ in range(1)
+    ]
     watchers.append(EarlyBirdWatcher(models[1], check_steps=5, probe=make_held_out()))
     train(compiled, watchers[0], max_steps=10)
     train(models[1], watchers[1], max_steps=10)

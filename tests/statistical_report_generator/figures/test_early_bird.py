@@ -14,7 +14,15 @@ from numpy.typing import ArrayLike
 from statistical_report_generator.figures.early_bird import draw_early_bird
 from statistical_report_generator.figures.style import save_figure
 
-FIGURES = ("correlation", "start_correlation", "corrected_distance", "corrected_start_distance", "movement", "loss", "gap")
+FIGURES = (
+    "correlation",
+    "start_correlation",
+    "corrected_distance",
+    "corrected_start_distance",
+    "movement",
+    "loss",
+    "gap",
+)
 
 
 def make_check(number: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
