@@ -145,18 +145,9 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     limit, times = check_count("max_epochs", max_epochs), CheckTimes(check_count("check_interval", check_interval))
     if check_steps is not None:
         limit, times = _find_last_step(dataloader, limit, max_steps), CheckTimes(check_steps)
-    watcher = EarlyBirdWatcher(
-        model,
-        target_sparsity=target_sparsity,
-        rule=rule,
-        scope=scope,
-        channels=channels,
-        include=include,
-        exclude=exclude,
-        seed=seed,
-    )
-    size = None if training.max_batch_size is None else max(2, training.max_batch_size)
-    _give_probe(watcher, model, probe, Probe(dataloader, loss_fn, held_out=False, max_batch_size=size))
+    ranked: dict[str, Any] = {"scope": scope, "channels": channels, "include": include, "exclude": exclude}
+    watcher = EarlyBirdWatcher(model, target_sparsity=target_sparsity, rule=rule, seed=seed, **ranked)
+    _give_probe(watcher, model, probe, _sample_training(dataloader, loss_fn, training))
     by_step = check_steps is not None
     trainer = _choose_trainer(
         model, dataloader, trainer_fn, training, by_step=by_step, loss_fn=loss_fn, seed=seed, progress=progress
@@ -167,6 +158,11 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         identities = identify_given(**given, trainer_id=trainer_id, data_id=data_id, functions={"loss_fn": loss_fn})
         folder = EarlyBirdFolder(Path(run_folder), identities, accept_changed_environment)
     return _run(model, watcher, trainer, times, limit=limit, folder=folder)
+
+
+def _sample_training(dataloader: Iterable[Any], loss_fn: LossFunction | None, training: TrainerSettings) -> Probe:
+    size = None if training.max_batch_size is None else max(2, training.max_batch_size)
+    return Probe(dataloader, loss_fn, held_out=False, max_batch_size=size)
 
 
 def _give_probe(

@@ -142,7 +142,11 @@ def test_a_validation_loader_is_the_probe_and_modules_without_forward_need_a_los
     assert callback.watcher is not None
     assert callback.watcher.checkpoints[0]["held_out"] is None
     assert "learning is not measured, because the data makes no probe" in caplog.text
-    probe = Probe(make_batches(), lambda module, batch: nn.functional.cross_entropy(module.net(batch[0]), batch[1]))
+
+    def compute(module: nn.Module, batch: list[Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(module.get_submodule("net")(batch[0]), batch[1])
+
+    probe = Probe(make_batches(), compute)
     callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=3), probe=probe)
     make_trainer(lightning, callback, max_steps=3).fit(deaf, make_batches())
     assert callback.watcher is not None
