@@ -18,7 +18,7 @@ from lottery_tickets._core.measuring.running import run_with
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.weights import Weights
 
-Receive = Callable[[Place, Sequence[Use]], None]
+Receive = Callable[[Place, Sequence[Use]], object]
 
 
 @dataclass(frozen=True)

@@ -162,9 +162,9 @@ class GradientStream:
         smallest, others = min(self.passes.weights, key=lambda name: self.passes.weights[name].numel()), list[Tensor]()
 
         def receive(place: Place, uses: Sequence[Use]) -> None:
-            self._receive(place, uses)
-            found = compute_square_norms([use.pick(chosen) for use in uses], options.chunk_size)
-            together[place.name] = together[place.name] + found if place.name in together else found
+            found = self._receive(place, uses, chosen)
+            if found is not None:
+                together[place.name] = together[place.name] + found if place.name in together else found
             if place.name == smallest:
                 others.append(compute_square_norms([use.pick(0) for use in uses], options.chunk_size))
 
@@ -245,9 +245,9 @@ class GradientStream:
         self.num_clipped += int(clipped.sum())
         return torch.where(clipped, limit / norms, torch.ones_like(norms))
 
-    def _receive(self, place: Place, uses: Sequence[Use]) -> None:
+    def _receive(self, place: Place, uses: Sequence[Use], watched: int | None = None) -> Tensor | None:
         sums = [*self.sums.values(), *self.squares.values()]
-        add_uses(sums, place, uses, self.passes.weights[place.name], self.options.chunk_size)
+        return add_uses(sums, place, uses, self.passes.weights[place.name], self.options.chunk_size, watched)
 
     def _verify(self, batch: object, chosen: tuple[int, ...]) -> bool | None:
         """Compares the norms of one or two samples from a batch of them with those of each alone.

@@ -33,9 +33,14 @@ class ValueSums:
 
 
 def add_uses(
-    sums: Sequence[ValueSums], place: Place, uses: Sequence[Use], weight: Tensor, block_elements: int | None
-) -> None:
-    """Adds the values of a batch to their sums.
+    sums: Sequence[ValueSums],
+    place: Place,
+    uses: Sequence[Use],
+    weight: Tensor,
+    block_elements: int | None,
+    watched: int | None = None,
+) -> Tensor | None:
+    """Adds the values of a batch to their sums; returns the square norm of one sample's gradient, where one is watched.
 
     Args:
         sums: One for each value.
@@ -43,22 +48,26 @@ def add_uses(
         uses: Of the weight; their per-sample gradients add up before any value is taken.
         weight: The parameter.
         block_elements: The most gradients to work on at once; None for what suits the device.
+        watched: The number of that sample.
     """
     matrix = place.of(weight)
     matrix = matrix.reshape(len(matrix), -1)
     # A layer's sums are collected in one piece on the device of its weights, then added to their place.
     targets = {item.value: _find_target(place.of(item.totals[place.name]), matrix) for item in sums}
-    first = uses[0]
+    first, norm = uses[0], None
     if len(uses) == 1 and isinstance(first, LookupUse):
         _add_lookup(targets, first, matrix)
     elif len(uses) == 1 and isinstance(first, ProductUse) and first.inputs.shape[1] == 1:
         _add_products(targets, first, matrix, block_elements)
     else:
-        _add_blocks(targets, uses, matrix, block_elements)
+        norm = _add_blocks(targets, uses, matrix, block_elements, watched)
+    if watched is not None and norm is None:
+        norm = compute_square_norms([use.pick(watched) for use in uses], block_elements)
     for item in sums:
         total = place.of(item.totals[place.name])
         if total.data_ptr() != targets[item.value].data_ptr():
             total.add_(targets[item.value].view(total.shape).to(total.device))
+    return norm
 
 
 def compute_square_norms(uses: Sequence[Use], block_elements: int | None) -> Tensor:
@@ -72,13 +81,13 @@ def compute_square_norms(uses: Sequence[Use], block_elements: int | None) -> Ten
         # With one position a gradient is an outer product, whose norm is the product of the norms.
         return _sum_of_squares(first.gradients) * _sum_of_squares(first.inputs)
     parts: dict[int, list[Tensor]] = {}
-    for rows, block in iterate_blocks(uses, block_elements):
+    for _, rows, block in iterate_blocks(uses, block_elements):
         parts.setdefault(rows.start, []).append(_sum_of_squares(block))
     return torch.stack([torch.cat(part) for part in parts.values()]).sum(0)
 
 
-def iterate_blocks(uses: Sequence[Use], block_elements: int | None) -> Iterator[tuple[slice, Tensor]]:
-    """Yields rows and the per-sample gradients (samples, rows, columns) of a few samples and rows at a time."""
+def iterate_blocks(uses: Sequence[Use], block_elements: int | None) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yields samples, rows and their per-sample gradients (samples, rows, columns), a few of both at a time."""
     num_samples, (num_rows, num_columns) = uses[0].num_samples, uses[0].shape
     scratch = max(use.num_scratch for use in uses)
     limit = _find_limit(uses[0].gradients.device, block_elements, num_rows * num_columns)
@@ -91,13 +100,18 @@ def iterate_blocks(uses: Sequence[Use], block_elements: int | None) -> Iterator[
             block = uses[0].block(samples, rows)
             for use in uses[1:]:
                 block = block + use.block(samples, rows)
-            yield rows, block
+            yield samples, rows, block
 
 
 def _add_blocks(
-    targets: Mapping[Value, Tensor], uses: Sequence[Use], matrix: Tensor, block_elements: int | None
-) -> None:
-    for rows, block in iterate_blocks(uses, block_elements):
+    targets: Mapping[Value, Tensor],
+    uses: Sequence[Use],
+    matrix: Tensor,
+    block_elements: int | None,
+    watched: int | None = None,
+) -> Tensor | None:
+    norms = []
+    for samples, rows, block in iterate_blocks(uses, block_elements):
         for value, target in targets.items():
             part, gradients = target[rows], block.to(target.dtype)
             if value is SQUARE and (len(gradients) == 1 or part.numel() >= SQUARE_IN_PLACE):
@@ -105,6 +119,10 @@ def _add_blocks(
                     part.addcmul_(sample, sample)
             else:
                 part += value.of_block(gradients, matrix[rows].to(target.dtype)).sum(0)
+        if watched is not None and samples.start <= watched < samples.stop:
+            place = watched - samples.start
+            norms.append(_sum_of_squares(block[place : place + 1]))
+    return torch.stack(norms).sum(0) if norms else None
 
 
 def _add_products(targets: Mapping[Value, Tensor], use: ProductUse, matrix: Tensor, block_elements: int | None) -> None:

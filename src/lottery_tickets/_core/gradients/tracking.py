@@ -69,7 +69,7 @@ class Tracker(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.weights, self.num_samples, self.losses, self.rules = weights, num_samples, losses, rules
-        self.receive: Callable[[Place, Sequence[Use]], None] | None = None
+        self.receive: Callable[[Place, Sequence[Use]], object] | None = None
         self.scale: Tensor | None = None
         self.dropped: Counter[Place] = Counter()
         self.bad_samples = torch.zeros(num_samples, dtype=torch.bool)

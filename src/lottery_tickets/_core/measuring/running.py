@@ -32,8 +32,11 @@ def run_with(model: nn.Module, tensors: Mapping[str, Tensor], function: Callable
     }
     # A weight may have several parameters, one beside the other in memory that they share; all of them are meant.
     by_memory = {identify(own[name]): tensor for name, tensor in tensors.items() if name in own}
+    by_id = {id(own[name]): tensor for name, tensor in tensors.items() if name in own}  # which takes less time to find
     given = {
-        raw_name: by_memory.get(identify(parameter), parameter.detach())
+        raw_name: by_id[id(parameter)]
+        if id(parameter) in by_id
+        else by_memory.get(identify(parameter), parameter.detach())
         for raw_name, parameter in caller.named_parameters()
     }
     for raw_name, _ in caller.named_buffers():
