@@ -20,7 +20,7 @@ from lottery_tickets._core.objective import compute_loss
 from lottery_tickets.early_bird.exchanges import choose_num_samples
 from lottery_tickets.workloads import load_workload
 
-NUM_REPEATS: Final = 5
+NUM_REPEATS: Final = 3
 STEPS_A_CHECK: Final = 100
 Case = tuple[nn.Module, Callable[[int], Any], int, int]
 
