@@ -247,7 +247,7 @@ class GradientStream:
 
     def _receive(self, place: Place, uses: Sequence[Use], watched: int | None = None) -> Tensor | None:
         sums = [*self.sums.values(), *self.squares.values()]
-        return add_uses(sums, place, uses, self.passes.weights[place.name], self.options.chunk_size, watched)
+        return add_uses(sums, place, uses, self.passes.weights[place.name], self.options.chunk_size, watched=watched)
 
     def _verify(self, batch: object, chosen: tuple[int, ...]) -> bool | None:
         """Compares the norms of one or two samples from a batch of them with those of each alone.

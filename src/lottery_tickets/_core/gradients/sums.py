@@ -38,6 +38,7 @@ def add_uses(
     uses: Sequence[Use],
     weight: Tensor,
     block_elements: int | None,
+    *,
     watched: int | None = None,
 ) -> Tensor | None:
     """Adds the values of a batch to their sums; returns the square norm of one sample's gradient, where one is watched.
