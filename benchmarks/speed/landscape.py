@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -30,11 +31,12 @@ from benchmarks.common import (
 )
 from benchmarks.peers.plain_landscape import Evaluate, evaluate_language, evaluate_pairs, measure_plane
 from benchmarks.speed.training_memory import count_peak
-from benchmarks.studies.parts import Training
+from benchmarks.studies.parts import ShortRecipe
 from lottery_tickets import compute_loss_landscape
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets._core.prunable_weights import find_filtered_weights
+from lottery_tickets.experiments.workload_subject import WorkloadSubject
 from lottery_tickets.landscape import surface
 from lottery_tickets.landscape.directions import MovedWeights
 from lottery_tickets.workloads import load_workload
@@ -138,9 +140,13 @@ def print_resident(name: str) -> None:
 def train_lenet() -> tuple[nn.Module, list[Any]]:
     """Returns LeNet-300-100 after an epoch of Fashion-MNIST, and batches of it."""
     workload = load_workload("fashion-mnist", "lenet-300-100")
-    model = workload.build_model(torch.Generator().manual_seed(SEED))
     inputs, targets = workload.data.train_inputs, workload.data.train_targets
-    Training("lenet-300-100", len(inputs) // 60, 60, 1.2e-3, 1, "adam").train(model, workload.data, SEED)
+    recipe = ShortRecipe("lenet-300-100", len(inputs) // 60, 60, 1.2e-3, 1, "adam").make_recipe(workload.recipe)
+    subject = WorkloadSubject(replace(workload, recipe=recipe))
+    model = subject.build(SEED)
+    subject.train(
+        model, first_step=0, last_step=recipe.num_steps, seed=SEED, rewind_step=0, keep_rewind_point=lambda: None
+    )
     data = zip(inputs[:NUM_IMAGES].split(1000), targets[:NUM_IMAGES].split(1000), strict=True)
     return model.eval(), list(data)
 

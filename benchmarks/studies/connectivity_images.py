@@ -21,14 +21,13 @@ import torch
 from torch import nn
 
 from benchmarks.common import FIGURES, TITLES, read_results, write_results
-from benchmarks.studies.parts import Training, sum_up
+from benchmarks.studies.parts import ShortRecipe, sum_up
 from lottery_tickets import compute_linear_connectivity, load_results, save_results
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets.connectivity.pairs import load_pair
 from lottery_tickets.experiments.folder import ExperimentFolder
-from lottery_tickets.experiments.plan import ExperimentPlan
-from lottery_tickets.experiments.plan import Training as PlannedTraining
+from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.workload_subject import WorkloadSubject
@@ -63,23 +62,23 @@ class Study:
     """How one network is trained, from which steps its copies part, and how the lines between them are looked at.
 
     Attributes:
-        training: Of each copy.
+        recipe: Of each copy.
         rewind_steps: The steps k.
         rounds: Of pruning; each number is a subnetwork that is trained twice.
         look: At the lines.
     """
 
-    training: Training
+    recipe: ShortRecipe
     rewind_steps: tuple[int, ...]
     rounds: tuple[int, ...]
     look: Look
 
 
 STUDIES: Final = {
-    study.training.model: study
+    study.recipe.model: study
     for study in (
-        Study(Training("lenet-300-100", 6000, 60, 1.2e-3, 5, "adam"), (0,), (3, 6), Look(30, 10_000)),
-        Study(Training("resnet-20", 500, 64, 0.03, 4), (0, 15, 50, 125, 250), (3,), Look(9, 1_500)),
+        Study(ShortRecipe("lenet-300-100", 6000, 60, 1.2e-3, 5, "adam"), (0,), (3, 6), Look(30, 10_000)),
+        Study(ShortRecipe("resnet-20", 500, 64, 0.03, 4), (0, 15, 50, 125, 250), (3,), Look(9, 1_500)),
     )
 }
 
@@ -97,7 +96,7 @@ def main() -> None:
         for rewind_step in study.rewind_steps:
             run_experiment(
                 plan_study(study, arguments.folder, rewind_step),
-                StudySource(study.training),
+                StudySource(study.recipe),
                 num_workers=arguments.workers,
                 progress=True,
             )
@@ -123,21 +122,21 @@ class FastWorkload(Workload):
 class StudySource:
     """What an experiment of the study trains, built where it is trained."""
 
-    training: Training
+    recipe: ShortRecipe
 
     def __call__(self) -> WorkloadSubject:
         """Returns the subject, its data loaded."""
-        found = load_workload("fashion-mnist", self.training.model)
+        found = load_workload("fashion-mnist", self.recipe.model)
         rates = {"output.weight": 0.0, "*.shortcut.*": 0.0, "*": PRUNE_RATE}
-        if self.training.model == "lenet-300-100":
+        if self.recipe.model == "lenet-300-100":
             rates = {"output.weight": PRUNE_RATE / 2, "*": PRUNE_RATE}
-        recipe = replace(self.training.make_recipe(found.recipe), prune_rates=rates)
+        recipe = replace(self.recipe.make_recipe(found.recipe), prune_rates=rates)
         return WorkloadSubject(FastWorkload(found.name, found.data, found.model_name, recipe))
 
 
 def plan_study(study: Study, folder: Path, rewind_step: int) -> ExperimentFolder:
     """Returns the experiment of one rewinding step and where it lies."""
-    subject = StudySource(study.training)()
+    subject = StudySource(study.recipe)()
     recipe = subject.workload.recipe
     plan = ExperimentPlan(
         subject=subject.describe(),
@@ -145,10 +144,10 @@ def plan_study(study: Study, folder: Path, rewind_step: int) -> ExperimentFolder
         num_levels=max(study.rounds),
         num_steps=recipe.num_steps,
         rewind_step=rewind_step,
-        num_replicates=study.training.num_replicates,
+        num_replicates=study.recipe.num_replicates,
         copy_levels=(0, *study.rounds),
     )
-    return ExperimentFolder(folder / study.training.model / f"step-{rewind_step}", plan, made_by=__name__)
+    return ExperimentFolder(folder / study.recipe.model / f"step-{rewind_step}", plan, made_by=__name__)
 
 
 # ----------------------------------------------------------------------------------------------------------- measuring
@@ -157,17 +156,17 @@ def plan_study(study: Study, folder: Path, rewind_step: int) -> ExperimentFolder
 def measure_study(study: Study, folder: Path) -> None:
     """Walks the lines that have not been walked yet of the pairs that are trained."""
     torch.set_num_threads(1)
-    workload = StudySource(study.training)().workload
+    workload = StudySource(study.recipe)().workload
     for replicate, rewind_step, num_rounds in list_pairs(study):
         run = plan_study(study, folder, rewind_step)
         line = find_line(study, run, replicate, num_rounds)
-        if run.is_finished(PlannedTraining(replicate, num_rounds, "copy")) and not line.exists():
+        if run.is_finished(Training(replicate, num_rounds, "copy")) and not line.exists():
             measure_pair(study, workload, run, replicate, num_rounds)
 
 
 def list_pairs(study: Study) -> list[tuple[int, int, int]]:
     """Returns replicate, rewinding step and rounds of each pair."""
-    return list(itertools.product(range(study.training.num_replicates), study.rewind_steps, (0, *study.rounds)))
+    return list(itertools.product(range(study.recipe.num_replicates), study.rewind_steps, (0, *study.rounds)))
 
 
 def find_line(study: Study, run: ExperimentFolder, replicate: int, num_rounds: int) -> Path:
@@ -185,12 +184,12 @@ def write_study(study: Study, folder: Path) -> None:
         if line.exists():
             found.setdefault((rewind_step, num_rounds), {})[replicate] = load_results(line)
     payload = {
-        "study": {**asdict(study.training), "rewind_steps": study.rewind_steps, "rounds": study.rounds},
+        "study": {**asdict(study.recipe), "rewind_steps": study.rewind_steps, "rounds": study.rounds},
         "look": asdict(study.look),
         "num_missing_pairs": len(list_pairs(study)) - sum(map(len, found.values())),
         "rows": [summarise(study, found, *place) for place in sorted(found)],
     }
-    print(write_results(f"connectivity-{study.training.model}", payload))
+    print(write_results(f"connectivity-{study.recipe.model}", payload))
     panels = {TITLES[name]: read_results(f"connectivity-{name}")["rows"] for name in STUDIES}
     save_figure(draw_instability(panels), FIGURES / "connectivity.svg")
 
@@ -209,7 +208,7 @@ def measure_pair(study: Study, workload: Workload, run: ExperimentFolder, replic
         num_points=look.num_points,
         statistics_dataloader=list(itertools.islice(chosen, look.num_statistics_images // BATCH)),
     )
-    density = run.load_mask(PlannedTraining(replicate, num_rounds, "ticket")).density
+    density = run.load_mask(Training(replicate, num_rounds, "ticket")).density
     line = find_line(study, run, replicate, num_rounds)
     line.parent.mkdir(exist_ok=True)
     save_results({**found, "density": density}, line)
@@ -227,7 +226,7 @@ def summarise(
     errors = [pair["pairs"][0]["errors"] for pair in pairs.values()]
     return {
         "step": rewind_step,
-        "share_of_training": rewind_step / study.training.num_steps,
+        "share_of_training": rewind_step / study.recipe.num_steps,
         "num_rounds": num_rounds,
         "density": density,
         "network": f"IMP subnetwork, {100 * density:.1f} % of the weights" if num_rounds else "dense",

@@ -22,7 +22,7 @@ NAME: Final = "early_bird_language"
 NUM_REPLICATES: Final = 3
 FIGURES: Final = (
     *("epoch", "step", "correlation", "corrected_distance", "corrected_start_distance", "share_moved", "movement"),
-    *("persistence", "loss", "start_loss", "verdict", "seconds"),
+    *("gap", "gap_z", "loss", "start_loss", "verdict", "seconds"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Trainings in which no ticket can emerge, and some in which one does, watched by the early-bird watcher.
+"""Weights that no data moves, or hardly, and some that digits train, watched by the early-bird watcher.
 
 Each yields the model before the first check, then once for each check. Small, so that hundreds run in minutes.
 """
@@ -11,9 +11,9 @@ from functools import cache, partial
 import torch
 from torch import nn
 
-from lottery_tickets import ConvergenceRule, EarlyBirdWatcher
+from lottery_tickets import ConvergenceRule, EarlyBirdWatcher, Probe
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
-from lottery_tickets.early_bird.convergence import EarlyBirdCheckpoint
+from lottery_tickets.early_bird.history import EarlyBirdCheckpoint
 from lottery_tickets.workloads import Workload, load_workload
 
 NUM_CHECKS = 12
@@ -29,8 +29,32 @@ def watch(
     """Returns the checks of one simulated training, for each pair of a rule and a sparsity."""
     training = simulation(seed)
     model, loss = next(training)
+    return follow(model, None if channels else make_probe(), loss, training, rules, channels=channels)
+
+
+def follow(
+    model: nn.Module,
+    probe: Probe | None,
+    loss: float | None,
+    training: Losses,
+    rules: Sequence[tuple[ConvergenceRule, float]],
+    *,
+    channels: bool,
+) -> list[list[EarlyBirdCheckpoint]]:
+    """Returns the checks of one training, for each pair of a rule and a sparsity.
+
+    Args:
+        model: With its starting weights.
+        probe: What learning is measured on.
+        loss: At the start, where it is told.
+        training: Yields at each check.
+        rules: Each with a sparsity.
+        channels: Whether the scales of batch norm are ranked.
+    """
     watchers = [
-        EarlyBirdWatcher(model, target_sparsity=sparsity, rule=rule, check_steps=STEPS_A_CHECK, channels=channels)
+        EarlyBirdWatcher(
+            model, target_sparsity=sparsity, rule=rule, check_steps=STEPS_A_CHECK, channels=channels, probe=probe
+        )
         for rule, sparsity in rules
     ]
     for watcher in watchers:
@@ -39,6 +63,18 @@ def watch(
         for watcher in watchers:
             watcher.observe(present, check * STEPS_A_CHECK, epoch=check, loss=present_loss)
     return [watcher.checkpoints for watcher in watchers]
+
+
+def make_probe() -> Probe:
+    """Returns digits that are not trained on, for networks of any dtype."""
+    data = load_digits().data
+    batches = list(zip(data.validation_inputs.split(64), data.validation_targets.split(64), strict=True))
+
+    def compute(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        dtype = next(model.parameters()).dtype
+        return nn.functional.cross_entropy(model(batch[0].to(dtype)), batch[1])
+
+    return Probe(batches, compute)
 
 
 def simulate_independent(seed: int) -> Losses:

@@ -1,4 +1,4 @@
-"""What studies share: trainings on Fashion-MNIST, processes, parts kept in a folder, intervals, rates, overlaps."""
+"""What studies share: short recipes on Fashion-MNIST, processes, parts kept in a folder, intervals, rates, overlaps."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -8,22 +8,17 @@ from typing import Any, final
 
 import torch
 from scipy import stats
-from torch import nn
 
 from lottery_tickets import Mask
-from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.files import read_json, write_json
-from lottery_tickets._core.objective import LossFunction
-from lottery_tickets._core.training.plain_loop import train_steps
 from lottery_tickets.masks.common_weights import Overlap, overlay
-from lottery_tickets.workloads import ImageData
 from lottery_tickets.workloads.recipes import Recipe
 from statistical_report_generator.inference.intervals import compute_t_interval
 
 
 @final
 @dataclass(frozen=True)
-class Training:
+class ShortRecipe:
     """How a network is trained on Fashion-MNIST.
 
     Attributes:
@@ -56,32 +51,6 @@ class Training:
             lr_milestones=(0.8,) if is_sgd else (),
             lr_decay=0.1,
             warmup_steps=0,
-        )
-
-    def train(
-        self,
-        model: nn.Module,
-        data: ImageData,
-        seed: int,
-        *,
-        first_step: int = 0,
-        last_step: int | None = None,
-        after_step: Callable[[int], None] = lambda _step: None,
-        loss_fn: LossFunction | None = None,
-    ) -> None:
-        """Trains from one step to another, by default to the end; momentum starts anew, as it does after rewinding."""
-        is_sgd = self.optimizer == "sgd"
-        make: Any = torch.optim.SGD if is_sgd else torch.optim.Adam
-        settings = {"momentum": 0.9, "weight_decay": 1e-4} if is_sgd else {}
-        train_steps(
-            model,
-            TensorBatches(data.train_inputs, data.train_targets, self.batch_size, seed).from_step(first_step),
-            make(model.parameters(), self.learning_rate, **settings),
-            first_step=first_step,
-            num_steps=self.num_steps if last_step is None else last_step,
-            lr_factor=lambda step: 0.1 if is_sgd and step >= 0.8 * self.num_steps else 1.0,
-            after_step=after_step,
-            loss_fn=loss_fn,
         )
 
 

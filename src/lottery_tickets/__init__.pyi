@@ -50,6 +50,7 @@ from .connectivity import (
 from .early_bird import (
     ConvergenceRule,
     EarlyBirdWatcher,
+    Probe,
     compute_early_bird_tickets,
     detect_early_bird_convergence,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "EarlyBirdWatcher",
     "Importance",
     "Mask",
+    "Probe",
     "PruningSchedule",
     "ScoringOptions",
     "TrainerSettings",

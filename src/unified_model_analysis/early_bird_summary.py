@@ -12,7 +12,7 @@ TICKET: Final = "ticket.safetensors"
 START: Final = "start.safetensors"
 FIGURE: Final = "early-bird.png"
 HEADINGS: Final = (
-    *("epoch", "step", "correlation", "distance", "from start", "movement", "persistence", "loss", "stable"),
+    *("epoch", "step", "correlation", "distance", "from start", "movement", "loss", "gap", "z", "stable"),
     "verdict",
 )
 
@@ -33,11 +33,14 @@ def advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
             advice += " The mask is over the scales of batch norm: take the removed channels out before you train."
         advice += " Train a random mask too (create_random_mask): a ticket that does no better has won nothing."
     elif found["verdict"] == "trivially stable":
-        means = "The mask is stable without having gone anywhere, so it is no ticket that training has found."
+        means = "The mask is stable, but nothing that was learnt made it so: it is no ticket that training has found."
         advice = (
             f"raise --learning-rate above {rate:g}, train longer (--max-epochs), or take a score that moves when "
             "magnitudes do not: record_movement, or lottery-tickets score --method saliency."
         )
+    elif found["verdict"] == "stable, learning not shown":
+        means = "The mask has settled, but whether the network learns from its inputs was not measured."
+        advice = "hand samples that are not trained on to compute_early_bird_tickets(probe=) in Python."
     elif found["verdict"] == "still changing":
         means = "The ticket has not settled; one drawn later may differ."
         advice = "the same command with a larger --max-epochs, or --max-steps, goes on where this one ended."
@@ -73,7 +76,10 @@ def report_early_bird(
     save_results({**results, "findings": [*advise(found, Path(), share), *caveats]}, folder / RESULTS)
     save_figure(draw_early_bird(results), folder / FIGURE)
     print(format_rows([HEADINGS, *map(_format_check, found["checkpoints"])]))
-    print("distances are shares of what chance gives; correlation is with the check before")
+    print(
+        "distances are shares of what chance gives; correlation is with the check before; gap: what exchanging targets"
+    )
+    print("between samples adds to the loss on the probe, z: its signed ranks in standard deviations")
     print(f"{name}: {found['verdict']}: {found['reason']}", *advise(found, folder, share), *caveats, sep="\n")
     print(f"figure: {folder / FIGURE}, results: {folder / RESULTS}, {found['final_mask']!r}")
 
@@ -89,8 +95,9 @@ def _format_check(check: Mapping[str, Any]) -> tuple[str, ...]:
         form("corrected_distance", ".4f"),
         form("corrected_start_distance", ".4f"),
         form("movement", ".2%"),
-        form("persistence", "+.3f"),
         form("loss", ".4g"),
+        form("gap", "+.3g"),
+        form("gap_z", "+.1f"),
         str(check["num_stable"]),
         check["verdict"],
     )

@@ -3,100 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypedDict, final
+from typing import Any, TypedDict, final
 
 from lottery_tickets._core.checks import check_count, check_number, check_share
-
-Method = Literal["magnitude_ranking", "mask_distance"]
-Verdict = Literal["converged", "still changing", "trivially stable", "diverged"]
-
-METHODS: Final[tuple[Method, ...]] = ("magnitude_ranking", "mask_distance")
-
-
-class LayerEvidence(TypedDict):
-    """One layer at one check; see `EarlyBirdCheckpoint` for what each figure is."""
-
-    correlation: float | None
-    mask_distance: float
-    chance_distance: float
-    start_distance: float
-    start_chance_distance: float
-    density: float
-    share_moved: float
-
-
-class EarlyBirdCheckpoint(TypedDict):
-    """What one check saw; JSON-able. Figures that a diverged model does not have are None.
-
-    Attributes:
-        epoch: Epochs of training so far; a fraction within an epoch.
-        step: Batches so far, None where a `trainer_fn` counts them.
-        correlation: Spearman's rank correlation of all magnitudes with those at the check before; at the first check
-            with the starting weights.
-        stable: Whether this check meets the criterion of the method.
-        num_stable: How many checks in a row do, with this one; a miss sets it to 0.
-        finite: Whether all weights, and the loss where it is known, are finite.
-        verdict: What can be said after this check.
-        reason: Why, with the figures.
-        start_correlation: Spearman's rank correlation with the starting weights.
-        mask_distance: Share of the weights that differ between the masks of this check and of the one before.
-        chance_distance: What two unrelated masks of the same layer densities have.
-        corrected_distance: mask_distance / chance_distance.
-        queue_distances: mask_distance from each mask in the queue, the oldest first (method "mask_distance").
-        start_distance: Share of the weights that differ from the mask of the starting weights.
-        start_chance_distance: What two unrelated masks have.
-        corrected_start_distance: start_distance / start_chance_distance.
-        share_moved: Share of the weights that do not have their starting value.
-        movement: |w - w_0| / |w_0|, Euclidean norms over all weights.
-        persistence: Mean cosine between a movement and the path before it; 0 for a random walk. None before the third
-            check.
-        chance_persistence: What a random walk exceeds once in 30,000 times.
-        loss: Mean training loss since the last check, or the loss at the check; None where it is not recorded.
-        start_loss: The same at the start.
-        learning_rate: As the optimizer has it; None where it is not recorded.
-        num_batches: Batches since the last check; None where they are not counted.
-        num_nonfinite_losses: Batches since the last check that were skipped because their loss was not finite.
-        seconds: How long the check took.
-        layers: The figures by parameter name.
-    """
-
-    epoch: float
-    step: int | None
-    correlation: float | None
-    stable: bool
-    num_stable: int
-    finite: bool
-    verdict: Verdict
-    reason: str
-    start_correlation: float | None
-    mask_distance: float | None
-    chance_distance: float | None
-    corrected_distance: float | None
-    queue_distances: list[float]
-    start_distance: float | None
-    start_chance_distance: float | None
-    corrected_start_distance: float | None
-    share_moved: float | None
-    movement: float | None
-    persistence: float | None
-    chance_persistence: float
-    loss: float | None
-    start_loss: float | None
-    learning_rate: float | None
-    num_batches: int | None
-    num_nonfinite_losses: int
-    seconds: float
-    layers: dict[str, LayerEvidence]
-
-
-class Detection(TypedDict):
-    """What `detect_early_bird_convergence` returns."""
-
-    converged: bool
-    convergence_epoch: float | None
-    verdict: Verdict
-    reason: str
-    verdicts: list[Verdict]
+from lottery_tickets.early_bird.history import METHODS, Detection, Method, Verdict
+from lottery_tickets.early_bird.learning_rule import judge_carrying, judge_learning
 
 
 class Judgement(TypedDict):
@@ -121,11 +32,12 @@ class ConvergenceRule:
         queue_length: Masks in the queue, the newest among them ("mask_distance").
         movement_floor: The least corrected distance from the mask of the starting weights.
         size_floor: The least movement, as a share of the weights' norm; ranks of weights that start equal mean nothing.
-        learning_floor: The least share by which the loss must have fallen, where it is known.
-        persistence_floor: The least persistence, where the loss is not known.
+        error_rate: How often a training that cannot learn from its inputs may be said to have learnt, over all checks
+            together: check t is judged at error_rate / (t (t + 1)), whose sum this is.
+        carried_floor: The least share of the ranked weights that must carry what was learnt.
         growth_ceiling: The largest exponent g with which the distance to the starting mask may have grown over the
             last doubling of training time: distance ~ time^g. A random walk has g = 0.5, a steady drift 1.
-        require_movement: Whether the weights must have moved, and somewhere. False is the rule as it is commonly used,
+        require_movement: Whether the weights must have moved, and learnt. False is the rule as it is commonly used,
             which weights that do not train at all pass.
     """
 
@@ -136,8 +48,8 @@ class ConvergenceRule:
     queue_length: int = 5
     movement_floor: float = 0.1
     size_floor: float = 0.01
-    learning_floor: float = 0.1
-    persistence_floor: float = 0.05
+    error_rate: float = 0.001
+    carried_floor: float = 0.5
     growth_ceiling: float = 0.5
     require_movement: bool = True
 
@@ -149,9 +61,9 @@ class ConvergenceRule:
         check_count("queue_length", self.queue_length)
         if self.method == "mask_distance" and self.queue_length < 2:  # noqa: PLR2004 - a pair
             raise ValueError(f"queue_length must be at least 2, to compare masks, got {self.queue_length}")
-        for name in ("convergence_threshold", "distance_threshold", "movement_floor", "size_floor", "learning_floor"):
+        shares = ("convergence_threshold", "distance_threshold", "movement_floor", "size_floor", "carried_floor")
+        for name in (*shares, "error_rate"):
             check_share(name, getattr(self, name))
-        check_number("persistence_floor", self.persistence_floor, "from -1 to 1", lambda value: -1 <= value <= 1)
         check_number("growth_ceiling", self.growth_ceiling, "at least 0", lambda value: value >= 0)
 
     def judge(self, history: Sequence[Mapping[str, Any]]) -> Judgement:
@@ -190,7 +102,7 @@ class ConvergenceRule:
         return max(distances) <= self.distance_threshold, what
 
     def _judge_stable(self, history: Sequence[Mapping[str, Any]]) -> tuple[Verdict, str]:
-        """Returns the verdict on a stable ticket: has it moved, has the network learnt, does it slow down?"""
+        """Returns the verdict on a stable ticket: has it moved, has it learnt, does it slow down?"""
         last = history[-1]
         moved, size = _get(last, "corrected_start_distance"), _get(last, "movement")
         if moved < self.movement_floor or size < self.size_floor:
@@ -199,31 +111,21 @@ class ConvergenceRule:
                 f"{self.movement_floor:g} is asked for), and the weights moved by {size:.2%} of their norm (at least "
                 f"{self.size_floor:.0%}): they have hardly moved, so stability says nothing"
             )
-        loss, start_loss = last.get("loss"), last.get("start_loss")
-        if loss is not None and start_loss is not None and loss > start_loss:
-            return "diverged", f"the loss {loss:.4g} is above that at the start, {start_loss:.4g}"
-        learnt, why = self._has_learnt(last)
-        if not learnt:
-            return "trivially stable", f"{why}: the weights move without going anywhere, as noise would move them"
+        without, why = judge_learning(history, self.error_rate, self.carried_floor)
+        if without is not None:
+            return without, why
         growth = _find_growth(history)
         if growth > self.growth_ceiling:
             return "still changing", (
                 f"the distance to the mask of the starting weights still grows, as training time to the power "
                 f"{growth:.2f}; at most {self.growth_ceiling:g} is allowed"
             )
-        return "converged", f"the mask differs from that of the starting weights by {moved:.4f} of chance; {why}"
-
-    def _has_learnt(self, check: Mapping[str, Any]) -> tuple[bool, str]:
-        loss, start_loss = check.get("loss"), check.get("start_loss")
-        if loss is not None and start_loss:
-            fall = 1 - loss / start_loss
-            return fall >= self.learning_floor, f"the loss went from {start_loss:.4g} to {loss:.4g}, {-fall:+.1%}"
-        persistence = check.get("persistence")
-        least = max(self.persistence_floor, check.get("chance_persistence", 0.0))
-        if persistence is None:
-            return False, "the loss is not known, and persistence needs three checks"
-        sign = ">=" if persistence >= least else "<"
-        return persistence >= least, f"the loss is not known, and persistence is {persistence:.4f} {sign} {least:.4f}"
+        without, carried = judge_carrying(history, self.error_rate, self.carried_floor)
+        if without is not None:
+            return without, carried
+        return "converged", (
+            f"the mask differs from that of the starting weights by {moved:.4f} of chance; {why}; {carried}"
+        )
 
 
 def detect_early_bird_convergence(
@@ -238,20 +140,26 @@ def detect_early_bird_convergence(
        differs from each other in a queue of `queue_length` by at most `distance_threshold` (You et al.).
     2. It has moved: its mask differs from that of the starting weights by at least 0.1 of what chance gives, and the
        weights by 1 % of their norm.
-    3. It has learnt: the loss has fallen by a tenth since the start; or, where the loss is not known, the movement
-       persists (mean cosine with the path before it of at least 0.05, and beyond chance).
+    3. It has learnt from its inputs. On a probe, samples whose targets are exchanged in pairs have a larger loss than
+       with their own: by Wilcoxon's signed ranks, which are exact, at a level that all checks share. So has the rise of
+       this gap since the start. Where the probe's samples are trained on, a step on one half of them must also have
+       opened a gap on the other half, at the start; else they are memorised. And half of the ranked weights or more
+       carry it: at some check until then they had moved down the gradient of the loss at the start, and
+       without what they moved the gap closes.
     4. It slows down. Let d(t) be the distance to the starting mask after training time t. Over the last doubling of
        time, d grew as t^g with g = log2(d(t) / d(t / 2)), and g is at most 0.5. A random walk has g = 0.5, a steady
        drift g = 1.
 
-    Stable, but without 2 or 3, is *trivially stable*: weights that do not train, or diffuse, look like that. *Diverged*
-    is a loss or weights that are not finite, or a stable ticket whose loss is above that at the start. All else is
-    *still changing*.
+    Stable, but without 2 or 3, is *trivially stable*: weights that do not train, diffuse, or follow a bias look like
+    that. Without a probe a ticket that has moved is *stable, learning not shown*: a loss that falls, or does not, is no
+    evidence. *Diverged* is a loss or weights that are not finite; or, of a stable ticket, a loss on the probe that is
+    above that at the start beyond chance, by more than half of what exchanging the targets of two samples changes,
+    while the training loss, where it is told, is not below its start. All else is *still changing*.
 
     Args:
         checkpoints: As `compute_early_bird_tickets` records them, in order. Of each, this reads `epoch` (and `step`
-            where it is there), `correlation` or `queue_distances`, `corrected_start_distance`, `movement`,
-            `persistence`, `chance_persistence`, `loss` and `start_loss`.
+            where it is there), `correlation` or `queue_distances`, `corrected_start_distance`, `movement`, `loss`,
+            `start_loss`, and the figures of the probe.
         rule: With thresholds of your own. `ConvergenceRule(require_movement=False)` applies 1 alone, as is common, to
             histories that recorded nothing else; weights that do not train at all pass it.
 

@@ -13,7 +13,6 @@ from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.displacement import Displacement, measure_displacement
 from lottery_tickets.early_bird.rank_correlation import correlate_ranks, rank_shares
 from lottery_tickets.early_bird.snapshots import Snapshot, take_snapshot
-from lottery_tickets.early_bird.trail import Trail
 from lottery_tickets.masks.common_weights import measure_distance, overlay
 
 Bits = Mapping[str, Tensor]
@@ -28,7 +27,6 @@ class Evidence:
         sparsity: Of the masks.
         scope: Of the masks.
         queue_length: Masks in the queue, the newest among them.
-        seed: Of the sample whose movement is followed.
     """
 
     def __init__(
@@ -38,14 +36,12 @@ class Evidence:
         sparsity: float,
         scope: str,
         queue_length: int,
-        seed: int,
     ) -> None:
         self._sparsity, self._scope = sparsity, scope
         self.sizes = {name: weight.size for name, weight in weights.items()}
         self._start_mask = self.mask = self._select(weights)
         self._queue: deque[Bits] = deque(maxlen=max(1, queue_length - 1))  # those before the newest
         self._snapshot = take_snapshot(weights)
-        self.trail = Trail(weights, seed)
 
     def add(self, weights: Weights, start: Weights) -> dict[str, Any]:
         """Returns the figures of a check by the names of `EarlyBirdCheckpoint`, and remembers these weights.
@@ -60,7 +56,6 @@ class Evidence:
         since, since_start = (overlay(mask, earlier, self.sizes) for earlier in (self.mask, self._start_mask))
         queue_distances = [measure_distance(overlay(mask, old, self.sizes).values()).raw for old in self._queue]
         moved = {name: measure_displacement(weight, start[name]) for name, weight in weights.items()}
-        self.trail.extend(weights)
         self._queue.append(mask)
         self._snapshot, self.mask = snapshot, mask
         last, first = measure_distance(since.values()), measure_distance(since_start.values())
@@ -75,8 +70,6 @@ class Evidence:
             "start_chance_distance": first.chance,
             "corrected_start_distance": first.corrected,
             **_sum_up(moved, self.sizes),
-            "persistence": self.trail.persistence,
-            "chance_persistence": self.trail.chance,
             "layers": {
                 name: {
                     "correlation": ranks.layers[name],
@@ -95,8 +88,8 @@ class Evidence:
         """Returns the figures of a check of weights that are not finite: None, and nothing by layer."""
         names = ("correlation", "start_correlation", "mask_distance", "chance_distance", "corrected_distance")
         more = ("start_distance", "start_chance_distance", "corrected_start_distance", "share_moved", "movement")
-        figures: dict[str, Any] = dict.fromkeys((*names, *more, "persistence"))
-        return {**figures, "queue_distances": [], "chance_persistence": self.trail.chance, "layers": {}}
+        figures: dict[str, Any] = dict.fromkeys((*names, *more))
+        return {**figures, "queue_distances": [], "layers": {}}
 
     def rank_shares(self) -> dict[str, Tensor]:
         """Returns the ranks at the last check, see `rank_correlation.rank_shares`."""
@@ -106,7 +99,7 @@ class Evidence:
         """Returns what `load_state` needs."""
         masks = {f"queue.{place}.{name}": bits for place, mask in enumerate(self._queue) for name, bits in mask.items()}
         ranks = {f"ranks.{name}": codes for name, codes in self._snapshot.codes.items()}
-        return {**masks, **ranks, **self.trail.state()}
+        return {**masks, **ranks}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Goes on from a state, in evidence made of the same starting weights."""
@@ -115,7 +108,6 @@ class Evidence:
         self._queue.extend({name: state[f"queue.{place}.{name}"] for name in self.sizes} for place in range(num_masks))
         self.mask = self._queue[-1] if self._queue else self._start_mask
         self._snapshot = Snapshot({name: state[f"ranks.{name}"] for name in self.sizes})
-        self.trail.load_state(state)
 
     def _select(self, weights: Weights) -> Bits:
         return select_in_scope(weights, self._sparsity, scope=self._scope)

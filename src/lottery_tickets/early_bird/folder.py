@@ -39,7 +39,7 @@ from lottery_tickets._core.files import (
 from lottery_tickets._core.folders import RunFolder, hash_json, load_state, read_hashed, save_state, write_hashed
 from lottery_tickets._core.identity.identities import Identity
 from lottery_tickets._core.states import hash_state
-from lottery_tickets.early_bird.convergence import EarlyBirdCheckpoint
+from lottery_tickets.early_bird.history import EarlyBirdCheckpoint
 
 KIND: Final = "an early-bird run"
 MADE_BY: Final = "the Python function compute_early_bird_tickets"  # the command has it made inside its results

@@ -16,10 +16,12 @@ from lottery_tickets._core.states import copy_state, hash_state, load_clean_stat
 from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes
-from lottery_tickets.early_bird.convergence import METHODS, ConvergenceRule
+from lottery_tickets.early_bird.convergence import ConvergenceRule
 from lottery_tickets.early_bird.folder import EarlyBirdFolder, SavedCheck
+from lottery_tickets.early_bird.history import METHODS
+from lottery_tickets.early_bird.probe import Probe
 from lottery_tickets.early_bird.trainers import CallersTrainer, DefaultTrainer, Trainer
-from lottery_tickets.early_bird.watcher import EarlyBirdResults, EarlyBirdWatcher
+from lottery_tickets.early_bird.watcher import EarlyBirdResults, EarlyBirdWatcher, try_probe
 
 PUBLISHED_L1: Final = 1e-4  # on the scales of batch norm, in the code of You et al.
 
@@ -53,6 +55,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     trainer_id: str | None = None,
     data_id: str | None = None,
     progress: bool = False,
+    probe: Probe | Iterable[Any] | None = None,
 ) -> EarlyBirdResults:
     """Trains a model until its ticket has converged, and returns the ticket with the evidence for it.
 
@@ -91,7 +94,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         include: Replaces the default choice of weights: names, glob patterns or module types.
         exclude: Removes from the choice.
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
-        seed: Of data order, dropout, rounding and the sample that is followed.
+        seed: Of data order, dropout, rounding, the probe and the sample that is followed.
         run_folder: Keeps the last check; the same call goes on from it after an interruption, to the same bits, and
             one with more epochs or steps goes on further.
         accept_changed_environment: Whether to go on there with other versions, another machine or another number of
@@ -100,13 +103,16 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
             with the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, where its samples cannot be compared.
         progress: Whether to show a bar.
+        probe: What learning is measured on: a `Probe`, or its batches, which are then taken for held out. By default a
+            fixed sample of `dataloader`. It is trained on, so the data must show at the start that it can be learnt
+            rather than memorised, which held-out samples need not; hold some out where you can.
 
     Returns:
         `method` ("magnitude_ranking" or "mask_distance"), `target_sparsity`, `convergence_threshold`; `converged`,
-        `convergence_epoch` (None when not), `verdict` ("converged", "still changing", "trivially stable", "diverged"),
-        `reason`; `checkpoints`, see `EarlyBirdCheckpoint`; `final_rankings`, by name uint16 tensors, the rank of each
-        magnitude among all in 65,536ths; `final_mask`, the `Mask`; `starting_weights`, theta_0 by name on the CPU, what
-        a ticket is trained from; `settings`.
+        `convergence_epoch` (None when not), `verdict` ("converged", "still changing", "trivially stable", "stable,
+        learning not shown", "diverged"), `reason`; `checkpoints`, see `EarlyBirdCheckpoint`; `final_rankings`, by name
+        uint16 tensors, the rank of each magnitude among all in 65,536ths; `final_mask`, the `Mask`; `starting_weights`,
+        theta_0 by name on the CPU, what a ticket is trained from; `settings`.
 
     Raises:
         TypeError: When `dataloader` is an iterator, which is used up after one epoch, the model refuses a batch, or an
@@ -139,16 +145,9 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     limit, times = check_count("max_epochs", max_epochs), CheckTimes(check_count("check_interval", check_interval))
     if check_steps is not None:
         limit, times = _find_last_step(dataloader, limit, max_steps), CheckTimes(check_steps)
-    watcher = EarlyBirdWatcher(
-        model,
-        target_sparsity=target_sparsity,
-        rule=rule,
-        scope=scope,
-        channels=channels,
-        include=include,
-        exclude=exclude,
-        seed=seed,
-    )
+    ranked: dict[str, Any] = {"scope": scope, "channels": channels, "include": include, "exclude": exclude}
+    watcher = EarlyBirdWatcher(model, target_sparsity=target_sparsity, rule=rule, seed=seed, **ranked)
+    _give_probe(watcher, model, probe, _sample_training(dataloader, loss_fn, training))
     by_step = check_steps is not None
     trainer = _choose_trainer(
         model, dataloader, trainer_fn, training, by_step=by_step, loss_fn=loss_fn, seed=seed, progress=progress
@@ -159,6 +158,21 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         identities = identify_given(**given, trainer_id=trainer_id, data_id=data_id, functions={"loss_fn": loss_fn})
         folder = EarlyBirdFolder(Path(run_folder), identities, accept_changed_environment)
     return _run(model, watcher, trainer, times, limit=limit, folder=folder)
+
+
+def _sample_training(dataloader: Iterable[Any], loss_fn: LossFunction | None, training: TrainerSettings) -> Probe:
+    size = None if training.max_batch_size is None else max(2, training.max_batch_size)
+    return Probe(dataloader, loss_fn, held_out=False, max_batch_size=size)
+
+
+def _give_probe(
+    watcher: EarlyBirdWatcher, model: nn.Module, probe: Probe | Iterable[Any] | None, default: Probe
+) -> None:
+    """Gives a watcher the caller's probe, or a sample of what is trained on where that can be measured."""
+    if probe is None:
+        try_probe(watcher, model, default)
+    else:
+        watcher.take_probe(model, probe if isinstance(probe, Probe) else replace(default, batches=probe, held_out=True))
 
 
 def _choose_trainer(

@@ -1,8 +1,9 @@
 """Watches a model while anyone trains it, and says when its early-bird ticket has converged."""
 
+import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, SupportsFloat, TypedDict, final
@@ -17,20 +18,20 @@ from lottery_tickets._core.selection.scope_names import check_sparsity
 from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes
-from lottery_tickets.early_bird.convergence import (
-    ConvergenceRule,
-    EarlyBirdCheckpoint,
-    Method,
-    Verdict,
-    summarise_history,
-)
+from lottery_tickets.early_bird.convergence import ConvergenceRule, summarise_history
 from lottery_tickets.early_bird.evidence import Evidence
+from lottery_tickets.early_bird.history import EarlyBirdCheckpoint, Method, Verdict
+from lottery_tickets.early_bird.learning import Learning, without_probe
+from lottery_tickets.early_bird.probe import Measure, Probe
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import describe_mask
 from lottery_tickets.storage import save_results
 
+logger = logging.getLogger(__name__)
+
 TICKET: Final = "ticket.safetensors"
 EVIDENCE: Final = "evidence.json"
+GENERATION: Final = 2  # of what checks measure: folders and saved watches of another are not gone on from
 
 
 class EarlyBirdResults(TypedDict):
@@ -66,7 +67,9 @@ class EarlyBirdWatcher:
     """Watches a model while anyone trains it, and records what shows whether its early-bird ticket has converged.
 
     Call `observe(model, step)` after each step. Between checks it compares two integers; at a check it ranks all
-    magnitudes, compares them and their mask with those of the check before and of the start, and judges. It only reads.
+    magnitudes, compares them and their mask with those of the check before and of the start, measures the network on a
+    probe, and judges. It only reads. Without a probe no ticket is called converged: that a network learns from its
+    inputs cannot be told from weights or from a loss.
 
     Memory on the CPU: the starting weights in their own dtype, 2 bytes a weight for ranks, and a bit a weight for each
     mask (the start's, the last one's; with "mask_distance" those of the queue).
@@ -81,16 +84,19 @@ class EarlyBirdWatcher:
             The mask is over these scales.
         include: Replaces the default choice of weights: names, glob patterns or module types.
         exclude: Removes from the choice.
-        seed: Of the sample of weights whose movement is followed.
+        seed: Of the sample of weights whose movement is followed, and of the probe's samples and pairs.
+        probe: A `Probe`, or its batches, which are then taken for held out: a loader, a list of batches, or one batch.
 
     Raises:
-        TypeError: When `model` is not a module.
-        ValueError: When an argument is out of range or there is nothing to prune.
+        TypeError: When `model` is not a module, or refuses a batch of the probe.
+        ValueError: When an argument is out of range, there is nothing to prune, or it is not known what the targets of
+            the probe are.
 
     Example:
         >>> model = nn.Linear(64, 64)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
-        >>> watcher = EarlyBirdWatcher(model, check_steps=10)
+        >>> held_out = (torch.randn(64, 64), torch.randint(64, (64,)))
+        >>> watcher = EarlyBirdWatcher(model, check_steps=10, probe=held_out)
         >>> for step in range(1, 31):
         ...     loss = model(torch.randn(8, 64)).square().mean()
         ...     loss.backward()
@@ -113,6 +119,7 @@ class EarlyBirdWatcher:
         include: Choices | None = None,
         exclude: Choices | None = None,
         seed: int = 42,
+        probe: Probe | Iterable[Any] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"the model must be a torch.nn.Module, which can be trained, got {type(model).__name__}")
@@ -126,12 +133,36 @@ class EarlyBirdWatcher:
             sparsity=self.target_sparsity,
             scope=scope,
             queue_length=self.rule.queue_length,
-            seed=seed,
         )
+        self._seed = seed
+        self._learning: Learning | None = None
+        if probe is not None:
+            self.take_probe(model, probe)
         self._start_loss: SupportsFloat | None = None
         self._ticket: Mapping[str, Tensor] | None = None
         self._times = CheckTimes(check_steps)
         self._next_check = self._times.after(0)
+
+    @property
+    def has_probe(self) -> bool:
+        """Whether checks measure on a probe."""
+        return self._learning is not None
+
+    def take_probe(self, model: nn.Module, probe: Probe | Iterable[Any]) -> None:
+        """Measures on a probe from now on; to be called while the model has its starting weights.
+
+        Args:
+            model: As it was given, before the first step.
+            probe: A `Probe`, or its batches.
+
+        Raises:
+            TypeError: When the model refuses a batch.
+            ValueError: When a check was made, or it is not known what the targets are.
+        """
+        if self.checkpoints:
+            raise ValueError("a probe must be given before the first check, because the start is measured on it too")
+        probe = probe if isinstance(probe, Probe) else Probe(probe)
+        self._learning = Learning(Measure(probe, model, self._seed), model, self._find(model), self._seed)
 
     @property
     def verdict(self) -> Verdict:
@@ -190,8 +221,12 @@ class EarlyBirdWatcher:
             self._start_loss = training.get("start_loss")
         loss, start_loss = _to_float(training.get("loss")), _to_float(self._start_loss)
         finite = _are_finite(weights) and (loss is None or math.isfinite(loss))
+        start = weights.with_values(self.starting_weights)
+        learning = without_probe()
         if finite:
-            figures = self._evidence.add(weights, weights.with_values(self.starting_weights))
+            figures = self._evidence.add(weights, start)
+            if self._learning is not None:
+                learning = self._learning.look(model, weights, start)
         else:
             figures = self._evidence.describe_nonfinite()
         epoch = training.get("epoch")
@@ -200,12 +235,15 @@ class EarlyBirdWatcher:
             "step": step,
             "finite": finite,
             **figures,
+            **learning,
             "loss": loss if finite else None,
             "start_loss": start_loss if start_loss is not None and math.isfinite(start_loss) else None,
             "learning_rate": _to_float(training.get("learning_rate")),
             "num_batches": training.get("num_batches"),
             "num_nonfinite_losses": training.get("num_nonfinite_losses", 0),
         }
+        if self._learning is not None and finite and self._may_converge(checkpoint):
+            checkpoint |= self._learning.put_back(model, weights, start, learning)
         judged = {**checkpoint, **self.rule.judge([*self.checkpoints, checkpoint])}
         judged["seconds"] = time.perf_counter() - began
         ordered: EarlyBirdCheckpoint = {name: judged[name] for name in EarlyBirdCheckpoint.__annotations__}  # type: ignore[assignment] # these are all keys
@@ -213,6 +251,12 @@ class EarlyBirdWatcher:
         if ordered["verdict"] == "converged" and self._ticket is None:
             self._ticket = self._evidence.mask
         return ordered
+
+    def _may_converge(self, checkpoint: Mapping[str, Any]) -> bool:
+        """Returns whether all hangs on whether the gap closes when weights are put back, the one dear measurement."""
+        parts = [{**part, "closing_p": 0.0} for part in checkpoint["parts"]]
+        judged = self.rule.judge([*self.checkpoints, {**checkpoint, "parts": parts}])
+        return self.rule.require_movement and judged["verdict"] == "converged"
 
     def draw_ticket(self, *, last: bool = False) -> Mask:
         """Returns the mask of the check that found it converged; of the last check when none has.
@@ -235,6 +279,8 @@ class EarlyBirdWatcher:
             "channels": self.channels,
             "rule": asdict(self.rule),
             "weights": list(self._evidence.sizes),
+            "evidence": GENERATION,
+            "probe": None if self._learning is None else self._learning.measure.describe(),
         }
 
     def results(self) -> EarlyBirdResults:
@@ -280,7 +326,8 @@ class EarlyBirdWatcher:
         """Returns the tensors that `load_state` needs beside `checkpoints`; the starting weights are not among them."""
         ticket = {f"ticket.{name}": bits for name, bits in (self._ticket or {}).items()}
         loss = [] if self._start_loss is None else [float(self._start_loss)]
-        return {**self._evidence.state(), **ticket, "start_loss": torch.tensor(loss, dtype=torch.float64)}
+        learning = {} if self._learning is None else self._learning.state()
+        return {**self._evidence.state(), **learning, **ticket, "start_loss": torch.tensor(loss, dtype=torch.float64)}
 
     def load_state(self, state: Mapping[str, Tensor], checkpoints: Sequence[EarlyBirdCheckpoint], step: int) -> None:
         """Goes on from a state, in a watcher made of the same starting weights with the same settings.
@@ -291,6 +338,8 @@ class EarlyBirdWatcher:
             step: Steps made until then.
         """
         self._evidence.load_state(state)
+        if self._learning is not None:
+            self._learning.load_state(state)
         self.checkpoints = list(checkpoints)
         ticket = {name.removeprefix("ticket."): bits for name, bits in state.items() if name.startswith("ticket.")}
         self._ticket = ticket or None
@@ -300,6 +349,14 @@ class EarlyBirdWatcher:
     def _find(self, model: nn.Module) -> Weights:
         find = find_channel_scales if self.channels else find_prunable_weights
         return find(model, include=self.include, exclude=self.exclude)
+
+
+def try_probe(watcher: EarlyBirdWatcher, model: nn.Module, probe: Probe) -> None:
+    """Gives a watcher a probe that nobody asked for; where a model cannot be run on it, logs why and leaves it."""
+    try:
+        watcher.take_probe(model, probe)
+    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        logger.info("learning is not measured, because the data makes no probe; give probe= samples: %s", error)
 
 
 def _to_float(value: SupportsFloat | None) -> float | None:

@@ -78,6 +78,7 @@ class WorkloadSubject:
         rewind_step: int,
         keep_rewind_point: Callable[[], None],
         keep_early_stop: Callable[[], None] = lambda: None,
+        observe: Callable[[nn.Module, int], object] = lambda _model, _step: None,
     ) -> dict[str, Any]:
         """Trains by the recipe, on one thread, so that the bits do not depend on how many cores there are.
 
@@ -89,6 +90,7 @@ class WorkloadSubject:
             rewind_step: See `Subject`.
             keep_rewind_point: See `Subject`.
             keep_early_stop: See `Subject`.
+            observe: Called with the model and the number of steps done, to look and not to touch.
 
         Returns:
             `curve` (steps, validation loss and accuracy at each evaluation), `early_stop` (the evaluation of least
@@ -103,6 +105,7 @@ class WorkloadSubject:
                 keep_rewind_point()
             if watch.after_step(step):
                 keep_early_stop()
+            observe(model, step)
 
         with _one_thread():
             train_steps(

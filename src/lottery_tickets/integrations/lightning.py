@@ -11,13 +11,14 @@ ticket = Mask.load("bird/ticket.safetensors")
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsFloat, cast, final
 
 from torch import Tensor
 
+from lottery_tickets.early_bird.probe import Probe
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
 from lottery_tickets.integrations.watch import MakeWatcher, SavedWatch, Watch
 
@@ -36,6 +37,11 @@ class EarlyBirdCallback(Callback):
     loss is that of this batch, as `training_step` returned it, and in the first process; the loss of the first batch
     stands for that at the start. The learning rate is that of the first optimizer after the step.
 
+    **Probe.** Learning is measured on samples of the validation loader, else of the training loader, as `compute_loss`
+    drives a model: batches are pairs of inputs and class indices, and the module's `forward` gives logits. Steps of the
+    module are not called, because they log and may train. For any other module give the loss:
+    `probe=Probe(loader, loss_fn=lambda module, batch: ...)`.
+
     **Several processes.** Under data parallelism each has the same weights and watches for itself. The losses of their
     batches differ, so training stops when all agree; the first one writes. Models in shards are refused.
 
@@ -48,6 +54,7 @@ class EarlyBirdCallback(Callback):
         stop: Whether to end training when the ticket has converged or the weights are not finite.
         folder: Gets `ticket.safetensors` and `evidence.json` when the watcher would stop, and when training ends or
             is interrupted.
+        probe: A `Probe`, or its batches, which are then taken for held out; the default is told above.
 
     Raises:
         TypeError: When `make_watcher` is not a function.
@@ -56,10 +63,15 @@ class EarlyBirdCallback(Callback):
     """
 
     def __init__(
-        self, make_watcher: MakeWatcher = EarlyBirdWatcher, *, stop: bool = True, folder: str | Path | None = None
+        self,
+        make_watcher: MakeWatcher = EarlyBirdWatcher,
+        *,
+        stop: bool = True,
+        folder: str | Path | None = None,
+        probe: Probe | Iterable[Any] | None = None,
     ) -> None:
         self.stop = stop
-        self._watch = Watch(make_watcher, folder)
+        self._watch = Watch(make_watcher, folder, probe)
         self._saved: SavedWatch | None = None
 
     @property
@@ -77,7 +89,7 @@ class EarlyBirdCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the starting weights."""
-        self._watch.begin(pl_module, trainer.global_step, self._saved)
+        self._watch.begin(pl_module, trainer.global_step, self._saved, default=_find_probe(trainer))
         self._saved = None
         self._stop(trainer)
 
@@ -124,6 +136,14 @@ class _BatchLoss:
 
     def __float__(self) -> float:
         return float(self.share) * self.num_batches
+
+
+def _find_probe(trainer: Trainer) -> Probe | None:
+    for loaders, held_out in ((trainer.val_dataloaders, True), (trainer.train_dataloader, False)):
+        first = next(iter(loaders), None) if isinstance(loaders, list | tuple) else loaders
+        if isinstance(first, Iterable) and not isinstance(first, Mapping):
+            return Probe(first, held_out=held_out)
+    return None
 
 
 def _find_loss(trainer: Trainer, outputs: object) -> SupportsFloat | None:

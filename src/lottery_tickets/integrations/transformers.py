@@ -10,14 +10,15 @@ ticket = Mask.load("bird/ticket.safetensors")
 ```
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, cast, final
+from typing import Any, Final, cast, final
 
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from lottery_tickets.early_bird.probe import Probe
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
 from lottery_tickets.integrations.watch import MakeWatcher, SavedWatch, Watch, read_watch, write_watch
 
@@ -30,9 +31,12 @@ class EarlyBirdCallback(TrainerCallback):
 
     **Loss.** `Trainer` tells its callbacks the loss in its logs only: the mean since the log before. A check at a step
     that is logged waits for this log; any other takes the latest. The first one logged stands for the loss at the
-    start. So log at least as often as you check, and set `logging_first_step=True`. Without logs the verdict rests on
-    the weights alone, as `detect_early_bird_convergence` says. The learning rate is that of the optimizer's first group
-    after the step.
+    start. So log at least as often as you check, and set `logging_first_step=True`, if you want losses in the record;
+    no verdict rests on them. The learning rate is that of the optimizer's first group after the step.
+
+    **Probe.** Learning is measured on samples of the evaluation set, where `Trainer` has evaluated before it trains
+    (`trainer.evaluate()`), else of the training set, in their own form: `model(**batch)` must have a `.loss`. `Trainer`
+    shows its callbacks no other evaluation set; `probe=trainer.get_eval_dataloader()` hands it over.
 
     **Several processes.** Under data parallelism each has the same weights and the same logged loss, watches for
     itself, and comes to the same verdict; the main one writes. Models in shards are refused.
@@ -46,6 +50,7 @@ class EarlyBirdCallback(TrainerCallback):
             options of your own.
         stop: Whether to end training when the ticket has converged or the weights are not finite.
         folder: Gets `ticket.safetensors` and `evidence.json` when the watcher would stop, and at the end of training.
+        probe: A `Probe`, or its batches, which are then taken for held out; the default is told above.
 
     Raises:
         TypeError: When `make_watcher` is not a function.
@@ -54,10 +59,15 @@ class EarlyBirdCallback(TrainerCallback):
     """
 
     def __init__(
-        self, make_watcher: MakeWatcher = EarlyBirdWatcher, *, stop: bool = True, folder: str | Path | None = None
+        self,
+        make_watcher: MakeWatcher = EarlyBirdWatcher,
+        *,
+        stop: bool = True,
+        folder: str | Path | None = None,
+        probe: Probe | Iterable[Any] | None = None,
     ) -> None:
         self.stop = stop
-        self._watch = Watch(make_watcher, folder)
+        self._watch = Watch(make_watcher, folder, probe)
         self._loss: float | None = None
 
     @property
@@ -72,7 +82,8 @@ class EarlyBirdCallback(TrainerCallback):
         del control
         # Only a training that resumes has logs already; their last loss stands until the next is logged.
         self._loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
-        self._watch.begin(cast(nn.Module, kwargs["model"]), state.global_step, _find_saved(args, state))
+        saved = _find_saved(args, state)
+        self._watch.begin(cast(nn.Module, kwargs["model"]), state.global_step, saved, default=_find_probe(kwargs))
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -120,6 +131,13 @@ class EarlyBirdCallback(TrainerCallback):
             self._watch.save(at_end=False)
         if self.stop:
             control.should_training_stop = True
+
+
+def _find_probe(shown: Mapping[str, object]) -> Probe | None:
+    evaluation, training = (cast(Iterable[Any] | None, shown.get(f"{name}_dataloader")) for name in ("eval", "train"))
+    if evaluation is not None:
+        return Probe(evaluation)
+    return None if training is None else Probe(training, held_out=False)
 
 
 def _name_checkpoint(args: TrainingArguments, state: TrainerState) -> Path:

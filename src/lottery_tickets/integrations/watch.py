@@ -2,17 +2,19 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, SupportsFloat, TypedDict, final
 
 from torch import Tensor, nn
 
 from lottery_tickets._core.files import parse_json, read_tensors, write_tensors
+from lottery_tickets._core.folders import find_differences
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.states import copy_state, load_clean_state
-from lottery_tickets.early_bird.convergence import EarlyBirdCheckpoint
-from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
+from lottery_tickets.early_bird.history import EarlyBirdCheckpoint
+from lottery_tickets.early_bird.probe import Probe
+from lottery_tickets.early_bird.watcher import EarlyBirdWatcher, try_probe
 
 START: Final = "start."
 WATCH: Final = "watch."
@@ -51,18 +53,22 @@ class Watch:
     Args:
         make_watcher: Given the model about to be trained, makes its watcher.
         folder: Where ticket and evidence go; None for nowhere.
+        probe: What learning is measured on, where the watcher has no probe of its own; None for what `begin` is given.
 
     Raises:
         TypeError: When `make_watcher` is not a function.
     """
 
-    def __init__(self, make_watcher: MakeWatcher, folder: str | Path | None) -> None:
+    def __init__(
+        self, make_watcher: MakeWatcher, folder: str | Path | None, probe: Probe | Iterable[Any] | None = None
+    ) -> None:
         if not callable(make_watcher):
             raise TypeError(
                 f"make_watcher must be a function of a model, such as EarlyBirdWatcher, got {make_watcher!r}; for "
                 "settings of your own pass functools.partial(EarlyBirdWatcher, check_steps=50)"
             )
         self._make_watcher = make_watcher
+        self._probe = probe
         self._folder = None if folder is None else Path(folder)
         self._last_step = 0
         self._is_saved = False
@@ -73,23 +79,35 @@ class Watch:
         """Whether training on is of no use for the ticket."""
         return self.watcher is not None and self.watcher.should_stop
 
-    def begin(self, model: nn.Module, step: int, saved: SavedWatch | None = None) -> None:
+    def begin(
+        self, model: nn.Module, step: int, saved: SavedWatch | None = None, *, default: Probe | None = None
+    ) -> None:
         """Takes the model's weights for the starting weights; after step 0, goes on from what was saved.
 
         Args:
             model: About to be trained.
             step: Steps so far.
             saved: The watch as it was at this step.
+            default: The probe where nobody gives one; left out where the model cannot be run on it.
 
         Raises:
             ValueError: When training resumes and nothing was saved at its step, or with other settings; when this
                 process holds only parts of the weights.
         """
         _refuse_shards(model)
+
+        def make(model: nn.Module) -> EarlyBirdWatcher:
+            watcher = self._make_watcher(model)
+            if self._probe is not None and not watcher.has_probe:
+                watcher.take_probe(model, self._probe)
+            elif default is not None and not watcher.has_probe:
+                try_probe(watcher, model, default)
+            return watcher
+
         if step == 0:
-            self.watcher = self._make_watcher(model)
+            self.watcher = make(model)
         elif saved is not None:
-            self.watcher = _take_up(model, step, saved, self._make_watcher)
+            self.watcher = _take_up(model, step, saved, make)
         elif self.watcher is None or self._last_step != step:
             raise ValueError(
                 f"training must start at step 0 to be watched, but resumes at step {step} without a watch that was "
@@ -200,10 +218,11 @@ def _take_up(model: nn.Module, step: int, saved: SavedWatch, make_watcher: MakeW
         watcher = make_watcher(model)
     finally:
         load_clean_state(inner, now)
-    settings = json.loads(json.dumps(watcher.describe()))
-    if settings != json.loads(json.dumps(saved["settings"])):
+    differences = find_differences(*(json.loads(json.dumps(s)) for s in (saved["settings"], watcher.describe())))
+    if differences:
         raise ValueError(
-            f"training must be watched on with the settings it was watched with, {saved['settings']}, got {settings}"
+            "training must be watched on with the settings and the probe it was watched with, but these differ: "
+            f"{'; '.join(sorted(differences))}; use the same, or train from the start"
         )
     watcher.load_state(saved["watch"], saved["checkpoints"], step)
     return watcher

@@ -29,8 +29,9 @@ def draw_early_bird(results: Mapping[str, Any]) -> Figure:
     """Returns the figure of one early-bird run: what its checks saw over training.
 
     Panels share the axis of training time, which is logarithmic when the checks are ever further apart: rank
-    correlation with its threshold; mask distances as a share of chance, to the check before and to the start; movement
-    and its persistence; the loss, when it is known. A line through all marks the check at which the ticket converged.
+    correlation with its threshold; mask distances as a share of chance, to the check before and to the start; movement;
+    the loss, and what exchanging targets adds to it on a probe, where they are known. A line through all marks the
+    check at which the ticket converged.
 
     Args:
         results: As `compute_early_bird_tickets` returns and `save_results` stores them; read are `checkpoints`,
@@ -44,7 +45,7 @@ def draw_early_bird(results: Mapping[str, Any]) -> Figure:
     if not history:
         raise ValueError("results must hold at least one check to be drawn, got none; train until the first check")
     label, times = _find_times(results)
-    has_loss = any(check.get("loss") is not None for check in history)
+    has_loss = any(check.get(name) is not None for check in history for name in ("loss", "gap"))
     num_panels = 4 if has_loss else 3
     figure = create_figure(8, num_panels * PANEL_HEIGHT)
     panels: list[Axes] = list(figure.subplots(num_panels, 1, sharex=True))
@@ -114,15 +115,15 @@ def _draw_distances(axes: Axes, times: Sequence[float], results: Mapping[str, An
 
 
 def _draw_movement(axes: Axes, times: Sequence[float], history: History) -> None:
-    _plot(axes, times, [check["movement"] for check in history], BLUE, "movement, of the norm at the start")
-    _plot(axes, times, [check["persistence"] for check in history], VERMILION, "persistence of direction")
-    draw_level(axes, history[-1]["chance_persistence"], "persistence that chance may reach")
-    axes.set_ylabel("movement,\npersistence")
+    _plot(axes, times, [check["movement"] for check in history], BLUE, "of the norm at the start")
+    axes.set_ylabel("movement")
 
 
 def _draw_loss(axes: Axes, times: Sequence[float], history: History) -> None:
-    _plot(axes, times, [check["loss"] for check in history], BLUE, "mean since the check before")
+    _plot(axes, times, [check["loss"] for check in history], BLUE, "training, mean since the check before")
     start_loss = history[-1].get("start_loss")
     if start_loss is not None:
         draw_level(axes, start_loss, "at the start")
-    axes.set_ylabel("training loss")
+    if any(check.get("gap") is not None for check in history):
+        _plot(axes, times, [check.get("gap") for check in history], VERMILION, "what exchanged targets add, on a probe")
+    axes.set_ylabel("loss")

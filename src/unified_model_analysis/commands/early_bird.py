@@ -54,8 +54,9 @@ def take_help_by_method(ranking: str, distance: str) -> Any:  # noqa: ANN401 - a
 class EarlyBird(ComputationOptions, NetworkOptions):
     """Train a network until its early-bird ticket has converged, and draw the ticket.
 
-    A ticket has converged when it is stable, has moved away from that of the starting weights, the network has learnt,
-    and the ticket slows down. Otherwise the verdict says what is missing, and the ticket is that of the last check.
+    A ticket has converged when it is stable, has moved away from that of the starting weights, the network has learnt
+    from its inputs, and the ticket slows down. Otherwise the verdict says what is missing, and the ticket is that of
+    the last check. Learning is measured on validation images; of a language model, on sequences that it is trained on.
 
     The run lives in RESULTS/run. Stopped at any moment, the same command goes on from its last check and ends with the
     same bits; when the run is over, it is only shown again. With more epochs or steps it goes on.
@@ -122,7 +123,7 @@ class EarlyBird(ComputationOptions, NetworkOptions):
         settings = self._choose_settings()
         with hold_results(self.results, "early-bird", self, MAY_CHANGE):
             print(_describe_choices(settings, self._defaults), flush=True)
-            found = compute_early_bird_tickets(network, loaded.batches, **settings)
+            found = compute_early_bird_tickets(network, loaded.batches, **settings, probe=self._hold_out(loaded))
             last = found["checkpoints"][-1]
             if self.check_steps is None:
                 share = last["epoch"] / self.max_epochs
@@ -174,6 +175,16 @@ class EarlyBird(ComputationOptions, NetworkOptions):
             "accept_changed_environment": self.accept_changed_environment,
             "progress": True,
         }
+
+    def _hold_out(self, loaded: LoadedNetwork) -> list[Any] | None:
+        """Returns batches of images that are not trained on."""
+        import torch
+
+        if loaded.workload is None:
+            return None
+        data, size = loaded.workload.data, self.batch_size or self._defaults.batch_size
+        inputs, targets = data.validation_inputs.to(getattr(torch, self.dtype)), data.validation_targets
+        return list(zip(inputs.split(size), targets.split(size), strict=True))
 
     def _load(self) -> LoadedNetwork:
         size = self.batch_size or self._defaults.batch_size

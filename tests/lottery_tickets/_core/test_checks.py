@@ -15,7 +15,7 @@ from lottery_tickets import ConvergenceRule, ScoringOptions, TrainerSettings
         (TrainerSettings, "nonfinite_limit"),
         (ConvergenceRule, "convergence_threshold"),
         (ConvergenceRule, "growth_ceiling"),
-        (ConvergenceRule, "persistence_floor"),
+        (ConvergenceRule, "error_rate"),
         (ScoringOptions, "gradient_clip"),
         (ScoringOptions, "tolerance"),
     ],

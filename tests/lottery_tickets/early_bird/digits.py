@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lottery_tickets import (
@@ -20,6 +20,12 @@ from tests.models import load_digits, make_lenet
 def make_digits_loader(batch_size: int = 60) -> DataLoader[Any]:
     data = load_digits().data
     return DataLoader(TensorDataset(data.train_inputs, data.train_targets), batch_size, shuffle=True)
+
+
+def make_held_out() -> list[tuple[Tensor, Tensor]]:
+    """Returns batches that no training sees."""
+    data = load_digits().data
+    return list(zip(data.validation_inputs.split(64), data.validation_targets.split(64), strict=True))
 
 
 def make_arguments(**arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - of many types

@@ -1,5 +1,6 @@
 """The rule on histories: what is called converged, what only looks like it, and a replay of the published detector."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,10 +13,22 @@ from lottery_tickets import ConvergenceRule, EarlyBirdWatcher, detect_early_bird
 from tests.models import TrainedNorms
 from tests.reference import PublishedDetector
 
-MOVED = {"corrected_start_distance": 0.5, "movement": 0.3, "loss": 0.5, "start_loss": 2.0}
+PARTS = [
+    {"weights": [name], "num_weights": size, "along_p": 1e-9, "closing_p": 1e-9}
+    for name, size in (("a", 60), ("b", 40))
+]
+LEARNT = {"gap_p": 1e-9, "rise_p": 1e-9, "held_out": True, "parts": PARTS}
+MOVED = {"corrected_start_distance": 0.5, "movement": 0.3, **LEARNT}
 
 
-def make_history(correlations: list[float | None], **evidence: object) -> list[dict[str, Any]]:
+WORSE = {"worse_p": 1e-9, "probe_loss": 9.0, "start_probe_loss": 2.0, "gap_spread": 5.0}
+
+
+def change_part(number: int, **changes: float | None) -> list[dict[str, Any]]:
+    return [part | changes if place == number else part for place, part in enumerate(PARTS)]
+
+
+def make_history(correlations: Sequence[float | None], **evidence: object) -> list[dict[str, Any]]:
     return [
         {"epoch": epoch, "correlation": correlation, **MOVED, **evidence}
         for epoch, correlation in enumerate(correlations, start=1)
@@ -48,12 +61,20 @@ def test_converges_where_the_first_run_of_stable_checks_ends(
     [
         ({"corrected_start_distance": 0.09}, "trivially stable", "hardly moved"),
         ({"movement": 0.009}, "trivially stable", "hardly moved"),
-        ({"loss": 1.9}, "trivially stable", "without going anywhere"),
-        ({"loss": 2.1}, "diverged", "above that at the start"),
-        ({"loss": None, "persistence": 0.04}, "trivially stable", "without going anywhere"),
-        ({"loss": None, "persistence": 0.06, "chance_persistence": 0.1}, "trivially stable", "without going anywhere"),
-        ({"loss": None, "persistence": None}, "trivially stable", "needs three checks"),
-        ({"loss": None, "persistence": 0.06}, "converged", "0.0600 >= 0.0500"),
+        ({"gap_p": None}, "stable, learning not shown", "nothing was measured on a probe"),
+        ({"gap_p": 1e-3}, "trivially stable", "owes its inputs nothing"),
+        ({"rise_p": 1e-3}, "trivially stable", "owes its inputs nothing"),
+        ({"held_out": False, "learnable_p": 1e-2}, "trivially stable", "they are memorised"),
+        ({"held_out": False, "learnable_p": 1e-9}, "converged", "one half taught the other"),
+        ({"parts": change_part(0, along_p=0.5)}, "trivially stable", "only 40% of the ranked weights moved down"),
+        ({"parts": change_part(1, along_p=0.5)}, "converged", "60% of the ranked weights close it"),
+        ({"parts": change_part(0, closing_p=0.5)}, "trivially stable", "the gap stays"),
+        ({"parts": change_part(0, closing_p=None)}, "trivially stable", "the gap stays"),
+        ({"parts": [part | {"closing_p": None} for part in PARTS]}, "stable, learning not shown", "were put back"),
+        (WORSE, "diverged", "rose from 2 at the start to 9"),
+        (WORSE | {"worse_p": 0.01}, "converged", "close it"),
+        (WORSE | {"gap_spread": 20.0}, "converged", "close it"),
+        (WORSE | {"loss": 0.1, "start_loss": 2.0}, "converged", "close it"),
         ({"finite": False}, "diverged", "not finite"),
         ({"loss": float("nan")}, "diverged", "not finite"),
         ({"correlation": None}, "still changing", "all magnitudes tie"),
@@ -84,6 +105,26 @@ def test_a_history_can_be_judged_again_with_other_floors() -> None:
     assert detect_early_bird_convergence(history, rule=ConvergenceRule(movement_floor=0.05))["converged"]
 
 
+def test_the_error_rate_is_that_of_all_checks_together() -> None:
+    """Check t is judged at rate / (t (t + 1)): these add up to the rate, however many checks there are."""
+    rule = ConvergenceRule(stability_window=1, error_rate=0.01)
+    for number in range(1, 30):
+        level = 0.01 / (number * (number + 1))
+        for p, converged in ((0.99 * level, True), (1.01 * level, False)):
+            history = make_history([0.5] * (number - 1) + [0.99], gap_p=p)
+            assert detect_early_bird_convergence(history, rule)["converged"] == converged
+    assert sum(0.01 / (t * (t + 1)) for t in range(1, 100_000)) < 0.01
+
+
+def test_a_part_that_has_moved_down_the_gradient_may_turn_later() -> None:
+    turned = [part | {"along_p": 0.9} for part in PARTS]
+    history = [*make_history([0.5]), *make_history([0.99] * 3, parts=turned)]
+    assert detect_early_bird_convergence(history)["verdict"] == "converged"
+    assert detect_early_bird_convergence(history[1:])["verdict"] == "trivially stable"
+    history[0]["parts"] = [part | {"along_p": 0.0003} for part in PARTS]  # of 0.0005 at the first check, two parts
+    assert detect_early_bird_convergence(history)["verdict"] == "trivially stable"
+
+
 def test_what_a_history_lacks_is_named() -> None:
     with pytest.raises(ValueError, match=r"must have 'corrected_start_distance'.*require_movement=False"):
         detect_early_bird_convergence([{"epoch": n, "correlation": 0.99} for n in range(4)])
@@ -95,6 +136,8 @@ def test_what_a_history_lacks_is_named() -> None:
         ConvergenceRule(convergence_threshold=95)
     with pytest.raises(ValueError, match="stability_window must be"):
         ConvergenceRule(stability_window=0)
+    with pytest.raises(ValueError, match="error_rate must be from 0 to 1, got 5"):
+        ConvergenceRule(error_rate=5)
     with pytest.raises(ValueError, match="queue_length must be at least 2"):
         ConvergenceRule("mask_distance", queue_length=1)
 

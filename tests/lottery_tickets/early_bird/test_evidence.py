@@ -4,13 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from lottery_tickets import Mask, shuffle_mask
-from lottery_tickets._core.weights import Weight, Weights
+from lottery_tickets._core.weights import Weight
 from lottery_tickets.early_bird.check_times import CheckTimes
 from lottery_tickets.early_bird.displacement import measure_displacement
-from lottery_tickets.early_bird.trail import NUM_SAMPLED, Trail
 from lottery_tickets.masks.common_weights import measure_distance, overlay
 
 
@@ -43,56 +41,6 @@ def test_distances_and_chance() -> None:
     assert (same.raw, same.corrected) == (0.0, 0.0)
     full = Mask.from_tensors({"a": torch.ones(3)})
     assert measure_distance(overlay(full.bits, full.bits, {"a": 3}).values()).corrected == 0.0
-
-
-def follow(points: list[Tensor], **others: Tensor) -> Trail:
-    trail = Trail(Weights.from_tensors({"w": points[0], **others}), seed=0)
-    for point in points[1:]:
-        trail.extend(Weights.from_tensors({"w": point, **others}))
-    return trail
-
-
-def test_persistence_tells_a_direction_from_a_random_walk() -> None:
-    start, direction = torch.randn(2, 300, 400)
-    straight = follow([start + 0.01 * step * direction for step in range(6)])
-    assert straight.persistence == pytest.approx(1, abs=0.01)
-    there_and_back = follow([start + 0.01 * (step % 3) * direction for step in range(9)])
-    assert there_and_back.persistence is not None
-    assert there_and_back.persistence < 0.5
-    walk = [start]
-    for _ in range(6):
-        walk.append(walk[-1] + 0.01 * torch.randn(300, 400))
-    found = follow(walk)
-    assert found.persistence is not None
-    assert abs(found.persistence) < found.chance
-    assert found.num_sampled == 120_000
-    assert follow([start, start, start, start]).persistence is None
-    assert follow(walk[:3]).persistence is None
-
-
-def test_momentum_does_not_make_a_walk_persist() -> None:
-    points, velocity = [torch.randn(400, 400)], torch.zeros(400, 400)
-    for _ in range(8):
-        for _ in range(40):
-            velocity = 0.9 * velocity + 1e-3 * torch.randn(400, 400)
-            points[-1] = points[-1] + velocity
-        points.append(points[-1].clone())
-    found = follow(points)
-    assert found.persistence is not None
-    assert found.persistence < 0.03
-
-
-def test_shrinking_is_no_movement_and_large_models_are_sampled() -> None:
-    start = torch.randn(1000, 1000)
-    shrinking = follow([start * 0.9**step for step in range(5)])
-    assert shrinking.persistence is None or abs(shrinking.persistence) < 1
-    assert float((shrinking._points[-1] - shrinking._points[0]).norm()) < 1e-3
-    assert abs(shrinking.num_sampled - NUM_SAMPLED) < 10
-    resumed = follow([start])
-    resumed.load_state(follow([start, start + 1, start + 2]).state())
-    resumed.extend(Weights.from_tensors({"w": start + torch.randn(1000, 1000)}))
-    whole = follow([start, start + 1, start + 2])
-    assert torch.equal(resumed._points[1], whole._points[2])
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1, 7, 100]))

@@ -13,8 +13,14 @@ from lottery_tickets import (
 )
 from lottery_tickets._core.files import ASIDE, exclusive_lock
 from lottery_tickets._core.states import copy_state, hash_state
-from lottery_tickets.early_bird import folder
-from tests.lottery_tickets.early_bird.digits import find_digits, make_arguments, make_digits_loader, strip
+from lottery_tickets.early_bird import folder, watcher
+from tests.lottery_tickets.early_bird.digits import (
+    find_digits,
+    make_arguments,
+    make_digits_loader,
+    make_held_out,
+    strip,
+)
 from tests.models import make_lenet
 
 
@@ -153,3 +159,19 @@ def test_a_run_that_could_not_begin_leaves_nothing(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="No space left"):
         find_digits(max_epochs=1, run_folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_earlier_evidence_or_of_another_probe_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(watcher, "GENERATION", 1)
+        find_digits(run_folder=tmp_path / "old", max_epochs=1)
+    with pytest.raises(ValueError, match=r"with what it was begun with.*evidence is 1 there and 2 here"):
+        find_digits(run_folder=tmp_path / "old", max_epochs=1)
+    find_digits(run_folder=tmp_path / "new", max_epochs=1, probe=make_held_out())
+    find_digits(run_folder=tmp_path / "new", max_epochs=2, probe=make_held_out())
+    with pytest.raises(ValueError, match=r"these differ: probe.num_samples is \d+ there and 128 here; probe.sha256"):
+        find_digits(run_folder=tmp_path / "new", max_epochs=2, probe=make_held_out()[:2])
+    with pytest.raises(ValueError, match=r"probe\.held_out is True there and False here"):
+        find_digits(run_folder=tmp_path / "new", max_epochs=2)

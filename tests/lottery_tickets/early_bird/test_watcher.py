@@ -13,7 +13,7 @@ from lottery_tickets import (
     load_results,
 )
 from lottery_tickets._core.states import copy_state, hash_state
-from tests.lottery_tickets.early_bird.digits import make_digits_loader
+from tests.lottery_tickets.early_bird.digits import make_digits_loader, make_held_out
 from tests.models import make_lenet
 
 
@@ -21,7 +21,7 @@ def test_the_watcher_only_reads() -> None:
     weights = []
     for watches in (True, False):
         model = make_lenet()
-        watcher = EarlyBirdWatcher(model, check_steps=2) if watches else None
+        watcher = EarlyBirdWatcher(model, check_steps=2, probe=make_held_out()) if watches else None
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
         torch.manual_seed(0)
         for step, (inputs, targets) in enumerate(make_digits_loader(), start=1):
@@ -48,7 +48,7 @@ def test_the_watcher_saves_ticket_and_evidence(tmp_path: Path) -> None:
 
 def test_the_ticket_is_that_of_the_check_that_found_it_converged() -> None:
     model = make_lenet()
-    watcher = EarlyBirdWatcher(model, check_steps=18)
+    watcher = EarlyBirdWatcher(model, check_steps=18, probe=make_held_out())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     drawn = None
     for step, (inputs, targets) in enumerate([batch for _ in range(9) for batch in make_digits_loader()], start=1):

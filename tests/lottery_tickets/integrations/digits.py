@@ -14,6 +14,7 @@ from lottery_tickets import Mask
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
 from lottery_tickets.storage import load_results
+from tests.lottery_tickets.early_bird.digits import make_held_out
 from tests.models import load_digits, make_lenet
 
 NUM_IMAGES = 600
@@ -112,6 +113,6 @@ def assert_saved(folder: Path, watcher: EarlyBirdWatcher, *, verdict: str = "con
 def assert_watching_changes_no_bit(train: Callable[..., int]) -> None:
     """Asserts that a training ends alike, watched or not; `train(model, watcher, max_steps=)` returns its steps."""
     models = [make_lenet(), make_lenet()]
-    steps = train(models[0], EarlyBirdWatcher(models[0], check_steps=5))
+    steps = train(models[0], EarlyBirdWatcher(models[0], check_steps=5, probe=make_held_out()))
     train(models[1], max_steps=steps)
     assert hash_state(copy_state(models[0])) == hash_state(copy_state(models[1]))

@@ -10,6 +10,7 @@ from torch import nn
 from lottery_tickets import hold_mask
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
+from tests.lottery_tickets.early_bird.digits import make_held_out
 from tests.lottery_tickets.integrations.digits import (
     LARGE_RATE,
     NUM_IMAGES,
@@ -69,7 +70,7 @@ def train(
 def test_a_converged_ticket_stops_training(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_lenet()
     before = hash_state(copy_state(model))
-    watcher = EarlyBirdWatcher(model, check_steps=10)
+    watcher = EarlyBirdWatcher(model, check_steps=10, probe=make_held_out())
     spy = Spy(monkeypatch, EarlyBirdWatcher)
     steps = train(model, watcher)
     assert steps < 60

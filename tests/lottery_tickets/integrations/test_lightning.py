@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets import EarlyBirdWatcher, hold_mask
+from lottery_tickets import EarlyBirdWatcher, Probe, hold_mask
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.integrations.watch import Watch
 from tests.lottery_tickets.integrations.digits import (
@@ -43,6 +43,10 @@ def make_module(library: Any = lightning, rate: float = LARGE_RATE, *, manual: b
             self.net = make_lenet()
             self.automatic_optimization = not manual
             self.losses: list[float] = []
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            logits: Tensor = self.net(inputs)
+            return logits
 
         def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
             del batch_idx
@@ -119,6 +123,34 @@ def test_training_goes_on_without_stop_and_to_the_same_bits() -> None:
     assert callback.watcher.converged
     assert len(callback.watcher.checkpoints) == 10
     assert hash_state(copy_state(modules[0])) == hash_state(copy_state(modules[1]))
+
+
+def test_a_validation_loader_is_the_probe_and_modules_without_forward_need_a_loss(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    module = make_module()
+    module.validation_step = lambda _batch, _index: None
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=3))
+    make_trainer(lightning, callback, max_steps=3, num_sanity_val_steps=0).fit(module, make_batches(), make_batches(50))
+    assert callback.watcher is not None
+    assert callback.watcher.checkpoints[0]["held_out"] is True
+    deaf = make_module()
+    type(deaf).forward = nn.Module.forward
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=3))
+    with caplog.at_level("INFO"):
+        make_trainer(lightning, callback, max_steps=3).fit(deaf, make_batches())
+    assert callback.watcher is not None
+    assert callback.watcher.checkpoints[0]["held_out"] is None
+    assert "learning is not measured, because the data makes no probe" in caplog.text
+
+    def compute(module: nn.Module, batch: list[Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(module.get_submodule("net")(batch[0]), batch[1])
+
+    probe = Probe(make_batches(), compute)
+    callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=3), probe=probe)
+    make_trainer(lightning, callback, max_steps=3).fit(deaf, make_batches())
+    assert callback.watcher is not None
+    assert callback.watcher.checkpoints[0]["gap_p"] is not None
 
 
 def test_accumulated_gradients_and_a_held_mask() -> None:

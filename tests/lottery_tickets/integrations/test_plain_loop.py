@@ -12,6 +12,7 @@ from torch import nn
 from lottery_tickets import hold_mask
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
+from tests.lottery_tickets.early_bird.digits import make_held_out
 from tests.lottery_tickets.integrations.digits import (
     LARGE_RATE,
     TINY_RATE,
@@ -49,7 +50,7 @@ def train(
 def test_a_converged_ticket_stops_training_and_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_lenet()
     before = hash_state(copy_state(model))
-    watcher = EarlyBirdWatcher(model, check_steps=10)
+    watcher = EarlyBirdWatcher(model, check_steps=10, probe=make_held_out())
     spy = Spy(monkeypatch, EarlyBirdWatcher)
     steps = train(model, watcher)
     assert steps < 60
@@ -76,7 +77,7 @@ def test_a_held_mask_bounds_the_ticket() -> None:
     model = make_lenet()
     mask = make_mask(model)
     hold_mask(model, mask)
-    watcher = EarlyBirdWatcher(model, check_steps=10, target_sparsity=0.75)
+    watcher = EarlyBirdWatcher(model, check_steps=10, target_sparsity=0.75, probe=make_held_out())
     train(model, watcher)
     assert watcher.converged
     ticket = watcher.draw_ticket()
@@ -87,8 +88,11 @@ def test_a_held_mask_bounds_the_ticket() -> None:
 def test_compiled_models_are_watched(compile_first: bool) -> None:
     models = [make_lenet(), make_lenet()]
     compiled: nn.Module = torch.compile(models[0], backend="eager")  # type: ignore[assignment]
-    watchers = [EarlyBirdWatcher(compiled if compile_first else models[0], check_steps=5) for _ in range(1)]
-    watchers.append(EarlyBirdWatcher(models[1], check_steps=5))
+    watchers = [
+        EarlyBirdWatcher(compiled if compile_first else models[0], check_steps=5, probe=make_held_out())
+        for _ in range(1)
+    ]
+    watchers.append(EarlyBirdWatcher(models[1], check_steps=5, probe=make_held_out()))
     train(compiled, watchers[0], max_steps=10)
     train(models[1], watchers[1], max_steps=10)
     assert without_times(watchers[0]) == without_times(watchers[1])

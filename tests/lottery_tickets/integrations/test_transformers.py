@@ -21,9 +21,9 @@ pytest.importorskip("accelerate")
 from lottery_tickets.integrations.transformers import WATCH_FILE, EarlyBirdCallback  # noqa: E402 - needs transformers
 
 CHECK_STEPS = 10
-NUM_STEPS = 100
-PATTERNS = [[(start + 3 * place) % 16 for place in range(6)] for start in range(16)]
-"""Sequences that go on by threes, which is learnt fast."""
+NUM_STEPS = 150
+PATTERNS = [[(start + step * place) % 16 for place in range(8)] for start in range(16) for step in range(1, 9)]
+"""Sequences that go on by equal steps: to know the step the network must look back."""
 
 
 def make_llama() -> nn.Module:
@@ -72,7 +72,8 @@ def test_a_converged_ticket_stops_training_and_is_saved(tmp_path: Path, monkeypa
     assert [check["loss"] for check in callback.watcher.checkpoints] == logged[1:]
     assert callback.watcher.checkpoints[0]["start_loss"] == logged[0]
     assert callback.watcher.checkpoints[0]["learning_rate"] == 0.03
-    assert callback.watcher.checkpoints[0]["epoch"] == CHECK_STEPS
+    assert callback.watcher.checkpoints[0]["epoch"] == CHECK_STEPS * 16 / len(PATTERNS)
+    assert callback.watcher.checkpoints[0]["held_out"] is False  # a sample of the training set
     spy.assert_quiet(num_checks=steps // CHECK_STEPS, num_others=steps - steps // CHECK_STEPS)
 
 
@@ -89,13 +90,30 @@ def test_training_goes_on_without_stop_and_to_the_same_bits(tmp_path: Path) -> N
     callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=5), stop=False, folder=tmp_path / "bird")
     models = [make_llama(), make_llama()]
     for model, watching in zip(models, (callback, None), strict=True):
-        trainer = make_trainer(tmp_path, model, watching, max_steps=60)
+        trainer = make_trainer(tmp_path, model, watching, max_steps=120)
         trainer.train()
-        assert trainer.state.global_step == 60
+        assert trainer.state.global_step == 120
     assert callback.watcher is not None
     assert callback.watcher.converged
-    assert len(load_results(tmp_path / "bird" / "evidence.json")["checkpoints"]) == 12
+    assert len(load_results(tmp_path / "bird" / "evidence.json")["checkpoints"]) == 24
     assert hash_state(copy_state(models[0])) == hash_state(copy_state(models[1]))
+
+
+def test_an_evaluation_set_is_the_probe_where_it_is_known(tmp_path: Path) -> None:
+    for given, evaluates in ((PATTERNS[:60], False), (None, True), (None, False)):
+        probe = None if given is None else [{"input_ids": torch.tensor(given)}]
+        callback = EarlyBirdCallback(partial(EarlyBirdWatcher, check_steps=3), probe=probe)
+        trainer = make_trainer(tmp_path, make_llama(), callback, max_steps=3, eval_strategy="no")
+        trainer.eval_dataset = [{"input_ids": pattern, "labels": pattern} for pattern in PATTERNS[:40]]
+        if evaluates:
+            trainer.evaluate()
+        trainer.train()
+        assert callback.watcher is not None
+        found = callback.watcher.describe()["probe"]
+        assert found["held_out"] == (given is not None or evaluates)
+        assert found["num_samples"] == (60 if given else 40 if evaluates else 128)
+        assert found["tells_samples"]
+        assert callback.watcher.checkpoints[0]["gap_p"] is not None
 
 
 def test_accumulated_gradients_and_a_held_mask(tmp_path: Path) -> None:

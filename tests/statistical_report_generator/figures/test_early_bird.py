@@ -14,7 +14,15 @@ from numpy.typing import ArrayLike
 from statistical_report_generator.figures.early_bird import draw_early_bird
 from statistical_report_generator.figures.style import save_figure
 
-FIGURES = ("correlation", "start_correlation", "corrected_distance", "corrected_start_distance", "movement", "loss")
+FIGURES = (
+    "correlation",
+    "start_correlation",
+    "corrected_distance",
+    "corrected_start_distance",
+    "movement",
+    "loss",
+    "gap",
+)
 
 
 def make_check(number: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
@@ -27,8 +35,7 @@ def make_check(number: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 -
         "corrected_start_distance": 0.1 * number,
         "queue_distances": [0.01 * place for place in range(1, min(number, 5))],
         "movement": 0.2 * number,
-        "persistence": 0.5 if number > 2 else None,
-        "chance_persistence": 0.02,
+        "gap": 0.1 * number,
         "loss": 2 / number,
         "start_loss": 2.5,
         **changes,
@@ -81,18 +88,15 @@ def test_the_lines_are_the_history(tmp_path: Path) -> None:
         "start_correlation": (ranks, "with the start"),
         "corrected_distance": (distances, "from the check before"),
         "corrected_start_distance": (distances, "from the start"),
-        "movement": (movement, "movement, of the norm at the start"),
-        "loss": (loss, "mean since the check before"),
+        "movement": (movement, "of the norm at the start"),
+        "loss": (loss, "training, mean since the check before"),
+        "gap": (loss, "what exchanged targets add, on a probe"),
     }
     assert lines.keys() == set(FIGURES)
     for name, (axes, label) in lines.items():
         assert read(axes, label) == (epochs, [check[name] for check in checks])
-    times, persistence = read(movement, "persistence of direction")
-    assert times == epochs
-    assert [math.isnan(value) for value in persistence] == [True, True, False, False, False, False]
     assert read(ranks, "stable from 0.95")[1] == [0.95, 0.95]
     assert read(distances, "chance")[1] == [1, 1]
-    assert read(movement, "persistence that chance may reach")[1] == [0.02, 0.02]
     assert read(loss, "at the start")[1] == [2.5, 2.5]
     assert read(ranks, "converged at epoch 20")[0] == [20, 20]
     for axes in figure.axes:
@@ -130,11 +134,11 @@ def test_the_axis_is_logarithmic_where_checks_are(steps: list[int], scale: str, 
     checks = [make_check(number, step=step, epoch=step / 18) for number, step in enumerate(steps, 1)]
     last = draw_and_save(make_results(checks, settings={"counts": "steps"}), tmp_path).axes[-1]
     assert (last.get_xscale(), last.get_xlabel()) == (scale, "step")
-    assert read(last, "mean since the check before")[0] == steps
+    assert read(last, "training, mean since the check before")[0] == steps
 
 
 def test_unknown_losses_and_steps_leave_no_panel_and_no_axis(tmp_path: Path) -> None:
-    checks = [make_check(number, loss=None, start_loss=None, step=None) for number in range(1, 5)]
+    checks = [make_check(number, loss=None, start_loss=None, gap=None, step=None) for number in range(1, 5)]
     results = make_results(checks)
     del results["settings"]
     figure = draw_and_save(results, tmp_path)
@@ -144,7 +148,7 @@ def test_unknown_losses_and_steps_leave_no_panel_and_no_axis(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("num_good", [0, 1, 3])
 def test_diverged_checks_leave_gaps(num_good: int, tmp_path: Path) -> None:
-    nothing: dict[str, Any] = {**dict.fromkeys((*FIGURES, "persistence")), "queue_distances": []}
+    nothing: dict[str, Any] = {**dict.fromkeys(FIGURES), "queue_distances": []}
     checks = [*(make_check(number) for number in range(1, num_good + 1)), make_check(num_good + 1, **nothing)]
     for method in ("magnitude_ranking", "mask_distance"):
         figure = draw_and_save(make_results(checks, method=method, verdict="diverged"), tmp_path)

@@ -1,6 +1,6 @@
 """The demo, timed: what `make demo` shows and how long it takes after installation.
 
-Run by `python -m benchmarks.studies.demo`; writes benchmarks/results/demo.json.
+Run by `python -m benchmarks.speed.demo`; writes benchmarks/results/demo.json.
 """
 
 import tempfile
