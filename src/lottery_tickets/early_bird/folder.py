@@ -9,7 +9,7 @@ FOLDER/
         watch.safetensors    masks of the queue, the ticket, the sample that is followed
         trainer.pt           position and optimizer of the default trainer
         history.json         all checkpoints
-        record.json          the hashes of these files
+        record.json          the hashes of these files, and from which check on which environment trained
 ```
 """
 
@@ -111,14 +111,24 @@ class EarlyBirdFolder:
     def save(self, check: SavedCheck) -> None:
         """Writes a check, whole, and deletes the ones before it."""
         number = len(check.checkpoints)
+        environments = self._list_environments(number)
         with writing_folder(self.path / f"check-{number:04d}") as aside:
             save_state(aside / MODEL, check.model)
             write_tensors(aside / WATCH, check.watch, {})
             _write_trainer(aside / TRAINER, check.trainer)
             files = {path.name: hash_file(path) for path in sorted(aside.iterdir())}
             write_json(aside / HISTORY, check.checkpoints)
-            write_hashed(aside / RECORD, {"files": files, "history_sha256": _hash_history(check.checkpoints)})
+            history = _hash_history(check.checkpoints)
+            write_hashed(aside / RECORD, {"files": files, "history_sha256": history, "environments": environments})
         self._remove_earlier()
+
+    def _list_environments(self, number: int) -> list[dict[str, Any]]:
+        """Returns from which check on which environment trained, up to the check of a number."""
+        checks, here = self._list_checks(), describe_environment(of_threads=True)
+        before = read_hashed(checks[-1] / RECORD).get("environments", []) if checks else []
+        if before and before[-1]["environment"] == here:
+            return list(before)
+        return [*before, {"from_check": number, "environment": here}]
 
     def _remove_earlier(self) -> None:
         for earlier in self._list_checks()[:-1]:

@@ -11,7 +11,9 @@ from lottery_tickets import (
     EarlyBirdWatcher,
     compute_early_bird_tickets,
 )
+from lottery_tickets._core import environment
 from lottery_tickets._core.files import ASIDE, exclusive_lock
+from lottery_tickets._core.folders import read_hashed
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.early_bird import folder, watcher
 from tests.lottery_tickets.early_bird.digits import (
@@ -67,6 +69,21 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         compute_early_bird_tickets(
             make_lenet(), make_digits_loader(), **make_arguments(**{**arguments, "learning_rate": 0.2})
         )
+
+
+def test_a_run_says_from_which_check_on_which_environment_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments: dict[str, Any] = {"run_folder": tmp_path, "convergence_threshold": 0.9999, "check_interval": 1}
+    find_digits(**arguments, max_epochs=2)
+    monkeypatch.setattr(environment, "version", lambda name: f"{name} of tomorrow")
+    with pytest.raises(ValueError, match="must be continued in the environment it was begun in"):
+        find_digits(**arguments, max_epochs=4)
+    find_digits(**arguments, max_epochs=4, accept_changed_environment=True)
+    [last] = tmp_path.glob("check-*")
+    found = read_hashed(last / folder.RECORD)["environments"]
+    assert [entry["from_check"] for entry in found] == [1, 3]
+    assert found[0]["environment"]["torch"] != found[1]["environment"]["torch"] == "torch of tomorrow"
 
 
 def test_a_run_that_has_converged_is_not_trained_on(tmp_path: Path) -> None:
