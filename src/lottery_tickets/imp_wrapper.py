@@ -1,8 +1,6 @@
 """Iterative magnitude pruning: train, prune, rewind, repeat; or a quick simulation of it without training."""
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +8,6 @@ from typing import Any, Literal
 from torch import nn
 
 from lottery_tickets._core.checks import check_restartable
-from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, MetricName
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
@@ -18,11 +15,11 @@ from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
 from lottery_tickets.experiments.caller_subject import CallerSubject
-from lottery_tickets.experiments.folder import IMP_FROM_PYTHON, ExperimentFolder
+from lottery_tickets.experiments.folder import IMP_FROM_PYTHON
 from lottery_tickets.experiments.growth import grow_to_target
+from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.results import PruningResults
-from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule, Scope
 from lottery_tickets.experiments.simulation import simulate_rounds
 from lottery_tickets.masks.controls import check_reinitialisable
@@ -151,8 +148,8 @@ def compute_iterative_magnitude_pruning(
         num_replicates=num_replicates,
         seed=seed,
     )
-    accept, names = accept_changed_environment, (trainer_id, data_id)
-    return _find_tickets(plan, subject, run_folder, names, accept=accept, progress=progress)
+    keeping = Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress)
+    return _find_tickets(plan, subject, keeping)
 
 
 def _check_fresh_weights(plan: ExperimentPlan, subject: CallerSubject) -> None:
@@ -169,42 +166,28 @@ def _find_last_level(weights: Weights, schedule: PruningSchedule) -> int:
     return schedule.find_last_level({name: weight.size for name, weight in weights.items()})
 
 
-def _find_tickets(
-    plan: ExperimentPlan,
-    subject: CallerSubject,
-    run_folder: str | Path | None,
-    names: tuple[str | None, str | None],
-    *,
-    accept: bool,
-    progress: bool,
-) -> PruningResults:
+def _find_tickets(plan: ExperimentPlan, subject: CallerSubject, keeping: Keeping) -> PruningResults:
     """Trains, prunes, rewinds and repeats, see `run_training`; the model is then the last ticket, trained."""
     _check_fresh_weights(plan, subject)
-    with tempfile.TemporaryDirectory() if run_folder is None else nullcontext(run_folder) as place:
-        identities = {} if run_folder is None else subject.identify(*names)
-        asked = ExperimentFolder(Path(place), plan, describe_environment(of_threads=True), IMP_FROM_PYTHON, identities)
-        find_end = partial(_find_last_level, subject.find_weights(subject.model))
-        grow = partial(grow_to_target, find_last_level=find_end)
-        try:
-            results = run_experiment(
-                asked, lambda: subject, grow=grow, accept_changed_environment=accept, progress=progress
-            )
-        except BaseException:
-            subject.model.load_state_dict(subject.start)  # so that the same call, on the same model, can go on
-            raise
-        folder = ExperimentFolder.read(asked.path)
-        tickets = [Training(0, level, "ticket") for level in range(folder.plan.num_levels + 1)]
-        masks = [folder.load_mask(ticket) for ticket in tickets]
-        subject.model.load_state_dict(folder.load_weights(tickets[-1]))
-        return {
-            "simulated": False,
-            "target_sparsity": folder.plan.schedule.target_sparsity or 0.0,
-            "masks": masks,
-            "final_mask": masks[-1],
-            "rewind_state": folder.load_rewind_point(tickets[0]),
-            "trainings": results["trainings"],
-            "run_folder": None if run_folder is None else str(run_folder),
-        }
+    find_end = partial(_find_last_level, subject.find_weights(subject.model))
+    grow = partial(grow_to_target, find_last_level=find_end)
+    try:
+        with keeping.running(subject, plan, IMP_FROM_PYTHON, grow) as (folder, results):
+            tickets = [Training(0, level, "ticket") for level in range(folder.plan.num_levels + 1)]
+            masks = [folder.load_mask(ticket) for ticket in tickets]
+            subject.model.load_state_dict(folder.load_weights(tickets[-1]))
+            return {
+                "simulated": False,
+                "target_sparsity": folder.plan.schedule.target_sparsity or 0.0,
+                "masks": masks,
+                "final_mask": masks[-1],
+                "rewind_state": folder.load_rewind_point(tickets[0]),
+                "trainings": results["trainings"],
+                "run_folder": None if keeping.run_folder is None else str(keeping.run_folder),
+            }
+    except BaseException:
+        subject.model.load_state_dict(subject.start)  # so that the same call, on the same model, can go on
+        raise
 
 
 def _list_control_levels(asked: Sequence[int] | str, num_levels: int) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.connectivity.instability import PathFigures, summarise_path
 from lottery_tickets.connectivity.pairs import PairTraining
+from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.masks.mask import as_mask
 
 FEWEST_POINTS: Final = 3  # the ends and one between
@@ -175,11 +176,7 @@ def compute_linear_connectivity(
         num_replicates,
         train_dataloader,
         seed,
-        run_folder,
-        accept_changed_environment=accept_changed_environment,
-        trainer_id=trainer_id,
-        data_id=data_id,
-        progress=progress,
+        Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress),
     )
     pairs = line.measure_trained(model, training)
     sparsity = None if training.mask is None else training.mask.sparsity
@@ -236,7 +233,7 @@ class _LineMeasurement:
         with training.trained(model, self.dataloader, self.measurement) as pairs:
             return [
                 {
-                    **self.measure(model, pair.first, pair.second, progress=training.progress),
+                    **self.measure(model, pair.first, pair.second, progress=training.keeping.progress),
                     "start_sha256": pair.start_sha256,
                     "seeds": pair.seeds,
                 }

@@ -1,26 +1,23 @@
 """Pairs of trainings that share a beginning and differ, after it, in the order of the data alone: an experiment."""
 
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from torch import Tensor, nn
 
 from lottery_tickets._core.batches.order import depends_on_seed
 from lottery_tickets._core.checks import check_count, check_restartable
-from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.measuring.performance import Measurement
 from lottery_tickets._core.measuring.restoring import restoring
 from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.folder import CONNECTIVITY_FROM_PYTHON, ExperimentFolder
+from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
-from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.masks.holding import find_held_mask, find_masked_parameters
@@ -60,11 +57,7 @@ class PairTraining:
         num_replicates: Pairs.
         train_dataloader: Handed to the trainer; the data that is measured on when None.
         seed: Decides the data orders.
-        run_folder: Keeps every training, so that the same call goes on; None uses a temporary folder.
-        accept_changed_environment: Whether to go on in a folder that another environment began.
-        trainer_id: The caller's name for the trainer.
-        data_id: The caller's name for the data.
-        progress: Whether to show a bar.
+        keeping: Where trainings are kept.
     """
 
     trainer_fn: TrainerFunction
@@ -74,11 +67,7 @@ class PairTraining:
     num_replicates: int
     train_dataloader: Iterable[Any] | None
     seed: int
-    run_folder: str | Path | None = None
-    accept_changed_environment: bool = False
-    trainer_id: str | None = None
-    data_id: str | None = None
-    progress: bool = False
+    keeping: Keeping = field(default_factory=Keeping)
 
     @contextmanager
     def trained(
@@ -95,10 +84,10 @@ class PairTraining:
             ValueError: When the run folder is of something else, or the copies of a pair do not differ.
         """
         self._check(model, dataloader)
-        with tempfile.TemporaryDirectory() if self.run_folder is None else nullcontext(self.run_folder) as place:
+        level = 0 if self.mask is None else 1
+        with ExitStack() as stack:
             with restoring(model):
                 subject = self._make_subject(model, dataloader, measurement)
-                level = 0 if self.mask is None else 1
                 plan = plan_pairs(
                     subject,
                     num_steps=self.num_epochs,
@@ -107,12 +96,9 @@ class PairTraining:
                     num_replicates=self.num_replicates,
                     seed=self.seed,
                 )
-                identities = {} if self.run_folder is None else subject.identify(self.trainer_id, self.data_id)
-                environment = describe_environment(of_threads=True)
-                folder = ExperimentFolder(Path(place), plan, environment, CONNECTIVITY_FROM_PYTHON, identities)
                 self._check_order(subject.dataloader, plan)
-                accept = self.accept_changed_environment
-                run_experiment(folder, lambda: subject, accept_changed_environment=accept, progress=self.progress)
+                running = self.keeping.running(subject, plan, CONNECTIVITY_FROM_PYTHON)
+                folder, _ = stack.enter_context(running)  # the folder outlives the training, the model is put back
             yield (load_pair(folder, replicate, level) for replicate in range(self.num_replicates))
 
     def _make_subject(self, model: nn.Module, dataloader: Iterable[Any], measurement: Measurement) -> CallerSubject:

@@ -16,6 +16,7 @@ from lottery_tickets._core.measuring.performance import (
 )
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.training.trainer_function import TrainerFunction
+from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import CONTROLS, Branch
 from lottery_tickets.experiments.retraining import Retraining
 from lottery_tickets.masks.holding import masked
@@ -190,4 +191,5 @@ def _plan_retraining(trainer_fn: Any, seed: int, options: dict[str, Any]) -> Ret
     controls = options.get("controls", CONTROLS)
     if isinstance(controls, str) or not set(controls) <= set(CONTROLS):
         raise ValueError(f"controls must be among {', '.join(CONTROLS)}, got {controls!r}")
-    return Retraining(trainer_fn, seed=seed, **options)
+    kept = {name: options.pop(name) for name in Keeping.__dataclass_fields__ if name in options}
+    return Retraining(trainer_fn, seed=seed, keeping=Keeping(**kept), **options)

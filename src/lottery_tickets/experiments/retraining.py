@@ -1,24 +1,20 @@
 """A ticket trained again from its starting weights beside its controls: an experiment of one level."""
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from torch import Tensor, nn
 
 from lottery_tickets._core.checks import check_restartable
-from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.measuring.performance import Measurement
 from lottery_tickets._core.measuring.restoring import restoring
 from lottery_tickets._core.states import load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.experiments.caller_subject import CallerSubject
-from lottery_tickets.experiments.folder import RETRAINING_FROM_PYTHON, ExperimentFolder
+from lottery_tickets.experiments.folder import RETRAINING_FROM_PYTHON
+from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import CONTROLS, FRESH, Branch, ExperimentPlan
-from lottery_tickets.experiments.run import run_experiment
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.masks.controls import check_reinitialisable
@@ -41,11 +37,7 @@ class Retraining:
         initialise_fn: Draws fresh weights in place from the global generators; by default each module's
             `reset_parameters`.
         seed: Every use of chance derives its own seed from it.
-        run_folder: Keeps every training, so that the same call goes on; None uses a temporary folder.
-        accept_changed_environment: Whether to go on in a folder that another environment began.
-        trainer_id: The caller's name for the trainer.
-        data_id: The caller's name for the data.
-        progress: Whether to show a bar.
+        keeping: Where trainings are kept.
     """
 
     trainer_fn: TrainerFunction
@@ -56,11 +48,7 @@ class Retraining:
     num_replicates: int = 1
     initialise_fn: Callable[[nn.Module], object] | None = None
     seed: int = 0
-    run_folder: str | Path | None = None
-    accept_changed_environment: bool = False
-    trainer_id: str | None = None
-    data_id: str | None = None
-    progress: bool = False
+    keeping: Keeping = field(default_factory=Keeping)
 
     def run(self, model: nn.Module, mask: Mask, dataloader: Iterable[Any], measurement: Measurement) -> dict[str, Any]:
         """Returns the trainings as rows that claims are made from; the model comes back bit for bit.
@@ -81,7 +69,8 @@ class Retraining:
                 trained network's loss is not finite, or the run folder is of something else.
         """
         self._check(model)
-        with restoring(model), tempfile.TemporaryDirectory() if self.run_folder is None else nullcontext() as place:
+        run_folder = self.keeping.run_folder
+        with restoring(model):
             if self.starting_weights is not None:
                 _load(model, self.starting_weights)
             subject = CallerSubject(
@@ -98,23 +87,16 @@ class Retraining:
                 has_one_start=True,
             )
             plan = plan_retraining(subject, self.num_epochs, self.num_replicates, self.seed, self.controls)
-            identities = {} if self.run_folder is None else subject.identify(self.trainer_id, self.data_id)
-            path, environment = Path(str(self.run_folder or place)), describe_environment(of_threads=True)
-            results = run_experiment(
-                ExperimentFolder(path, plan, environment, RETRAINING_FROM_PYTHON, identities),
-                lambda: subject,
-                accept_changed_environment=self.accept_changed_environment,
-                progress=self.progress,
-            )
-        return {
-            "trainings": results["trainings"],
-            "looks": results["looks"],
-            "num_epochs": self.num_epochs,
-            "num_replicates": self.num_replicates,
-            "starting_sha256": subject.describe()["initial_sha256"],
-            "split": "train" if self.train_dataloader is None else "test",
-            "run_folder": None if self.run_folder is None else str(self.run_folder),
-        }
+            with self.keeping.running(subject, plan, RETRAINING_FROM_PYTHON) as (_, results):
+                return {
+                    "trainings": results["trainings"],
+                    "looks": results["looks"],
+                    "num_epochs": self.num_epochs,
+                    "num_replicates": self.num_replicates,
+                    "starting_sha256": subject.describe()["initial_sha256"],
+                    "split": "train" if self.train_dataloader is None else "test",
+                    "run_folder": None if run_folder is None else str(run_folder),
+                }
 
     def _check(self, model: nn.Module) -> None:
         if find_held_mask(model) is not None:
