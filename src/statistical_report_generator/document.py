@@ -104,10 +104,12 @@ class Section:
     Attributes:
         title: The heading.
         blocks: What follows it.
+        technical: Whether only those who check need it: a summary leaves it out.
     """
 
     title: str
     blocks: Sequence[Block]
+    technical: bool = False
 
 
 @final

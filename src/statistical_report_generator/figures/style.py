@@ -2,8 +2,9 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, final
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -29,9 +30,53 @@ PALE: Final = "0.92"  # the grid
 DOTS_PER_INCH: Final = 150
 
 
-def create_figure(width: float, height: float) -> Figure:
+@final
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """A place in a figure with what it says to those who point at it.
+
+    Attributes:
+        axes: Where it is.
+        x: In the units of the axes.
+        y: In the units of the axes.
+        words: The value with its interval and number of runs.
+    """
+
+    axes: Axes
+    x: float
+    y: float
+    words: str
+
+
+@final
+class Drawing(Figure):
+    """A figure that knows what its points say; pages show it to those who point at them.
+
+    Attributes:
+        marks: In the order in which a reader meets them.
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        super().__init__(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+        self.marks: list[Mark] = []
+
+
+def create_figure(width: float, height: float) -> Drawing:
     """Returns an empty figure of this size in inches, whose parts make room for each other."""
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    return Drawing(width, height)
+
+
+def add_mark(axes: Axes, x: float, y: float, words: str) -> None:
+    """Says what a point of a figure stands for; nothing is drawn.
+
+    Args:
+        axes: Of a figure by `create_figure`; a figure of others has no marks, and keeps none.
+        x: In the units of the axes.
+        y: In the units of the axes.
+        words: The value with its interval and number of runs.
+    """
+    if isinstance(axes.figure, Drawing):
+        axes.figure.marks.append(Mark(axes, x, y, words))
 
 
 def draw_grid(axes: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
