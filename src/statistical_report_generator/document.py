@@ -7,7 +7,13 @@ from typing import Final, Literal, final
 from matplotlib.figure import Figure as Drawing
 
 MARK: Final = "made by lottery-tickets report"  # stands in every page, so that one is told from files of others
-VerdictWord = Literal["winning", "matching", "not matching", "undecided", "simulated", "stable", "unstable"]
+ExperimentWord = Literal["winning", "matching", "not matching", "undecided", "simulated"]
+ConnectivityWord = Literal["stable", "unstable", "undecided"]
+EarlyBirdWord = Literal["converged", "still changing", "trivially stable", "learning not shown", "diverged"]
+MaskWord = Literal["settled", "not settled", "whole", "collapsed", "beyond chance", "at chance", "below chance"]
+PrunedWord = Literal["valid", "not valid", "post-hoc"]  # post-hoc: as it is, pruned and not trained again
+AnalysisWord = Literal["finished", "failed", "interrupted", "waiting"]
+VerdictWord = ExperimentWord | ConnectivityWord | EarlyBirdWord | MaskWord | PrunedWord | AnalysisWord
 
 
 @final

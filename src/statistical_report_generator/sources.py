@@ -1,20 +1,10 @@
-"""Where a report has its results from: a run folder, a JSON file, or a dict; told apart by what they hold."""
+"""Results that a report is made of, recognised and checked; what files and links about them are called."""
 
-import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, final
-
-RESULTS: Final = "results.json"
-EXPERIMENT_SCHEMA: Final = "lottery-tickets experiment"
-KNOWN_VERSION: Final = 2
-MOST_BYTES: Final = 1 << 28  # 256 MB of JSON: far more than any run writes
+from typing import Any, Final, Self, final
 
 MOST_LETTERS: Final = 40
-
-Kind = Literal["experiment", "connectivity"]
 
 
 @final
@@ -24,90 +14,38 @@ class Source:
 
     Attributes:
         name: What the report calls them.
-        kind: Of analysis.
-        results: As they were saved.
+        kind: Of analysis, a name of `kinds.KINDS`.
+        results: As they were saved; of the type of their kind, which they were checked to be.
         folder: The run folder, where they lie in one.
+        slug: What files and links about them begin with.
     """
 
     name: str
-    kind: Kind
-    results: Mapping[str, Any]
+    kind: str
+    results: Any
     folder: Path | None = None
+    slug: str = ""
+
+    def __post_init__(self) -> None:
+        """Gives them a slug by their name when they have none."""
+        if not self.slug:
+            object.__setattr__(self, "slug", make_slug(self.name))
+
+    def part(self, kind: str, results: Any) -> Self:  # noqa: ANN401 - of the kind's type
+        """Returns a part of these results as results of their own, under the same name.
+
+        Args:
+            kind: Of the part.
+            results: The part, already checked.
+        """
+        return replace(self, kind=kind, results=results)
 
 
-def read_source(given: str | Path | Mapping[str, Any], name: str | None = None) -> Source:
-    """Returns results, read and recognised; no model is needed, and none is loaded.
-
-    Args:
-        given: A run folder, a JSON file, or what was read from one.
-        name: What the report calls them; the name of the folder or file when None.
-
-    Raises:
-        FileNotFoundError: When there is nothing at the path.
-        ValueError: When it holds no results that a report can be made of; says what it holds.
-    """
-    if isinstance(given, Mapping):
-        return Source(name or "results", _recognise(given, "the dict"), given)
-    path = Path(given)
-    file = path / RESULTS if path.is_dir() else path
-    if not file.exists():
-        raise FileNotFoundError(f"{path} must be a run folder or a JSON file of results, but there is no {file}")
-    results = _read(file)
-    default = path.resolve().name if path.is_dir() else path.stem
-    return Source(name or default, _recognise(results, str(file)), results, path if path.is_dir() else None)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{file} must be results of at most {MOST_BYTES:,} bytes, but has {file.stat().st_size:,}")
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_read_float)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{file} must be a whole JSON file, but reading it gave: {error}; was it cut short?"
-        ) from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} must hold an object of results, but holds a {type(found).__name__}")
-    return found
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number that results may have")
-
-
-def _read_float(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is larger than any number that results may have")
-    return number
-
-
-def _recognise(results: Mapping[str, Any], where: str) -> Kind:
-    schema = str(results.get("schema", ""))
-    if schema.startswith(EXPERIMENT_SCHEMA):
-        version = schema.removeprefix(EXPERIMENT_SCHEMA).strip()
-        if not version.isdecimal() or int(version) > KNOWN_VERSION:
-            raise ValueError(
-                f"{where} is of schema {schema!r}, but this version knows {EXPERIMENT_SCHEMA} up to {KNOWN_VERSION}; "
-                "update lottery-tickets"
-            )
-        return "experiment"
-    if "trainings" in results:
-        return "experiment"
-    if {"rows", "settings", "searches"} <= results.keys():
-        return "connectivity"
-    names = ", ".join(sorted(map(str, results))[:8])
-    raise ValueError(
-        f"{where} must hold results of an experiment, with 'trainings', but has {names or 'nothing'}; give a run "
-        "folder of imp, demo or evaluate --start, or the results of connectivity"
-    )
-
-
-def make_slug(source: Source) -> str:
+def make_slug(name: str) -> str:
     """Returns a name for files and links, whatever the results are called.
 
     Args:
-        source: The results.
+        name: Of the results.
     """
-    letters = (letter if letter.isascii() and letter.isalnum() else "-" for letter in source.name[:MOST_LETTERS])
+    letters = (letter if letter.isascii() and letter.isalnum() else "-" for letter in name[:MOST_LETTERS])
     return "".join(letters).strip("-") or "run"

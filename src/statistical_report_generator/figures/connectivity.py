@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from statistical_report_generator.figures.style import STYLES, create_figure, draw_grid, draw_intervals, draw_level
+from statistical_report_generator.figures.ticks import space_out
+from statistical_report_generator.figures.words import show_words
 from statistical_report_generator.tables import POINTS
 
 THRESHOLD: Final = 0.02  # Frankle et al. 2020
@@ -47,7 +49,7 @@ def draw_error_path(results: Mapping[str, Any], title: str = "") -> Figure:
         axes.legend(frameon=False)
     axes.set_xlabel("position on the line between the two networks, alpha")
     axes.set_ylabel("error, %" if has_error else "loss")
-    axes.set_title(title)
+    axes.set_title(show_words(title, 60))
     draw_grid(axes)
     return figure
 
@@ -68,7 +70,7 @@ def draw_instability(panels: Mapping[str, Sequence[Row]], threshold: float = THR
     figure = create_figure(5.6 * len(panels), 4.2)
     for axes, (title, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         _draw_panel(axes, rows, threshold)
-        axes.set_title(title)
+        axes.set_title(show_words(title, 60))
     return figure
 
 
@@ -86,16 +88,18 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], threshold: float) -> None:
             scale=POINTS,
             colour=colour,
             marker=marker,
-            label=network,
+            label=show_words(str(network)),
         )
     draw_level(axes, POINTS * threshold, f"stable below {threshold:.0%}")
     axes.set_xscale("log")
     if len(steps) == 1:  # or the shifts would look like steps
         [place] = places.values()
         axes.set_xlim(place / 2, place * 2)
-    axes.xaxis.set_major_locator(FixedLocator(list(places.values())))
+    by_place = {place: step for step, place in places.items()}
+    shown = space_out(list(places.values()))
+    axes.xaxis.set_major_locator(FixedLocator(shown))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda _, position: f"{steps[position]:,}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{by_place.get(place, 0):,}"))
     axes.set_xlabel("rewinding step k (0 stands where the axis begins)")
     axes.set_ylabel("instability, points of error")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))

@@ -18,6 +18,7 @@ from statistical_report_generator.figures.style import (
     draw_grid,
     draw_level,
 )
+from statistical_report_generator.figures.words import show_words
 
 FEWEST_SPACED: Final = 4  # checks, to tell how they are spaced
 PANEL_HEIGHT: Final = 2.4  # inches
@@ -66,7 +67,7 @@ def draw_early_bird(results: Mapping[str, Any]) -> Figure:
         panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panels[-1].xaxis.set_minor_formatter(NullFormatter())
     panels[-1].set_xlabel(label)
-    panels[0].set_title(f"{results.get('network', 'early-bird ticket')}: {results['verdict']}")
+    panels[0].set_title(show_words(f"{results.get('network', 'early-bird ticket')}: {results['verdict']}", 80))
     return figure
 
 

@@ -14,6 +14,8 @@ from statistical_report_generator.figures.style import (
     draw_intervals,
     draw_level,
 )
+from statistical_report_generator.figures.ticks import space_out
+from statistical_report_generator.figures.words import show_words
 from statistical_report_generator.inference.intervals import BranchSummary
 from statistical_report_generator.tables import POINTS
 
@@ -47,7 +49,7 @@ def draw_accuracy_over_density(summaries: Sequence[BranchSummary], title: str, v
     if dense.low is not None and dense.high is not None:
         axes.axhspan(POINTS * dense.low, POINTS * dense.high, color="0.9", zorder=0)
     for (branch, label), (colour, marker) in zip(LABELS.items(), STYLES, strict=True):
-        chosen = [summary for summary in summaries if summary.branch == branch]
+        chosen = [summary for summary in summaries if summary.branch == branch and summary.density > 0]
         if chosen:
             draw_intervals(
                 axes,
@@ -62,7 +64,7 @@ def draw_accuracy_over_density(summaries: Sequence[BranchSummary], title: str, v
             _draw_runs(axes, chosen, values or {}, colour, marker)
     _label_densities(axes, summaries)
     axes.set_ylabel("test accuracy, %")
-    axes.set_title(title)
+    axes.set_title(show_words(title, 60))
     draw_grid(axes, "y")
     axes.legend(frameon=False)
     return figure
@@ -85,8 +87,8 @@ def _draw_runs(axes: Axes, chosen: Sequence[BranchSummary], values: Values, colo
 def _label_densities(axes: Axes, summaries: Sequence[BranchSummary]) -> None:
     axes.set_xscale("log")
     axes.invert_xaxis()
-    densities = [POINTS * summary.density for summary in summaries if summary.branch == "ticket"]
-    axes.set_xticks(densities[:: max(1, len(densities) // 8)])
+    densities = sorted({POINTS * one.density for one in summaries if one.branch == "ticket" and one.density}, reverse=True)
+    axes.set_xticks(space_out(densities))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("weights remaining, %")

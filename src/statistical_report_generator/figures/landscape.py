@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from statistical_report_generator.figures.style import BLUE, GREY, VERMILION, create_figure, draw_grid
+from statistical_report_generator.figures.words import show_words
 
 MISSING: Final = "0.85"
 NUM_LEVELS: Final = 20
@@ -60,7 +61,7 @@ def _to_array(rows: Rows) -> Values:
 
 
 def _describe(results: Mapping[str, Any], losses: Values) -> str:
-    name = results.get("network", "loss landscape")
+    name = show_words(results.get("network", "loss landscape"), 60)
     centre = results["centre"]["loss"]
     parts = [f"{name}: loss at the centre {'not finite' if centre is None else format(centre, '.4g')}"]
     if results["mode"] == "plane" and "settings" in results:

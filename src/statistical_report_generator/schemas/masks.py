@@ -1,0 +1,162 @@
+"""The types of what is said of weights and masks: scores, tickets, overlaps."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from typing_extensions import NotRequired
+
+from statistical_report_generator.schemas.common import (
+    Count,
+    NotNegative,
+    Part,
+    Result,
+    Share,
+    need_lengths,
+    need_same_keys,
+)
+
+Rows = list[list[float]]
+
+
+def _check_heat_map(rows: Rows) -> Rows:
+    for row in rows:
+        need_lengths(len(rows[0]), **{"each row of a heat map": row})
+    if not rows or not rows[0]:
+        raise ValueError("a heat map must have a cell, got none; leave it out")
+    return rows
+
+
+class TensorSummary(Part):
+    """A tensor's shape, and, when it has elements, its distribution, see `save_results` of `lottery_tickets`.
+
+    Attributes:
+        shape: Of the tensor.
+        mean: Of its elements.
+        std: Of its elements.
+        quantiles: By the share of the elements that lie below, as a word.
+        heat_map: Means of blocks, for two or more dimensions.
+    """
+
+    shape: list[Count]
+    mean: NotRequired[float]
+    std: NotRequired[NotNegative]
+    quantiles: NotRequired[dict[str, float]]
+    heat_map: NotRequired[Annotated[Rows, AfterValidator(_check_heat_map)]]
+
+
+class SettlingStep(Part):
+    """Attributes: num_samples: so far; changed: share of the mask that the last doubling changed."""
+
+    num_samples: Count
+    changed: Share
+
+
+class ImportanceReport(Part):
+    """How scores were computed.
+
+    Attributes:
+        score: The formula.
+        num_samples: That they are averaged over.
+        settled: Whether more samples would hardly change the mask; not there where it was not asked.
+    """
+
+    score: str
+    num_samples: NotRequired[Count | None]
+    num_nonfinite_samples: NotRequired[Count | None]
+    num_clipped_samples: NotRequired[Count | None]
+    precision: NotRequired[str | None]
+    settled: NotRequired[bool | None]
+    settling: NotRequired[list[SettlingStep] | None]
+
+
+class Scores(Part):
+    """Scores by parameter name, in summaries."""
+
+    report: ImportanceReport
+    scores: Annotated[dict[str, TensorSummary], Field(min_length=1)]
+    standard_errors: NotRequired[dict[str, TensorSummary] | None]
+
+
+class Importance(Result):
+    """Scores of the weights, and the mask of the largest where one was made."""
+
+    importance: Scores
+    sparsity: NotRequired[Share | None]
+    actual_sparsity: NotRequired[Share | None]
+    scope: NotRequired[str | None]
+    layer_sparsities: NotRequired[dict[str, Share] | None]
+    network: NotRequired[str]
+
+
+class Ticket(Result):
+    """A magnitude mask by layer, see `compute_layerwise_magnitude_ticket`."""
+
+    layer_sparsities: Annotated[dict[str, Share], Field(min_length=1)]
+    actual_sparsity: Share
+    collapsed_layers: list[str]
+    thresholds: dict[str, float | None]
+    mask: NotRequired[Any]
+    target_sparsity: NotRequired[Share | None]
+    network: NotRequired[str]
+
+
+def check_ticket(ticket: Ticket) -> Ticket:
+    """Returns a ticket whose thresholds and sparsities are of the same layers; raises ValueError otherwise."""
+    need_same_keys(ticket["layer_sparsities"], ticket["thresholds"], "layer_sparsities and thresholds")
+    return ticket
+
+
+class LayerOverlap(Part):
+    """The overlap of two masks in one layer, beside what chance gives."""
+
+    overlap: Share
+    expected: Share
+    adjusted: float | None
+
+
+class Overlap(Result):
+    """How much two masks have in common, see `compute_ticket_overlap`."""
+
+    overall_overlap: Share
+    expected_overlap: Share
+    adjusted_overlap: float | None
+    layer_overlaps: dict[str, LayerOverlap]
+    method: str
+
+
+class OverlapMatrix(Result):
+    """The overlaps of many masks, see `compute_overlap_matrix`; row i, column j is about masks i and j.
+
+    Attributes:
+        names: Of the masks.
+        method: The coefficient.
+        overlaps: Of each pair.
+        expected: What unrelated masks of the same layer densities have.
+        adjusted: Beyond chance; None where chance alone gives 1.
+        densities: Of each mask.
+        layers: Of the first two masks.
+    """
+
+    names: Annotated[list[str], Field(min_length=1)]
+    method: str
+    overlaps: list[list[Share]]
+    expected: list[list[Share]]
+    adjusted: list[list[float | None]]
+    densities: list[Share]
+    layers: NotRequired[dict[str, LayerOverlap]]
+
+
+def check_matrix(matrix: OverlapMatrix) -> OverlapMatrix:
+    """Returns a matrix with a row and a column for each mask; raises ValueError otherwise."""
+    num = len(matrix["names"])
+    need_lengths(num, densities=matrix["densities"])
+    rows: list[list[Any]]
+    for name, rows in (  # type: ignore[assignment]  # three lists of rows
+        ("overlaps", matrix["overlaps"]),
+        ("expected", matrix["expected"]),
+        ("adjusted", matrix["adjusted"]),
+    ):
+        need_lengths(num, **{f"the rows of {name}": rows})
+        for row in rows:
+            need_lengths(num, **{f"each row of {name}": row})
+    return matrix
