@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from lottery_tickets.early_bird.watcher import EarlyBirdResults
+    from lottery_tickets.storage import Record
 
 RESULTS: Final = "results.json"
 TICKET: Final = "ticket.safetensors"
@@ -53,18 +54,19 @@ def advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
 
 
 def report_early_bird(
-    found: "EarlyBirdResults", folder: Path, name: str, share: float, *, caveats: Sequence[str] = ()
+    found: "EarlyBirdResults", record: "Record", folder: Path, name: str, *, share: float, caveats: Sequence[str] = ()
 ) -> None:
     """Writes the files and prints table, verdict and findings.
 
     Args:
         found: The results.
+        record: Of the run.
         folder: Where the files go.
         name: Of the network.
         share: Of the training that was allowed, done at the last check.
         caveats: What the run could not make sure of, in sentences.
     """
-    from lottery_tickets.storage import save_results, save_weights
+    from lottery_tickets.storage import save_weights
     from statistical_report_generator.figures import draw_early_bird, save_figure
     from statistical_report_generator.rows import format_rows
 
@@ -73,7 +75,7 @@ def report_early_bird(
     save_weights(found["starting_weights"], folder / START)
     found["final_mask"].save(folder / TICKET)
     # Names alone, so that the results do not depend on where they lie.
-    save_results({**results, "findings": [*advise(found, Path(), share), *caveats]}, folder / RESULTS)
+    record.save({**results, "findings": [*advise(found, Path(), share), *caveats]}, folder / RESULTS)
     save_figure(draw_early_bird(results), folder / FIGURE)
     print(format_rows([HEADINGS, *map(_format_check, found["checkpoints"])]))
     print(

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final, Literal
 
 import tyro
 
+from unified_model_analysis.options import list_settings
+
 RESULTS: Final = "results.json"
 
 
@@ -40,7 +42,7 @@ class Compare:
 
     def run(self) -> int:
         """Compares, shows and saves; returns the exit code."""
-        from lottery_tickets.storage import save_results
+        from lottery_tickets.storage import Record
 
         if not self.paths:
             raise ValueError("there must be something to compare; name mask files or run folders")
@@ -49,11 +51,14 @@ class Compare:
         are_folders = [path.is_dir() for path in self.paths]
         if any(are_folders) and not all(are_folders):
             raise ValueError("compare takes mask files or run folders, not both; name one kind")
+        record = Record("claims" if all(are_folders) else "overlap-matrix", list_settings(self))
+        if self.output is not None:
+            record.find_file(self.output)
         results, lines = self._claim() if all(are_folders) else self._overlap()
         for line in lines:
             print(line)
         if self.output is not None:
-            save_results(results, self.output)
+            record.save(results, self.output)
             print(f"results: {self.output}")
         return 0
 

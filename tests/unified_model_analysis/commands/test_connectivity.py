@@ -24,7 +24,9 @@ BRANCHES: tuple[Branch, Branch] = ("ticket", "copy")
 
 def find(folder: Path, *options: object) -> dict[str, Any]:
     assert main(["connectivity", str(folder), *map(str, options)]) == 0
-    return load_results(folder / "results.json")
+    found = load_results(folder / "results.json")
+    assert found.pop("provenance")["wall_seconds"] >= 0
+    return found
 
 
 def save_network(path: Path, seed: int) -> dict[str, torch.Tensor]:
