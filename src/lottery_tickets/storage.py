@@ -12,9 +12,19 @@ from lottery_tickets._core.encoding import MASK_KEY, summarise_tensor
 from lottery_tickets._core.files import read_json, read_tensors, write_tensors
 from lottery_tickets._core.folders import HASH, RunFolder, read_hashed
 from lottery_tickets._core.records import Record, check_schema, write_results
+from lottery_tickets._core.states import hash_state
 from lottery_tickets.masks.mask import Mask
 
-__all__ = ["Record", "RunFolder", "load_results", "load_weights", "save_results", "save_weights", "summarise_tensor"]
+__all__ = [
+    "Record",
+    "RunFolder",
+    "hash_state",
+    "load_results",
+    "load_weights",
+    "save_results",
+    "save_weights",
+    "summarise_tensor",
+]
 
 
 def save_results(results: Mapping[str, Any], path: str | Path) -> None:

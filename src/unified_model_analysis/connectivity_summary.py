@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from unified_model_analysis.terminal import say
+
 if TYPE_CHECKING:
     from lottery_tickets.connectivity.lines import ConnectivityResults
     from lottery_tickets.storage import Record
@@ -69,14 +71,14 @@ def report_line(name: str, found: "ConnectivityResults", record: "Record", folde
 
     record.save({"network": name, **found}, folder / RESULTS)
     save_figure(draw_error_path(found, name), folder / PATH_FIGURE)
+    verdict = "linearly connected" if found["stable"] else "not linearly connected"
+    instability, barrier = _format(found["instability"], 100, ".2f"), _format(found["barrier"], 1, ".4f")
+    print(f"{name}: {verdict}: instability {instability} points of error, loss barrier {barrier}")
     line = found["pairs"][0]
     rows = [("alpha", "error, %", "loss")]
     for alpha, error, loss in zip(line["alphas"], line["errors"] or [], line["losses"], strict=True):
         rows.append((f"{alpha:.3f}", _format(error, 100, ".2f"), _format(loss, 1, ".4f")))
     print(format_rows(rows))
-    verdict = "linearly connected" if found["stable"] else "not linearly connected"
-    instability, barrier = _format(found["instability"], 100, ".2f"), _format(found["barrier"], 1, ".4f")
-    print(f"{name}: {verdict}: instability {instability} points of error, loss barrier {barrier}")
     print(f"figure: {folder / PATH_FIGURE}, results: {folder / RESULTS}")
 
 
@@ -113,8 +115,9 @@ def report_steps(
     results = {"network": name, "settings": settings, "rows": rows, "searches": searches, "findings": findings}
     record.save(results, folder / RESULTS)
     save_figure(draw_instability({name: rows}, settings["threshold"]), folder / FIGURE)
-    print(format_rows([HEADINGS, *map(format_step, rows)]), *findings, sep="\n")
-    print(f"figure: {folder / FIGURE}, results: {folder / RESULTS}")
+    say(*findings)
+    print(format_rows([HEADINGS, *map(format_step, rows)]))
+    say(f"figure: {folder / FIGURE}, results: {folder / RESULTS}")
 
 
 def _known(value: float | None) -> float:

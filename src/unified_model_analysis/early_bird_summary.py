@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from unified_model_analysis.terminal import say
+
 if TYPE_CHECKING:
     from lottery_tickets.early_bird.watcher import EarlyBirdResults
     from lottery_tickets.storage import Record
@@ -12,10 +14,12 @@ RESULTS: Final = "results.json"
 TICKET: Final = "ticket.safetensors"
 START: Final = "start.safetensors"
 FIGURE: Final = "early-bird.png"
-HEADINGS: Final = (
-    *("epoch", "step", "correlation", "distance", "from start", "movement", "loss", "gap", "z", "stable"),
-    "verdict",
+REMARK: Final = (
+    "corr.: rank correlation with the check before; dist., start: mask distance to the check before and to the start, "
+    "as shares of what chance gives; gap: what exchanging targets between samples adds to the loss on the probe; z: "
+    "its signed ranks in standard deviations; run: stable checks in a row."
 )
+HEADINGS: Final = ("epoch", "step", "corr.", "dist.", "start", "moved", "loss", "gap", "z", "run", "verdict")
 
 
 def advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
@@ -77,13 +81,10 @@ def report_early_bird(
     # Names alone, so that the results do not depend on where they lie.
     record.save({**results, "findings": [*advise(found, Path(), share), *caveats]}, folder / RESULTS)
     save_figure(draw_early_bird(results), folder / FIGURE)
+    say(f"{name}: {found['verdict']}: {found['reason']}", *advise(found, folder, share), *caveats, "")
     print(format_rows([HEADINGS, *map(_format_check, found["checkpoints"])]))
-    print(
-        "distances are shares of what chance gives; correlation is with the check before; gap: what exchanging targets"
-    )
-    print("between samples adds to the loss on the probe, z: its signed ranks in standard deviations")
-    print(f"{name}: {found['verdict']}: {found['reason']}", *advise(found, folder, share), *caveats, sep="\n")
-    print(f"figure: {folder / FIGURE}, results: {folder / RESULTS}, {found['final_mask']!r}")
+    say("", REMARK)
+    say(f"figure: {folder / FIGURE}, results: {folder / RESULTS}, {found['final_mask']!r}")
 
 
 def _format_check(check: Mapping[str, Any]) -> tuple[str, ...]:

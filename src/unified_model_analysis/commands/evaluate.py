@@ -12,6 +12,7 @@ from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import check_place
 from unified_model_analysis.networks import LoadedNetwork, change_num_steps, load_images, load_text
 from unified_model_analysis.options import ComputationOptions, NetworkOptions, list_settings
+from unified_model_analysis.terminal import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,8 +93,7 @@ class Evaluate(ComputationOptions, NetworkOptions):
                 network, loaded.batches[0], self.levels or None, seed=self.seed, progress=True
             )
         record.save(results, self.results)
-        for line in _describe(results):
-            print(line)
+        say(*_describe(results))
         print(f"results: {self.results}")
         return 0
 
