@@ -1,9 +1,10 @@
 """The analyses that are there by themselves."""
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import torch
 
 from lottery_tickets import (
     TrainerSettings,
@@ -16,13 +17,16 @@ from lottery_tickets import (
     compute_overlap_matrix,
     compute_pruning_robustness,
     create_random_mask,
+    reinitialise_,
 )
 from unified_model_analysis.registry import Analysis
 from unified_model_analysis.subject import STRATEGIES, Subject
 
 BACKWARD: Final = 3  # forward passes that a forward and a backward pass take
 NUM_LEVELS: Final = 10  # that robustness looks at
-KEPT_EARLY_BIRD: Final = ("starting_weights", "final_rankings")  # as large as the model: left out of the file
+NUM_TRAININGS: Final = 8  # about, of a replicate: levels of a fifth each, and three controls
+NUM_REPLICATES: Final = 3  # of iterative pruning; the fewest with intervals
+LARGE: Final = ("starting_weights", "final_rankings")  # as large as the model: not kept in the file
 
 
 def _measure_robustness(subject: Subject, _: Path) -> Mapping[str, Any]:
@@ -167,7 +171,7 @@ def _search_early_bird(subject: Subject, folder: Path) -> Mapping[str, Any]:
         run_folder=folder / "early-bird.run",
         progress=config.progress,
     )
-    return {name: value for name, value in found.items() if name not in KEPT_EARLY_BIRD}
+    return {name: value for name, value in found.items() if name not in LARGE}
 
 
 def _conclude_early_bird(found: Mapping[str, Any]) -> str:
@@ -176,21 +180,33 @@ def _conclude_early_bird(found: Mapping[str, Any]) -> str:
 
 def _prune_iteratively(subject: Subject, folder: Path) -> Mapping[str, Any]:
     config, settings = subject.config, subject.settings
-    with warnings.catch_warnings():
-        found = compute_iterative_magnitude_pruning(
-            subject.model,
-            subject.dataloader,
-            settings["target_sparsity"],
-            train=True,
-            num_epochs=config.num_epochs,
-            num_replicates=3,
-            learning_rate=settings["learning_rate"],
-            loss_fn=config.loss_fn,
-            seed=config.seed,
-            run_folder=folder / "pruning.run",
-            progress=config.progress,
-        )
+    rate: dict[str, Any] = {} if config.learning_rate is None else {"learning_rate": config.learning_rate}
+    _draw_fresh_weights(subject)  # so that all replicates begin alike
+    found = compute_iterative_magnitude_pruning(
+        subject.model,
+        subject.dataloader,
+        settings["target_sparsity"],
+        train=True,
+        num_epochs=config.num_epochs,
+        num_replicates=NUM_REPLICATES,
+        loss_fn=config.loss_fn,
+        initialise_fn=config.initialise_fn,
+        seed=config.seed,
+        run_folder=folder / "pruning.run",
+        progress=config.progress,
+        **rate,
+    )
     return {name: value for name, value in found.items() if name not in {"masks", "rewind_state", "run_folder"}}
+
+
+def _draw_fresh_weights(subject: Subject) -> None:
+    config = subject.config
+    if config.initialise_fn is None:
+        reinitialise_(subject.model, config.seed)
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        config.initialise_fn(subject.model)
 
 
 def _conclude_pruning(found: Mapping[str, Any]) -> str:
@@ -276,9 +292,9 @@ ANALYSES: Final = (
     ),
     Analysis(
         "pruning",
-        "iterative magnitude pruning beside its controls, from these weights",
+        "iterative magnitude pruning from fresh weights, beside its controls",
         _prune_iteratively,
-        lambda subject: _count_training_passes(subject, 3 * (4 + 6)),
+        lambda subject: _count_training_passes(subject, NUM_REPLICATES * NUM_TRAININGS),
         "experiment",
         _conclude_pruning,
         trains=True,

@@ -29,6 +29,8 @@ class UnifiedConfig:
         chunk_size: Of scores, see `ScoringOptions`.
         num_epochs: Of each training.
         learning_rate: Of the default trainer, in analyses that train.
+        initialise_fn: Draws fresh weights of the model in place, for iterative pruning; each module's
+            `reset_parameters` when None.
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
         seed: Of all that is drawn.
         gpu_memory_gb: Of the device, 10^9 bytes; asked of the device when None.
@@ -49,6 +51,7 @@ class UnifiedConfig:
     chunk_size: int | None = None
     num_epochs: int = 5
     learning_rate: float | None = None
+    initialise_fn: Any = None
     loss_fn: Any = None
     seed: int = 0
     gpu_memory_gb: float | None = None

@@ -20,6 +20,7 @@ from lottery_tickets import (
 )
 from lottery_tickets import compute_pruning_robustness as measure_once
 from lottery_tickets.storage import hash_state
+from lottery_tickets.utils import check_share
 from unified_model_analysis.config import SHOWN, UnifiedConfig
 
 KEPT_SCORES: Final = 1_000_000_000  # bytes of scores that are kept for the next analysis
@@ -101,7 +102,8 @@ class Subject:
     def describe(self) -> dict[str, Any]:
         """Returns what results must have in common with those that lie in the folder already, JSON-able."""
         chosen = {item.name: getattr(self.config, item.name) for item in fields(self.config) if item.name not in SHOWN}
-        chosen["loss_fn"] = getattr(self.config.loss_fn, "__qualname__", None)
+        for name in ("loss_fn", "initialise_fn"):
+            chosen[name] = getattr(chosen[name], "__qualname__", None)
         chosen["sparsity_levels"] = list(self.config.sparsity_levels)
         data = dict(_list_tensors(self.batches))
         return {
@@ -143,6 +145,9 @@ def make_subject(model: nn.Module, dataloader: Iterable[Any], config: UnifiedCon
     """
     if iter(dataloader) is dataloader:
         raise TypeError("dataloader must be one that can be gone through many times, got an iterator; pass a list")
+    for share in (config.target_sparsity, *config.sparsity_levels):
+        if share is not None:
+            check_share("target_sparsity, and each of sparsity_levels,", share)
     batches = list(itertools.islice(dataloader, config.num_batches))
     if not batches:
         raise ValueError("dataloader must hold at least one batch, got none")
