@@ -22,7 +22,8 @@ from lottery_tickets import (
     create_random_mask,
 )
 from lottery_tickets._core.gradients.options import ScoringOptions
-from lottery_tickets.importance_scoring import FISHER, GRADIENTS, compute_magnitude_importance
+from lottery_tickets.importance_scoring import compute_magnitude_importance
+from lottery_tickets.scores.formulas import FISHER, GRADIENTS
 from lottery_tickets.scores.gradient_scores import score_gradients
 from lottery_tickets.scores.importance import Importance
 from lottery_tickets.scores.mixing import mix_ranks

@@ -55,6 +55,7 @@ from .early_bird import (
     detect_early_bird_convergence,
 )
 from .evaluation import (
+    compare_pruning_strategies,
     compute_lottery_ticket_quality,
     compute_pruning_robustness,
     validate_pruning_correctness,
@@ -110,6 +111,7 @@ __all__ = [
     "apply_mask",
     "as_mask",
     "check_held",
+    "compare_pruning_strategies",
     "compute_early_bird_tickets",
     "compute_fisher_importance",
     "compute_gradient_importance",

@@ -11,6 +11,7 @@ from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, MetricName
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
+from lottery_tickets._core.records import recorded
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
@@ -25,6 +26,7 @@ from lottery_tickets.experiments.simulation import simulate_rounds
 from lottery_tickets.masks.controls import check_reinitialisable
 
 
+@recorded("experiment")
 def compute_iterative_magnitude_pruning(
     model: nn.Module,
     dataloader: Iterable[Any],
@@ -53,6 +55,7 @@ def compute_iterative_magnitude_pruning(
     trainer_id: str | None = None,
     data_id: str | None = None,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> PruningResults:
     """Returns the tickets of a model found by iterative magnitude pruning, with their masks and their controls.
 
@@ -98,6 +101,7 @@ def compute_iterative_magnitude_pruning(
             with the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, of training and of evaluation, where its samples cannot be compared.
         progress: Whether to show a bar.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         `simulated`, `target_sparsity`, `masks` (one a level, level 0 is dense), `final_mask`, `rewind_state` (theta_k
@@ -148,8 +152,7 @@ def compute_iterative_magnitude_pruning(
         num_replicates=num_replicates,
         seed=seed,
     )
-    keeping = Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress)
-    return _find_tickets(plan, subject, keeping)
+    return _find_tickets(plan, subject, Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress))
 
 
 def _check_fresh_weights(plan: ExperimentPlan, subject: CallerSubject) -> None:

@@ -1,47 +1,35 @@
 """Importance of each weight: magnitude, gradient, Taylor, Fisher, mixtures of them, and masks from any score."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.checks import take_options
 from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
-from lottery_tickets._core.gradients.values import GRADIENT, MAGNITUDE, SQUARE, UNIT_MAGNITUDE, UNIT_SQUARE
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
+from lottery_tickets._core.records import recorded
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import order_scores, select_mask
-from lottery_tickets.scores.gradient_scores import Formula, NumSamples, score_gradients
+from lottery_tickets.scores.formulas import FISHER, GRADIENTS, HYBRID, SALIENCY, TAYLOR, find_formula
+from lottery_tickets.scores.gradient_scores import NumSamples, score_gradients
 from lottery_tickets.scores.importance import Importance
 from lottery_tickets.scores.mixing import find_shares, mix_ranks
 
-FISHER: Final = Formula("mean of gradient^2", SQUARE)
-SALIENCY: Final = Formula("0.5 * mean of gradient^2 * w^2", SQUARE, lambda weight: 0.5 * weight.square())
-TAYLOR: Final = {
-    ("weight", "absolute"): Formula("mean of |gradient * w|", MAGNITUDE, torch.abs),
-    ("weight", "squared"): Formula("mean of (gradient * w)^2", SQUARE, torch.square),
-    ("unit", "absolute"): Formula("mean of |sum over the unit of gradient * w|", UNIT_MAGNITUDE),
-    ("unit", "squared"): Formula("mean of (sum over the unit of gradient * w)^2", UNIT_SQUARE),
-}
-GRADIENTS: Final = {
-    "magnitudes": Formula("mean of |gradient|", MAGNITUDE),
-    "gradients": Formula("|mean of gradient|", GRADIENT),
-}
-HYBRID: Final = {
-    "fisher": FISHER,
-    "saliency": SALIENCY,
-    "taylor": TAYLOR["weight", "absolute"],
-    "gradient": GRADIENTS["magnitudes"],
-}
 MAGNITUDE_NAME: Final = "magnitude"
 
 
+@recorded("importance", under="importance")
 def compute_magnitude_importance(
-    model: nn.Module | Mapping[str, Tensor], *, include: Choices | None = None, exclude: Choices | None = None
+    model: nn.Module | Mapping[str, Tensor],
+    *,
+    include: Choices | None = None,
+    exclude: Choices | None = None,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> Importance:
     """Returns the magnitude |w| of each weight (Han et al., arXiv:1506.02626).
 
@@ -49,6 +37,7 @@ def compute_magnitude_importance(
         model: A model, or a mapping of weights by name.
         include: Replaces the default choice of weights: names, glob patterns or module types.
         exclude: Removes from the choice.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape.
@@ -57,6 +46,7 @@ def compute_magnitude_importance(
         ValueError: When a pattern matches nothing or nothing is left.
 
     Example:
+        >>> import torch
         >>> compute_magnitude_importance({"weight": torch.tensor([[1.0, -2.0]])})["weight"].tolist()
         [[1.0, 2.0]]
     """
@@ -65,6 +55,7 @@ def compute_magnitude_importance(
     return Importance(scores, {"score": "|w|"}, output_dims=weights.output_dims)
 
 
+@recorded("importance", under="importance")
 def compute_fisher_importance(  # noqa: PLR0917 - promised by position, tests/test_contract.py
     model: nn.Module,
     dataloader: Iterable[Any],
@@ -81,6 +72,7 @@ def compute_fisher_importance(  # noqa: PLR0917 - promised by position, tests/te
     exclude: Choices | None = None,
     seed: int = 42,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> Importance:
     """Returns the diagonal of the Fisher information: F = mean over samples n of (dL_n / dw)^2, for each weight w.
 
@@ -111,6 +103,7 @@ def compute_fisher_importance(  # noqa: PLR0917 - promised by position, tests/te
         exclude: Removes from the choice.
         seed: Of labels that are drawn, and of a loader that shuffles.
         progress: Whether to show a bar.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape, with `report` and, if asked for, `standard_errors`.
@@ -125,6 +118,7 @@ def compute_fisher_importance(  # noqa: PLR0917 - promised by position, tests/te
     Example:
         Of two classes with equal logits, dL/dw is -0.5 * x for the label's row and 0.5 * x for the other.
 
+        >>> import torch
         >>> model = nn.Linear(1, 2, bias=False)
         >>> _ = nn.init.zeros_(model.weight)
         >>> data = [(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 1]))]
@@ -153,6 +147,7 @@ def compute_fisher_importance(  # noqa: PLR0917 - promised by position, tests/te
     return importance
 
 
+@recorded("importance", under="importance")
 def compute_gradient_importance(
     model: nn.Module,
     dataloader: Iterable[Any],
@@ -165,6 +160,7 @@ def compute_gradient_importance(
     exclude: Choices | None = None,
     seed: int = 42,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> Importance:
     """Returns how steeply the loss changes with each weight: the mean over samples n of |dL_n / dw|.
 
@@ -180,6 +176,7 @@ def compute_gradient_importance(
         exclude: Removes from the choice.
         seed: Of a loader that shuffles.
         progress: Whether to show a bar.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape, with `report` and, if asked for, `standard_errors`.
@@ -189,6 +186,7 @@ def compute_gradient_importance(
         ValueError: When an argument is out of range, the data is empty, or too many gradients are not finite.
 
     Example:
+        >>> import torch
         >>> model = nn.Linear(1, 2, bias=False)
         >>> _ = nn.init.zeros_(model.weight)  # gradients of the first row: -0.5 and 1.5
         >>> data = [(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 1]))]
@@ -200,7 +198,7 @@ def compute_gradient_importance(
     [importance] = score_gradients(
         model,
         dataloader,
-        [_look_up("average", average, GRADIENTS)],
+        [find_formula("average", average, GRADIENTS)],
         num_samples,
         options or ScoringOptions(),
         loss_fn=loss_fn,
@@ -212,6 +210,7 @@ def compute_gradient_importance(
     return importance
 
 
+@recorded("importance", under="importance")
 def compute_taylor_importance(
     model: nn.Module,
     dataloader: Iterable[Any],
@@ -225,6 +224,7 @@ def compute_taylor_importance(
     exclude: Choices | None = None,
     seed: int = 42,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> Importance:
     """Returns what removing each weight does to the loss, to first order: the mean over samples n of |w * dL_n / dw|.
 
@@ -244,6 +244,7 @@ def compute_taylor_importance(
         exclude: Removes from the choice.
         seed: Of a loader that shuffles.
         progress: Whether to show a bar.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape, with `report` and, if asked for, `standard_errors`.
@@ -256,6 +257,7 @@ def compute_taylor_importance(
         Molchanov et al., arXiv:1906.10771.
 
     Example:
+        >>> import torch
         >>> model = nn.Linear(1, 2, bias=False)
         >>> _ = nn.init.constant_(model.weight, 2.0)  # equal logits, so gradients are -0.5 and 1.5 in the first row
         >>> data = [(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 1]))]
@@ -265,7 +267,7 @@ def compute_taylor_importance(
     [importance] = score_gradients(
         model,
         dataloader,
-        [_look_up("granularity and norm", (granularity, norm), TAYLOR)],
+        [find_formula("granularity and norm", (granularity, norm), TAYLOR)],
         num_samples,
         options or ScoringOptions(),
         loss_fn=loss_fn,
@@ -277,6 +279,7 @@ def compute_taylor_importance(
     return importance
 
 
+@recorded("importance", under="importance")
 def compute_hybrid_importance(
     model: nn.Module,
     dataloader: Iterable[Any],
@@ -290,6 +293,7 @@ def compute_hybrid_importance(
     exclude: Choices | None = None,
     seed: int = 42,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> Importance:
     """Returns sum over scores s of share_s * rank_s(w): a weighted mean of several scores, each as ranks from 0 to 1.
 
@@ -308,6 +312,7 @@ def compute_hybrid_importance(
         exclude: Removes from the choice.
         seed: Of a loader that shuffles.
         progress: Whether to show a bar.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape, in [0, 1], with `report`.
@@ -317,6 +322,7 @@ def compute_hybrid_importance(
         ValueError: When an argument is out of range, the data is empty, or too many gradients are not finite.
 
     Example:
+        >>> import torch
         >>> model = nn.Linear(2, 2, bias=False)
         >>> _ = model.load_state_dict({"weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]])})
         >>> data = [(torch.eye(2), torch.tensor([0, 1]))]
@@ -375,6 +381,7 @@ def create_importance_mask(
         UserWarning: When a layer loses all its weights.
 
     Example:
+        >>> import torch
         >>> create_importance_mask({"weight": torch.tensor([[0.3, -2.0, 0.1, 0.0]])}, 0.5)["weight"].tolist()
         [[True, False, True, False]]
     """
@@ -388,9 +395,3 @@ def create_importance_mask(
         output_dims = importance.output_dims
     scores = Weights.from_tensors(order_scores(importance), output_dims)
     return select_mask(scores, sparsity, scope=scope, within=within, provenance=provenance)
-
-
-def _look_up(argument: str, key: Any, formulas: Mapping[Any, Formula]) -> Formula:  # noqa: ANN401 - a name or two
-    if key not in formulas:
-        raise ValueError(f"{argument} must be one of {', '.join(map(repr, formulas))}, got {key!r}")
-    return formulas[key]

@@ -1,6 +1,7 @@
 """Magnitudes to masks: what has a small magnitude is removed, exactly as many weights as asked for."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, TypedDict
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.bits import num_bytes, unpack_bits
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
+from lottery_tickets._core.records import recorded
 from lottery_tickets._core.weights import Weight
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import select_mask
@@ -85,6 +87,7 @@ def create_magnitude_mask(
     )
 
 
+@recorded("ticket")
 def compute_layerwise_magnitude_ticket(
     model: nn.Module | Mapping[str, Tensor],
     target_sparsity: float = 0.9,
@@ -93,6 +96,7 @@ def compute_layerwise_magnitude_ticket(
     within: Mapping[str, Tensor] | None = None,
     include: Choices | None = None,
     exclude: Choices | None = None,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> MagnitudeTicket:
     """Returns a magnitude mask with each layer's sparsity and threshold.
 
@@ -103,6 +107,7 @@ def compute_layerwise_magnitude_ticket(
         within: An earlier mask; only its survivors are ranked.
         include: Replaces the default choice of weights.
         exclude: Removes from the choice.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         `mask`, the `Mask`; `actual_sparsity`, its sparsity; `layer_sparsities` by parameter name; `thresholds`, by name

@@ -38,6 +38,18 @@ def make_rows(summaries: Sequence[BranchSummary]) -> list[tuple[str, ...]]:
     ]
 
 
-def format_table(summaries: Sequence[BranchSummary]) -> str:
-    """Returns the summaries of an experiment as a table for the terminal."""
-    return format_rows([HEADINGS, *make_rows(summaries)], align="<", rule=True)
+def format_table(
+    summaries: Sequence[BranchSummary], verdicts: Mapping[tuple[int, str], tuple[str, str]] | None = None
+) -> str:
+    """Returns the summaries of an experiment as a table for the terminal, less than 100 columns wide.
+
+    Args:
+        summaries: One a level and branch.
+        verdicts: By level and branch, such as `list_verdicts` returns; they stand in the place of the step at which
+            accuracy was taken.
+    """
+    rows: list[tuple[str, ...]] = [HEADINGS, *make_rows(summaries)]
+    if verdicts is not None:
+        cells = [verdicts.get((summary.level, summary.branch), ("", "")) for summary in summaries]
+        rows = [row[:-1] + added for row, added in zip(rows, [("verdict", ""), *cells], strict=True)]
+    return format_rows(rows, align="<", rule=True)

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 import tyro
 
+from unified_model_analysis.commands.analyze import Analyze
 from unified_model_analysis.commands.compare import Compare
 from unified_model_analysis.commands.connectivity import Connectivity
 from unified_model_analysis.commands.demo import Demo
@@ -30,7 +31,8 @@ WRONG_INPUT: Final = 2
 INTERRUPTED: Final = 130
 
 Command = (
-    Annotated[Compare, tyro.conf.subcommand("compare")]
+    Annotated[Analyze, tyro.conf.subcommand("analyze")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Connectivity, tyro.conf.subcommand("connectivity")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[EarlyBird, tyro.conf.subcommand("early-bird")]

@@ -5,8 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from unified_model_analysis.terminal import say
+
 if TYPE_CHECKING:
     from lottery_tickets.connectivity.lines import ConnectivityResults
+    from lottery_tickets.storage import Record
 
 RESULTS: Final = "results.json"
 PATH_FIGURE: Final = "path.png"
@@ -54,28 +57,28 @@ def format_step(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def report_line(name: str, found: "ConnectivityResults", folder: Path) -> None:
+def report_line(name: str, found: "ConnectivityResults", record: "Record", folder: Path) -> None:
     """Writes and prints what is found on the line between two given networks.
 
     Args:
         name: Of the workload.
         found: The measured pair.
+        record: Of the command.
         folder: Where the files go.
     """
-    from lottery_tickets import save_results
     from statistical_report_generator.figures import draw_error_path, save_figure
     from statistical_report_generator.rows import format_rows
 
-    save_results({"network": name, **found}, folder / RESULTS)
+    record.save({"network": name, **found}, folder / RESULTS)
     save_figure(draw_error_path(found, name), folder / PATH_FIGURE)
+    verdict = "linearly connected" if found["stable"] else "not linearly connected"
+    instability, barrier = _format(found["instability"], 100, ".2f"), _format(found["barrier"], 1, ".4f")
+    print(f"{name}: {verdict}: instability {instability} points of error, loss barrier {barrier}")
     line = found["pairs"][0]
     rows = [("alpha", "error, %", "loss")]
     for alpha, error, loss in zip(line["alphas"], line["errors"] or [], line["losses"], strict=True):
         rows.append((f"{alpha:.3f}", _format(error, 100, ".2f"), _format(loss, 1, ".4f")))
     print(format_rows(rows))
-    verdict = "linearly connected" if found["stable"] else "not linearly connected"
-    instability, barrier = _format(found["instability"], 100, ".2f"), _format(found["barrier"], 1, ".4f")
-    print(f"{name}: {verdict}: instability {instability} points of error, loss barrier {barrier}")
     print(f"figure: {folder / PATH_FIGURE}, results: {folder / RESULTS}")
 
 
@@ -85,6 +88,7 @@ def report_steps(
     searches: Mapping[str, Any],
     *,
     settings: Mapping[str, Any],
+    record: "Record",
     folder: Path,
     caveats: Sequence[str] = (),
 ) -> None:
@@ -95,10 +99,10 @@ def report_steps(
         rows: One a network and step, from `summarise_step`.
         searches: By network, from `find_stable_rewinding_step`.
         settings: What the results keep of the options; `threshold` is drawn.
+        record: Of the command.
         folder: Where the files go.
         caveats: What the trainings could not make sure of, in sentences.
     """
-    from lottery_tickets import save_results
     from statistical_report_generator.figures import draw_instability, save_figure
     from statistical_report_generator.rows import format_rows
 
@@ -109,10 +113,11 @@ def report_steps(
         for network, search in searches.items()
     ] + [*caveats]
     results = {"network": name, "settings": settings, "rows": rows, "searches": searches, "findings": findings}
-    save_results(results, folder / RESULTS)
+    record.save(results, folder / RESULTS)
     save_figure(draw_instability({name: rows}, settings["threshold"]), folder / FIGURE)
-    print(format_rows([HEADINGS, *map(format_step, rows)]), *findings, sep="\n")
-    print(f"figure: {folder / FIGURE}, results: {folder / RESULTS}")
+    say(*findings)
+    print(format_rows([HEADINGS, *map(format_step, rows)]))
+    say(f"figure: {folder / FIGURE}, results: {folder / RESULTS}")
 
 
 def _known(value: float | None) -> float:

@@ -4,17 +4,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from unified_model_analysis.terminal import say
+
 if TYPE_CHECKING:
     from lottery_tickets.early_bird.watcher import EarlyBirdResults
+    from lottery_tickets.storage import Record
 
 RESULTS: Final = "results.json"
 TICKET: Final = "ticket.safetensors"
 START: Final = "start.safetensors"
 FIGURE: Final = "early-bird.png"
-HEADINGS: Final = (
-    *("epoch", "step", "correlation", "distance", "from start", "movement", "loss", "gap", "z", "stable"),
-    "verdict",
+REMARK: Final = (
+    "corr.: rank correlation with the check before; dist., start: mask distance to the check before and to the start, "
+    "as shares of what chance gives; gap: what exchanging targets between samples adds to the loss on the probe; z: "
+    "its signed ranks in standard deviations; run: stable checks in a row."
 )
+HEADINGS: Final = ("epoch", "step", "corr.", "dist.", "start", "moved", "loss", "gap", "z", "run", "verdict")
 
 
 def advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
@@ -53,18 +58,19 @@ def advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
 
 
 def report_early_bird(
-    found: "EarlyBirdResults", folder: Path, name: str, share: float, *, caveats: Sequence[str] = ()
+    found: "EarlyBirdResults", record: "Record", folder: Path, name: str, *, share: float, caveats: Sequence[str] = ()
 ) -> None:
     """Writes the files and prints table, verdict and findings.
 
     Args:
         found: The results.
+        record: Of the run.
         folder: Where the files go.
         name: Of the network.
         share: Of the training that was allowed, done at the last check.
         caveats: What the run could not make sure of, in sentences.
     """
-    from lottery_tickets.storage import save_results, save_weights
+    from lottery_tickets.storage import save_weights
     from statistical_report_generator.figures import draw_early_bird, save_figure
     from statistical_report_generator.rows import format_rows
 
@@ -73,15 +79,12 @@ def report_early_bird(
     save_weights(found["starting_weights"], folder / START)
     found["final_mask"].save(folder / TICKET)
     # Names alone, so that the results do not depend on where they lie.
-    save_results({**results, "findings": [*advise(found, Path(), share), *caveats]}, folder / RESULTS)
+    record.save({**results, "findings": [*advise(found, Path(), share), *caveats]}, folder / RESULTS)
     save_figure(draw_early_bird(results), folder / FIGURE)
+    say(f"{name}: {found['verdict']}: {found['reason']}", *advise(found, folder, share), *caveats, "")
     print(format_rows([HEADINGS, *map(_format_check, found["checkpoints"])]))
-    print(
-        "distances are shares of what chance gives; correlation is with the check before; gap: what exchanging targets"
-    )
-    print("between samples adds to the loss on the probe, z: its signed ranks in standard deviations")
-    print(f"{name}: {found['verdict']}: {found['reason']}", *advise(found, folder, share), *caveats, sep="\n")
-    print(f"figure: {folder / FIGURE}, results: {folder / RESULTS}, {found['final_mask']!r}")
+    say("", REMARK)
+    say(f"figure: {folder / FIGURE}, results: {folder / RESULTS}, {found['final_mask']!r}")
 
 
 def _format_check(check: Mapping[str, Any]) -> tuple[str, ...]:

@@ -4,7 +4,12 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from unified_model_analysis.terminal import say
+
+if TYPE_CHECKING:
+    from statistical_report_generator.claims.types import Claims
 
 SUMMARY: Final = "summary.json"
 FIGURE: Final = "accuracy.png"
@@ -23,7 +28,7 @@ def check_report_extra() -> None:
 def report_experiment(
     run: Path, *, moment: str, margin: float, num_looks: int = 1, test: Literal["t", "sign"] = "t"
 ) -> None:
-    """Prints table and findings of a finished run and writes its summary and figure into its folder.
+    """Prints what a finished run has shown, and writes its summary and figure into its folder.
 
     Args:
         run: The run folder.
@@ -33,16 +38,32 @@ def report_experiment(
         test: Which, see `assess_claims`.
     """
     from lottery_tickets.storage import load_results, save_results
-    from statistical_report_generator.inference.intervals import summarise_experiment
-    from statistical_report_generator.tables import format_table
 
     results = load_results(run / "results.json")
     summary = make_summary(results, moment=moment, margin=margin, num_looks=num_looks, test=test)
-    print(format_table(summarise_experiment(results, moment=moment)), *summary["findings"], sep="\n")
+    tell_claims(results, summary["claims"])
     draw_figure(results, moment, run / FIGURE)
     save_results(summary, run / SUMMARY)
-    print(f"figure: {run / FIGURE}, summary: {run / SUMMARY}, raw results: {run / 'results.json'}")
-    print(f"re-check everything from the files: lottery-tickets verify {run}")
+    say(
+        f"figure: {run / FIGURE}, summary: {run / SUMMARY}, raw results: {run / 'results.json'}",
+        f"re-check everything from the files: lottery-tickets verify {run}",
+    )
+
+
+def tell_claims(results: Mapping[str, Any], claims: "Claims") -> None:
+    """Prints the answer, a table with a verdict for each row, and what must be said beside it.
+
+    Args:
+        results: Of an experiment.
+        claims: Made of them.
+    """
+    from statistical_report_generator.claims.outline import answer_claims, list_remarks, list_verdicts
+    from statistical_report_generator.inference.intervals import summarise_experiment
+    from statistical_report_generator.tables import format_table
+
+    say(answer_claims(claims), "")
+    print(format_table(summarise_experiment(results, moment=claims["moment"]), list_verdicts(claims)))
+    say("", *list_remarks(claims))
 
 
 def make_summary(

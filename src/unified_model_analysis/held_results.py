@@ -2,12 +2,12 @@
 
 import contextlib
 import errno
-import hashlib
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from unified_model_analysis.options import list_settings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -31,9 +31,7 @@ def hold_results(
     from lottery_tickets.storage import RunFolder
 
     settings: dict[str, Any] = {
-        f"--{name.replace('_', '-')}": _describe(value)
-        for name, value in asdict(options).items()
-        if name not in may_change
+        f"--{name.replace('_', '-')}": value for name, value in list_settings(options).items() if name not in may_change
     }
     with RunFolder(folder, f"results of {command}", f"lottery-tickets {command}").opened(settings):
         yield
@@ -60,15 +58,3 @@ def check_place(path: Path) -> None:
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
-
-
-def _describe(value: object) -> Any:  # noqa: ANN401 - JSON is anything
-    """Returns an option as JSON: a file by its content and a folder by its name, wherever they lie."""
-    if isinstance(value, tuple):
-        return [_describe(item) for item in value]
-    if isinstance(value, Path) and value.is_file():
-        with value.open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_dir()):
-        return Path(value).name
-    return value

@@ -5,12 +5,18 @@ line of its own for it, which its help shows instead. An option of the library h
 there: `take_help` reads the text.
 """
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import docstring_parser
 import tyro
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+PLACES: Final = ("results", "output")  # options that say where results go
 
 
 def read_help(options: type, name: str) -> str:
@@ -28,6 +34,28 @@ def read_help(options: type, name: str) -> str:
 def take_help(options: type, name: str) -> Any:  # noqa: ANN401 - tyro's marker has no public type
     """Returns the marker that gives a flag the help text of one of the library's options."""
     return tyro.conf.arg(help=read_help(options, name))
+
+
+def list_settings(options: "DataclassInstance") -> dict[str, Any]:
+    """Returns all options of a command, JSON-able, by their names: a file by its content and a folder by its name.
+
+    So they are the same wherever the files lie; where the results go is left out.
+
+    Args:
+        options: As they were given.
+    """
+    return {name: _to_words(value) for name, value in asdict(options).items() if name not in PLACES}
+
+
+def _to_words(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
+    if isinstance(value, tuple):
+        return [_to_words(item) for item in value]
+    if isinstance(value, Path) and value.is_file():
+        with value.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_dir()):
+        return Path(value).name
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)

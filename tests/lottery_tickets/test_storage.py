@@ -16,9 +16,9 @@ from torch import Tensor
 
 from lottery_tickets import Mask, load_results, save_results
 from lottery_tickets._core import files
+from lottery_tickets._core.encoding import MASK_KEY, QUANTILES, summarise_tensor
 from lottery_tickets._core.files import exclusive_lock, hash_file, write_json, write_whole
 from lottery_tickets.scores.importance import Importance
-from lottery_tickets.storage import MASK_KEY, QUANTILES, summarise_tensor
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 KEYS = st.text().filter(lambda key: key != MASK_KEY)

@@ -19,6 +19,7 @@ from lottery_tickets import (
 )
 from lottery_tickets.workloads import build_model
 from statistical_report_generator.claims.findings import describe_claims
+from statistical_report_generator.claims.outline import answer_claims, list_remarks, list_verdicts
 from tests.models import save_tiny_llama
 from unified_model_analysis.cli import main
 
@@ -178,7 +179,10 @@ def test_imp_says_what_its_summary_claims(tmp_path: Path, capsys: Output) -> Non
     shown = capsys.readouterr().out
     summary = load_results(tmp_path / "run" / "summary.json")
     assert summary["findings"] == describe_claims(summary["claims"])
-    assert "\n".join(summary["findings"]) in shown
+    assert shown.startswith(answer_claims(summary["claims"]))  # the answer first
+    assert "\n".join(list_remarks(summary["claims"])) in shown
+    [ticket] = [line for line in shown.splitlines() if line.startswith("80.2 %   ticket")]
+    assert ticket.rstrip().endswith(" ".join(list_verdicts(summary["claims"])[1, "ticket"]).replace(" p", "  p", 1))
     assert (summary["claims"]["margin"], summary["claims"]["alpha_per_look"]) == (0.99, 0.025)
     assert len(summary["claims"]["levels"]) == 1
     assert len(summary["claims"]["levels"][0]["controls"]) == 3

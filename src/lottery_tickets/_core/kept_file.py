@@ -8,6 +8,7 @@ from typing import Any, final
 
 from lottery_tickets._core.files import exclusive_lock, is_leftover
 from lottery_tickets._core.folders import read_hashed, write_hashed
+from lottery_tickets._core.records import Record
 
 
 @final
@@ -17,9 +18,11 @@ class KeptFile:
 
     Attributes:
         path: The file.
+        record: What the file says of how it was made.
     """
 
     path: Path
+    record: Record
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[dict[str, Any] | None]:
@@ -39,5 +42,5 @@ class KeptFile:
                 lock.unlink(missing_ok=True)
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Writes the values with their hash, whole."""
-        write_hashed(self.path, values)
+        """Writes the values, stamped and with their hash, whole."""
+        write_hashed(self.path, self.record.stamp(values))

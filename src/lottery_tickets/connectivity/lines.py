@@ -12,6 +12,7 @@ from lottery_tickets._core.checks import check_count, check_restartable, check_s
 from lottery_tickets._core.measuring.interpolation import Line, has_batch_norm
 from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, Performance
 from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.records import recorded
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.connectivity.instability import PathFigures, summarise_path
 from lottery_tickets.connectivity.pairs import PairTraining
@@ -61,6 +62,7 @@ class ConnectivityResults(TypedDict):
     settings: dict[str, Any]
 
 
+@recorded("lines")
 def compute_linear_connectivity(
     model: nn.Module,
     dataloader: Iterable[Any],
@@ -84,6 +86,7 @@ def compute_linear_connectivity(
     trainer_id: str | None = None,
     data_id: str | None = None,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> ConnectivityResults:
     """Returns the error along the straight line between two networks, and the instability that follows from it.
 
@@ -130,6 +133,7 @@ def compute_linear_connectivity(
             with the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, of training and of evaluation, where its samples cannot be compared.
         progress: Whether to show bars.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         `instability`, `stable`, `barrier`, `barrier_over_line` (means over the pairs), `instabilities`, `barriers`,

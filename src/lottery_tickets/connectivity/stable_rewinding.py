@@ -16,6 +16,7 @@ from lottery_tickets._core.identity.callers import identify_given
 from lottery_tickets._core.kept_file import KeptFile
 from lottery_tickets._core.measuring.performance import MetricFunction
 from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.records import Record
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.connectivity.lines import compute_linear_connectivity
@@ -101,7 +102,11 @@ def find_stable_rewinding_step(
         raise ValueError(f"last_step must be an integer of at least 0, got {last_step!r}")
     if not callable(measure_instability):
         raise TypeError(f"measure_instability must be a function of a step, got {measure_instability!r}")
-    file = None if path is None else KeptFile(Path(path))
+    file = (
+        None
+        if path is None
+        else KeptFile(Path(path), Record("rewinding", {"last_step": last_step, "threshold": threshold}))
+    )
     looked_at: dict[int, float | None] = {}
     with nullcontext(None) if file is None else file.opened() as stored:
         known = {} if stored is None else _read(stored, Path(str(path)), subject)

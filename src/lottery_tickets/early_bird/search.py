@@ -12,6 +12,7 @@ from lottery_tickets._core.checks import check_count, take_options
 from lottery_tickets._core.identity.callers import identify_given
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices
+from lottery_tickets._core.records import recorded
 from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
 from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets._core.training.trainer_function import TrainerFunction
@@ -26,6 +27,7 @@ from lottery_tickets.early_bird.watcher import EarlyBirdResults, EarlyBirdWatche
 PUBLISHED_L1: Final = 1e-4  # on the scales of batch norm, in the code of You et al.
 
 
+@recorded("early-bird")
 def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/test_contract.py
     model: nn.Module,
     dataloader: Iterable[Any],
@@ -56,6 +58,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     data_id: str | None = None,
     progress: bool = False,
     probe: Probe | Iterable[Any] | None = None,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> EarlyBirdResults:
     """Trains a model until its ticket has converged, and returns the ticket with the evidence for it.
 
@@ -106,6 +109,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         probe: What learning is measured on: a `Probe`, or its batches, which are then taken for held out. By default a
             fixed sample of `dataloader`. It is trained on, so the data must show at the start that it can be learnt
             rather than memorised, which held-out samples need not; hold some out where you can.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         `method` ("magnitude_ranking" or "mask_distance"), `target_sparsity`, `convergence_threshold`; `converged`,

@@ -25,7 +25,7 @@ from lottery_tickets.early_bird.learning import Learning, without_probe
 from lottery_tickets.early_bird.probe import Measure, Probe
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import describe_mask
-from lottery_tickets.storage import save_results
+from lottery_tickets.storage import Record, save_results
 
 logger = logging.getLogger(__name__)
 
@@ -320,7 +320,9 @@ class EarlyBirdWatcher:
         folder = Path(folder)
         found["final_mask"].save(folder / TICKET)
         left_out = {"starting_weights", "final_rankings"}
-        save_results({name: value for name, value in found.items() if name not in left_out}, folder / EVIDENCE)
+        record = Record("early-bird", found["settings"])
+        kept = {name: value for name, value in found.items() if name not in left_out}
+        save_results(record.stamp(kept), folder / EVIDENCE)
 
     def state(self) -> dict[str, Tensor]:
         """Returns the tensors that `load_state` needs beside `checkpoints`; the starting weights are not among them."""

@@ -2,9 +2,11 @@
 
 from lottery_tickets.evaluation.quality import compute_lottery_ticket_quality
 from lottery_tickets.evaluation.robustness import compute_pruning_robustness
+from lottery_tickets.evaluation.strategies import compare_pruning_strategies
 from lottery_tickets.evaluation.validation import validate_pruning_correctness
 
 __all__ = [
+    "compare_pruning_strategies",
     "compute_lottery_ticket_quality",
     "compute_pruning_robustness",
     "validate_pruning_correctness",

@@ -15,6 +15,7 @@ from lottery_tickets._core.measuring.performance import (
     measure,
 )
 from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.records import recorded
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import CONTROLS, Branch
@@ -59,6 +60,7 @@ class TicketQuality(TypedDict):
     retrained: dict[str, Any] | None
 
 
+@recorded("quality")
 def compute_lottery_ticket_quality(
     model: nn.Module,
     mask: Mapping[str, Tensor],
@@ -80,6 +82,7 @@ def compute_lottery_ticket_quality(
     trainer_id: str | None = None,
     data_id: str | None = None,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> TicketQuality:
     """Returns how well a model does under a mask, beside itself as it is; with a `trainer_fn` also retrained.
 
@@ -117,6 +120,7 @@ def compute_lottery_ticket_quality(
             with the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, of training and of measuring, where its samples cannot be compared.
         progress: Whether to show a bar.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         See `TicketQuality`.
@@ -159,6 +163,7 @@ def compute_lottery_ticket_quality(
     with masked(model, checked):
         ticket = measure(model, dataloader, measurement, seed)
     retraining = _plan_retraining(trainer_fn, seed, given)
+    trained = None if retraining is None else retraining.run(model, checked, dataloader, measurement)
     return {
         "kind": "post-hoc" if retraining is None else "post-hoc and retrained",
         "metric": baseline.metric,
@@ -171,9 +176,7 @@ def compute_lottery_ticket_quality(
         "baseline": baseline.figures,
         "ticket": ticket.figures,
         "sparsity": checked.sparsity,
-        "retrained": None
-        if retraining is None
-        else {"kind": "retrained", **retraining.run(model, checked, dataloader, measurement)},
+        "retrained": None if trained is None else {"kind": "retrained", **trained},
     }
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final, Literal, TypedDict
 
 import numpy as np
@@ -15,6 +16,7 @@ from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, MetricName, Performance, measure
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
+from lottery_tickets._core.records import recorded
 from lottery_tickets._core.selection.largest import Ranking
 from lottery_tickets._core.selection.scope_names import check_sparsity
 from lottery_tickets._core.weights import Weights
@@ -77,6 +79,7 @@ class PruningRobustness(TypedDict):
     settings: dict[str, Any]
 
 
+@recorded("robustness")
 def compute_pruning_robustness(
     model: nn.Module,
     batch: Any,  # noqa: ANN401 - any batch
@@ -94,6 +97,7 @@ def compute_pruning_robustness(
     return_masks: bool = False,
     seed: int = 0,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> PruningRobustness:
     """Returns a trained model's performance at growing sparsities, pruned by magnitude and at random, not retrained.
 
@@ -125,6 +129,7 @@ def compute_pruning_robustness(
         return_masks: Whether to keep all masks: one bit a weight, level and curve.
         seed: Of the random masks.
         progress: Whether to show a bar.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         `baseline_loss`, `metric`, `sparsity_curves`, `masks`, `settings`, see `PruningRobustness`; and

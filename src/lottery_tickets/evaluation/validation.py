@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any, Final, final
 
 import torch
@@ -22,6 +23,7 @@ from lottery_tickets._core.measuring.running import differentiate, run_with
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.prunable_weights import find_output_dims
+from lottery_tickets._core.records import recorded
 from lottery_tickets.masks.holding import masked
 from lottery_tickets.masks.mask import Mask, as_mask
 
@@ -29,6 +31,7 @@ MISFIT: Final = "the mask does not fit the model, see shapes and binary"
 Check = dict[str, Any]
 
 
+@recorded("validation")
 def validate_pruning_correctness(
     model: nn.Module,
     mask: Mapping[str, Tensor],
@@ -40,6 +43,7 @@ def validate_pruning_correctness(
     loss_fn: LossFunction | None = None,
     metric: MetricName | MetricFunction = "auto",
     higher_is_better: bool = True,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> dict[str, Any]:
     """Returns whether a model is pruned as its mask says, check by check, and apart from that whether it does well.
 
@@ -61,6 +65,7 @@ def validate_pruning_correctness(
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
         metric: As in `compute_lottery_ticket_quality`.
         higher_is_better: Whether more is better, for a metric that is a function.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         `valid`, whether no check but that of the performance has failed; `performs_well`, whether that one has

@@ -21,6 +21,7 @@ from lottery_tickets._core.measuring.performance import Measurement, Performance
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_filtered_weights
+from lottery_tickets._core.records import Record
 from lottery_tickets._core.states import hash_state
 from lottery_tickets._core.weights import Weight
 from lottery_tickets.landscape.arguments import (
@@ -259,7 +260,7 @@ def _measure(surface: _Surface, path: Path | None, *, progress: bool) -> Landsca
     facts = to_json_values({**surface.facts, "x": surface.x, "y": surface.y})
     if path is None:
         return _measure_rest(surface, facts, surface.measure_at(0.0, 0.0).figures, [], None, progress=progress)
-    file = KeptFile(path)
+    file = KeptFile(path, Record("landscape", facts["settings"]))
     with file.opened() as stored:
         centre = surface.measure_at(0.0, 0.0).figures
         found = [] if stored is None else read_points(stored, path, facts, centre)

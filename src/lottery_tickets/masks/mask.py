@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits, num_bytes, pack_bits, unpack_bits
+from lottery_tickets._core.encoding import MASK_KEY, Place, encode
 from lottery_tickets._core.files import parse_json, read_tensors, write_tensors
 from lottery_tickets._core.notebooks import render_table
 
@@ -318,3 +319,11 @@ def _digest(content: str, bits: Mapping[str, Tensor]) -> str:
     for packed in bits.values():
         hashed.update(packed.numpy().data)
     return hashed.hexdigest()
+
+
+@encode.register
+def _(mask: Mask, place: Place) -> dict[str, Any]:
+    # Named by content: a save that is cut off cannot leave older results pointing at newer masks.
+    name = f"{place.stem}.{mask.digest[:16]}.mask.safetensors"
+    place.files[name] = mask.save
+    return {MASK_KEY: name, "sparsity": mask.sparsity}

@@ -1,10 +1,12 @@
 """How much of one ticket is in another: Jaccard, Dice and overlap coefficients, by layer and overall, beside chance."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, TypedDict, final
 
 from torch import Tensor
 
+from lottery_tickets._core.records import recorded
 from lottery_tickets.masks.common_weights import Overlap, overlay
 from lottery_tickets.masks.mask import Mask, as_mask
 
@@ -69,8 +71,13 @@ class OverlapMatrix(TypedDict):
     densities: list[float]
 
 
+@recorded("overlap")
 def compute_ticket_overlap(
-    mask1: Mapping[str, Tensor], mask2: Mapping[str, Tensor], method: str = "jaccard"
+    mask1: Mapping[str, Tensor],
+    mask2: Mapping[str, Tensor],
+    method: str = "jaccard",
+    *,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> TicketOverlap:
     """Returns how much two masks have in common, by layer and overall, beside what chance gives.
 
@@ -89,6 +96,7 @@ def compute_ticket_overlap(
         mask1: By parameter name, True where a weight is kept.
         mask2: The same parameters.
         method: "jaccard", "dice" or "overlap".
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         `overall_overlap`, `expected_overlap`, `adjusted_overlap` (None where chance alone gives 1), `layer_overlaps`
@@ -120,14 +128,19 @@ def compute_ticket_overlap(
     )
 
 
+@recorded("overlap-matrix")
 def compute_overlap_matrix(
-    masks: Mapping[str, Mapping[str, Tensor]] | Sequence[Mapping[str, Tensor]], method: str = "jaccard"
+    masks: Mapping[str, Mapping[str, Tensor]] | Sequence[Mapping[str, Tensor]],
+    method: str = "jaccard",
+    *,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> OverlapMatrix:
     """Returns the overlap of each pair of many masks, beside what chance gives.
 
     Args:
         masks: By name, or in a list, whose masks are called "0", "1" and so on.
         method: As in `compute_ticket_overlap`.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Raises:
         TypeError: When a mask is not a mapping of tensors.

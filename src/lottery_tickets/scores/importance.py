@@ -5,6 +5,7 @@ from typing import Any, TypedDict, final
 
 from torch import Tensor
 
+from lottery_tickets._core.encoding import Place, encode
 from lottery_tickets._core.notebooks import render_table
 
 
@@ -93,3 +94,10 @@ def _rebuild(
     standard_errors: dict[str, Tensor] | None,
 ) -> Importance:
     return Importance(scores, report, output_dims=output_dims, standard_errors=standard_errors)
+
+
+@encode.register
+def _(importance: Importance, place: Place) -> Any:  # noqa: ANN401 - JSON is anything
+    parts: dict[str, Any] = {"report": importance.report, "scores": dict(importance)}
+    errors = importance.standard_errors
+    return encode(parts if errors is None else parts | {"standard_errors": errors}, place)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -20,6 +21,7 @@ from lottery_tickets._core.gradients.values import GRADIENT
 from lottery_tickets._core.measuring.running import evaluating, run_with
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
+from lottery_tickets._core.records import recorded
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.gradient_scores import MODE, SAMPLE, Formula, NumSamples, check_model, score_gradients
 from lottery_tickets.scores.importance import Importance, ImportanceReport
@@ -44,6 +46,7 @@ class CalibrationReport(ImportanceReport, total=False):
     num_idle_weights: int
 
 
+@recorded("importance", under="importance")
 def compute_snip_importance(
     model: nn.Module,
     dataloader: Iterable[Any],
@@ -55,6 +58,7 @@ def compute_snip_importance(
     exclude: Choices | None = None,
     seed: int = 42,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> Importance:
     """Returns SNIP's sensitivity |w * g| over the sum of all |w * g|, with g the mean gradient over samples.
 
@@ -74,6 +78,7 @@ def compute_snip_importance(
         exclude: Removes from the choice.
         seed: Of a loader that shuffles.
         progress: Whether to show a bar.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape, with `report` and, if asked for, `standard_errors`.
@@ -113,6 +118,7 @@ def compute_snip_importance(
     return importance
 
 
+@recorded("importance", under="importance")
 def compute_grasp_importance(
     model: nn.Module,
     dataloader: Iterable[Any],
@@ -124,6 +130,7 @@ def compute_grasp_importance(
     exclude: Choices | None = None,
     seed: int = 42,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> Importance:
     """Returns GraSP's signed score w * (H g): how much of the gradient's norm removing each weight would cost.
 
@@ -152,6 +159,7 @@ def compute_grasp_importance(
         exclude: Removes from the choice.
         seed: Of a loader that shuffles.
         progress: Whether to show a bar.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape, of both signs.
@@ -197,6 +205,7 @@ def compute_grasp_importance(
     return _make_importance(scores, weights, report)
 
 
+@recorded("importance", under="importance")
 def compute_wanda_importance(
     model: nn.Module,
     dataloader: Iterable[Any],
@@ -208,6 +217,7 @@ def compute_wanda_importance(
     offload: Offload | None = None,
     seed: int = 42,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> Importance:
     """Returns Wanda's score |W_ij| * ||X_j||: the weight times the norm of its input over all calibration tokens.
 
@@ -232,6 +242,7 @@ def compute_wanda_importance(
         offload: "cpu" puts the scores of a model on a GPU into CPU memory, one weight at a time; changes nothing else.
         seed: Of a loader that shuffles.
         progress: Whether to show a bar.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape. In the report `advised_scope`, and

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from lottery_tickets._core.determinism import derive_seed, seeded
 from lottery_tickets._core.measuring.running import differentiate, evaluating, run_with
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
+from lottery_tickets._core.records import recorded
 from lottery_tickets._core.selection.scope_names import check_sparsity
 from lottery_tickets._core.selection.scopes import select_in_scope
 from lottery_tickets._core.weights import Weights
@@ -36,6 +38,7 @@ class SynflowReport(ImportanceReport, total=False):
     advised_scope: str
 
 
+@recorded("importance", under="importance")
 def compute_synflow_importance(
     model: nn.Module,
     sample_or_input_shape: Tensor | Sequence[Any],
@@ -45,6 +48,7 @@ def compute_synflow_importance(
     include: Choices | None = None,
     exclude: Choices | None = None,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> Importance:
     """Returns the synaptic flow w * dR/dw through each weight that survives pruning in rounds, and 0 for all others.
 
@@ -67,6 +71,7 @@ def compute_synflow_importance(
         include: Replaces the default choice of weights: names, glob patterns or module types.
         exclude: Removes from the choice.
         progress: Whether to show a bar.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         By parameter name a float32 tensor in the parameter's shape: 0 where pruned, above 0 and at most 1 elsewhere.

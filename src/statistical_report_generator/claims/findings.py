@@ -35,14 +35,14 @@ def describe_claims(claims: Claims) -> list[str]:
             sentences.append(f"  {_conclude(level)}")
     if not claims["levels"]:
         return ["No level was pruned, so there is no ticket to claim anything of."]
-    return [*sentences, *_state_missing(claims), *_state_limits(claims)]
+    return [*sentences, *state_missing(claims), *state_limits(claims)]
 
 
 def _describe_level(level: LevelClaim, claims: Claims) -> str:
     margin, figures = format_margin(claims["margin"], claims), format_difference(level["ticket_minus_dense"], claims)
     often = " in more than half of all trainings" if claims["test"] == "sign" else ""
     if level["verdict"] == "matching":
-        words = f"matching, less than {margin} worse than dense{often} ({_format_p(level['not_worse'])})"
+        words = f"matching, less than {margin} worse than dense{often} ({format_p(level['not_worse'])})"
         if level["is_better"]:
             words += ", and measurably better"
         elif level["is_worse"]:
@@ -50,14 +50,15 @@ def _describe_level(level: LevelClaim, claims: Claims) -> str:
         elif level["is_equivalent"]:
             words += ", equivalent: nor that much better"
     elif level["verdict"] == "not matching":
-        words = f"not matching, more than {margin} worse than dense{often} ({_format_p(level['worse'])})"
+        words = f"not matching, more than {margin} worse than dense{often} ({format_p(level['worse'])})"
     else:
         words = f"undecided, {describe_more_runs(level['more_runs'])}"
     pairing = _describe_pairing(level["ticket_minus_dense"], claims)
-    return f"{words}; minus dense {figures}{pairing}.{_describe_apart(level, claims)}"
+    return f"{words}; minus dense {figures}{pairing}.{describe_apart(level, claims)}"
 
 
-def _describe_apart(level: LevelClaim, claims: Claims) -> str:
+def describe_apart(level: LevelClaim, claims: Claims) -> str:
+    """Returns a sentence on the replicate that stands apart, after a space; nothing where none does."""
     apart = level["apart"]
     if apart is None:
         return ""
@@ -99,14 +100,14 @@ def _describe_control(control: ControlClaim, claims: Claims) -> str:
         "undecided": ("is not shown to be worse than the ticket", control["beaten"]),
     }[control["verdict"]]
     return (
-        f"{name} {words} ({_format_p(p_values)}); ticket minus it"
+        f"{name} {words} ({format_p(p_values)}); ticket minus it"
         f" {format_difference(figures, claims)}{_describe_pairing(figures, claims)}."
     )
 
 
 def _conclude(level: LevelClaim) -> str:
     if level["winning"] == "winning" and level["winning_test"]:
-        return f"=> Found: a winning ticket; {level['winning_reason']} ({_format_p(level['winning_test'])})."
+        return f"=> Found: a winning ticket; {level['winning_reason']} ({format_p(level['winning_test'])})."
     if level["winning"] == "not winning":
         return f"=> Not a winning ticket: {level['winning_reason']}."
     if level["winning"] == "not shown":
@@ -114,7 +115,8 @@ def _conclude(level: LevelClaim) -> str:
     return f"=> Of winning {level['winning_reason']}."
 
 
-def _state_missing(claims: Claims) -> list[str]:
+def state_missing(claims: Claims) -> list[str]:
+    """Returns a sentence on levels without controls, where there are such."""
     num_bare = sum(not level["controls"] for level in claims["levels"])
     if num_bare == len(claims["levels"]):
         return ["No controls were trained, so nothing can be said about winning tickets."]
@@ -125,7 +127,8 @@ def _state_missing(claims: Claims) -> list[str]:
     return []
 
 
-def _state_limits(claims: Claims) -> list[str]:
+def state_limits(claims: Claims) -> list[str]:
+    """Returns sentences on error rates, intervals, and what the run could not make sure of."""
     looks, taken, num_levels = claims["num_looks"], claims["looks_taken"], len(claims["levels"])
     planned = "one look at these results" if looks == 1 else f"{looks} planned looks"
     if taken > looks:
@@ -176,6 +179,7 @@ def format_value(value: float, claims: Claims) -> str:
     return f"{POINTS * value:+.2f} points" if _is_share(claims) else f"{value:+.4g}"
 
 
-def _format_p(p_values: PValues) -> str:
+def format_p(p_values: PValues) -> str:
+    """Returns a corrected p value, such as "p = 0.012"."""
     p_value = p_values["adjusted_p_value"]
     return f"p = {p_value:.3f}" if p_value >= SMALLEST_P else f"p < {SMALLEST_P}"

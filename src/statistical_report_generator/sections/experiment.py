@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, final
 
 from statistical_report_generator.claims.assessment import assess_claims
 from statistical_report_generator.claims.findings import describe_claims, describe_more_runs, format_difference
+from statistical_report_generator.claims.outline import answer_claims
 from statistical_report_generator.claims.types import Claims, LevelClaim
 from statistical_report_generator.document import Block, Figure, Points, Section, Table, Text, Verdicts, VerdictWord
 from statistical_report_generator.figures.experiment import draw_accuracy_over_density
@@ -66,7 +67,10 @@ def describe_experiment(source: Source, options: ExperimentOptions) -> list[Sect
         higher_is_better=not metric.endswith(LESS_IS_BETTER),
     )
     summaries = summarise_experiment(results, metric=metric, moment=moment)
-    found: list[Block] = [Text(_answer(claims)), Verdicts(tuple(_judge(level, claims) for level in claims["levels"]))]
+    found: list[Block] = [
+        Text(answer_claims(claims)),
+        Verdicts(tuple(_judge(level, claims) for level in claims["levels"])),
+    ]
     if not claims["levels"]:
         found = [Text("No level was pruned, so there is no ticket to claim anything of.")]
     if metric.endswith("accuracy"):
@@ -106,24 +110,6 @@ def _choose_figures(results: Mapping[str, Any], options: ExperimentOptions) -> t
             if histories and all(metric in history.get(moment, {}) for history in histories):
                 return metric, moment
     raise ValueError(f"each training must have one of {list(metrics)} at {' or at '.join(moments)}, but not all have")
-
-
-def _answer(claims: Claims) -> str:
-    """Returns what was found, in a sentence or two."""
-    levels = claims["levels"]
-    winning = [f"{POINTS * level['density']:.1f} %" for level in levels if level["winning"] == "winning"]
-    matching = [level["density"] for level in levels if level["verdict"] == "matching"]
-    answer = (
-        f"Winning tickets were found at {', '.join(winning)} of the weights."
-        if winning
-        else "No ticket is shown to win."
-    )
-    if matching:
-        answer += f" The sparsest that matches the dense network has {POINTS * min(matching):.1f} % of the weights."
-    elif levels:
-        answer += " None is shown to match the dense network."
-    num_open = sum(level["verdict"] == "undecided" for level in levels)
-    return answer + (f" {num_open} of {len(levels)} levels are undecided." if num_open else "")
 
 
 def _judge(level: LevelClaim, claims: Claims) -> tuple[VerdictWord, str]:

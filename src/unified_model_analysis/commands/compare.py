@@ -7,6 +7,9 @@ from typing import Annotated, Any, Final, Literal
 
 import tyro
 
+from unified_model_analysis.experiment_summary import tell_claims
+from unified_model_analysis.options import list_settings
+
 RESULTS: Final = "results.json"
 
 
@@ -40,7 +43,7 @@ class Compare:
 
     def run(self) -> int:
         """Compares, shows and saves; returns the exit code."""
-        from lottery_tickets.storage import save_results
+        from lottery_tickets.storage import Record
 
         if not self.paths:
             raise ValueError("there must be something to compare; name mask files or run folders")
@@ -49,15 +52,16 @@ class Compare:
         are_folders = [path.is_dir() for path in self.paths]
         if any(are_folders) and not all(are_folders):
             raise ValueError("compare takes mask files or run folders, not both; name one kind")
-        results, lines = self._claim() if all(are_folders) else self._overlap()
-        for line in lines:
-            print(line)
+        record = Record("claims" if all(are_folders) else "overlap-matrix", list_settings(self))
         if self.output is not None:
-            save_results(results, self.output)
+            record.find_file(self.output)
+        results = self._claim() if all(are_folders) else self._overlap()
+        if self.output is not None:
+            record.save(results, self.output)
             print(f"results: {self.output}")
         return 0
 
-    def _overlap(self) -> tuple[dict[str, Any], list[str]]:
+    def _overlap(self) -> dict[str, Any]:
         from lottery_tickets import Mask, compute_overlap_matrix, compute_ticket_overlap
 
         if len(self.paths) == 1:
@@ -73,22 +77,23 @@ class Compare:
             pair = compute_ticket_overlap(first, second, self.method)
             results["layers"] = pair["layer_overlaps"]
             lines += list(_tabulate_layers(self.paths[:2], pair["layer_overlaps"]))
-        return results, lines
+        print(*lines, sep="\n")
+        return results
 
-    def _claim(self) -> tuple[dict[str, Any], list[str]]:
+    def _claim(self) -> dict[str, Any]:
         from lottery_tickets.storage import load_results
         from statistical_report_generator.claims.assessment import assess_claims
-        from statistical_report_generator.claims.findings import describe_claims
         from statistical_report_generator.tables import POINTS
 
-        results: dict[str, Any] = {}
-        lines: list[str] = []
+        found: dict[str, Any] = {}
         for folder in self.paths:
             settings: dict[str, Any] = {"moment": self.moment, "num_looks": self.looks, "test": self.test}
-            claims = assess_claims(load_results(folder / RESULTS), margin=self.margin / POINTS, **settings)
-            results[str(folder)] = claims
-            lines += [f"{folder}:", *(f"  {line}" for line in describe_claims(claims))]
-        return results, lines
+            results = load_results(folder / RESULTS)
+            claims = assess_claims(results, margin=self.margin / POINTS, **settings)
+            found[str(folder)] = claims
+            print(f"{folder}:")
+            tell_claims(results, claims)
+        return found
 
 
 def _tabulate(matrix: Any) -> Iterator[str]:  # noqa: ANN401 - an OverlapMatrix

@@ -12,13 +12,14 @@ from unified_model_analysis.connectivity_summary import format_step, report_line
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import hold_results
 from unified_model_analysis.networks import change_num_steps
-from unified_model_analysis.options import ComputationOptions, WorkloadOptions
+from unified_model_analysis.options import ComputationOptions, WorkloadOptions, list_settings
 from unified_model_analysis.workload_pairs import DENSE, SUBNETWORK, WorkloadPairs, list_caveats
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lottery_tickets.connectivity.lines import ConnectivityResults
+    from lottery_tickets.storage import Record
     from lottery_tickets.workloads import Workload
 
 NUM_IMAGES: Final = 1000  # a batch; bounds the memory of activations
@@ -80,7 +81,7 @@ class Connectivity(ComputationOptions, WorkloadOptions):
     def run(self) -> int:
         """Trains what is missing, measures, saves and shows; returns the exit code."""
         check_report_extra()
-        from lottery_tickets.storage import load_weights
+        from lottery_tickets.storage import Record, load_weights
         from lottery_tickets.utils import check_count, check_device, check_share
         from lottery_tickets.workloads import load_workload
 
@@ -96,19 +97,20 @@ class Connectivity(ComputationOptions, WorkloadOptions):
             check_count("--test-images", self.test_images)
         check_share("--threshold", self.threshold)
         check_device(self.device)
+        record = Record("connectivity" if self.checkpoints is None else "lines", list_settings(self))
         workload = load_workload(self.data, self.model, folder=self.folder)
         if self.checkpoints is not None:
             if self.mask is not None or self.start is not None:
                 raise ValueError("--mask and --start are for trainings; leave them out with --checkpoints")
             with hold_results(self.results, "connectivity", self, MAY_CHANGE):
                 found = self._measure(workload, *map(load_weights, self.checkpoints))
-                report_line(workload.name, found, self.results)
+                report_line(workload.name, found, record, self.results)
             return 0
         with hold_results(self.results, "connectivity", self, MAY_CHANGE):
-            self._train_and_compare(workload)
+            self._train_and_compare(workload, record)
         return 0
 
-    def _train_and_compare(self, workload: "Workload") -> None:
+    def _train_and_compare(self, workload: "Workload", record: "Record") -> None:
         from lottery_tickets import Mask, find_stable_rewinding_step
         from lottery_tickets.experiments.workload_subject import WorkloadSource
         from lottery_tickets.storage import load_weights
@@ -150,7 +152,8 @@ class Connectivity(ComputationOptions, WorkloadOptions):
         in_order = [rows[key] for key in sorted(rows)]
         settings = {"threshold": self.threshold, "num_points": self.points, "seed": self.seed}
         caveats = list_caveats(self.results)
-        report_steps(workload.name, in_order, searches, settings=settings, folder=self.results, caveats=caveats)
+        shown: dict[str, Any] = {"settings": settings, "record": record, "folder": self.results, "caveats": caveats}
+        report_steps(workload.name, in_order, searches, **shown)
 
     def _measure(
         self, workload: "Workload", first: "Mapping[str, Tensor]", second: "Mapping[str, Tensor]"

@@ -12,7 +12,7 @@ from unified_model_analysis.early_bird_summary import report_early_bird
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import hold_results, list_run_caveats
 from unified_model_analysis.networks import LoadedNetwork, load_shuffled_images, load_text
-from unified_model_analysis.options import ComputationOptions, NetworkOptions, read_help, take_help
+from unified_model_analysis.options import ComputationOptions, NetworkOptions, list_settings, read_help, take_help
 
 RUN: Final = "run"
 # From a run to its continuation.
@@ -116,8 +116,10 @@ class EarlyBird(ComputationOptions, NetworkOptions):
 
         from lottery_tickets import compute_early_bird_tickets
         from lottery_tickets.early_bird.folder import KIND
+        from lottery_tickets.storage import Record
 
         self._check()
+        record = Record("early-bird", list_settings(self))
         loaded = self._load()
         network = loaded.network.to(self.device, getattr(torch, self.dtype))
         settings = self._choose_settings()
@@ -130,7 +132,7 @@ class EarlyBird(ComputationOptions, NetworkOptions):
             else:
                 share = (last["step"] or 0) / (self.max_steps or self.max_epochs * len(loaded.batches))
             caveats = list_run_caveats(self.results / RUN, KIND)
-            report_early_bird(found, self.results, loaded.name, share, caveats=caveats)
+            report_early_bird(found, record, self.results, loaded.name, share=share, caveats=caveats)
         return 0
 
     @property

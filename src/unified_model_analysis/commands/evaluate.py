@@ -11,7 +11,8 @@ import tyro
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import check_place
 from unified_model_analysis.networks import LoadedNetwork, change_num_steps, load_images, load_text
-from unified_model_analysis.options import ComputationOptions, NetworkOptions
+from unified_model_analysis.options import ComputationOptions, NetworkOptions, list_settings
+from unified_model_analysis.terminal import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,11 +73,14 @@ class Evaluate(ComputationOptions, NetworkOptions):
 
     def run(self) -> int:
         """Measures, saves and shows; returns the exit code."""
-        from lottery_tickets import Mask, compute_pruning_robustness, save_results
+        from lottery_tickets import Mask, compute_pruning_robustness
+        from lottery_tickets.storage import Record
         from lottery_tickets.utils import check_device
 
         check_device(self.device)
+        record = Record("evaluation", list_settings(self))
         check_place(self.results)
+        record.find_file(self.results)
         mask = None if self.mask is None else Mask.load(self.mask)
         self._check(mask)
         loaded = self._load()
@@ -88,9 +92,8 @@ class Evaluate(ComputationOptions, NetworkOptions):
             results["robustness"] = compute_pruning_robustness(
                 network, loaded.batches[0], self.levels or None, seed=self.seed, progress=True
             )
-        save_results(results, self.results)
-        for line in _describe(results):
-            print(line)
+        record.save(results, self.results)
+        say(*_describe(results))
         print(f"results: {self.results}")
         return 0
 

@@ -11,6 +11,7 @@ from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import hold_results
 from unified_model_analysis.networks import LoadedNetwork, load_images, load_text
 from unified_model_analysis.options import ComputationOptions, NetworkOptions
+from unified_model_analysis.terminal import say
 
 if TYPE_CHECKING:
     from lottery_tickets.landscape.surface import LandscapeResults
@@ -102,7 +103,7 @@ class Landscape(ComputationOptions, NetworkOptions):
 
         save_figure(draw_loss_landscape({**found, "network": name}), self.results / FIGURE)
         for line in _describe(found, name):
-            print(line)
+            say(line)
         if self.checkpoint is None and not self.language_model:
             print("These are fresh weights; give trained ones with --checkpoint.")
         print(f"figure: {self.results / FIGURE}, results: {self.results / RESULTS}")

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from unified_model_analysis.terminal import say
+
 
 @dataclass(frozen=True)
 class Report:
@@ -54,5 +56,5 @@ class Report:
         for path in self.results:
             generator.add_results(path)
         pdf = generator.generate_report(self.name)
-        print(f"report: {pdf}, page: {pdf.with_suffix('.html')}, figures and tables: {self.output / self.name}-files")
+        say(f"report: {pdf}, page: {pdf.with_suffix('.html')}, figures and tables: {self.output / self.name}-files")
         return 0

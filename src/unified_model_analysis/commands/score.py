@@ -9,7 +9,7 @@ import tyro
 from lottery_tickets import ScoringOptions
 from unified_model_analysis.held_results import check_place
 from unified_model_analysis.networks import LoadedNetwork, load_images, load_text
-from unified_model_analysis.options import ComputationOptions, NetworkOptions, take_help
+from unified_model_analysis.options import ComputationOptions, NetworkOptions, list_settings, take_help
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,12 +75,15 @@ class Score(ComputationOptions, NetworkOptions):
 
     def run(self) -> int:
         """Scores, saves and shows; returns the exit code."""
-        from lottery_tickets import create_importance_mask, save_results
-        from lottery_tickets.storage import save_weights
+        from lottery_tickets import create_importance_mask
+        from lottery_tickets.storage import Record, save_weights
         from lottery_tickets.utils import check_count, check_device
 
         check_device(self.device)
-        for path in (self.results, self.mask, self.scores):
+        record = Record("importance", list_settings(self))
+        check_place(self.results)
+        record.find_file(self.results)
+        for path in (self.mask, self.scores):
             if path is not None:
                 check_place(path)
         if self.batch_size is not None:
@@ -88,7 +91,8 @@ class Score(ComputationOptions, NetworkOptions):
         loaded = self._load()
         importance = self._score(loaded.network.to(self.device), loaded.batches)
         mask = create_importance_mask(importance, self.sparsity, scope=self.scope)
-        save_results({"importance": importance, "sparsity": self.sparsity, "scope": self.scope}, self.results)
+        found = {"sparsity": self.sparsity, "scope": self.scope, "layer_sparsities": mask.layer_sparsity()}
+        record.save({"network": loaded.name, "importance": importance, **found}, self.results)
         if self.scores is not None:
             save_weights(importance, self.scores, metadata={"score": importance.report["score"]})
         if self.mask is not None:

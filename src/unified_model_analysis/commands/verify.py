@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from unified_model_analysis.summary_checks import check_summary
+from unified_model_analysis.terminal import say
 from unified_model_analysis.workload_pairs import list_runs
 
 
@@ -52,11 +53,11 @@ class Verify:
         checks = verify_run(run, subject, num_trained_again=self.train_again, progress=True)
         checks += check_summary(run)
         failed = [check for check in checks if check.problem]
+        verdict = "no contradiction was found" if not failed else "do not trust this run"
+        say(f"{run}: {len(checks) - len(failed)} of {len(checks)} checks hold; {verdict}")
         for check in checks if self.show_all else failed:
             label = f"{check.where}: {check.name}"
-            print(f"FAILED  {label}: {check.problem}" if check.problem else f"ok      {label}")
-        verdict = "no contradiction was found" if not failed else "do not trust this run"
-        print(f"{run}: {len(checks) - len(failed)} of {len(checks)} checks hold; {verdict}")
+            say(f"FAILED  {label}: {check.problem}" if check.problem else f"ok      {label}")
         if not failed:
-            print(*describe_scope(run, checks, is_measured=is_measured), sep="\n")
+            say(*describe_scope(run, checks, is_measured=is_measured))
         return 1 if failed else 0

@@ -17,9 +17,11 @@ from lottery_tickets._core.folders import MARKER, RunFolder, load_state, save_st
 from lottery_tickets._core.identity.code import identify_callable
 from lottery_tickets._core.identity.identities import Identity
 from lottery_tickets._core.kept_file import KeptFile
+from lottery_tickets._core.records import Record
 from lottery_tickets._core.states import copy_state, hash_state
 
 FOLDER_KIND, MAKER = "a test", "test_folders"
+RECORD = Record("kept", {})
 
 
 def open_folder(path: Path, *, kind: str = FOLDER_KIND, maker: str = MAKER, **settings: object) -> None:
@@ -148,15 +150,16 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_kept_file_is_ours_or_refused_and_leaves_no_lock(tmp_path: Path) -> None:
-    file = KeptFile(tmp_path / "kept.json")
+    file = KeptFile(tmp_path / "kept.json", RECORD)
     with file.opened() as found:
         assert found is None
         file.write({"a": 1})
         in_use = rf"{file.path} must be used by one process at a time"
-        with pytest.raises(ValueError, match=in_use), KeptFile(file.path).opened():
+        with pytest.raises(ValueError, match=in_use), KeptFile(file.path, RECORD).opened():
             pass
     with file.opened() as found:
-        assert found == {"a": 1}
+        assert found is not None
+        assert (found["schema"], found["a"]) == ("lottery-tickets kept 1", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
     file.path.write_text(file.path.read_text().replace('"a": 1', '"a": 2'))
     with pytest.raises(ValueError, match="was altered"), file.opened():
@@ -192,7 +195,7 @@ def test_leftovers_of_a_kept_file_go_and_those_of_others_stay(tmp_path: Path, na
     others = tmp_path / f".{name}.of-another.json.0a1b2c3d{ASIDE}"
     for path in (ours, lock, others):
         path.touch()
-    with KeptFile(tmp_path / name).opened():
+    with KeptFile(tmp_path / name, RECORD).opened():
         assert not ours.exists()
     assert list(tmp_path.iterdir()) == [others]
 

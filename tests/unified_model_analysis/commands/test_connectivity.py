@@ -24,7 +24,9 @@ BRANCHES: tuple[Branch, Branch] = ("ticket", "copy")
 
 def find(folder: Path, *options: object) -> dict[str, Any]:
     assert main(["connectivity", str(folder), *map(str, options)]) == 0
-    return load_results(folder / "results.json")
+    found = load_results(folder / "results.json")
+    assert found.pop("provenance")["wall_seconds"] >= 0
+    return found
 
 
 def save_network(path: Path, seed: int) -> dict[str, torch.Tensor]:
@@ -44,8 +46,8 @@ def test_the_line_between_two_checkpoints(tmp_path: Path, capsys: Output) -> Non
     plain = compute_linear_connectivity(workload.build_model(torch.Generator()), data, *states, num_points=4)
     assert found["pairs"][0]["errors"] == plain["pairs"][0]["errors"]
     assert found["barrier"] == pytest.approx(plain["barrier"], rel=1e-5)
-    assert f"instability {100 * found['instability']:.2f} points of error" in shown
-    assert [line.split()[0] for line in shown.splitlines()[:5]] == ["alpha", "0.000", "0.333", "0.667", "1.000"]
+    assert f"instability {100 * found['instability']:.2f} points of error" in shown.splitlines()[0]
+    assert [line.split()[0] for line in shown.splitlines()[1:6]] == ["alpha", "0.000", "0.333", "0.667", "1.000"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json", "path.png", "run.json", ".lock"}
 
 

@@ -20,7 +20,9 @@ def find(folder: Path, *options: object) -> dict[str, Any]:
     assert main(["landscape", str(folder), *map(str, options)]) == 0
     assert (folder / "landscape.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in folder.iterdir()} == {"landscape.json", "landscape.png", "run.json", ".lock"}
-    return load_results(folder / "landscape.json")
+    found = load_results(folder / "landscape.json")
+    assert found.pop("provenance")["wall_seconds"] >= 0
+    return found
 
 
 @pytest.fixture

@@ -1,0 +1,141 @@
+"""`lottery-tickets analyze`: every analysis that measures, on one model, and a report of all."""
+
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import tyro
+
+from unified_model_analysis.experiment_summary import check_report_extra
+from unified_model_analysis.options import ComputationOptions, NetworkOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NUM_IMAGES: Final = 64  # a batch
+NUM_SEQUENCES: Final = 8  # a batch
+NUM_BATCHES: Final = 16  # of a language model's text
+
+
+@dataclass(frozen=True)
+class Analyze(ComputationOptions, NetworkOptions):
+    """Analyse a model from all sides, and write a report: robustness, scores, strategies, overlap, landscape.
+
+    The model is a workload's network with the weights of a checkpoint, a language model with text, or what a function
+    of yours returns. It says before it starts what it will run and how long that may take. An analysis that fails is
+    reported, and the others go on; stopped at any moment, the same command goes on. With --train it also looks for an
+    early-bird ticket and prunes iteratively. See docs/analysis.md.
+
+    Attributes:
+        results: Folder for the results and the report.
+        source: "module:function": called without arguments, it returns the model and its batches. Modules of the
+            present folder are found.
+        data: Data set of a workload; its test images are measured on.
+        analyses: Names of the analyses to run; all that measure when not given.
+        list: Only say which analyses there are.
+        train: Whether analyses may train the model.
+        name: What the report calls the model.
+        style: Of the report: "technical", or "summary" without settings and single values.
+        report: Whether to make a report.
+        sparsity: Share removed where one mask is asked for; 0.7 for classification, 0.5 for language models when not
+            given.
+        levels: Sparsities at which strategies are compared.
+        num_samples: Samples that scores are computed on; by the model's size when not given.
+        batches: Batches that losses are measured on.
+        batch_size: Samples a batch, 64 images or 8 sequences when not given.
+        grid_points: Of the landscape, each way; by the model's size when not given.
+        epochs: Of each training, with --train.
+    """
+
+    results: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    analyses: tuple[str, ...] = ()
+    list: bool = False
+    train: bool = False
+    name: str | None = None
+    style: Literal["technical", "summary"] = "technical"
+    report: bool = True
+    sparsity: float | None = None
+    levels: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
+    num_samples: int | None = None
+    batches: int = 4
+    batch_size: int | None = None
+    grid_points: int | None = None
+    epochs: int = 5
+
+    def run(self) -> int:
+        """Analyses, saves and shows; returns the exit code: 1 when an analysis failed."""
+        from lottery_tickets.utils import check_count, check_device
+        from unified_model_analysis import UnifiedConfig, UnifiedModelAnalyzer, list_analyses
+
+        if self.list:
+            for analysis in list_analyses().values():
+                print(f"{analysis.name:11}  {analysis.title}{' (trains)' if analysis.trains else ''}")
+            return 0
+        if self.report:
+            check_report_extra()
+        check_device(self.device)
+        check_count("--batches", self.batches)
+        name, model, batches = self._load()
+        config = UnifiedConfig(
+            self.results,
+            self.analyses or None,
+            self.train,
+            self.name or name,
+            self.report,
+            self.style,
+            self.sparsity,
+            self.levels,
+            self.num_samples,
+            self.batches,
+            self.grid_points,
+            num_epochs=self.epochs,
+            seed=self.seed,
+        )
+        found = UnifiedModelAnalyzer(config).analyze(model.to(self.device), batches)
+        return int(any(entry["status"] == "failed" for entry in found["analyses"]))
+
+    def _load(self) -> "tuple[str, nn.Module, Any]":
+        from unified_model_analysis.networks import load_images, load_text
+
+        if self.source is not None:
+            return self.source, *call_source(self.source)
+        if self.language_model:
+            size = self.batch_size or NUM_SEQUENCES
+            loaded = load_text(self, batch_size=size, num_batches=NUM_BATCHES, seed=self.seed)
+        elif self.checkpoint is None:
+            raise ValueError(
+                "there must be a model to analyse; give the trained weights of a workload by --checkpoint, a "
+                "--language-model, or --from module:function"
+            )
+        else:
+            loaded = load_images(self, batch_size=self.batch_size or NUM_IMAGES, split="test", seed=self.seed)
+        return loaded.name, loaded.network, loaded.batches
+
+
+def call_source(source: str) -> "tuple[nn.Module, Any]":
+    """Returns the model and the batches that a function of the user's returns.
+
+    Args:
+        source: "module:function".
+
+    Raises:
+        ValueError: When there is no such function, or it returns something else.
+    """
+    from torch import nn
+
+    module, _, function = source.partition(":")
+    if not module or not function:
+        raise ValueError(f"--from must be module:function, got {source!r}")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        made = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"--from must name a function that can be imported, but {source!r}: {error}") from error
+    found = made()
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], nn.Module)):  # noqa: PLR2004 - a pair
+        raise ValueError(f"{source} must return a model and its batches, got {type(found).__name__}")
+    return found
