@@ -1,13 +1,14 @@
 """From results to a report: the PDF, a page that opens without a network, and its figures and tables as files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, final
 
 from statistical_report_generator.document import MARK, Document, Section, Text
-from statistical_report_generator.figures.style import save_figure
+from statistical_report_generator.figures.pictures import Picture, make_picture
 from statistical_report_generator.files import write_whole
+from statistical_report_generator.preparing import STYLES, Style, prepare
 from statistical_report_generator.rendering.csv import render_csv
 from statistical_report_generator.rendering.html import render_html
 from statistical_report_generator.rendering.pdf import render_pdf
@@ -16,7 +17,6 @@ from statistical_report_generator.sections.experiment import ExperimentOptions, 
 from statistical_report_generator.sources import Source, read_source
 
 EXPERIMENT_TYPES: Final = ("lottery_ticket_analysis",)
-FIGURE_FORMATS: Final = ("svg", "png")
 
 
 @final
@@ -27,6 +27,7 @@ class ReportConfig:
     Attributes:
         output_dir: Where its files go.
         experiment_type: "lottery_ticket_analysis".
+        style: "technical", or "summary", which leaves out what only those who check need.
         title: Stands above; made of the names of the results when None.
         margin: The loss that counts as none, in units of the metric; 0.002 is 0.2 points of accuracy.
         num_looks: How often results are looked at while replicates are added, as planned.
@@ -36,11 +37,12 @@ class ReportConfig:
         moment: "early_stop" or "end"; when None the first that all trainings have.
 
     Raises:
-        ValueError: When the type is not known.
+        ValueError: When the type or the style is not known.
     """
 
     output_dir: str | Path = "reports"
     experiment_type: str = "lottery_ticket_analysis"
+    style: Style = "technical"
     title: str | None = None
     margin: float = 0.002
     num_looks: int = 1
@@ -49,9 +51,11 @@ class ReportConfig:
     moment: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks the type."""
+        """Checks the type and the style."""
         if self.experiment_type not in EXPERIMENT_TYPES:
             raise ValueError(f"experiment_type must be one of {list(EXPERIMENT_TYPES)}, got {self.experiment_type!r}")
+        if self.style not in STYLES:
+            raise ValueError(f"style must be one of {list(STYLES)}, got {self.style!r}")
 
 
 @final
@@ -105,12 +109,12 @@ class StatisticalReportGenerator:
         config = self.config
         options = ExperimentOptions(config.margin, config.num_looks, config.test, config.metric, config.moment)
         sections = [
-            Section(section.title if len(self._sources) == 1 else f"{source.name}: {section.title}", section.blocks)
+            replace(section, title=section.title if len(self._sources) == 1 else f"{source.name}: {section.title}")
             for source in self._sources
             for section in _describe(source, options)
         ]
         title = self.config.title or f"Lottery tickets: {', '.join(source.name for source in self._sources)}"
-        return Document(title, [*sections, _tell_method()])
+        return prepare(Document(title, [*sections, _tell_method()]), config.style)
 
     def generate_report(self, name: str = "report") -> Path:
         """Writes NAME.pdf, NAME.html, and NAME-files/ with figures as SVG and PNG and tables as CSV; returns the PDF.
@@ -128,15 +132,13 @@ class StatisticalReportGenerator:
         if not name or name != Path(name).name:
             raise ValueError(f"the name of a report must be that of a file, without a folder, got {name!r}")
         document, folder = self.describe(), Path(self.config.output_dir)
-        html, pdf = render_html(document), render_pdf(document)  # before anything is written
-        _check_place(folder, name)
-        for figure in document.list_figures():
-            for suffix in FIGURE_FORMATS:
-                save_figure(figure.drawing, folder / f"{name}-files" / f"{figure.name}.{suffix}")
-        for table in document.list_tables():
-            write_whole(folder / f"{name}-files" / f"{table.name}.csv", render_csv(table).encode())
-        write_whole(folder / f"{name}.html", html.encode())
-        write_whole(folder / f"{name}.pdf", pdf)
+        pictures = {figure.name: make_picture(figure.drawing, figure.name) for figure in document.list_figures()}
+        pages = {"html": render_html(document, pictures).encode(), "pdf": render_pdf(document, pictures)}
+        _check_place(folder, name)  # nothing is written before everything is rendered
+        for file, content in _list_files(document, pictures).items():
+            write_whole(folder / f"{name}-files" / file, content)
+        for suffix, content in pages.items():
+            write_whole(folder / f"{name}.{suffix}", content)
         return folder / f"{name}.pdf"
 
 
@@ -147,6 +149,13 @@ def _describe(source: Source, options: ExperimentOptions) -> list[Section]:
         raise ValueError(
             f"{source.name} must hold whole results, but lacks or garbles {error}; was it edited?"
         ) from error
+
+
+def _list_files(document: Document, pictures: Mapping[str, Picture]) -> dict[str, bytes]:
+    """Returns the files beside the pages, by name."""
+    figures = {f"{name}.svg": picture.svg for name, picture in pictures.items()}
+    figures |= {f"{name}.png": picture.png for name, picture in pictures.items()}
+    return figures | {f"{table.name}.csv": render_csv(table).encode() for table in document.list_tables()}
 
 
 def _check_place(folder: Path, name: str) -> None:
@@ -163,7 +172,8 @@ def _check_place(folder: Path, name: str) -> None:
 def _tell_method() -> Section:
     return Section(
         "How claims are made",
-        [
+        technical=True,
+        blocks=[
             Text(
                 "Tickets are compared with the dense network and with their controls by tests on differences paired by "
                 "replicate, corrected over levels by Holm's method. Matching is not being worse than dense by the "

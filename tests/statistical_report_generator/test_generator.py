@@ -59,7 +59,7 @@ def test_what_was_found_comes_first_with_verdict_and_interval(tmp_path: Path) ->
         "The sparsest that matches the dense network has 64.0 % of the weights."
     )
     assert found[2:5:2] == ["not matching", "winning"]
-    titles = ("By level and by run", "Each claim", "How it was made", "Threats to validity", "How claims are made")
+    titles = ("By level", "By run", "Each claim", "How it was made", "Threats to validity", "How claims are made")
     assert sorted(titles, key=found.index) == list(titles)
     expected = r"At 64\.0 % of the weights: \+0\.10 \[.*\] points against the dense network; it is matching and better"
     assert re.match(expected, found[5])
@@ -127,8 +127,8 @@ def test_a_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
     text, _ = report(tmp_path, make())
     links = [value for _, attrs in Page(text).elements for name, value in attrs.items() if name in ("src", "href")]
     assert links
-    assert all(link is not None and link.startswith(("data:image/svg+xml;base64,", "#")) for link in links)
-    assert "url(" not in text
+    assert all(link is not None and link.startswith(("data:,", "#")) for link in links)
+    assert not re.search(r"url\((?!#)", text)
     assert "@import" not in text
     assert len(text) < 3_000_000
 
