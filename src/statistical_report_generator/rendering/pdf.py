@@ -1,8 +1,10 @@
 """A report as a tagged PDF, by typst. Texts reach it as data and never as markup, so none can be read as such."""
 
+import itertools
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -11,10 +13,17 @@ import typst
 
 from statistical_report_generator.document import MARK, Block, Document, Figure, Points, Table, Text, Verdicts
 from statistical_report_generator.figures.pictures import Picture
+from statistical_report_generator.rendering.columns import cut_columns, shorten, soften
 from statistical_report_generator.words import find_font, spell_out
 
 TEMPLATE: Final = "report.typ"
 DATA: Final = "document.json"
+PAIR: Final = 2  # columns: a name and its value, which takes the room that is left
+LONGEST_NAME: Final = 45  # letters; a column of longer ones takes two fifths of the page
+LONGEST_HEADING: Final = 120  # letters; it stands above the column on each page
+LONGEST_CAPTION: Final = 900  # letters; it stays with its table
+MOST_ROWS: Final = 30  # of a table that is kept on one page
+MOST_LETTERS: Final = 1500  # as many as these rows have, in narrow columns
 WIDE: Final = 8.0  # inches of a figure that is as wide as the text
 
 
@@ -30,14 +39,18 @@ def render_pdf(document: Document, pictures: Mapping[str, Picture]) -> bytes:
         for figure in document.list_figures():
             (folder / f"{figure.name}.svg").write_bytes(pictures[figure.name].svg)
         data = {
-            "title": document.title,
+            "title": spell_out(document.title),
+            "heading": _write(document.title),
             "mark": MARK,
             "sections": [
-                {"title": section.title, "blocks": [_to_data(block, pictures) for block in section.blocks]}
+                {
+                    "title": _write(section.title),
+                    "blocks": [data for block in section.blocks for data in _to_data(block, pictures)],
+                }
                 for section in document.sections
             ],
         }
-        (folder / DATA).write_text(json.dumps(_spell_out(data)), encoding="utf-8")
+        (folder / DATA).write_text(json.dumps(data), encoding="utf-8")
         template = files("statistical_report_generator.rendering").joinpath(TEMPLATE).read_text(encoding="utf-8")
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
         content: bytes = typst.compile(
@@ -52,39 +65,45 @@ def render_pdf(document: Document, pictures: Mapping[str, Picture]) -> bytes:
         return content
 
 
-def _spell_out(data: Any) -> Any:  # noqa: ANN401 - JSON
-    """Returns data with words that the fonts have glyphs for: a PDF for readers of all kinds may not have others."""
-    if isinstance(data, str):
-        return spell_out(data)
-    if isinstance(data, dict):
-        return {name: _spell_out(value) for name, value in data.items()}
-    return [_spell_out(item) for item in data] if isinstance(data, list) else data
+def _write(words: str) -> str:
+    """Returns words with glyphs that the fonts have, as a PDF for readers of all kinds must, and that may break."""
+    return soften(spell_out(words))
 
 
-def _to_data(block: Block, pictures: Mapping[str, Picture]) -> dict[str, Any]:
+def _to_data(block: Block, pictures: Mapping[str, Picture]) -> Iterator[dict[str, Any]]:
     if isinstance(block, Text):
-        return {"kind": "text", "words": block.words}
-    if isinstance(block, Points):
-        return {"kind": "points", "items": list(block.items)}
-    if isinstance(block, Verdicts):
-        return {"kind": "verdicts", "items": [list(item) for item in block.items]}
-    if isinstance(block, Figure):
-        return {
+        yield {"kind": "text", "words": _write(block.words)}
+    elif isinstance(block, Points):
+        yield {"kind": "points", "items": [_write(item) for item in block.items]}
+    elif isinstance(block, Verdicts):
+        yield {"kind": "verdicts", "items": [[word, _write(sentence)] for word, sentence in block.items]}
+    elif isinstance(block, Figure):
+        yield {
             "kind": "figure",
             "file": f"{block.name}.svg",
             "share": min(1.0, pictures[block.name].width / WIDE),
-            "caption": block.caption,
-            "alternative": block.alternative,
+            "caption": _write(block.caption),
+            "alternative": spell_out(block.alternative),
         }
-    return _to_table(block)
+    else:
+        written = replace(
+            block,
+            caption=_write(shorten(spell_out(block.caption), LONGEST_CAPTION)),
+            headings=tuple(_write(shorten(spell_out(heading), LONGEST_HEADING)) for heading in block.headings),
+            rows=tuple(tuple(map(_write, row)) for row in block.rows),
+        )
+        yield from map(_to_table, cut_columns(written))
 
 
 def _to_table(table: Table) -> dict[str, Any]:
-    aligned = ["right" if place in table.numeric else "left" for place in range(len(table.headings))]
+    longest = max(len(row[0]) for row in (table.headings, *table.rows))
+    letters = len(table.caption) + sum(map(len, itertools.chain(table.headings, *table.rows)))
     return {
         "kind": "table",
         "caption": table.caption,
-        "headings": list(table.headings),
-        "rows": [list(row) for row in table.rows],
-        "aligned": aligned,
+        "headings": table.headings,
+        "rows": table.rows,
+        "shares": len(table.headings) == PAIR and longest > LONGEST_NAME,
+        "breaks": len(table.rows) > MOST_ROWS or letters > MOST_LETTERS,
+        "aligned": ["right" if place in table.numeric else "left" for place in range(len(table.headings))],
     }
