@@ -1,6 +1,6 @@
 """From results to a report: the PDF, a page that opens without a network, and its figures and tables as files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, final
@@ -8,9 +8,12 @@ from typing import Any, Final, Literal, Self, final
 from statistical_report_generator.document import MARK, Document, Section, Text
 from statistical_report_generator.figures.pictures import Picture, make_picture
 from statistical_report_generator.files import write_whole
+from statistical_report_generator.papers.methods import Judging, Statement, describe_methods, list_cited
+from statistical_report_generator.papers.references import render_bibtex
 from statistical_report_generator.preparing import STYLES, Style, prepare
 from statistical_report_generator.rendering.csv import render_csv
 from statistical_report_generator.rendering.html import render_html
+from statistical_report_generator.rendering.latex import render_latex, render_methods
 from statistical_report_generator.rendering.pdf import render_pdf
 from statistical_report_generator.sections.connectivity import describe_connectivity
 from statistical_report_generator.sections.experiment import ExperimentOptions, describe_experiment
@@ -114,10 +117,20 @@ class StatisticalReportGenerator:
             for section in _describe(source, options)
         ]
         title = self.config.title or f"Lottery tickets: {', '.join(source.name for source in self._sources)}"
-        return prepare(Document(title, [*sections, _tell_method()]), config.style)
+        methods = Section("Methods", [Text(" ".join(map(str, self.describe_methods())))], technical=True)
+        return prepare(Document(title, [*sections, methods]), config.style)
+
+    def describe_methods(self) -> list[Statement]:
+        """Returns how the results were made and are judged, in sentences that say which papers they go back to."""
+        config = self.config
+        judging = Judging(config.margin, config.test, config.moment)
+        return describe_methods([(source.kind, source.results) for source in self._sources], judging)
 
     def generate_report(self, name: str = "report") -> Path:
-        """Writes NAME.pdf, NAME.html, and NAME-files/ with figures as SVG and PNG and tables as CSV; returns the PDF.
+        """Writes NAME.pdf, NAME.html, and NAME-files/ with all figures and tables; returns the PDF.
+
+        Figures are there as SVG and PNG, tables as CSV and LaTeX; methods.tex says in a paragraph how the results were
+        made, and methods.bib whom the methods are by.
 
         Two reports on the same results are the same bytes. An earlier report of the name is replaced; files of others
         are not.
@@ -135,7 +148,8 @@ class StatisticalReportGenerator:
         pictures = {figure.name: make_picture(figure.drawing, figure.name) for figure in document.list_figures()}
         pages = {"html": render_html(document, pictures).encode(), "pdf": render_pdf(document, pictures)}
         _check_place(folder, name)  # nothing is written before everything is rendered
-        for file, content in _list_files(document, pictures).items():
+        papers = _list_papers(document, self.describe_methods())
+        for file, content in (_list_files(document, pictures) | papers).items():
             write_whole(folder / f"{name}-files" / file, content)
         for suffix, content in pages.items():
             write_whole(folder / f"{name}.{suffix}", content)
@@ -152,7 +166,7 @@ def _describe(source: Source, options: ExperimentOptions) -> list[Section]:
 
 
 def _list_files(document: Document, pictures: Mapping[str, Picture]) -> dict[str, bytes]:
-    """Returns the files beside the pages, by name."""
+    """Returns figures and tables as files, by name."""
     figures = {f"{name}.svg": picture.svg for name, picture in pictures.items()}
     figures |= {f"{name}.png": picture.png for name, picture in pictures.items()}
     return figures | {f"{table.name}.csv": render_csv(table).encode() for table in document.list_tables()}
@@ -169,16 +183,8 @@ def _check_place(folder: Path, name: str) -> None:
         raise ValueError(f"{others[0]} must be an earlier report or not exist, but is of others; take another name")
 
 
-def _tell_method() -> Section:
-    return Section(
-        "How claims are made",
-        technical=True,
-        blocks=[
-            Text(
-                "Tickets are compared with the dense network and with their controls by tests on differences paired by "
-                "replicate, corrected over levels by Holm's method. Matching is not being worse than dense by the "
-                "margin or more; winning is matching, and better than every control; undecided is neither. Intervals "
-                "are 95 % Student t intervals."
-            )
-        ],
-    )
+def _list_papers(document: Document, methods: Sequence[Statement]) -> dict[str, bytes]:
+    """Returns what papers take: tables and methods as LaTeX, and whom the methods are by, by name of the file."""
+    texts = {f"{table.name}.tex": render_latex(table) for table in document.list_tables()}
+    texts |= {"methods.tex": render_methods(methods), "methods.bib": render_bibtex(list_cited(methods))}
+    return {name: text.encode() for name, text in texts.items()}

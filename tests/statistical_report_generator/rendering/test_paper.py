@@ -95,9 +95,7 @@ def make_hard(words: str, number: int) -> Document:
         words[:300],
         [
             Section("Filling", filling),
-            Section(
-                f"Words {words[:200]} stop", [Text(words), Points((words, "x")), Verdicts((("undecided", words),))]
-            ),
+            Section(f"Words {words[:200]} stop", [Text(words), Points((words, "x")), claim]),
             Section("Wide", [wide]),
             Section("Names", [names]),
             Section("Many", [many]),
