@@ -11,6 +11,7 @@ from statistical_report_generator.files import write_whole
 from statistical_report_generator.papers.methods import Judging, Statement, describe_methods, list_cited
 from statistical_report_generator.papers.references import render_bibtex
 from statistical_report_generator.preparing import STYLES, Style, prepare
+from statistical_report_generator.records import Record, list_records
 from statistical_report_generator.rendering.csv import render_csv
 from statistical_report_generator.rendering.html import render_html
 from statistical_report_generator.rendering.latex import render_latex, render_methods
@@ -126,6 +127,22 @@ class StatisticalReportGenerator:
         judging = Judging(config.margin, config.test, config.moment)
         return describe_methods([(source.kind, source.results) for source in self._sources], judging)
 
+    def to_dataframe(self) -> Any:  # noqa: ANN401 - a DataFrame of pandas, which need not be there
+        """Returns all results as one `pandas.DataFrame`: a row a run, or whatever else was measured once.
+
+        Columns `results` and `kind` say where a row is from; inner values are named "outer.inner", such as
+        `history.end.test_accuracy`. Lists, such as learning curves, are left out.
+
+        Raises:
+            ImportError: When pandas is not installed.
+            ValueError: When results are not whole.
+        """
+        try:
+            import pandas as pd  # noqa: PLC0415 - for those who have it
+        except ImportError as error:
+            raise ImportError("to_dataframe needs pandas, which is not installed; pip install pandas") from error
+        return pd.DataFrame([record for source in self._sources for record in _list_records(source)])
+
     def generate_report(self, name: str = "report") -> Path:
         """Writes NAME.pdf, NAME.html, and NAME-files/ with all figures and tables; returns the PDF.
 
@@ -154,6 +171,13 @@ class StatisticalReportGenerator:
         for suffix, content in pages.items():
             write_whole(folder / f"{name}.{suffix}", content)
         return folder / f"{name}.pdf"
+
+
+def _list_records(source: Source) -> list[Record]:
+    try:
+        return list_records(source.name, source.kind, source.results)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"{source.name} must hold whole results, but lacks or garbles {error}") from error
 
 
 def _describe(source: Source, options: ExperimentOptions) -> list[Section]:
