@@ -1,11 +1,12 @@
 """From results to a report: the PDF, a page that opens without a network, and its figures and tables as files."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, final
 
-from statistical_report_generator.document import MARK, Document, Section, Text
+from statistical_report_generator.document import MARK, Document, Figure, Section, Text
 from statistical_report_generator.figures.pictures import Picture, make_picture
 from statistical_report_generator.files import write_whole
 from statistical_report_generator.papers.methods import Judging, Statement, describe_methods, list_cited
@@ -16,9 +17,11 @@ from statistical_report_generator.rendering.csv import render_csv
 from statistical_report_generator.rendering.html import render_html
 from statistical_report_generator.rendering.latex import render_latex, render_methods
 from statistical_report_generator.rendering.pdf import render_pdf
+from statistical_report_generator.rendering.png import render_pngs
 from statistical_report_generator.sections.connectivity import describe_connectivity
 from statistical_report_generator.sections.experiment import ExperimentOptions, describe_experiment
 from statistical_report_generator.sources import Source, read_source
+from statistical_report_generator.words import clean
 
 EXPERIMENT_TYPES: Final = ("lottery_ticket_analysis",)
 
@@ -108,18 +111,24 @@ class StatisticalReportGenerator:
         Raises:
             ValueError: When no results were added, or they lack what claims are made of.
         """
+        return Document(self._name(), list(self._describe_sections()))
+
+    def _name(self) -> str:
+        return clean(self.config.title or f"Lottery tickets: {', '.join(source.name for source in self._sources)}")
+
+    def _describe_sections(self) -> Iterator[Section]:
+        """Yields the sections, each made when it is asked for: hundreds of drawings at once are slow and large."""
         if not self._sources:
             raise ValueError("there must be results to report on, but none were added; call add_results first")
         config = self.config
         options = ExperimentOptions(config.margin, config.num_looks, config.test, config.metric, config.moment)
-        sections = [
+        sections = (
             replace(section, title=section.title if len(self._sources) == 1 else f"{source.name}: {section.title}")
             for source in self._sources
             for section in _describe(source, options)
-        ]
-        title = self.config.title or f"Lottery tickets: {', '.join(source.name for source in self._sources)}"
+        )
         methods = Section("Methods", [Text(" ".join(map(str, self.describe_methods())))], technical=True)
-        return prepare(Document(title, [*sections, methods]), config.style)
+        yield from prepare(itertools.chain(sections, [methods]), config.style)
 
     def describe_methods(self) -> list[Statement]:
         """Returns how the results were made and are judged, in sentences that say which papers they go back to."""
@@ -161,16 +170,30 @@ class StatisticalReportGenerator:
         """
         if not name or name != Path(name).name:
             raise ValueError(f"the name of a report must be that of a file, without a folder, got {name!r}")
-        document, folder = self.describe(), Path(self.config.output_dir)
-        pictures = {figure.name: make_picture(figure.drawing, figure.name) for figure in document.list_figures()}
+        folder = Path(self.config.output_dir)
+        pictures: dict[str, Picture] = {}
+        sections: list[Section] = []
+        for section in self._describe_sections():
+            pictures |= _take_pictures(section)
+            sections.append(section)
+        document = Document(self._name(), sections)
+        files = _list_files(document, pictures) | _list_papers(document, self.describe_methods())
         pages = {"html": render_html(document, pictures).encode(), "pdf": render_pdf(document, pictures)}
         _check_place(folder, name)  # nothing is written before everything is rendered
-        papers = _list_papers(document, self.describe_methods())
-        for file, content in (_list_files(document, pictures) | papers).items():
+        for file, content in files.items():
             write_whole(folder / f"{name}-files" / file, content)
         for suffix, content in pages.items():
             write_whole(folder / f"{name}.{suffix}", content)
         return folder / f"{name}.pdf"
+
+
+def _take_pictures(section: Section) -> dict[str, Picture]:
+    """Returns the figures of a section as pictures by name, and lets their drawings go."""
+    figures = [block for block in section.blocks if isinstance(block, Figure)]
+    pictures = {figure.name: make_picture(figure.drawing, figure.name) for figure in figures}
+    for figure in figures:
+        figure.drawing.clear()
+    return pictures
 
 
 def _list_records(source: Source) -> list[Record]:
@@ -192,7 +215,7 @@ def _describe(source: Source, options: ExperimentOptions) -> list[Section]:
 def _list_files(document: Document, pictures: Mapping[str, Picture]) -> dict[str, bytes]:
     """Returns figures and tables as files, by name."""
     figures = {f"{name}.svg": picture.svg for name, picture in pictures.items()}
-    figures |= {f"{name}.png": picture.png for name, picture in pictures.items()}
+    figures |= {f"{name}.png": content for name, content in render_pngs(pictures).items()}
     return figures | {f"{table.name}.csv": render_csv(table).encode() for table in document.list_tables()}
 
 

@@ -1,31 +1,29 @@
-"""A document made ready for every renderer: what a style leaves out, names that differ, words that can be shown."""
+"""Sections made ready for every renderer: what a style leaves out, names that differ, words that can be shown."""
 
 import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from typing import Any, Final, Literal, TypeVar
 
-from statistical_report_generator.document import Block, Document, Figure, Section, Table
+from statistical_report_generator.document import Block, Figure, Section, Table
 from statistical_report_generator.words import clean
 
 Style = Literal["technical", "summary"]
 STYLES: Final[tuple[Style, ...]] = ("technical", "summary")
-Made = TypeVar("Made", Document, Section, Block)
+Made = TypeVar("Made", Section, Block)
 
 
-def prepare(document: Document, style: Style) -> Document:
-    """Returns the document that is rendered.
+def prepare(sections: Iterable[Section], style: Style) -> Iterator[Section]:
+    """Yields the sections that are rendered, each when it is asked for.
 
     Args:
-        document: As sections make it, of results that may hold anything.
+        sections: As they are made of results that may hold anything.
         style: "summary" leaves out what only those who check need.
     """
     names: set[str] = set()
-    sections = [
-        replace(_clean(section), blocks=[_name(_clean(block), names) for block in section.blocks])
-        for section in document.sections
-        if style == "technical" or not section.technical
-    ]
-    return Document(clean(document.title), sections)
+    for section in sections:
+        if style == "technical" or not section.technical:
+            yield replace(_clean(section), blocks=[_name(_clean(block), names) for block in section.blocks])
 
 
 def _name(block: Block, names: set[str]) -> Block:

@@ -33,26 +33,24 @@ class Picture:
 
     Attributes:
         svg: The bytes of a file.
-        png: The bytes of a file.
         width: In inches.
         targets: What its points say, in the order in which a reader meets them.
     """
 
     svg: bytes
-    png: bytes
     width: float
     targets: Sequence[Target]
 
 
 def make_picture(drawing: Figure, name: str) -> Picture:
-    """Returns a figure drawn as SVG and as PNG, with what its points say.
+    """Returns a figure drawn as SVG, with what its points say.
 
     Args:
         drawing: The figure.
-        name: Of its files, without an ending.
+        name: Of its file, without an ending.
     """
     svg = render_figure(drawing, f"{name}.svg")
-    return Picture(svg, render_figure(drawing, f"{name}.png"), drawing.get_figwidth(), _locate(drawing))
+    return Picture(svg, drawing.get_figwidth(), _locate(drawing))
 
 
 def _locate(drawing: Figure) -> list[Target]:

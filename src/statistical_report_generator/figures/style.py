@@ -64,6 +64,11 @@ class Drawing(Figure):
         super().__init__(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
         self.marks: list[Mark] = []
 
+    def clear(self, keep_observers: bool = False) -> None:  # noqa: FBT001, FBT002 - matplotlib's own
+        """Empties the figure."""
+        super().clear(keep_observers)
+        self.marks = []
+
 
 def create_figure(width: float, height: float) -> Drawing:
     """Returns an empty figure of this size in inches, whose parts make room for each other."""
@@ -175,6 +180,7 @@ def render_figure(figure: Figure, name: str) -> bytes:
     if suffix == ".svg":
         with mpl.rc_context({"svg.hashsalt": Path(name).stem}):  # or the names inside would be drawn at random
             FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        figure.set_dpi(DOTS_PER_INCH)  # which print_svg leaves at 72
     elif suffix == ".pdf":
         FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None})
     elif suffix == ".png":

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from statistical_report_generator.figures.pictures import make_picture
-from statistical_report_generator.figures.style import add_mark, create_figure, draw_intervals
+from statistical_report_generator.figures.style import add_mark, create_figure, draw_intervals, render_figure
 from statistical_report_generator.inference.intervals import Interval
 
 
@@ -27,7 +27,7 @@ def test_marks_lie_where_their_points_are_drawn(scale: str) -> None:
     picture = make_picture(figure, "a")
     assert [target.words for target in picture.targets] == ["1", "20", "500"]
     assert picture.width == 5
-    with Image.open(io.BytesIO(picture.png)) as image:
+    with Image.open(io.BytesIO(render_figure(figure, "a.png"))) as image:
         pixels = np.asarray(image.convert("RGB"), dtype=int)
     for target in picture.targets:
         row, column = round(target.top * pixels.shape[0]), round(target.left * pixels.shape[1])
