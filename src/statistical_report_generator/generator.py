@@ -1,22 +1,29 @@
 """From results to a report: the PDF, a page that opens without a network, and its figures and tables as files."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, final
 
-from statistical_report_generator.document import MARK, Document, Section, Text
-from statistical_report_generator.figures.style import save_figure
+from statistical_report_generator.document import MARK, Document, Figure, Section, Text
+from statistical_report_generator.figures.pictures import Picture, make_picture
 from statistical_report_generator.files import write_whole
+from statistical_report_generator.papers.methods import Judging, Statement, describe_methods, list_cited
+from statistical_report_generator.papers.references import render_bibtex
+from statistical_report_generator.preparing import STYLES, Style, prepare
+from statistical_report_generator.records import Record, list_records
 from statistical_report_generator.rendering.csv import render_csv
 from statistical_report_generator.rendering.html import render_html
+from statistical_report_generator.rendering.latex import render_latex, render_methods
 from statistical_report_generator.rendering.pdf import render_pdf
+from statistical_report_generator.rendering.png import render_pngs
 from statistical_report_generator.sections.connectivity import describe_connectivity
 from statistical_report_generator.sections.experiment import ExperimentOptions, describe_experiment
 from statistical_report_generator.sources import Source, read_source
+from statistical_report_generator.words import clean
 
 EXPERIMENT_TYPES: Final = ("lottery_ticket_analysis",)
-FIGURE_FORMATS: Final = ("svg", "png")
 
 
 @final
@@ -27,6 +34,7 @@ class ReportConfig:
     Attributes:
         output_dir: Where its files go.
         experiment_type: "lottery_ticket_analysis".
+        style: "technical", or "summary", which leaves out what only those who check need.
         title: Stands above; made of the names of the results when None.
         margin: The loss that counts as none, in units of the metric; 0.002 is 0.2 points of accuracy.
         num_looks: How often results are looked at while replicates are added, as planned.
@@ -36,11 +44,12 @@ class ReportConfig:
         moment: "early_stop" or "end"; when None the first that all trainings have.
 
     Raises:
-        ValueError: When the type is not known.
+        ValueError: When the type or the style is not known.
     """
 
     output_dir: str | Path = "reports"
     experiment_type: str = "lottery_ticket_analysis"
+    style: Style = "technical"
     title: str | None = None
     margin: float = 0.002
     num_looks: int = 1
@@ -49,9 +58,11 @@ class ReportConfig:
     moment: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks the type."""
+        """Checks the type and the style."""
         if self.experiment_type not in EXPERIMENT_TYPES:
             raise ValueError(f"experiment_type must be one of {list(EXPERIMENT_TYPES)}, got {self.experiment_type!r}")
+        if self.style not in STYLES:
+            raise ValueError(f"style must be one of {list(STYLES)}, got {self.style!r}")
 
 
 @final
@@ -100,20 +111,52 @@ class StatisticalReportGenerator:
         Raises:
             ValueError: When no results were added, or they lack what claims are made of.
         """
+        return Document(self._name(), list(self._describe_sections()))
+
+    def _name(self) -> str:
+        return clean(self.config.title or f"Lottery tickets: {', '.join(source.name for source in self._sources)}")
+
+    def _describe_sections(self) -> Iterator[Section]:
+        """Yields the sections, each made when it is asked for: hundreds of drawings at once are slow and large."""
         if not self._sources:
             raise ValueError("there must be results to report on, but none were added; call add_results first")
         config = self.config
         options = ExperimentOptions(config.margin, config.num_looks, config.test, config.metric, config.moment)
-        sections = [
-            Section(section.title if len(self._sources) == 1 else f"{source.name}: {section.title}", section.blocks)
+        sections = (
+            replace(section, title=section.title if len(self._sources) == 1 else f"{source.name}: {section.title}")
             for source in self._sources
             for section in _describe(source, options)
-        ]
-        title = self.config.title or f"Lottery tickets: {', '.join(source.name for source in self._sources)}"
-        return Document(title, [*sections, _tell_method()])
+        )
+        methods = Section("Methods", [Text(" ".join(map(str, self.describe_methods())))], technical=True)
+        yield from prepare(itertools.chain(sections, [methods]), config.style)
+
+    def describe_methods(self) -> list[Statement]:
+        """Returns how the results were made and are judged, in sentences that say which papers they go back to."""
+        config = self.config
+        judging = Judging(config.margin, config.test, config.moment)
+        return describe_methods([(source.kind, source.results) for source in self._sources], judging)
+
+    def to_dataframe(self) -> Any:  # noqa: ANN401 - a DataFrame of pandas, which need not be there
+        """Returns all results as one `pandas.DataFrame`: a row a run, or whatever else was measured once.
+
+        Columns `results` and `kind` say where a row is from; inner values are named "outer.inner", such as
+        `history.end.test_accuracy`. Lists, such as learning curves, are left out.
+
+        Raises:
+            ImportError: When pandas is not installed.
+            ValueError: When results are not whole.
+        """
+        try:
+            import pandas as pd  # noqa: PLC0415 - for those who have it
+        except ImportError as error:
+            raise ImportError("to_dataframe needs pandas, which is not installed; pip install pandas") from error
+        return pd.DataFrame([record for source in self._sources for record in _list_records(source)])
 
     def generate_report(self, name: str = "report") -> Path:
-        """Writes NAME.pdf, NAME.html, and NAME-files/ with figures as SVG and PNG and tables as CSV; returns the PDF.
+        """Writes NAME.pdf, NAME.html, and NAME-files/ with all figures and tables; returns the PDF.
+
+        Figures are there as SVG and PNG, tables as CSV and LaTeX; methods.tex says in a paragraph how the results were
+        made, and methods.bib whom the methods are by.
 
         Two reports on the same results are the same bytes. An earlier report of the name is replaced; files of others
         are not.
@@ -127,17 +170,37 @@ class StatisticalReportGenerator:
         """
         if not name or name != Path(name).name:
             raise ValueError(f"the name of a report must be that of a file, without a folder, got {name!r}")
-        document, folder = self.describe(), Path(self.config.output_dir)
-        html, pdf = render_html(document), render_pdf(document)  # before anything is written
-        _check_place(folder, name)
-        for figure in document.list_figures():
-            for suffix in FIGURE_FORMATS:
-                save_figure(figure.drawing, folder / f"{name}-files" / f"{figure.name}.{suffix}")
-        for table in document.list_tables():
-            write_whole(folder / f"{name}-files" / f"{table.name}.csv", render_csv(table).encode())
-        write_whole(folder / f"{name}.html", html.encode())
-        write_whole(folder / f"{name}.pdf", pdf)
+        folder = Path(self.config.output_dir)
+        pictures: dict[str, Picture] = {}
+        sections: list[Section] = []
+        for section in self._describe_sections():
+            pictures |= _take_pictures(section)
+            sections.append(section)
+        document = Document(self._name(), sections)
+        files = _list_files(document, pictures) | _list_papers(document, self.describe_methods())
+        pages = {"html": render_html(document, pictures).encode(), "pdf": render_pdf(document, pictures)}
+        _check_place(folder, name)  # nothing is written before everything is rendered
+        for file, content in files.items():
+            write_whole(folder / f"{name}-files" / file, content)
+        for suffix, content in pages.items():
+            write_whole(folder / f"{name}.{suffix}", content)
         return folder / f"{name}.pdf"
+
+
+def _take_pictures(section: Section) -> dict[str, Picture]:
+    """Returns the figures of a section as pictures by name, and lets their drawings go."""
+    figures = [block for block in section.blocks if isinstance(block, Figure)]
+    pictures = {figure.name: make_picture(figure.drawing, figure.name) for figure in figures}
+    for figure in figures:
+        figure.drawing.clear()
+    return pictures
+
+
+def _list_records(source: Source) -> list[Record]:
+    try:
+        return list_records(source.name, source.kind, source.results)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"{source.name} must hold whole results, but lacks or garbles {error}") from error
 
 
 def _describe(source: Source, options: ExperimentOptions) -> list[Section]:
@@ -147,6 +210,13 @@ def _describe(source: Source, options: ExperimentOptions) -> list[Section]:
         raise ValueError(
             f"{source.name} must hold whole results, but lacks or garbles {error}; was it edited?"
         ) from error
+
+
+def _list_files(document: Document, pictures: Mapping[str, Picture]) -> dict[str, bytes]:
+    """Returns figures and tables as files, by name."""
+    figures = {f"{name}.svg": picture.svg for name, picture in pictures.items()}
+    figures |= {f"{name}.png": content for name, content in render_pngs(pictures).items()}
+    return figures | {f"{table.name}.csv": render_csv(table).encode() for table in document.list_tables()}
 
 
 def _check_place(folder: Path, name: str) -> None:
@@ -160,15 +230,8 @@ def _check_place(folder: Path, name: str) -> None:
         raise ValueError(f"{others[0]} must be an earlier report or not exist, but is of others; take another name")
 
 
-def _tell_method() -> Section:
-    return Section(
-        "How claims are made",
-        [
-            Text(
-                "Tickets are compared with the dense network and with their controls by tests on differences paired by "
-                "replicate, corrected over levels by Holm's method. Matching is not being worse than dense by the "
-                "margin or more; winning is matching, and better than every control; undecided is neither. Intervals "
-                "are 95 % Student t intervals."
-            )
-        ],
-    )
+def _list_papers(document: Document, methods: Sequence[Statement]) -> dict[str, bytes]:
+    """Returns what papers take: tables and methods as LaTeX, and whom the methods are by, by name of the file."""
+    texts = {f"{table.name}.tex": render_latex(table) for table in document.list_tables()}
+    texts |= {"methods.tex": render_methods(methods), "methods.bib": render_bibtex(list_cited(methods))}
+    return {name: text.encode() for name, text in texts.items()}

@@ -12,9 +12,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter, ScalarFormatter
 
 from statistical_report_generator.files import write_whole
 from statistical_report_generator.inference.intervals import Interval, read_interval
+from statistical_report_generator.tables import format_interval
+from statistical_report_generator.words import spell_out
 
 # The colours of Okabe and Ito, which colour-blind readers can tell apart; markers tell lines apart in grey.
 BLACK: Final = "#000000"
@@ -60,6 +64,11 @@ class Drawing(Figure):
         super().__init__(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
         self.marks: list[Mark] = []
 
+    def clear(self, keep_observers: bool = False) -> None:  # noqa: FBT001, FBT002 - matplotlib's own
+        """Empties the figure."""
+        super().clear(keep_observers)
+        self.marks = []
+
 
 def create_figure(width: float, height: float) -> Drawing:
     """Returns an empty figure of this size in inches, whose parts make room for each other."""
@@ -98,9 +107,13 @@ def draw_intervals(
     colour: str,
     marker: str,
     label: str,
+    form: str = "#.4g",
+    names: Sequence[str] | None = None,
     **line: Any,  # noqa: ANN401 - matplotlib's own settings of a line
 ) -> None:
     """Draws means, joined by a line, with their intervals as error bars; a mean without an interval has none.
+
+    Each mean is a mark that says what it is, with its interval and the number of its runs.
 
     Args:
         axes: Where to.
@@ -109,7 +122,9 @@ def draw_intervals(
         scale: What means and ends are multiplied by.
         colour: Of the line, its markers and bars.
         marker: At each mean.
-        label: In the legend.
+        label: In the legend, and before what the marks say.
+        form: A format of the numbers in the marks.
+        names: What the marks call the places, such as "at 64 %"; nothing when None.
         line: How the line differs from the default: `linewidth`, `linestyle`, `markersize`.
     """
     ends = [read_interval(interval) for interval in intervals]
@@ -126,6 +141,15 @@ def draw_intervals(
         label=label,
         **{"markersize": 5, "linewidth": 1.2, **line},
     )
+    for place, name, interval in zip(places, names or [""] * len(places), intervals, strict=True):
+        what = " ".join(filter(None, (label, name)))
+        value = format_interval(interval, scale=scale, form=form)
+        add_mark(axes, place, scale * read_interval(interval)[0], f"{what}: {value}{_count(interval)}")
+
+
+def _count(interval: Interval | Mapping[str, Any]) -> str:
+    num = interval.num_replicates if isinstance(interval, Interval) else interval.get("num_replicates")
+    return "" if num is None else f", n = {num}"
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -151,10 +175,12 @@ def render_figure(figure: Figure, name: str) -> bytes:
     Raises:
         ValueError: When the name ends otherwise.
     """
+    _take_words_as_they_are(figure)
     buffer, suffix = io.BytesIO(), Path(name).suffix.lower()
     if suffix == ".svg":
         with mpl.rc_context({"svg.hashsalt": Path(name).stem}):  # or the names inside would be drawn at random
             FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        figure.set_dpi(DOTS_PER_INCH)  # which print_svg leaves at 72
     elif suffix == ".pdf":
         FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None})
     elif suffix == ".png":
@@ -162,3 +188,18 @@ def render_figure(figure: Figure, name: str) -> bytes:
     else:
         raise ValueError(f"the name of a figure must end in .pdf, .png or .svg, but is {name!r}; name it so")
     return buffer.getvalue()
+
+
+def _take_words_as_they_are(figure: Figure) -> None:
+    """Lets words of results be words: a dollar sign begins no formula, and what has no glyph is spelled out.
+
+    Labels of ticks are written anew when they are drawn; those that matplotlib makes of numbers may be formulas.
+    """
+    axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis)]
+    labels = {axis: set(axis.get_ticklabels()) for axis in axes}
+    numbers = [axis for axis in axes if isinstance(axis.get_major_formatter(), (LogFormatter, ScalarFormatter))]
+    made = set().union(*(labels[axis] for axis in numbers))
+    for text in figure.findobj(Text):
+        if text not in made:
+            text.set_parse_math(False)
+            text.set_text(spell_out(text.get_text().replace(r"\$", "$")))  # some escape what would begin a formula

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from numbers import Real
 from typing import Any, Final, final
 
@@ -67,8 +68,14 @@ def compute_t_interval(values: Sequence[float], confidence: float = CONFIDENCE) 
     mean, num = statistics.fmean(values), len(values)
     if num == 1:
         return Interval(mean, None, None, 1)
-    half_width = float(stats.t.ppf((1 + confidence) / 2, num - 1)) * statistics.stdev(values) / math.sqrt(num)
+    half_width = _find_quantile(confidence, num) * statistics.stdev(values) / math.sqrt(num)
     return Interval(mean, mean - half_width, mean + half_width, num)
+
+
+@cache
+def _find_quantile(confidence: float, num: int) -> float:
+    """Returns the ends of Student's t of that many values, in standard errors; asked for with each interval."""
+    return float(stats.t.ppf((1 + confidence) / 2, num - 1))
 
 
 @final

@@ -77,9 +77,10 @@ def describe_experiment(source: Source, options: ExperimentOptions) -> list[Sect
         found.append(_draw(source, summaries, moment, metric))
     return [
         Section("What was found", found),
-        Section("By level and by run", [_tabulate_levels(source, summaries), _tabulate_runs(source, metric, moment)]),
-        Section("Each claim", [Points(tuple(_join_lines(describe_claims(claims))))]),
-        Section("How it was made", [_tabulate_settings(source), _tell_how_to_check(source)]),
+        Section("By level", [_tabulate_levels(source, summaries)]),
+        Section("By run", [_tabulate_runs(source, metric, moment)], technical=True),
+        Section("Each claim", [Points(tuple(_join_lines(describe_claims(claims))))], technical=True),
+        Section("How it was made", [_tabulate_settings(source), _tell_how_to_check(source)], technical=True),
         Section("Threats to validity", [Points(tuple(list_threats(results, claims)))]),
     ]
 

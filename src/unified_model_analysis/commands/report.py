@@ -20,6 +20,7 @@ class Report:
         results: Run folders of `imp`, `demo` or `evaluate --start`, results of `connectivity`, or JSON files of such.
         output: Where the files go.
         name: Of the report's files.
+        style: "summary" leaves out what only those who check need: values by run, each claim, settings, method.
         title: Stands above.
         margin: Points of accuracy whose loss counts as none.
         looks: How often the results are looked at in all while replicates are added, as planned before the first time.
@@ -31,6 +32,7 @@ class Report:
     results: Annotated[tuple[Path, ...], tyro.conf.Positional]
     output: Path = Path("reports")
     name: str = "report"
+    style: Literal["technical", "summary"] = "technical"
     title: str | None = None
     margin: float = 0.5
     looks: int = 1
@@ -46,6 +48,7 @@ class Report:
             raise ValueError("there must be results to report on; name run folders or files")
         config = ReportConfig(
             output_dir=self.output,
+            style=self.style,
             title=self.title,
             margin=self.margin / POINTS,
             num_looks=self.looks,
