@@ -9,18 +9,20 @@ from typing import Any, Final, Literal, Self, final
 from statistical_report_generator.document import MARK, Document, Figure, Section, Text
 from statistical_report_generator.figures.pictures import Picture, make_picture
 from statistical_report_generator.files import write_whole
+from statistical_report_generator.kinds import KINDS
 from statistical_report_generator.papers.methods import Judging, Statement, describe_methods, list_cited
 from statistical_report_generator.papers.references import render_bibtex
 from statistical_report_generator.preparing import STYLES, Style, prepare
+from statistical_report_generator.reading import read_sources
 from statistical_report_generator.records import Record, list_records
 from statistical_report_generator.rendering.csv import render_csv
 from statistical_report_generator.rendering.html import render_html
 from statistical_report_generator.rendering.latex import render_latex, render_methods
 from statistical_report_generator.rendering.pdf import render_pdf
 from statistical_report_generator.rendering.png import render_pngs
-from statistical_report_generator.sections.connectivity import describe_connectivity
-from statistical_report_generator.sections.experiment import ExperimentOptions, describe_experiment
-from statistical_report_generator.sources import Source, read_source
+from statistical_report_generator.sections.comparison import describe_comparison
+from statistical_report_generator.sections.experiment import ExperimentOptions
+from statistical_report_generator.sources import Source
 from statistical_report_generator.words import clean
 
 EXPERIMENT_TYPES: Final = ("lottery_ticket_analysis",)
@@ -98,11 +100,11 @@ class StatisticalReportGenerator:
             FileNotFoundError: When there is nothing.
             ValueError: When no report can be made of them.
         """
-        source = read_source(results, name)
+        sources = read_sources(results, name)
         taken = {known.name for known in self._sources}
-        if source.name in taken:
-            raise ValueError(f"each results must have a name of its own, but {source.name!r} is there; pass name=")
-        self._sources.append(source)
+        if sources[0].name in taken:
+            raise ValueError(f"each results must have a name of its own, but {sources[0].name!r} is there; pass name=")
+        self._sources += sources
         return self
 
     def describe(self) -> Document:
@@ -127,8 +129,15 @@ class StatisticalReportGenerator:
             for source in self._sources
             for section in _describe(source, options)
         )
+        comparison = self._describe_comparison(options)
         methods = Section("Methods", [Text(" ".join(map(str, self.describe_methods())))], technical=True)
-        yield from prepare(itertools.chain(sections, [methods]), config.style)
+        yield from prepare(itertools.chain(comparison, sections, [methods]), config.style)
+
+    def _describe_comparison(self, options: ExperimentOptions) -> list[Section]:
+        try:
+            return describe_comparison(self._sources, options)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"each results must be whole, but one lacks or garbles {error}; was it edited?") from error
 
     def describe_methods(self) -> list[Statement]:
         """Returns how the results were made and are judged, in sentences that say which papers they go back to."""
@@ -205,7 +214,7 @@ def _list_records(source: Source) -> list[Record]:
 
 def _describe(source: Source, options: ExperimentOptions) -> list[Section]:
     try:
-        return describe_connectivity(source) if source.kind == "connectivity" else describe_experiment(source, options)
+        return KINDS[source.kind].describe(source, options)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(
             f"{source.name} must hold whole results, but lacks or garbles {error}; was it edited?"

@@ -66,7 +66,9 @@ def _read_parts(analysis: Source, folder: Path) -> Iterator[Source]:
         file = _find_beside(folder, entry["file"])
         kind, results = recognise(_read(file), str(file))
         if kind != entry["kind"]:
-            raise ValueError(f"{file} must hold results of kind {entry['kind']!r}, as {ANALYSIS} says, but holds {kind!r}")
+            raise ValueError(
+                f"{file} must hold results of kind {entry['kind']!r}, as {ANALYSIS} says, but holds {kind!r}"
+            )
         yield from _split(Source(f"{analysis.name} / {entry['name']}", kind, results))
 
 

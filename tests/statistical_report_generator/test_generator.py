@@ -13,7 +13,7 @@ import pytest
 from statistical_report_generator import ReportConfig, StatisticalReportGenerator
 from statistical_report_generator.document import Table
 from statistical_report_generator.sections.experiment import ExperimentOptions, describe_experiment
-from statistical_report_generator.sources import read_source
+from statistical_report_generator.reading import read_sources
 from tests.statistical_report_generator.claims.made_up import DENSE, move, with_controls
 from tests.statistical_report_generator.summaries import make_results
 
@@ -72,7 +72,7 @@ def test_every_number_of_a_run_is_the_one_in_the_file(tmp_path: Path) -> None:
     text, _ = report(tmp_path, results)
     [table] = [
         block
-        for section in describe_experiment(read_source(results), ExperimentOptions())
+        for section in describe_experiment(read_sources(results)[0], ExperimentOptions())
         for block in section.blocks
         if isinstance(block, Table) and block.name.endswith("runs")
     ]

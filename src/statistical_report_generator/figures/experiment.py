@@ -87,7 +87,9 @@ def _draw_runs(axes: Axes, chosen: Sequence[BranchSummary], values: Values, colo
 def _label_densities(axes: Axes, summaries: Sequence[BranchSummary]) -> None:
     axes.set_xscale("log")
     axes.invert_xaxis()
-    densities = sorted({POINTS * one.density for one in summaries if one.branch == "ticket" and one.density}, reverse=True)
+    densities = sorted(
+        {POINTS * one.density for one in summaries if one.branch == "ticket" and one.density}, reverse=True
+    )
     axes.set_xticks(space_out(densities))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -54,15 +55,14 @@ def draw_importance(scores: Mapping[str, Summary], title: str = "", score: str =
     num_rows = -(-len(names) // num_columns)
     figure = create_figure(1.1 + 2.1 * max(2, num_columns), 0.9 + 2.1 * num_rows)
     panels = figure.subplots(num_rows, num_columns, squeeze=False)
-    image = None
     for axes, name in zip(panels.flat, names, strict=False):
         values = maps[name]
         shown = np.ma.masked_equal(values, 0.0) if isinstance(norm, LogNorm) else values
         axes.set_facecolor(NOTHING)
-        image = axes.imshow(shown, norm=norm, cmap=colours, aspect="auto", interpolation="nearest")
+        axes.imshow(shown, norm=norm, cmap=colours, aspect="auto", interpolation="nearest")
         axes.set_xticks([])
         axes.set_yticks([])
-        shape = " × ".join(map(str, scores[name]["shape"][:5]))
+        shape = "x".join(map(str, scores[name]["shape"][:5]))
         axes.set_title(f"{show_words(name, 22)}\n{shape}", fontsize="small")
         for (row, column), value in np.ndenumerate(values):
             add_mark(axes, column, row, f"{name}: mean of this block {value:.3g}")
@@ -70,7 +70,7 @@ def draw_importance(scores: Mapping[str, Summary], title: str = "", score: str =
         axes.set_visible(False)
     figure.supxlabel("inputs", fontsize="small")
     figure.supylabel("outputs", fontsize="small")
-    bar = figure.colorbar(image, ax=panels, shrink=0.9)
+    bar = figure.colorbar(ScalarMappable(norm, colours), ax=panels, shrink=0.9)
     bar.set_label(f"mean of {show_words(score, 40)}, block by block", fontsize="small")
     figure.suptitle(show_words(title, 60), fontsize="medium")
     return figure

@@ -123,6 +123,7 @@ def choose_layers(weights: Mapping[str, float | None], most: int) -> list[str]:
         weights: By name, what they have.
         most: How many.
     """
-    ranked = sorted(weights, key=lambda name: -math.inf if weights[name] is None else weights[name], reverse=True)
+    known = {name: -math.inf if weight is None else weight for name, weight in weights.items()}
+    ranked = sorted(known, key=known.__getitem__, reverse=True)
     chosen = set(ranked[:most])
     return [name for name in weights if name in chosen]

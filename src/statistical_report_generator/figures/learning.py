@@ -27,7 +27,9 @@ def choose_levels(results: Mapping[str, Any]) -> list[int]:
         results: Of an experiment.
     """
     rows = results["trainings"]
-    controlled = {row["level"] for row in rows if row["level"] and row["branch"] in BRANCHES and row["branch"] != "ticket"}
+    controlled = {
+        row["level"] for row in rows if row["level"] and row["branch"] in BRANCHES and row["branch"] != "ticket"
+    }
     pruned = {row["level"] for row in rows if row["level"] and row["branch"] == "ticket"}
     return sorted(controlled & pruned)[-MOST_LEVELS:] or sorted(pruned)[-1:]
 
@@ -63,7 +65,9 @@ def draw_learning(results: Mapping[str, Any], title: str = "") -> Figure:
             at, of = (0, "ticket") if branch == "dense" else (level, branch)
             runs = [row for row in results["trainings"] if (row["level"], row["branch"]) == (at, of)]
             _draw_branch(axes, runs, branch, name, scale)
-        density = next(row["density"] for row in results["trainings"] if (row["level"], row["branch"]) == (level, "ticket"))
+        density = next(
+            row["density"] for row in results["trainings"] if (row["level"], row["branch"]) == (level, "ticket")
+        )
         axes.set_title(f"{POINTS * density:.3g} % of the weights", fontsize="medium")
         axes.set_xlabel("training step")
         axes.locator_params(axis="x", nbins=5)

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from statistical_report_generator.figures.style import add_mark, create_figure
 from statistical_report_generator.figures.words import show_words
 from statistical_report_generator.tables import POINTS
 
+COLOURS: Final = "viridis"
 MOST_WRITTEN: Final = 8  # masks, whose cells have room for numbers
 MOST_NAMED: Final = 30  # masks, whose rows have room for names
 DARK: Final = 0.55  # below, white letters are read
@@ -35,10 +38,10 @@ def draw_overlap_matrix(matrix: Mapping[str, Any], title: str = "") -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     numbers = [str(number + 1) for number in range(len(names))]
     every = -(-len(names) // MOST_NAMED)
-    image = None
+    norm = Normalize(0, POINTS)
     for axes, key, words in zip(panels, ("overlaps", "expected"), ("found", "by chance"), strict=True):
         values = POINTS * np.array(matrix[key], dtype=float)
-        image = axes.imshow(values, vmin=0, vmax=POINTS, cmap="viridis", interpolation="nearest")
+        axes.imshow(values, norm=norm, cmap=COLOURS, interpolation="nearest")
         axes.set_title(words, fontsize="medium")
         axes.set_xticks(range(0, len(names), every), numbers[::every])
         axes.set_xlabel("mask")
@@ -49,7 +52,7 @@ def draw_overlap_matrix(matrix: Mapping[str, Any], title: str = "") -> Figure:
                 axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize="small")
     labels = [f"{number}  {show_words(name, 24)}" for number, name in zip(numbers, names, strict=True)]
     panels[0].set_yticks(range(0, len(names), every), labels[::every], fontsize="small")
-    bar = figure.colorbar(image, ax=panels, shrink=0.9)
+    bar = figure.colorbar(ScalarMappable(norm, COLOURS), ax=panels, shrink=0.9)
     bar.set_label(f"{show_words(matrix['method'])} overlap, %")
     figure.suptitle(show_words(title, 60), fontsize="medium")
     return figure

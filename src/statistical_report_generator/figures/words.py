@@ -1,4 +1,4 @@
-"""Words of results in figures: names of others are shown as they are, and are read neither as formulas nor as markup."""
+"""Words of results in figures: names of others are shown as they are, never read as formulas or markup."""
 
 from functools import cache
 from typing import Final

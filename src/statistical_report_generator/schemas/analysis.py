@@ -1,9 +1,8 @@
 """The type of a run of many analyses on one model: what was run, how long, what failed."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
-from typing_extensions import NotRequired
 
 from statistical_report_generator.schemas.common import Count, NotNegative, Part, Result
 
@@ -43,7 +42,7 @@ class Analysis(Result):
 def check_analysis(analysis: Analysis) -> Analysis:
     """Returns an analysis that names each of its parts and files once; raises ValueError otherwise."""
     for key in ("name", "file"):
-        values = [one[key] for one in analysis["analyses"] if one[key] is not None]
+        values = [str(one[key]) for one in analysis["analyses"] if one[key] is not None]
         if twice := sorted({value for value in values if values.count(value) > 1}):
             raise ValueError(f"the {key} of each analysis must be its own, but {twice[0]!r} is there twice")
     return analysis

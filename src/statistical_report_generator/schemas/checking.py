@@ -27,7 +27,9 @@ def to_plain(value: Any, where: str, place: Place = ()) -> Any:  # noqa: ANN401 
             deeper than 64 times.
     """
     if len(place) > MOST_DEPTH:
-        raise ValueError(f"{where} must be nested at most {MOST_DEPTH} times, but is deeper at {format_place(place[:4])}")
+        raise ValueError(
+            f"{where} must be nested at most {MOST_DEPTH} times, but is deeper at {format_place(place[:4])}"
+        )
     if isinstance(value, Mapping):
         if odd := [name for name in value if not isinstance(name, str)]:
             raise ValueError(f"{where} must have words for names, but {format_place(place)} has {_shorten(odd[0])}")
@@ -41,9 +43,8 @@ def to_plain(value: Any, where: str, place: Place = ()) -> Any:  # noqa: ANN401 
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise ValueError(
-            f"{where} must hold finite numbers, but {format_place(place)} is {_shorten(value)}; leave it out, or say null"
-        )
+        got = f"{format_place(place)} is {_shorten(value)}"
+        raise ValueError(f"{where} must hold finite numbers, but {got}; leave it out or say null")
     return int(value) if isinstance(value, Integral) else number
 
 

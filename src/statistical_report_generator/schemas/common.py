@@ -1,10 +1,10 @@
 """What the types of all kinds share: numbers with their ranges, where results are from, lists of one length."""
 
 from collections.abc import Mapping, Sized
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 # Strict: a word is no number, and True is not 1. Further keys are welcome: results grow.
 CONFIG: Final = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)

@@ -1,9 +1,8 @@
 """The type of an early-bird run: what its checks saw."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
-from typing_extensions import NotRequired
 
 from statistical_report_generator.schemas.common import Count, NotNegative, Part, Result, Share
 

@@ -1,9 +1,8 @@
 """The types of what was trained: experiments, and the pairs of linear mode connectivity."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, Field
-from typing_extensions import NotRequired
 
 from statistical_report_generator.schemas.common import (
     Count,

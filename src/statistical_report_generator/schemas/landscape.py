@@ -1,8 +1,7 @@
 """The type of a loss landscape."""
 
-from typing import Any, Literal
-
-from typing_extensions import NotRequired
+import itertools
+from typing import Any, Literal, NotRequired
 
 from statistical_report_generator.schemas.common import Count, Part, Performance, Result, Share, need_lengths
 
@@ -47,7 +46,7 @@ def check_landscape(found: Landscape) -> Landscape:
     if not x or not y:
         raise ValueError("a landscape must have a point, got none")
     for name, axis in (("x", x), ("y", y)):
-        if any(second <= first for first, second in zip(axis, axis[1:], strict=False)):
+        if any(second <= first for first, second in itertools.pairwise(axis)):
             raise ValueError(f"{name} must ascend, and each place be there once, got {axis[:4]}")
     for name, rows in (("losses", found["losses"]), ("accuracies", found["accuracies"])):
         need_lengths(len(y), **{f"the rows of {name}": rows})

@@ -1,9 +1,8 @@
 """The types of what is said of weights and masks: scores, tickets, overlaps."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, Field
-from typing_extensions import NotRequired
 
 from statistical_report_generator.schemas.common import (
     Count,
@@ -150,12 +149,10 @@ def check_matrix(matrix: OverlapMatrix) -> OverlapMatrix:
     """Returns a matrix with a row and a column for each mask; raises ValueError otherwise."""
     num = len(matrix["names"])
     need_lengths(num, densities=matrix["densities"])
-    rows: list[list[Any]]
-    for name, rows in (  # type: ignore[assignment]  # three lists of rows
-        ("overlaps", matrix["overlaps"]),
-        ("expected", matrix["expected"]),
-        ("adjusted", matrix["adjusted"]),
-    ):
+    tables: dict[str, Any] = {
+        name: value for name, value in matrix.items() if name in {"overlaps", "expected", "adjusted"}
+    }
+    for name, rows in tables.items():
         need_lengths(num, **{f"the rows of {name}": rows})
         for row in rows:
             need_lengths(num, **{f"each row of {name}": row})

@@ -1,9 +1,8 @@
 """The types of what pruning does to a trained network: quality, robustness, validation, strategies."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, Field
-from typing_extensions import NotRequired
 
 from statistical_report_generator.schemas.common import Count, NotNegative, Part, Performance, Result, Share
 from statistical_report_generator.schemas.experiments import Experiment
@@ -55,9 +54,7 @@ class RobustnessMetrics(Part):
 class Robustness(Result):
     """A trained network at growing sparsities, not retrained, see `compute_pruning_robustness`."""
 
-    sparsity_curves: Annotated[
-        dict[Curve, Annotated[list[RobustnessPoint], Field(min_length=1)]], Field(min_length=1)
-    ]
+    sparsity_curves: Annotated[dict[Curve, Annotated[list[RobustnessPoint], Field(min_length=1)]], Field(min_length=1)]
     robustness_metrics: RobustnessMetrics
     baseline_loss: float
     metric: str
@@ -87,14 +84,18 @@ def check_validation(validation: Any) -> Any:  # noqa: ANN401 - a `Validation`, 
         raise ValueError("a validation must hold a check, got none")
     for name, check in checks.items():
         if "passed" not in check or not (check["passed"] is None or isinstance(check["passed"], bool)):
-            raise ValueError(f"the check {name!r} must say passed: true, false or null, got {check.get('passed', '')!r}")
+            raise ValueError(
+                f"the check {name!r} must say passed: true, false or null, got {check.get('passed', '')!r}"
+            )
     return validation
 
 
 def list_checks(validation: Any) -> dict[str, Any]:  # noqa: ANN401 - as check_validation
     """Returns by name the checks of a validation."""
     return {
-        name: value for name, value in validation.items() if isinstance(value, dict) and name not in Result.__annotations__
+        name: value
+        for name, value in validation.items()
+        if isinstance(value, dict) and name not in Result.__annotations__
     }
 
 

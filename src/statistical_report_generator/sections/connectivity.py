@@ -7,7 +7,7 @@ from statistical_report_generator.document import Figure, Points, Section, Table
 from statistical_report_generator.figures.connectivity import draw_instability
 from statistical_report_generator.inference.intervals import read_interval
 from statistical_report_generator.sections.threats import FEW
-from statistical_report_generator.sources import Source, make_slug
+from statistical_report_generator.sources import Source
 from statistical_report_generator.tables import POINTS, format_interval
 
 Row = Mapping[str, Any]
@@ -46,7 +46,7 @@ def _judge(row: Row, threshold: float) -> tuple[VerdictWord, str]:
 def _draw(source: Source, rows: list[Row], threshold: float) -> Figure:
     last = rows[-1]
     return Figure(
-        name=f"{make_slug(source)}-instability",
+        name=f"{source.slug}-instability",
         caption="Instability, the largest error on the line between two trained copies minus the mean of their errors, "
         f"over the step at which the copies part. Mean of {last['num_pairs']} pairs, bars are 95 % intervals.",
         alternative=f"At step {last['step']:,} the instability of the {last['network']} network is "
@@ -68,7 +68,7 @@ def _tabulate(source: Source, rows: list[Row]) -> Table:
         for row in rows
     )
     caption = "Means over pairs with 95 % intervals; accuracy is the mean of both ends."
-    return Table(f"{make_slug(source)}-steps", caption, HEADINGS, cells, frozenset({0, 2, 4, 5}))
+    return Table(f"{source.slug}-steps", caption, HEADINGS, cells, frozenset({0, 2, 4, 5}))
 
 
 def _list_threats(source: Source, rows: list[Row]) -> list[str]:

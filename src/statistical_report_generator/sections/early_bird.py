@@ -3,6 +3,7 @@
 from typing import Final
 
 from statistical_report_generator.document import (
+    Block,
     EarlyBirdWord,
     Figure,
     Points,
@@ -39,7 +40,7 @@ def describe_early_bird(source: Source) -> list[Section]:
     """
     found: EarlyBird = source.results
     checks = found["checkpoints"]
-    blocks = [Verdicts(((WORDS[found["verdict"]], _answer(found)),)), _draw(source, found)]
+    blocks: list[Block] = [Verdicts(((WORDS[found["verdict"]], _answer(found)),)), _draw(source, found)]
     means = [Points(tuple(found["findings"]))] if found.get("findings") else []
     return [
         Section("What was found", [*blocks, *means]),
@@ -88,8 +89,8 @@ def _tabulate(source: Source, checks: list[EarlyBirdCheck]) -> Table:
         for check in shown
     ]
     caption = (
-        "Correlations are with the check before. The gap is what exchanging targets between samples adds to the loss on "
-        "a probe, z its signed ranks in standard deviations."
+        "Correlations are with the check before. The gap is what exchanging targets between samples adds to the loss "
+        "on a probe, z its signed ranks in standard deviations."
     )
     left_out = f"The last {MOST_ROWS} of {len(checks):,} checks." if len(shown) < len(checks) else ""
     return make_table(f"{source.slug}-checks", caption, HEADINGS, rows, words=(10,), left_out=left_out)
@@ -113,12 +114,16 @@ def _doubt_verdict(found: EarlyBird) -> list[str]:
         "converged": [],
         "still changing": ["The ticket had not settled at the last check; one drawn later may differ."],
         "trivially stable": [
-            "Trivially stable: the weights have hardly moved from where they started, and weights that do not move give "
-            "a stable mask whatever they are."
+            (
+                "Trivially stable: the weights have hardly moved from where they started, and weights that do not move "
+                "give a stable mask whatever they are."
+            )
         ],
         "stable, learning not shown": [
-            "Learning is not shown: the mask is stable, but nothing measured says that the network learns from its "
-            "inputs, and noise can settle too."
+            (
+                "Learning is not shown: the mask is stable, but nothing measured says that the network learns from its "
+                "inputs, and noise can settle too."
+            )
         ],
         "diverged": ["The training diverged: weights or losses are not finite, and the mask means nothing."],
     }[found["verdict"]]
@@ -133,8 +138,10 @@ def _doubt_movement(found: EarlyBird) -> list[str]:
     rounding = found.get("settings", {}).get("stochastic_rounding")
     words = " Stochastic rounding was off." if rounding is False else ""
     return [
-        f"Only {percent(share, '.3g')} % of the weights have moved at all: steps that are smaller than the number format "
-        f"resolves leave a weight where it is, as in bfloat16.{words}"
+        (
+            f"Only {percent(share, '.3g')} % of the weights have moved at all: steps that are smaller than the number "
+            f"format resolves leave a weight where it is, as in bfloat16.{words}"
+        )
     ]
 
 

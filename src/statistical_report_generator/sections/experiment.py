@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Final, Literal, final
 
 from statistical_report_generator.claims.assessment import assess_claims
@@ -10,9 +11,10 @@ from statistical_report_generator.claims.outline import answer_claims
 from statistical_report_generator.claims.types import Claims, LevelClaim
 from statistical_report_generator.document import Block, Figure, Points, Section, Table, Text, Verdicts, VerdictWord
 from statistical_report_generator.figures.experiment import draw_accuracy_over_density
+from statistical_report_generator.figures.learning import choose_levels, draw_learning, find_curve
 from statistical_report_generator.inference.intervals import BranchSummary, collect_values, summarise_experiment
 from statistical_report_generator.sections.threats import list_threats
-from statistical_report_generator.sources import Source, make_slug
+from statistical_report_generator.sources import Source
 from statistical_report_generator.tables import HEADINGS, POINTS, format_interval, make_rows
 
 # What tickets are compared by: the first that all trainings have. Of a loss and a perplexity less is better.
@@ -56,17 +58,8 @@ def describe_experiment(source: Source, options: ExperimentOptions) -> list[Sect
     results = source.results
     if results.get("simulated"):
         return [_describe_simulation()]
-    metric, moment = _choose_figures(results, options)
-    claims = assess_claims(
-        results,
-        metric=metric,
-        moment=moment,
-        margin=options.margin,
-        num_looks=options.num_looks,
-        test=options.test,
-        higher_is_better=not metric.endswith(LESS_IS_BETTER),
-    )
-    summaries = summarise_experiment(results, metric=metric, moment=moment)
+    claims, summaries = judge_experiment(source, options)
+    metric, moment = claims["metric"], claims["moment"]
     found: list[Block] = [
         Text(answer_claims(claims)),
         Verdicts(tuple(_judge(level, claims) for level in claims["levels"])),
@@ -77,12 +70,57 @@ def describe_experiment(source: Source, options: ExperimentOptions) -> list[Sect
         found.append(_draw(source, summaries, moment, metric))
     return [
         Section("What was found", found),
+        *_show_learning(source),
         Section("By level", [_tabulate_levels(source, summaries)]),
         Section("By run", [_tabulate_runs(source, metric, moment)], technical=True),
         Section("Each claim", [Points(tuple(_join_lines(describe_claims(claims))))], technical=True),
         Section("How it was made", [_tabulate_settings(source), _tell_how_to_check(source)], technical=True),
         Section("Threats to validity", [Points(tuple(list_threats(results, claims)))]),
     ]
+
+
+def judge_experiment(source: Source, options: ExperimentOptions) -> tuple[Claims, list[BranchSummary]]:
+    """Returns claims and summaries of an experiment, by the same metric at the same moment.
+
+    Args:
+        source: Its results.
+        options: How it is judged.
+
+    Raises:
+        ValueError: When the results lack what claims are made of.
+    """
+    metric, moment = _choose_figures(source.results, options)
+    claims = assess_claims(
+        source.results,
+        metric=metric,
+        moment=moment,
+        margin=options.margin,
+        num_looks=options.num_looks,
+        test=options.test,
+        higher_is_better=not metric.endswith(LESS_IS_BETTER),
+    )
+    return claims, summarise_experiment(source.results, metric=metric, moment=moment)
+
+
+def _show_learning(source: Source) -> list[Section]:
+    """Returns the section on how tickets, controls and the dense network learn; none where trainings have no curve."""
+    results = source.results
+    name, levels = find_curve(results), choose_levels(results)
+    if name is None or not levels:
+        return []
+    what, last = name.replace("_", " "), levels[-1]
+    runs = [row for row in results["trainings"] if (row["level"], row["branch"]) == (last, "ticket")]
+    values = [value for row in runs if (value := row["history"]["curve"][name][-1]) is not None]
+    scale, unit = (POINTS, " %") if name.endswith("accuracy") else (1.0, "")
+    end = f"{scale * fmean(values):.4g}{unit}" if values else "not finite"
+    figure = Figure(
+        name=f"{source.slug}-learning",
+        caption=f"{what.capitalize()} over training steps at the sparsest levels with controls: means of "
+        f"{len(runs)} runs, faint lines are single runs.",
+        alternative=f"At the sparsest level shown the ticket's {what} ends at {end}, mean of {len(runs)} runs.",
+        drawing=draw_learning(results, source.name),
+    )
+    return [Section("Learning", [figure])]
 
 
 def _join_lines(lines: Iterable[str]) -> Iterator[str]:
@@ -131,7 +169,7 @@ def _draw(source: Source, summaries: list[BranchSummary], moment: str, metric: s
     last = f"; at {POINTS * tickets[-1].density:.1f} % {format_interval(tickets[-1].value)} %" if tickets else ""
     when = "at the least validation loss" if moment == "early_stop" else "after the last step"
     return Figure(
-        name=f"{make_slug(source)}-accuracy",
+        name=f"{source.slug}-accuracy",
         caption=f"Test accuracy {when} over the share of weights that are left. Mean of {num} replicates, bars are "
         "95 % Student t intervals of one level alone, faint points are single runs, and branches of one level stand "
         "side by side; the band is the dense network's.",
@@ -142,7 +180,7 @@ def _draw(source: Source, summaries: list[BranchSummary], moment: str, metric: s
 
 def _tabulate_levels(source: Source, summaries: list[BranchSummary]) -> Table:
     return Table(
-        f"{make_slug(source)}-levels",
+        f"{source.slug}-levels",
         "Means over replicates with 95 % intervals.",
         HEADINGS,
         tuple(make_rows(summaries)),
@@ -160,7 +198,7 @@ def _tabulate_runs(source: Source, metric: str, moment: str) -> Table:
         rows.append((str(level), "dense" if level == 0 else branch, *cells))
     unit = ", %" if metric.endswith("accuracy") else ""
     return Table(
-        f"{make_slug(source)}-runs",
+        f"{source.slug}-runs",
         f"{metric}{unit} of each run.",
         ("level", "branch", *(f"run {replicate}" for replicate in replicates)),
         tuple(rows),
@@ -174,7 +212,7 @@ def _tabulate_settings(source: Source) -> Table:
         settings |= dict(_flatten({f"environment {number + 1}": environment}))
     rows = tuple((name, value) for name, value in settings.items())
     return Table(
-        f"{make_slug(source)}-settings", "What the run was asked for, and what computed it.", ("setting", "value"), rows
+        f"{source.slug}-settings", "What the run was asked for, and what computed it.", ("setting", "value"), rows
     )
 
 

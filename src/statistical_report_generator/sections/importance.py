@@ -1,8 +1,9 @@
 """The sections on scores: where the important weights are, and how far the scores can be trusted."""
 
+from collections.abc import Mapping
 from typing import Final
 
-from statistical_report_generator.document import Block, Figure, Points, Section, Table, Text, Verdicts
+from statistical_report_generator.document import Block, Figure, MaskWord, Points, Section, Table, Text, Verdicts
 from statistical_report_generator.figures.importance import choose_maps, draw_importance
 from statistical_report_generator.figures.layers import choose_layers
 from statistical_report_generator.schemas.masks import Importance, Scores
@@ -47,7 +48,7 @@ def describe_importance(source: Source) -> list[Section]:
 def _answer(found: Importance) -> list[Block]:
     report, scores = found["importance"]["report"], found["importance"]["scores"]
     means = {name: summary.get("mean") for name, summary in scores.items()}
-    largest = max(means, key=lambda name: means[name] if means[name] is not None else float("-inf"))
+    largest = _find_largest(means)
     num = report.get("num_samples")
     samples = "" if num is None else f", averaged over {count(num)} samples"
     words = (
@@ -61,10 +62,17 @@ def _answer(found: Importance) -> list[Block]:
     settling = report.get("settling")
     if report.get("settled") is not None and settling:
         last = settling[-1]
-        changed = f"the last doubling, to {count(last['num_samples'])} samples, changed {percent(last['changed'])} % of it"
-        word = "settled" if report["settled"] else "not settled"
+        changed = (
+            f"the last doubling, to {count(last['num_samples'])} samples, changed {percent(last['changed'])} % of it"
+        )
+        word: MaskWord = "settled" if report["settled"] else "not settled"
         blocks.append(Verdicts(((word, f"The mask of the largest scores: {changed}."),)))
     return blocks
+
+
+def _find_largest(means: Mapping[str, float | None]) -> str:
+    known = {name: float("-inf") if mean is None else mean for name, mean in means.items()}
+    return max(known, key=known.__getitem__)
 
 
 def _draw(source: Source, scores: Scores) -> list[Figure]:
@@ -74,7 +82,7 @@ def _draw(source: Source, scores: Scores) -> list[Figure]:
     num, left_out = len(scores["scores"]), len(scores["scores"]) - len(names)
     rest = f" {left_out:,} layers with smaller means, or without rows and columns, are left out." if left_out else ""
     means = {name: scores["scores"][name].get("mean") for name in names}
-    largest = max(means, key=lambda name: means[name] if means[name] is not None else float("-inf"))
+    largest = _find_largest(means)
     return [
         Figure(
             name=f"{source.slug}-heat-maps",
@@ -97,7 +105,7 @@ def _tabulate(source: Source, found: Importance) -> Table:
         quantiles = summary.get("quantiles", {})
         cells = (
             name_cell(name),
-            " × ".join(map(str, summary["shape"])),
+            "x".join(map(str, summary["shape"])),
             form(summary.get("mean"), ".3e", ""),
             form(summary.get("std"), ".3e", ""),
             form(quantiles.get("0.5"), ".3e", ""),
@@ -129,8 +137,12 @@ def _list_threats(source: Source, found: Importance) -> list[str]:
         *threats,
         *list_collapsed(found.get("layer_sparsities") or {}),
         *list_missed(found.get("sparsity"), actual),
-        *([f"{list_names(empty)} has no weight."] if (empty := [n for n, s in scores.items() if 0 in s["shape"]]) else []),
-        "A score says what one weight is worth while all others stay: weights that go together may be worth more or less.",
+        *(
+            [f"{list_names(empty)} has no weight."]
+            if (empty := [n for n, s in scores.items() if 0 in s["shape"]])
+            else []
+        ),
+        "A score says what one weight is worth while all others stay: together they may be worth more or less.",
         "Nothing was trained: a mask from scores is no winning ticket until it has won against its controls.",
         *list_unknown(source),
     ]

@@ -28,7 +28,8 @@ def describe_landscape(source: Source) -> list[Section]:
         caption = "How much the loss rises on ellipses around the network, over 64 directions in the plane."
         headings = ("radius, share of the span", "mean rise", "largest rise")
         tables.append(make_table(f"{source.slug}-sharpness", caption, headings, rows, words=()))
-    settings = {name: found[name] for name in ("mode", "span", "seeds", "normalisation") if name in found}  # type: ignore[literal-required]  # further keys
+    named = ("mode", "span", "seeds", "normalisation")
+    settings = {name: value for name, value in source.results.items() if name in named}
     return [
         Section("What was found", [Text(_answer(found)), _draw(source, found)]),
         *([Section("Sharpness", tables)] if tables else []),
@@ -79,8 +80,8 @@ def _list_threats(source: Source, found: Landscape) -> list[str]:
     threats = []
     if found["mode"] == "plane":
         threats.append(
-            "This is one plane of two random directions, of as many dimensions as there are weights: what it shows need "
-            "not hold along others; draw it with other seeds."
+            "This is one plane of two random directions, of as many dimensions as there are weights: what it shows "
+            "need not hold along others; draw it with other seeds."
         )
     if num_nonfinite:
         threats.append(f"At {count(num_nonfinite)} of {count(num_points)} points the loss is not finite.")
@@ -93,6 +94,6 @@ def _list_threats(source: Source, found: Landscape) -> list[str]:
         threats.append(f"Each point was measured on {count(num_samples)} predictions alone; others move the surface.")
     return [
         *threats,
-        "A flat surface does not show that a network generalises: the loss here is that of the data it was measured on.",
+        "A flat surface does not show that a network generalises: this is the loss of the data it was measured on.",
         *list_unknown(source),
     ]

@@ -21,7 +21,7 @@ def describe_making(source: Source, settings: Mapping[str, Any] | None = None) -
         source: The results.
         settings: That they hold outside of their provenance.
     """
-    provenance: Provenance = source.results.get("provenance") or {}
+    provenance: Provenance = source.results.get("provenance") or Provenance()
     told = {
         name: provenance.get(name)
         for name in ("started", "wall_seconds", "command", "commit")

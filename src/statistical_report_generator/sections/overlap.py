@@ -75,8 +75,8 @@ def _answer(found: OverlapMatrix) -> str:
     overlaps, expected = found["overlaps"], found["expected"]
     most, least = (choose(pairs, key=lambda pair: overlaps[pair[0]][pair[1]]) for choose in (max, min))
     words = [
-        f"{which} {name_cell(names[row])} and {name_cell(names[column])} with {percent(overlaps[row][column])} %, where "
-        f"unrelated masks would have {percent(expected[row][column])} %"
+        f"{which} {name_cell(names[row])} and {name_cell(names[column])} with {percent(overlaps[row][column])} %, "
+        f"where unrelated masks would have {percent(expected[row][column])} %"
         for which, (row, column) in (("Most in common have", most), ("least", least))
     ]
     return f"{'; '.join(words[: min(2, len(pairs))])} ({found['method']})."
@@ -118,8 +118,8 @@ def _read_counts(layer: Any) -> tuple[int, int, int, int] | None:  # noqa: ANN40
 def _draw_matrix(source: Source, found: OverlapMatrix) -> Figure:
     return Figure(
         name=f"{source.slug}-overlap-matrix",
-        caption=f"{found['method']} overlap of each pair of {len(found['names']):,} masks, and beside it what unrelated "
-        "masks of the same layer densities would have; one value a pair, without intervals.",
+        caption=f"{found['method']} overlap of each pair of {len(found['names']):,} masks, and beside it what "
+        "unrelated masks of the same layer densities would have; one value a pair, without intervals.",
         alternative=_answer(found),
         drawing=draw_overlap_matrix(found, source.name),
     )
@@ -186,7 +186,9 @@ def _tabulate_layers(source: Source, layers: Mapping[str, LayerOverlap]) -> list
         )
         for name in choose_layers(_far_from_chance(layers), MOST_ROWS)
     ]
-    left_out = f"The {len(rows)} layers farthest from chance, of {count(len(layers))}." if len(rows) < len(layers) else ""
+    left_out = (
+        f"The {len(rows)} layers farthest from chance, of {count(len(layers))}." if len(rows) < len(layers) else ""
+    )
     headings = ("layer", "overlap, %", "by chance, %", "beyond chance")
     caption = "Two masks by layer. Beyond chance: 0 is chance, 1 is equal."
     return [Section("By layer", [make_table(f"{source.slug}-overlaps", caption, headings, rows, left_out=left_out)])]
@@ -194,9 +196,11 @@ def _tabulate_layers(source: Source, layers: Mapping[str, LayerOverlap]) -> list
 
 def _list_threats(source: Source) -> list[str]:
     return [
-        "Overlap beyond chance need not come from training: masks of one start, or of one score, share weights already.",
-        "Chance here keeps each mask's density in each layer, and scatters it: masks that crowd in the same rows or "
-        "columns for other reasons are beyond it too.",
+        "Overlap beyond chance need not come from training: masks of one start, or of one score, share weights anyway.",
+        (
+            "Chance here keeps each mask's density in each layer, and scatters it: masks that crowd in the same rows "
+            "or columns for other reasons are beyond it too."
+        ),
         "An overlap says that masks agree, and not that either of them is a winning ticket.",
         *list_unknown(source),
     ]

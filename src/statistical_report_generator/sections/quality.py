@@ -4,8 +4,8 @@ from typing import Final
 
 from statistical_report_generator.document import Points, Section, Table, Verdicts
 from statistical_report_generator.schemas.performance import Quality
-from statistical_report_generator.sections.making import describe_making, find_asked, list_unknown
 from statistical_report_generator.sections.layers import list_missed
+from statistical_report_generator.sections.making import describe_making, find_asked, list_unknown
 from statistical_report_generator.sections.words import count, figure_of, form, make_table, percent
 from statistical_report_generator.sources import Source
 
@@ -22,7 +22,9 @@ def describe_quality(source: Source) -> list[Section]:
     metric, retention = found["metric"], found["performance_retention"]
     before, after = (figure_of(metric, found[key]) for key in ("baseline_performance", "ticket_performance"))
     kept = "the ratio of both has no meaning" if retention is None else f"{percent(retention, '.1f')} % is kept"
-    answer = f"At sparsity {percent(found['sparsity'])} %, not retrained, {metric} goes from {before} to {after}; {kept}."
+    answer = (
+        f"At sparsity {percent(found['sparsity'])} %, not retrained, {metric} goes from {before} to {after}; {kept}."
+    )
     return [
         Section("What was found", [Verdicts((("post-hoc", answer),))]),
         Section("Before and after", [_tabulate(source, found)]),

@@ -53,7 +53,8 @@ def _answer(found: Robustness) -> str:
         words += f", and less than {percent(critical, '.3g')} % "
         words += f"from {where} % on" if where else "nowhere within the levels"
     if metrics["winning_ticket_score"] is not None:
-        words += f"; on average over the levels {percent(metrics['winning_ticket_score'], '.1f')} points more than random masks"
+        gain = percent(metrics["winning_ticket_score"], ".1f")
+        words += f"; on average over the levels {gain} points more than random masks"
     return f"{words}."
 
 
@@ -63,7 +64,7 @@ def _is_number(value: object) -> bool:
 
 def _draw(source: Source, found: Robustness) -> Figure:
     curves = found["sparsity_curves"]
-    name, points = next(iter(curves.items()))
+    _name, points = next(iter(curves.items()))
     last = points[-1]
     what = find_figure(found["metric"], points)
     values = ", ".join(
@@ -72,8 +73,8 @@ def _draw(source: Source, found: Robustness) -> Figure:
     )
     return Figure(
         name=f"{source.slug}-robustness",
-        caption="Performance of the network as it is, pruned by magnitude and at random, over sparsity. One measurement "
-        "a point on one batch, n = 1, without intervals; gaps are not finite.",
+        caption="Performance of the network as it is, pruned by magnitude and at random, over sparsity. One "
+        "measurement a point on one batch, n = 1, without intervals; gaps are not finite.",
         alternative=f"At sparsity {percent(last['sparsity'], '.3g')} %, not retrained, {what} is {values}.",
         drawing=draw_robustness(found, source.name),
     )
@@ -129,7 +130,11 @@ def _list_threats(source: Source, found: Robustness) -> list[str]:
         threats.append("Random masks were drawn once: another draw gives another curve, and no interval is known.")
     else:
         threats.append("No random masks were measured beside: it is not known what chance keeps.")
-    return [*threats, *list_odd_points([point for points in curves.values() for point in points]), *list_unknown(source)]
+    return [
+        *threats,
+        *list_odd_points([point for points in curves.values() for point in points]),
+        *list_unknown(source),
+    ]
 
 
 def list_odd_points(points: Sequence[RobustnessPoint]) -> list[str]:

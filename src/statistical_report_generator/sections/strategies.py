@@ -67,10 +67,12 @@ def _draw(source: Source, found: Strategies) -> Figure:
     num = found.get("num_samples")
     return Figure(
         name=f"{source.slug}-strategies",
-        caption="Performance of the network as it is, pruned by several scores, over sparsity. One measurement a point, "
-        f"n = 1{'' if num is None else f', on {count(num)} samples'}, without intervals; gaps are not finite.",
+        caption="Performance of the network as it is, pruned by several scores, over sparsity. One measurement a "
+        f"point, n = 1{'' if num is None else f', on {count(num)} samples'}, without intervals; gaps are not finite.",
         alternative=_answer(found)[-1],
-        drawing=draw_strategies({**found, "rows": [row for row in found["rows"] if row["strategy"] in strategies[:20]]}, source.name),
+        drawing=draw_strategies(
+            {**found, "rows": [row for row in found["rows"] if row["strategy"] in strategies[:20]]}, source.name
+        ),
     )
 
 
@@ -113,4 +115,4 @@ def _list_threats(source: Source, found: Strategies) -> list[str]:
             "smaller differences between strategies are not shown."
         )
     threats.append("Scores and their figures may come from the same data: then both are fitted to it.")
-    return [*threats, *list_odd_points(found["rows"]), *list_unknown(source)]  # type: ignore[arg-type]  # they have the same figures
+    return [*threats, *list_odd_points(found["rows"]), *list_unknown(source)]

@@ -19,7 +19,9 @@ def describe_ticket(source: Source) -> list[Section]:
     sparsities, collapsed = found["layer_sparsities"], found["collapsed_layers"]
     word: MaskWord = "collapsed" if collapsed else "whole"
     kept = f"it keeps nothing of {list_names(collapsed)}" if collapsed else "every layer keeps weights"
-    answer = f"The mask removes {percent(found['actual_sparsity'])} % of the weights of {len(sparsities):,} layers; {kept}."
+    answer = (
+        f"The mask removes {percent(found['actual_sparsity'])} % of the weights of {len(sparsities):,} layers; {kept}."
+    )
     threats = [
         *list_collapsed({**sparsities, **dict.fromkeys(collapsed, 1.0)}),
         *list_missed(find_asked(source), found["actual_sparsity"]),
@@ -27,7 +29,10 @@ def describe_ticket(source: Source) -> list[Section]:
         *list_unknown(source),
     ]
     return [
-        Section("What was found", [Verdicts(((word, answer),)), draw_sparsities(source, sparsities, found["actual_sparsity"])]),
+        Section(
+            "What was found",
+            [Verdicts(((word, answer),)), draw_sparsities(source, sparsities, found["actual_sparsity"])],
+        ),
         Section("By layer", [_tabulate(source, found)]),
         describe_making(source, {"target_sparsity": asked} if (asked := find_asked(source)) is not None else {}),
         Section("Threats to validity", [Points(tuple(threats))], technical=True),
@@ -41,7 +46,9 @@ def _tabulate(source: Source, found: Ticket) -> Table:
         (name_cell(name), percent(sparsities[name]), form(thresholds[name], ".4g", "keeps nothing"))
         for name in choose_layers(far, MOST_ROWS)
     ]
-    left_out = f"The {len(rows)} layers farthest from the whole, of {len(sparsities):,}." if len(rows) < len(far) else ""
+    left_out = (
+        f"The {len(rows)} layers farthest from the whole, of {len(sparsities):,}." if len(rows) < len(far) else ""
+    )
     headings = ("layer", "removed, %", "least magnitude kept")
     caption = "The threshold of a layer is the least magnitude that it keeps."
     return make_table(f"{source.slug}-thresholds", caption, headings, rows, left_out=left_out)

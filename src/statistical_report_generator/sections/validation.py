@@ -40,10 +40,16 @@ def describe_validation(source: Source) -> list[Section]:
         False: "It does worse than before pruning, which a rightly pruned model may.",
         None: "Whether it does as well as before pruning was not checked.",
     }[found.get("performs_well")]
-    open_checks = [f"Not checked: {name_cell(name)}. {_reason(check)}" for name, check in checks.items() if check["passed"] is None]
+    open_checks = [
+        f"Not checked: {name_cell(name)}. {_reason(check)}" for name, check in checks.items() if check["passed"] is None
+    ]
     threats = [
         *open_checks,
-        *(["The mask is not applied: the model was looked at as it would prune it."] if found.get("applied") is False else []),
+        *(
+            ["The mask is not applied: the model was looked at as it would prune it."]
+            if found.get("applied") is False
+            else []
+        ),
         "Correct is not good: a rightly pruned model may do badly, and a mask is no ticket until it was trained.",
         *list_unknown(source),
     ]
