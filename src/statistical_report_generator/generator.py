@@ -22,7 +22,7 @@ from statistical_report_generator.rendering.pdf import render_pdf
 from statistical_report_generator.rendering.png import render_pngs
 from statistical_report_generator.sections.comparison import describe_comparison
 from statistical_report_generator.sections.experiment import ExperimentOptions
-from statistical_report_generator.sources import Source
+from statistical_report_generator.sources import Source, Verification
 from statistical_report_generator.words import clean
 
 EXPERIMENT_TYPES: Final = ("lottery_ticket_analysis",)
@@ -83,28 +83,36 @@ class StatisticalReportGenerator:
     def __init__(self, config: ReportConfig | None = None) -> None:
         self.config = config or ReportConfig()
         self._sources: list[Source] = []
+        self._names: list[str] = []
 
     @property
     def num_results(self) -> int:
         """How many results were added."""
-        return len(self._sources)
+        return len(self._names)
 
-    def add_results(self, results: str | Path | Mapping[str, Any], name: str | None = None) -> Self:
+    def add_results(
+        self,
+        results: str | Path | Mapping[str, Any],
+        name: str | None = None,
+        *,
+        verification: Verification | None = None,
+    ) -> Self:
         """Adds results, read now: a run folder, a JSON file, or a dict; returns the generator.
 
         Args:
             results: Where they are, or what they are.
             name: What the report calls them; the name of the folder or file when None.
+            verification: What re-checking them has found; `lottery-tickets report --verify` does.
 
         Raises:
             FileNotFoundError: When there is nothing.
             ValueError: When no report can be made of them.
         """
         sources = read_sources(results, name)
-        taken = {known.name for known in self._sources}
-        if sources[0].name in taken:
+        if sources[0].name in self._names:
             raise ValueError(f"each results must have a name of its own, but {sources[0].name!r} is there; pass name=")
-        self._sources += sources
+        self._sources += [replace(source, verification=verification) for source in sources]
+        self._names.append(sources[0].name)
         return self
 
     def describe(self) -> Document:
@@ -116,7 +124,7 @@ class StatisticalReportGenerator:
         return Document(self._name(), list(self._describe_sections()))
 
     def _name(self) -> str:
-        return clean(self.config.title or f"Lottery tickets: {', '.join(source.name for source in self._sources)}")
+        return clean(self.config.title or f"Lottery tickets: {', '.join(self._names)}")
 
     def _describe_sections(self) -> Iterator[Section]:
         """Yields the sections, each made when it is asked for: hundreds of drawings at once are slow and large."""

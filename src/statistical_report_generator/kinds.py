@@ -31,6 +31,7 @@ from statistical_report_generator.schemas.performance import (
     Validation,
     check_validation,
 )
+from statistical_report_generator.schemas.table import Values
 from statistical_report_generator.sections.analysis import describe_analysis
 from statistical_report_generator.sections.connectivity import describe_connectivity
 from statistical_report_generator.sections.early_bird import describe_early_bird
@@ -44,6 +45,7 @@ from statistical_report_generator.sections.robustness import describe_robustness
 from statistical_report_generator.sections.strategies import describe_strategies
 from statistical_report_generator.sections.ticket import describe_ticket
 from statistical_report_generator.sections.validation import describe_validation
+from statistical_report_generator.sections.values import describe_values
 from statistical_report_generator.sources import Source
 
 SCHEMA: Final = re.compile(r"lottery-tickets ([a-z-]{1,40}) ([0-9]{1,9})")
@@ -131,6 +133,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             frozenset({"model", "analyses"}),
             _without_options(describe_analysis),
         ),
+        "table": Kind(1, Values, frozenset({"schema", "table"}), _without_options(describe_values)),
         "evaluation": Kind(
             1,
             Evaluation,

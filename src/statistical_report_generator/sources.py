@@ -9,6 +9,22 @@ MOST_LETTERS: Final = 40
 
 @final
 @dataclass(frozen=True)
+class Verification:
+    """What re-checking a run found, just before its report was made.
+
+    Attributes:
+        num_checks: That were made.
+        problems: Of those that failed, in sentences.
+        command: That makes them again.
+    """
+
+    num_checks: int
+    problems: tuple[str, ...]
+    command: str
+
+
+@final
+@dataclass(frozen=True)
 class Source:
     """Results that a report is made of.
 
@@ -18,6 +34,7 @@ class Source:
         results: As they were saved; of the type of their kind, which they were checked to be.
         folder: The run folder, where they lie in one.
         slug: What files and links about them begin with.
+        verification: None where nobody re-checked them.
     """
 
     name: str
@@ -25,6 +42,7 @@ class Source:
     results: Any
     folder: Path | None = None
     slug: str = ""
+    verification: Verification | None = None
 
     def __post_init__(self) -> None:
         """Gives them a slug by their name when they have none."""

@@ -12,8 +12,8 @@ import pytest
 
 from statistical_report_generator import ReportConfig, StatisticalReportGenerator
 from statistical_report_generator.document import Table
-from statistical_report_generator.sections.experiment import ExperimentOptions, describe_experiment
 from statistical_report_generator.reading import read_sources
+from statistical_report_generator.sections.experiment import ExperimentOptions, describe_experiment
 from tests.statistical_report_generator.claims.made_up import DENSE, move, with_controls
 from tests.statistical_report_generator.summaries import make_results
 

@@ -28,6 +28,9 @@ class Analysed(Part):
     seconds: NotRequired[NotNegative | None]
     expected_seconds: NotRequired[NotNegative | None]
     error: NotRequired[str | None]
+    title: NotRequired[str]
+    conclusion: NotRequired[str]
+    warnings: NotRequired[list[str]]
 
 
 class Analysis(Result):

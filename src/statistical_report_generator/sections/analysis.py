@@ -44,10 +44,8 @@ def _answer(found: Analysis) -> str:
 
 def _tell(entry: Analysed) -> str:
     words = name_cell(entry["name"])
-    if entry.get("seconds") is not None:
-        words += f", {form(entry['seconds'], '.3g')} seconds"
-    if entry.get("expected_seconds") is not None:
-        words += f" ({form(entry['expected_seconds'], '.3g')} were expected)"
+    if entry["status"] == "finished" and entry.get("conclusion"):
+        words += f": {entry['conclusion']}"
     if entry["status"] == "failed":
         words += f": {entry.get('error') or 'without an error that was recorded'}"
     if entry["status"] in ("interrupted", "waiting"):

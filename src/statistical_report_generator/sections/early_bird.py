@@ -46,7 +46,7 @@ def describe_early_bird(source: Source) -> list[Section]:
         Section("What was found", [*blocks, *means]),
         Section("Check by check", [_tabulate(source, checks)]),
         describe_making(source, {"method": found["method"], **(found.get("settings") or {})}),
-        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))], technical=True),
+        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))]),
     ]
 
 

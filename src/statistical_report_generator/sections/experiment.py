@@ -75,7 +75,7 @@ def describe_experiment(source: Source, options: ExperimentOptions) -> list[Sect
         Section("By run", [_tabulate_runs(source, metric, moment)], technical=True),
         Section("Each claim", [Points(tuple(_join_lines(describe_claims(claims))))], technical=True),
         Section("How it was made", [_tabulate_settings(source), _tell_how_to_check(source)], technical=True),
-        Section("Threats to validity", [Points(tuple(list_threats(results, claims)))]),
+        Section("Threats to validity", [Points(tuple(list_threats(source, claims)))]),
     ]
 
 
@@ -218,9 +218,18 @@ def _tabulate_settings(source: Source) -> Table:
 
 def _tell_how_to_check(source: Source) -> Text:
     where = "RUN" if source.folder is None else str(source.folder)
+    checked = source.verification
+    if checked is None:
+        done = f"This report does not re-check the run: lottery-tickets verify {where} does, from its files"
+    else:
+        num_held = checked.num_checks - len(checked.problems)
+        done = (
+            f"Re-checked from its files when this report was made: {num_held:,} of {checked.num_checks:,} checks hold "
+            f"({checked.command})"
+        )
     return Text(
-        f"This report does not re-check the run: lottery-tickets verify {where} does, from its files, and with "
-        "--re-evaluate and --train-again by computing. The same command that made the run goes on with it."
+        f"{done}; with --re-evaluate and --train-again it computes again. The same command that made the run goes on "
+        "with it."
     )
 
 

@@ -41,7 +41,7 @@ def describe_importance(source: Source) -> list[Section]:
         Section("What was found", blocks),
         Section("By layer", [_tabulate(source, found)]),
         describe_making(source, {"report": scores["report"], "scope": found.get("scope")}),
-        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))], technical=True),
+        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))]),
     ]
 
 

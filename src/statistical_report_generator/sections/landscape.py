@@ -34,7 +34,7 @@ def describe_landscape(source: Source) -> list[Section]:
         Section("What was found", [Text(_answer(found)), _draw(source, found)]),
         *([Section("Sharpness", tables)] if tables else []),
         describe_making(source, {**settings, **(found.get("settings") or {})}),
-        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))], technical=True),
+        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))]),
     ]
 
 

@@ -30,7 +30,7 @@ def describe_lines(source: Source) -> list[Section]:
         Section("What was found", [Verdicts(verdicts), _draw(source, found)]),
         Section("By pair", [_tabulate(source, found["pairs"])]),
         describe_making(source, found["settings"]),
-        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))], technical=True),
+        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))]),
     ]
 
 

@@ -41,7 +41,7 @@ def describe_overlap(source: Source) -> list[Section]:
         Section("What was found", [*blocks, *_draw_layers(source, found["layer_overlaps"], found["method"])]),
         *_tabulate_layers(source, found["layer_overlaps"]),
         describe_making(source, {"method": found["method"]}),
-        Section("Threats to validity", [Points(tuple(_list_threats(source)))], technical=True),
+        Section("Threats to validity", [Points(tuple(_list_threats(source)))]),
     ]
 
 
@@ -59,7 +59,7 @@ def describe_overlap_matrix(source: Source) -> list[Section]:
         Section("By mask and by pair", [_tabulate_masks(source, found), *_tabulate_pairs(source, found)]),
         *_tabulate_layers(source, layers),
         describe_making(source, {"method": found["method"], "masks": num}),
-        Section("Threats to validity", [Points(tuple(_list_threats(source)))], technical=True),
+        Section("Threats to validity", [Points(tuple(_list_threats(source)))]),
     ]
 
 

@@ -29,7 +29,7 @@ def describe_quality(source: Source) -> list[Section]:
         Section("What was found", [Verdicts((("post-hoc", answer),))]),
         Section("Before and after", [_tabulate(source, found)]),
         describe_making(source, {"metric": metric, "kind": found.get("kind", "post-hoc")}),
-        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))], technical=True),
+        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))]),
     ]
 
 

@@ -38,7 +38,7 @@ def describe_robustness(source: Source) -> list[Section]:
         Section("What was found", [Verdicts((("post-hoc", _answer(found)),)), _draw(source, found)]),
         Section("By sparsity", [_tabulate(source, found), _sum_up(source, found)]),
         describe_making(source, {"metric": found["metric"], **(found.get("settings") or {})}),
-        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))], technical=True),
+        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))]),
     ]
 
 

@@ -36,7 +36,7 @@ def describe_strategies(source: Source) -> list[Section]:
         Section("What was found", blocks),
         Section("By strategy and sparsity", [_tabulate(source, found)]),
         describe_making(source, {"metric": found["metric"], **(found.get("settings") or {})}),
-        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))], technical=True),
+        Section("Threats to validity", [Points(tuple(_list_threats(source, found)))]),
     ]
 
 

@@ -35,7 +35,7 @@ def describe_ticket(source: Source) -> list[Section]:
         ),
         Section("By layer", [_tabulate(source, found)]),
         describe_making(source, {"target_sparsity": asked} if (asked := find_asked(source)) is not None else {}),
-        Section("Threats to validity", [Points(tuple(threats))], technical=True),
+        Section("Threats to validity", [Points(tuple(threats))]),
     ]
 
 

@@ -57,7 +57,7 @@ def describe_validation(source: Source) -> list[Section]:
         Section("What was found", [Verdicts(((word, answer),)), Text(performs)]),
         Section("Check by check", [_tabulate(source, checks)]),
         describe_making(source),
-        Section("Threats to validity", [Points(tuple(threats))], technical=True),
+        Section("Threats to validity", [Points(tuple(threats))]),
     ]
 
 

@@ -27,10 +27,9 @@ class Demo:
     def run(self) -> int:
         """Runs the experiment and verifies it; returns the exit code."""
         from unified_model_analysis.commands.report import Report
-        from unified_model_analysis.commands.verify import Verify
 
         place = self.run_folder.resolve()
         judged: dict[str, Any] = {"moment": "end", "margin": 1.0}
         imp = Imp(self.run_folder, levels=15, controls=(12, 15), replicates=10, seed=self.seed, **judged)
-        report = Report((self.run_folder,), output=place.with_name(f"{place.name}-report"), **judged)
-        return imp.run() or Verify(self.run_folder).run() or report.run()
+        report = Report((self.run_folder,), output=place.with_name(f"{place.name}-report"), verify=True, **judged)
+        return imp.run() or report.run()

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from unified_model_analysis.terminal import say
+from unified_model_analysis.workload_pairs import list_runs
+
+if TYPE_CHECKING:
+    from statistical_report_generator import Verification
 
 
 @dataclass(frozen=True)
@@ -17,9 +21,10 @@ class Report:
     what may be wrong with it. Needs no model; two reports on the same results are the same bytes.
 
     Attributes:
-        results: Run folders of `imp`, `demo` or `evaluate --start`, results of `connectivity`, or JSON files of such.
+        results: Run folders and files of any command or analysis, and folders of `analyze`.
         output: Where the files go.
         name: Of the report's files.
+        verify: Re-check each run folder from its files first, and say in the report what that found.
         style: "summary" leaves out what only those who check need: values by run, each claim, settings, method.
         title: Stands above.
         margin: Points of accuracy whose loss counts as none.
@@ -32,6 +37,7 @@ class Report:
     results: Annotated[tuple[Path, ...], tyro.conf.Positional]
     output: Path = Path("reports")
     name: str = "report"
+    verify: bool = False
     style: Literal["technical", "summary"] = "technical"
     title: str | None = None
     margin: float = 0.5
@@ -40,7 +46,7 @@ class Report:
     test: Literal["t", "sign"] = "t"
 
     def run(self) -> int:
-        """Writes the report and prints where it is; returns the exit code."""
+        """Writes the report and prints where it is; returns the exit code: 1 when re-checking found a problem."""
         from statistical_report_generator import ReportConfig, StatisticalReportGenerator
         from statistical_report_generator.tables import POINTS
 
@@ -56,8 +62,27 @@ class Report:
             moment=self.moment,
         )
         generator = StatisticalReportGenerator(config)
+        failed = False
         for path in self.results:
-            generator.add_results(path)
+            verification = self._verify(path) if self.verify else None
+            failed |= verification is not None and bool(verification.problems)
+            generator.add_results(path, verification=verification)
         pdf = generator.generate_report(self.name)
         say(f"report: {pdf}, page: {pdf.with_suffix('.html')}, figures and tables: {self.output / self.name}-files")
-        return 0
+        return int(failed)
+
+    def _verify(self, path: Path) -> "Verification | None":
+        from statistical_report_generator import Verification
+        from unified_model_analysis.commands.verify import Verify
+
+        if not path.is_dir():
+            return None
+        checks = []
+        for run in list_runs(path):
+            try:
+                checks += Verify(run).check_run(run)
+            except ValueError as error:
+                say(f"{path}: not re-checked: {error}")
+                return None
+        problems = tuple(f"{check.where}: {check.name}: {check.problem}" for check in checks if check.problem)
+        return Verification(len(checks), problems, f"lottery-tickets verify {path}")

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from unified_model_analysis.summary_checks import check_summary
 from unified_model_analysis.terminal import say
 from unified_model_analysis.workload_pairs import list_runs
+
+if TYPE_CHECKING:
+    from lottery_tickets.experiments.verification import Check
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,14 @@ class Verify:
         return code
 
     def _check_run(self, run: Path) -> int:
+        return int(any(check.problem for check in self.check_run(run)))
+
+    def check_run(self, run: Path) -> "list[Check]":
+        """Returns the checks of one run folder, and prints what they show.
+
+        Args:
+            run: The folder.
+        """
         from lottery_tickets.experiments.verification import create_workload_subject, describe_scope, verify_run
 
         subject, is_measured = None, self.re_evaluate or self.train_again > 0
@@ -60,4 +71,4 @@ class Verify:
             say(f"FAILED  {label}: {check.problem}" if check.problem else f"ok      {label}")
         if not failed:
             say(*describe_scope(run, checks, is_measured=is_measured))
-        return 1 if failed else 0
+        return checks
