@@ -18,13 +18,27 @@ from benchmarks.tables import (
     masks,
     measuring,
     reliability,
+    reports,
     scores,
 )
 from benchmarks.tables.parts import Tables
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MARKED = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-DRAWER = (claims, connectivity, early_bird, experiment, fisher, kills, landscape, masks, measuring, reliability, scores)
+DRAWER = (
+    claims,
+    connectivity,
+    early_bird,
+    experiment,
+    fisher,
+    kills,
+    landscape,
+    masks,
+    measuring,
+    reliability,
+    reports,
+    scores,
+)
 TABLES: Tables = {name: make for module in DRAWER for name, make in module.TABLES.items()}
 
 

@@ -47,7 +47,7 @@ def _conclude_robustness(found: Mapping[str, Any]) -> str:
 def _compare_strategies(subject: Subject, _: Path) -> Mapping[str, Any]:
     config = subject.config
     makers = {name: lambda name=name: subject.score(name) for name in STRATEGIES}
-    found = compare_pruning_strategies(
+    return compare_pruning_strategies(
         subject.model,
         subject.batches,
         makers,
@@ -56,7 +56,6 @@ def _compare_strategies(subject: Subject, _: Path) -> Mapping[str, Any]:
         seed=config.seed,
         progress=config.progress,
     )
-    return {**found, "num_samples": subject.settings["num_samples"]}
 
 
 def _conclude_strategies(found: Mapping[str, Any]) -> str:

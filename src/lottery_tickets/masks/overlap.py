@@ -6,7 +6,11 @@ from typing import Any, Final, TypedDict, final
 
 from torch import Tensor
 
+<<<<<<< HEAD
 from lottery_tickets._core.records import recorded
+=======
+from lottery_tickets._core.notebooks import Results, render_table
+>>>>>>> pages
 from lottery_tickets.masks.common_weights import Overlap, overlay
 from lottery_tickets.masks.mask import Mask, as_mask
 
@@ -17,6 +21,8 @@ COEFFICIENTS: Final[Mapping[str, Sides]] = {
     "dice": lambda both, first, second: (2 * both, first + second),
     "overlap": lambda both, first, second: (both, min(first, second)),
 }
+
+OVERALL: Final = {"overlap": "overall", "expected": "expected", "adjusted": "adjusted"}
 
 
 class OverlapFigures(TypedDict):
@@ -41,7 +47,7 @@ class OverlapFigures(TypedDict):
 
 
 @final
-class TicketOverlap(dict[str, Any]):
+class TicketOverlap(Results):
     """What `compute_ticket_overlap` returns: a dict, whose `float()` and `format()` are the overall overlap."""
 
     def __float__(self) -> float:
@@ -49,6 +55,22 @@ class TicketOverlap(dict[str, Any]):
 
     def __format__(self, format_spec: str) -> str:
         return format(float(self), format_spec)
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (name, *(_show_share(layer[key]) for key in ("overlap", "expected", "adjusted")))
+            for name, layer in {"all": _sum_to_layer(self), **self["layer_overlaps"]}.items()
+        )
+        headings = ("layer", f"{self['method']} overlap", "by chance", "beyond chance")
+        return render_table(f"Overlap of two tickets: {self:.2%}", headings, rows, 1 + len(self["layer_overlaps"]))
+
+
+def _sum_to_layer(overlap: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: overlap[f"{name}_overlap"] for key, name in OVERALL.items()}
+
+
+def _show_share(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
 
 
 class OverlapMatrix(TypedDict):

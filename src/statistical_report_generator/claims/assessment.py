@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, get_args
+from typing import Any, Final, cast, get_args
 
 from statistical_report_generator.claims.pairs import Values, describe_pairs, read_p_values, summarise_pairs
+from statistical_report_generator.claims.shown import ShownClaims
 from statistical_report_generator.claims.types import Apart, Claims, DenseClaim, MoreRuns
 from statistical_report_generator.claims.winning import claim_winning
 from statistical_report_generator.inference.equivalence import (
@@ -103,7 +104,7 @@ def assess_claims(
         {"level": level, "density": densities[level], **dense_claims[level], **winning_claims[level]}
         for level in levels
     ]
-    return claims
+    return cast("Claims", ShownClaims(claims))
 
 
 def check_settings(

@@ -20,6 +20,7 @@ from statistical_report_generator.sections.words import (
 )
 from statistical_report_generator.sources import Source
 
+SCOPES: Final = {"global": "with each other", "layer": "within each layer", "row": "within each row"}
 FEW_SAMPLES: Final = 200
 NOISY: Final = 0.5  # of a mean score, what its standard error is at most
 HEADINGS: Final = ("layer", "shape", "mean", "standard deviation", "median", "largest", "mean standard error")
@@ -57,7 +58,8 @@ def _answer(found: Importance) -> list[Block]:
     )
     if found.get("sparsity") is not None:
         words += f" The mask of the largest removes {percent(found['sparsity'], '.4g')} % of the weights"
-        words += f", compared within {found['scope']}." if found.get("scope") else "."
+        scope = found.get("scope")
+        words += f", compared {SCOPES.get(scope, f'by scope {name_cell(scope)}')}." if scope else "."
     blocks: list[Block] = [Text(words)]
     settling = report.get("settling")
     if report.get("settled") is not None and settling:

@@ -64,7 +64,7 @@ def _answer(found: Strategies) -> list[str]:
 
 def _draw(source: Source, found: Strategies) -> Figure:
     strategies = list(dict.fromkeys(row["strategy"] for row in found["rows"]))
-    num = found.get("num_samples")
+    num = find_num_samples(found)
     return Figure(
         name=f"{source.slug}-strategies",
         caption="Performance of the network as it is, pruned by several scores, over sparsity. One measurement a "
@@ -105,7 +105,7 @@ def _list_threats(source: Source, found: Strategies) -> list[str]:
         threats.append("No random mask was measured beside: it is not known what chance keeps.")
     else:
         threats.append("Random masks were drawn once: another draw gives another line.")
-    num, accuracy = found.get("num_samples"), found["baseline"].get("accuracy")
+    num, accuracy = find_num_samples(found), found["baseline"].get("accuracy")
     if num is None:
         threats.append("It is not known on how many samples this was measured.")
     elif num and found["metric"] == "accuracy" and accuracy is not None:
@@ -116,3 +116,14 @@ def _list_threats(source: Source, found: Strategies) -> list[str]:
         )
     threats.append("Scores and their figures may come from the same data: then both are fitted to it.")
     return [*threats, *list_odd_points(found["rows"]), *list_unknown(source)]
+
+
+def find_num_samples(found: Strategies) -> int | None:
+    """Returns how many predictions, or samples, performance was measured on; None where it is not known.
+
+    Args:
+        found: The results.
+    """
+    predictions = found["baseline"].get("num_predictions")
+    is_count = isinstance(predictions, int) and not isinstance(predictions, bool) and predictions >= 0
+    return predictions if is_count else found.get("num_samples")

@@ -1,0 +1,194 @@
+"""One small made-up result of each kind, as files hold them."""
+
+from typing import Any, Final
+
+from tests.statistical_report_generator.rendering.reports import make_connectivity, make_experiment
+
+PROVENANCE: Final[dict[str, Any]] = {
+    "started": "2026-01-02T03:04:05+00:00",
+    "wall_seconds": 1.5,
+    "command": "lottery-tickets score out.json",
+    "commit": None,
+    "settings": {"seed": 0},
+    "environment": {"torch": "2.0"},
+    "hardware": {"cpu": "one", "num_cpus": 2, "memory_bytes": 8, "gpus": []},
+}
+FIGURES: Final = {"loss": 0.25, "accuracy": 0.925, "perplexity": 1.284, "num_predictions": 400}
+
+
+def make_point(sparsity: float, accuracy: float | None) -> dict[str, Any]:
+    """Returns a network at one sparsity."""
+    return {
+        "sparsity": sparsity,
+        "actual_sparsity": sparsity,
+        "loss": None if accuracy is None else 1 - accuracy,
+        "accuracy": accuracy,
+        "perplexity": None if accuracy is None else 2 - accuracy,
+        "retention": None if accuracy is None else accuracy / 0.925,
+    }
+
+
+def make_check(epoch: float, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any figure
+    """Returns one look at an early-bird run."""
+    return {
+        "epoch": epoch,
+        "step": int(10 * epoch),
+        "correlation": 0.9 + epoch / 100,
+        "start_correlation": 0.8,
+        "distance": 0.1,
+        "corrected_distance": 0.25,
+        "start_distance": 0.2,
+        "corrected_start_distance": 0.5,
+        "queue_distances": [0.1],
+        "movement": 0.3,
+        "share_moved": 0.99,
+        "loss": 1 / epoch,
+        "start_loss": 2.3,
+        "gap": 0.5,
+        "gap_z": 5.5,
+        "stable": epoch > 1,
+        **changes,
+    }
+
+
+def make_summary(mean: float) -> dict[str, Any]:
+    """Returns what `save_results` makes of a matrix."""
+    return {
+        "shape": [4, 3],
+        "dtype": "float32",
+        "mean": mean,
+        "std": mean / 2,
+        "quantiles": {"0.0": 0.0, "0.5": mean, "1.0": 3 * mean},
+        "heat_map": [[mean, 2 * mean], [3 * mean, 0.0]],
+    }
+
+
+LAYERS: Final = {"fc1.weight": 0.75, "fc2.weight": 0.25}
+OVERLAP_FIGURES: Final = {"overlap": 0.5, "expected": 0.25, "adjusted": 0.3333}
+PAIR: Final = {
+    "alphas": [0.0, 0.5, 1.0],
+    "errors": [0.1, 0.15, 0.12],
+    "losses": [0.3, None, 0.31],
+    "first": {"loss": 0.3, "accuracy": 0.9, "error": 0.1},
+    "second": {"loss": 0.31, "accuracy": 0.88, "error": 0.12},
+    "instability": 0.04,
+    "stable": False,
+    "barrier": 0.05,
+    "num_nonfinite": 1,
+}
+QUALITY: Final[dict[str, Any]] = {
+    "kind": "post-hoc",
+    "metric": "accuracy",
+    "higher_is_better": True,
+    "performance_retention": 0.875,
+    "baseline_performance": 0.925,
+    "ticket_performance": 0.809375,
+    "baseline_loss": 0.25,
+    "ticket_loss": 0.75,
+    "baseline": FIGURES,
+    "ticket": {**FIGURES, "loss": 0.75, "accuracy": 0.809375},
+    "sparsity": 0.7,
+    "retrained": None,
+}
+ROBUSTNESS: Final[dict[str, Any]] = {
+    "baseline_loss": 0.25,
+    "metric": "accuracy",
+    "sparsity_curves": {
+        "magnitude": [make_point(0.5, 0.9), make_point(0.9, 0.55)],
+        "random": [make_point(0.5, 0.4), make_point(0.9, None)],
+    },
+    "robustness_metrics": {"winning_ticket_score": 0.4, "optimal_sparsity": 0.5, "critical_sparsity": None},
+    "settings": {"baseline": FIGURES, "tolerance": 0.05, "critical_retention": 0.5, "scope": "global", "seed": 0},
+}
+VALIDATION: Final[dict[str, Any]] = {
+    "valid": False,
+    "performs_well": None,
+    "applied": True,
+    "zeros": {"passed": False, "num_nonzero": 3},
+    "shapes": {"passed": True, "num_parameters": 2},
+    "performance": {"passed": None, "reason": "no original performance was given"},
+}
+MATRIX: Final[dict[str, Any]] = {
+    "names": ["one", "two"],
+    "method": "jaccard",
+    "overlaps": [[1.0, 0.5], [0.5, 1.0]],
+    "expected": [[0.4, 0.3], [0.3, 0.4]],
+    "adjusted": [[1.0, 0.2857], [0.2857, 1.0]],
+    "densities": [0.5, 0.4],
+}
+KINDS: Final[dict[str, dict[str, Any]]] = {
+    "experiment": make_experiment(),
+    "connectivity": make_connectivity(),
+    "lines": {"pairs": [PAIR], "settings": {"threshold": 0.02, "trained": False, "num_points": 3}},
+    "early-bird": {
+        "method": "magnitude_ranking",
+        "target_sparsity": 0.7,
+        "convergence_threshold": 0.95,
+        "converged": True,
+        "convergence_epoch": 3.0,
+        "verdict": "converged",
+        "reason": "rank correlation 0.93",
+        "checkpoints": [make_check(1.0), make_check(2.0), make_check(3.0)],
+        "settings": {"counts": "epochs"},
+    },
+    "landscape": {
+        "mode": "plane",
+        "x": [-1.0, 0.0, 1.0],
+        "y": [-1.0, 1.0],
+        "losses": [[3.0, 1.0, 2.0], [2.5, None, 4.0]],
+        "accuracies": [[0.1, 0.9, 0.5], [0.4, None, 0.2]],
+        "centre": {**FIGURES, "loss": 0.5},
+        "num_nonfinite": 1,
+        "num_measured": 6,
+        "sharpness": [{"radius": 0.5, "mean_rise": 0.75, "largest_rise": 1.25}],
+        "normalisation": "filter",
+        "settings": {"seed": 4},
+    },
+    "importance": {
+        "importance": {
+            "report": {"score": "mean of gradient^2", "num_samples": 100, "labels": "empirical"},
+            "scores": {"fc1.weight": make_summary(0.25), "fc2.weight": make_summary(0.125)},
+        },
+        "sparsity": 0.5,
+        "scope": "global",
+        "layer_sparsities": LAYERS,
+    },
+    "ticket": {
+        "layer_sparsities": {**LAYERS, "fc3.weight": 1.0},
+        "actual_sparsity": 0.625,
+        "collapsed_layers": ["fc3.weight"],
+        "thresholds": {"fc1.weight": 0.125, "fc2.weight": 0.0625, "fc3.weight": None},
+    },
+    "quality": QUALITY,
+    "robustness": ROBUSTNESS,
+    "validation": VALIDATION,
+    "evaluation": {"network": "digits", "quality": QUALITY, "validation": VALIDATION, "robustness": ROBUSTNESS},
+    "overlap": {
+        "overall_overlap": 0.5,
+        "expected_overlap": 0.25,
+        "adjusted_overlap": 0.3333,
+        "layer_overlaps": {
+            name: {**OVERLAP_FIGURES, "num_both": 50, "num_kept": [75, 75], "num_weights": 150} for name in LAYERS
+        },
+        "method": "jaccard",
+    },
+    "overlap-matrix": MATRIX,
+    "strategies": {
+        "metric": "accuracy",
+        "higher_is_better": True,
+        "baseline": FIGURES,
+        "rows": [
+            {"strategy": name, **make_point(sparsity, accuracy)}
+            for name, accuracies in {"magnitude": (0.9, 0.6), "random": (0.5, 0.1)}.items()
+            for sparsity, accuracy in zip((0.5, 0.9), accuracies, strict=True)
+        ],
+        "num_samples": 400,
+    },
+    "table": {"num_biases": 410, "share": 0.25, "inner": {"word": "a"}},
+}
+
+
+def make_result(kind: str) -> dict[str, Any]:
+    """Returns a result as a file of today holds it."""
+    version = 2 if kind == "experiment" else 1
+    return {"schema": f"lottery-tickets {kind} {version}", "provenance": PROVENANCE, **KINDS[kind]}

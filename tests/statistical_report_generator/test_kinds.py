@@ -1,0 +1,335 @@
+"""Every kind of results is told, checked and described; what is not whole is refused in words, never by a traceback."""
+
+import copy
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from statistical_report_generator import ReportConfig, StatisticalReportGenerator, plot_results
+from statistical_report_generator.document import Figure, Section, Table
+from statistical_report_generator.kinds import KINDS, list_schemas, recognise
+from statistical_report_generator.reading import read_sources
+from statistical_report_generator.sections.experiment import ExperimentOptions
+from tests.statistical_report_generator import every_kind
+from tests.statistical_report_generator.every_kind import make_result
+
+NAMES = tuple(every_kind.KINDS)
+DOCS = Path(__file__).parents[2] / "docs" / "schemas"
+HOSTILE = "<script>alert(1)</script> #panic(1) \\input{/etc/passwd} ../../x $a$"
+
+
+def describe(results: Any) -> list[Section]:  # noqa: ANN401 - of any kind
+    return [
+        section
+        for source in read_sources(results)
+        for section in KINDS[source.kind].describe(source, ExperimentOptions())
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "table"])
+def test_results_of_today_and_those_without_a_schema_are_told(name: str) -> None:
+    assert recognise(make_result(name), "it")[0] == name
+    assert recognise(every_kind.KINDS[name], "it")[0] == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_found_comes_first_then_its_figure_and_threats_come_last(name: str) -> None:
+    for source in read_sources(make_result(name)):
+        sections = KINDS[source.kind].describe(source, ExperimentOptions())
+        assert sections[0].title == "What was found"
+        assert all(section.blocks for section in sections)
+        if name != "table":
+            assert sections[-1].title == "Threats to validity"
+            assert not sections[-1].technical
+        for block in (block for section in sections for block in section.blocks):
+            if isinstance(block, Figure):
+                assert len(block.alternative.split()) > 5
+                assert block.alternative.endswith((".", ")"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_report_is_made_of_every_kind(name: str, tmp_path: Path) -> None:
+    file = tmp_path / f"{name}.json"
+    file.write_text(json.dumps(make_result(name)))
+    pdf = StatisticalReportGenerator(ReportConfig(output_dir=tmp_path / "out")).add_results(file).generate_report()
+    assert pdf.read_bytes().startswith(b"%PDF")
+
+
+def test_the_words_of_each_kind_are_those_of_the_golden_file(request: pytest.FixtureRequest) -> None:
+    told = {name: list(tell(describe(make_result(name)))) for name in NAMES}
+    golden = Path(__file__).parent / "every_kind.golden.json"
+    if request.config.getoption("--update-golden", default=False):
+        golden.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert json.loads(golden.read_text(encoding="utf-8")) == told
+
+
+def tell(sections: list[Section]) -> Iterator[Any]:
+    """Yields all words of sections, in order; of figures what is said beside them."""
+    for section in sections:
+        yield section.title
+        for block in section.blocks:
+            if isinstance(block, Figure):
+                yield [block.name, block.caption, block.alternative]
+            elif isinstance(block, Table):
+                yield [block.caption, list(block.headings), *map(list, block.rows)]
+            else:
+                yield json.loads(json.dumps(vars(block)))
+
+
+def test_schemas_are_documented_as_they_are() -> None:
+    assert {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.json")} == list_schemas()
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def list_numbers(value: Any) -> Iterator[float]:  # noqa: ANN401 - JSON
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from list_numbers(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield float(value)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 100), st.floats(0, 1) | st.none()), min_size=1, max_size=6))
+def test_every_number_of_a_robustness_table_is_one_of_the_file(points: list[tuple[float, float, float | None]]) -> None:
+    rows = [
+        {
+            "sparsity": round(sparsity, 3),
+            "actual_sparsity": round(sparsity, 3),
+            "loss": round(loss, 3),
+            "accuracy": accuracy,
+            "perplexity": None,
+            "retention": accuracy,
+        }
+        for sparsity, loss, accuracy in points
+    ]
+    results = {**every_kind.ROBUSTNESS, "sparsity_curves": {"magnitude": rows}}
+    numbers = set(list_numbers(results))
+    known = {f"{scale * number:{form}}" for number in numbers for scale in (1, 100) for form in (".4g", ".2f", ".3g")}
+    [table] = [
+        block
+        for section in describe(results)
+        for block in section.blocks
+        if isinstance(block, Table) and block.name.endswith("sparsities")
+    ]
+    assert len(table.rows) == len(rows)
+    for row in table.rows:
+        for column in table.numeric:
+            assert row[column] in known | {"not finite", ""}, (row, column)
+
+
+# --------------------------------------------------------------------------------------------------------- what is odd
+
+
+def list_places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401 - JSON
+    yield place
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from list_places(item, (*place, key))
+
+
+def change(value: Any, place: tuple[Any, ...], by: Any) -> Any:  # noqa: ANN401 - JSON
+    """Returns JSON with one value replaced, or taken out where the new one is `...`."""
+    changed = copy.deepcopy(value)
+    inner = changed
+    for key in place[:-1]:
+        inner = inner[key]
+    if by is ...:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = by
+    return changed
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_one_wrong_value_is_shown_or_refused_in_words(name: str, data: st.DataObject) -> None:
+    results: dict[str, Any] = {**every_kind.KINDS[name], "schema": make_result(name)["schema"]}
+    place = data.draw(st.sampled_from([place for place in list_places(results) if place]))
+    by = data.draw(st.sampled_from([..., None, -1, 10**400, 1e308, "", HOSTILE, [], {}, [[]], True, float("nan")]))
+    try:
+        sections = describe(change(results, place, by))
+    except (ValueError, FileNotFoundError):
+        return
+    except (
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+    ) as error:  # what `StatisticalReportGenerator` puts in words
+        if name == "experiment":  # histories are free in form
+            return
+        raise AssertionError(f"{place} as {by!r} is {error!r}") from error
+    assert sections
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "by", "match"),
+    [
+        (
+            "robustness",
+            ("sparsity_curves", "magnitude", 0, "sparsity"),
+            1.5,
+            r"sparsity must be less than or equal to 1",
+        ),
+        (
+            "robustness",
+            ("sparsity_curves", "magnitude", 0, "accuracy"),
+            "high",
+            "accuracy must be a valid number, got 'high'",
+        ),
+        ("landscape", ("losses",), [[1.0]], "losses must have 2 entries"),
+        ("overlap-matrix", ("overlaps", 0), [1.0], "each row of overlaps must have 2 entries"),
+        ("ticket", ("thresholds",), {}, "must be about the same layers"),
+        ("early-bird", ("verdict",), "lovely", "verdict must be 'converged'"),
+        ("lines", ("pairs",), [], "pairs List must have at least 1 item|pairs .*at least 1 item"),
+        ("importance", ("importance", "report", "score"), ..., r"score must be there"),
+        ("quality", ("baseline_loss",), 10**400, "must hold finite numbers, but baseline_loss is 1000"),
+        ("quality", ("schema",), "lottery-tickets quality 2", "this version knows quality up to 1; update"),
+        ("quality", ("schema",), "open_lth run 3", "must be of a schema such as"),
+        ("quality", ("schema",), "lottery-tickets quality 0", "versions begin with 1"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(name: str, place: tuple[Any, ...], by: Any, match: str) -> None:  # noqa: ANN401 - JSON
+    with pytest.raises(ValueError, match=match):
+        describe(change(make_result(name), place, by))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hostile_names_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
+    words = json.dumps(make_result(name)).replace("fc1.weight", json.dumps(HOSTILE)[1:-1]).replace("dense", "d")
+    generator = StatisticalReportGenerator(ReportConfig(output_dir=tmp_path / "out", title=HOSTILE))
+    page = generator.add_results(json.loads(words), HOSTILE).generate_report().with_suffix(".html").read_text()
+    assert "<script>alert" not in page
+    assert {path.parent for path in (tmp_path / "out").rglob("*")} <= {tmp_path / "out", tmp_path / "out/report-files"}
+
+
+@pytest.mark.parametrize("name", ["ticket", "importance", "overlap"])
+def test_ten_thousand_layers_are_shown_in_part_and_said(name: str) -> None:
+    layers = {f"layers.{number}.weight": number / 10_000 for number in range(10_000)}
+    results = copy.deepcopy(every_kind.KINDS[name])
+    if name == "ticket":
+        results |= {"layer_sparsities": layers, "thresholds": layers, "collapsed_layers": []}
+    elif name == "importance":
+        results["importance"]["scores"] = {layer: every_kind.make_summary(share) for layer, share in layers.items()}
+        results["layer_sparsities"] = layers
+    else:
+        results["layer_overlaps"] = dict.fromkeys(layers, every_kind.OVERLAP_FIGURES)
+    sections = describe(results)
+    tables = [block for section in sections for block in section.blocks if isinstance(block, Table)]
+    assert max(len(table.rows) for table in tables) <= 200
+    assert any("of 10,000" in table.caption for table in tables)
+
+
+# ------------------------------------------------------------------------------------------------ analyses of one model
+
+
+def make_analysis(folder: Path, **changes: Any) -> Path:  # noqa: ANN401 - of an entry
+    entries: list[dict[str, Any]] = [
+        {"name": "quality", "kind": "quality", "status": "finished", "file": "quality.json", "seconds": 1.0},
+        {"name": "overlap", "kind": "overlap", "status": "failed", "file": None, "error": "ValueError: no"},
+    ]
+    entries[0] |= {"conclusion": "all is well", **changes}
+    folder.mkdir(exist_ok=True)
+    index = {"schema": "lottery-tickets analysis 1", "name": "net", "model": {"name": "net"}, "analyses": entries}
+    (folder / "analysis.json").write_text(json.dumps(index))
+    (folder / "quality.json").write_text(json.dumps(make_result("quality")))
+    return folder
+
+
+def test_an_analysis_is_its_finished_parts_and_says_what_failed(tmp_path: Path) -> None:
+    sources = read_sources(make_analysis(tmp_path / "a"))
+    assert [(source.name, source.kind) for source in sources] == [("a", "analysis"), ("a / quality", "quality")]
+    words = json.dumps(list(tell(describe(tmp_path / "a"))))
+    assert "quality: all is well." in words
+    assert "ValueError: no" in words
+    generator = StatisticalReportGenerator().add_results(tmp_path / "a")
+    assert generator.num_results == 1
+    assert generator.describe().title == "Lottery tickets: a"
+
+
+@pytest.mark.parametrize("file", ["../quality.json", "/etc/passwd", "a/b.json", "", "quality.json\x00", "..\\x.json"])
+def test_an_analysis_is_read_beside_its_index_alone(file: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must be the name of a file beside analysis\.json"):
+        read_sources(make_analysis(tmp_path / "a", file=file))
+
+
+def test_a_link_out_of_an_analysis_is_not_followed(tmp_path: Path) -> None:
+    folder = make_analysis(tmp_path / "a", file="link.json")
+    (folder / "link.json").symlink_to(folder / "quality.json")
+    with pytest.raises(ValueError, match="must be the name of a file beside"):
+        read_sources(folder)
+
+
+def test_a_part_that_is_missing_or_of_another_kind_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"because analysis\.json says that it is finished, but is not"):
+        read_sources(make_analysis(tmp_path / "a", file="nothing.json"))
+    with pytest.raises(ValueError, match=r"must hold results of kind 'robustness', as analysis\.json says, but holds"):
+        read_sources(make_analysis(tmp_path / "b", kind="robustness"))
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in {"quality", "validation", "table"}])
+@pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
+def test_any_result_is_drawn_into_a_file(name: str, suffix: str, tmp_path: Path) -> None:
+    files = plot_results(make_result(name), tmp_path / f"figure.{suffix}")
+    assert [file.name for file in files][:1] == [f"figure.{suffix}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(file.name for file in files)
+    start = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
+    assert all(file.read_bytes().startswith(start) for file in files)
+
+
+def test_what_has_no_figure_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there must be something to be drawn"):
+        plot_results(make_result("quality"), tmp_path / "figure.svg")
+    with pytest.raises(ValueError, match=re.escape("must end in .pdf, .png or .svg")):
+        plot_results(make_result("robustness"), tmp_path / "figure.jpg")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in {"quality", "validation", "table"}])
+def test_labels_of_an_axis_do_not_lie_on_each_other(name: str) -> None:
+    figures = [
+        block for section in describe(make_result(name)) for block in section.blocks if isinstance(block, Figure)
+    ]
+    for figure in figures:
+        figure.drawing.draw_without_rendering()
+        for axes in figure.drawing.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                labels = [label for label in axis.get_ticklabels() if label.get_text() and label.get_visible()]
+                boxes = [label.get_window_extent() for label in labels]
+                inside = [box for box in boxes if box.width > 0 and axes.bbox.padded(9).overlaps(box)]
+                for first, second in itertools.pairwise(inside):
+                    assert not first.overlaps(second), (figure.name, [label.get_text() for label in labels])
+                for shown in axes.texts:
+                    assert shown.get_text() is not None
+            assert axes.get_xlabel() or axes.get_ylabel() or axes.get_title() or not axes.get_visible()
+
+
+# ----------------------------------------------------------------------------------------------- runs beside each other
+
+
+def test_several_runs_are_shown_beside_each_other(tmp_path: Path) -> None:
+    generator = StatisticalReportGenerator(ReportConfig(output_dir=tmp_path))
+    for name in ("first", "second"):
+        generator.add_results(make_result("experiment"), name)
+        generator.add_results(make_result("robustness"), f"{name} net")
+    document = generator.describe()
+    assert document.sections[0].title == "Runs beside each other"
+    [table] = [block for block in document.sections[0].blocks if isinstance(block, Table)]
+    assert {row[0] for row in table.rows} == {"first", "second"}
+    assert [row[-1] for row in table.rows[:3]] == ["dense", "not matching", "winning"]
+    figures = [block.name for block in document.sections[0].blocks if isinstance(block, Figure)]
+    assert figures == ["comparison-test-accuracy", "comparison-robustness"]
