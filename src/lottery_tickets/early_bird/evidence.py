@@ -52,7 +52,7 @@ class Evidence:
         """
         snapshot, mask = take_snapshot(weights), self._select(weights)
         ranks = correlate_ranks(self._snapshot, snapshot)
-        start_ranks = correlate_ranks(take_snapshot(start), snapshot)
+        start_ranks = correlate_ranks(take_snapshot(start), snapshot, by_layer=False)
         since, since_start = (overlay(mask, earlier, self.sizes) for earlier in (self.mask, self._start_mask))
         queue_distances = [measure_distance(overlay(mask, old, self.sizes).values()).raw for old in self._queue]
         moved = {name: measure_displacement(weight, start[name]) for name, weight in weights.items()}

@@ -42,7 +42,9 @@ class _Moments(NamedTuple):
     squares: int
 
 
-def correlate_ranks(earlier: Snapshot, later: Snapshot, *, backend: Backend | None = None) -> RankCorrelation:
+def correlate_ranks(
+    earlier: Snapshot, later: Snapshot, *, by_layer: bool = True, backend: Backend | None = None
+) -> RankCorrelation:
     """Returns Spearman's rank correlation of the magnitudes in two snapshots of the same weights, overall and by layer.
 
     Tied magnitudes share the mean of their ranks. All sums are exact integers and only the last ratio is rounded, so
@@ -54,6 +56,7 @@ def correlate_ranks(earlier: Snapshot, later: Snapshot, *, backend: Backend | No
     Args:
         earlier: By `take_snapshot`.
         later: Of the same names and shapes.
+        by_layer: Whether to correlate the weights of each layer alone too; else `layers` is empty.
         backend: Which kernels count and sum; None: numba for many weights, numpy otherwise. The result is the same.
 
     Raises:
@@ -73,6 +76,8 @@ def correlate_ranks(earlier: Snapshot, later: Snapshot, *, backend: Backend | No
     kernels = kernels_for(sum(sizes.values()), backend)
     num_workers = kernels.num_workers()
     overall = _correlate(pairs, kernels, num_workers)
+    if not by_layer:
+        return RankCorrelation(overall, {})
     if sum(size > 0 for size in sizes.values()) == 1:
         return RankCorrelation(overall, {name: overall if size else None for name, size in sizes.items()})
 
@@ -155,8 +160,10 @@ def _correlate(pairs: Mapping[str, tuple[Codes, Codes]], kernels: Kernels, num_w
     """Returns the rank correlation of all weights of the pairs together."""
     sides = [{name: pair[side] for name, pair in pairs.items()} for side in (0, 1)]
     size = sum(codes.size for codes in sides[0].values())
+    if size <= WEIGHTS_PER_CHUNK:  # one walk through 65,536 counters, and not one a layer
+        sides = [{"all": np.concatenate([np.empty(0, np.uint16), *side.values()])} for side in sides]
     if size < SMALLEST_TO_COUNT:
-        return _correlate_by_sorting(*(np.concatenate([np.empty(0, np.uint16), *side.values()]) for side in sides))
+        return _correlate_by_sorting(*(side["all"] for side in sides))
     chunks = _cut(sides[0])
     counts = [_count(side, chunks, kernels, num_workers) for side in sides]
     # The largest doubled mid-rank is 2 n - 1.

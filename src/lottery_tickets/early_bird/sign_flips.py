@@ -41,17 +41,20 @@ def compare_signs(differences: Tensor) -> Prevalence:
         >>> found.p, round(found.z, 2)
         (0.0625, 1.83)
     """
-    values = differences.detach().to("cpu", torch.float64).flatten()
-    values = values[~values.isnan() & (values != 0)]
+    values = differences.detach().to("cpu", torch.float64).flatten().numpy()
+    values = values[~np.isnan(values) & (values != 0)]
     if not len(values):
         return Prevalence(0.0, 1.0)
-    _, places, counts = values.abs().unique(return_inverse=True, return_counts=True)
-    doubled = (2 * counts.cumsum(0) - counts + 1)[places]  # twice the mean rank of those that tie, an integer
-    signed = int((doubled * values.sign().long()).sum())
-    z = signed / math.sqrt(float(doubled.double().square().sum()))
+    # Magnitudes sort like their bits, which have room for one more: the sign.
+    keys = np.sort((np.abs(values).view(np.uint64) << np.uint64(1)) | (values > 0))
+    firsts = np.flatnonzero(np.diff(keys >> np.uint64(1), prepend=~keys[:1]))
+    counts = np.diff(firsts, append=len(keys))
+    doubled = np.repeat(2 * firsts + counts + 1, counts)  # twice the mean rank of those that tie, an integer
+    above = int(doubled[(keys & np.uint64(1)).astype(np.bool_)].sum())
+    z = (2 * above - int(doubled.sum())) / math.sqrt(float(np.square(doubled, dtype=np.float64).sum()))
     if len(values) > MOST_EXACT:
         return Prevalence(z, math.erfc(z / math.sqrt(2)) / 2)
-    return Prevalence(z, _sum_tail(doubled.numpy(), int(doubled[values > 0].sum())))
+    return Prevalence(z, _sum_tail(doubled, above))
 
 
 def _sum_tail(parts: NDArray[np.int64], least: int) -> float:
