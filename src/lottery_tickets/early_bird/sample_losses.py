@@ -1,4 +1,4 @@
-"""The loss of each sample of a batch, with its own target and with that of the other of its pair, from one forward pass."""
+"""The loss of each sample, with its own target and with that of the other of its pair, from one forward pass."""
 
 import inspect
 from collections.abc import Callable
@@ -75,9 +75,7 @@ class _Listener(TorchFunctionMode):
                 self.exchanged = self._sum_terms(func, bound)
         return func(*args, **(kwargs or {}))
 
-    def _sum_terms(
-        self, func: Callable[..., Tensor], bound: inspect.BoundArguments
-    ) -> tuple[Tensor, Tensor] | None:
+    def _sum_terms(self, func: Callable[..., Tensor], bound: inspect.BoundArguments) -> tuple[Tensor, Tensor] | None:
         """Returns for each sample the sum of its terms, and their number; None where they cannot be told."""
         counts = LOSSES[func](bound.arguments, self._num_samples)
         if counts is None:

@@ -33,13 +33,14 @@ def encode(words: Tensor, table: NDArray[np.uint32], codes: Tensor) -> None:
         table: For each bin its first code, in the upper 16 bits, and its number of codes, in the lower.
         codes: int16 on the CPU, as many as words, written to.
     """
+    # In place, because memory that is asked for anew takes longer to come than these sums.
     patterns = words & torch.iinfo(words.dtype).max
-    bins, places = patterns >> LOW_BITS, patterns & ((1 << LOW_BITS) - 1)
-    shares = torch.from_numpy(table.view(np.int32)).to(words.device).index_select(0, bins)
-    first, width = (shares >> 16) & 0xFFFF, shares & 0xFFFF
-    found = first + ((width * places) >> LOW_BITS)  # 65,535 * 32,767 fits 31 bits
-    # The int16 with the bits of this uint16.
-    codes.copy_(((found ^ 0x8000) - 0x8000).to(torch.int16))
+    first = torch.from_numpy(table.view(np.int32)).to(words.device).index_select(0, patterns >> LOW_BITS)
+    width = first & 0xFFFF
+    first.bitwise_right_shift_(16).bitwise_and_(0xFFFF)
+    places = patterns.bitwise_and_((1 << LOW_BITS) - 1)
+    found = places.mul_(width).bitwise_right_shift_(LOW_BITS).add_(first)  # 65,535 * 32,767 fits 31 bits
+    codes.copy_(found.bitwise_xor_(0x8000).sub_(0x8000))  # the int16 with the bits of this uint16
 
 
 def clear_signs(words: Tensor, codes: Tensor) -> int:
