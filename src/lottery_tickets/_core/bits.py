@@ -45,7 +45,8 @@ def _cut(bits: Tensor) -> Iterator[NDArray[np.unsignedinteger]]:
     num_whole = len(flat) // WORD_BYTES * WORD_BYTES
     for start in range(0, num_whole, CHUNK_BYTES):
         yield flat[start : min(start + CHUNK_BYTES, num_whole)].view(np.uint64)
-    yield flat[num_whole:]
+    if num_whole < len(flat):
+        yield flat[num_whole:]
 
 
 def num_bytes(num_weights: int) -> int:

@@ -16,15 +16,15 @@ def count_patterns(
 ) -> tuple[int, bool]:
     """Counts magnitudes by bit pattern; see `selecting_reference.count_patterns`."""
     patterns = _patterns(words)
-    is_finite = bool((patterns < infinity).all())
+    largest = int(patterns.max(initial=0))
     if within is not None:
         patterns = patterns[_unpacked(within, patterns)]
-    is_above, is_inside = patterns > bracket.hi, patterns >= bracket.lo
-    num_above = int(np.count_nonzero(is_above))
-    inside = patterns if is_inside.all() and not num_above else patterns[is_inside & ~is_above]
-    places = torch.from_numpy((inside - bracket.lo) >> bracket.shift)  # torch counts in half of numpy's time
+    num_above = int(np.count_nonzero(patterns > bracket.hi)) if largest > bracket.hi else 0
+    if num_above or bracket.lo > 0:
+        patterns = patterns[(patterns >= bracket.lo) & (patterns <= bracket.hi)]
+    places = torch.from_numpy((patterns - bracket.lo) >> bracket.shift)  # torch counts in half of numpy's time
     bins += torch.bincount(places, minlength=bracket.num_bins).numpy()
-    return num_above, is_finite
+    return num_above, largest < infinity
 
 
 def classify(  # noqa: PLR0917 - as `selecting_reference.classify`
