@@ -30,8 +30,6 @@ import lottery_tickets as lt
 from benchmarks.common import ROOT, write_results
 from lottery_tickets._core.measuring.performance import Measurement, measure
 from lottery_tickets._core.prunable_weights import find_prunable_weights
-from lottery_tickets.early_bird.learning import Learning
-from lottery_tickets.early_bird.probe import Measure as EarlyBirdMeasure
 
 NUM_SAMPLES, BATCH = 6, 3
 MODES: Final = ("training", "evaluation", "mixed, with gradients")
@@ -176,27 +174,31 @@ def _watch(model: nn.Module, probe: lt.Probe) -> None:
 
 def _put_back(model: nn.Module, data: Any) -> None:  # noqa: ANN401 - any loader
     """Puts all weights back to a start from which they have moved, as a check does where the verdict hangs on it."""
+    from lottery_tickets.early_bird import learning, probe  # noqa: PLC0415 - another checkout may have none
+
     weights = find_prunable_weights(model)
     start = weights.with_values({name: weight.tensor.detach().flip(0) for name, weight in weights.items()})
-    learning = Learning(EarlyBirdMeasure(lt.Probe(data), model, 0), model, weights, 0)
-    for part in learning.look(model, weights, start)["parts"]:
-        learning.put_back(model, weights, start, part)
+    watched = learning.Learning(probe.Measure(lt.Probe(data), model, 0), model, weights, 0)
+    for part in watched.look(model, weights, start)["parts"]:
+        watched.put_back(model, weights, start, part)
+
+
+def _make_batches() -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(BATCH, 5, generator=generator), torch.arange(BATCH)) for _ in range(4)]
 
 
 def _find_tickets(model: nn.Module, probe: Any) -> None:  # noqa: ANN401 - any loader
-    generator = torch.Generator().manual_seed(1)
-    trained_on = [(torch.randn(BATCH, 5, generator=generator), torch.arange(BATCH)) for _ in range(4)]
-    lt.compute_early_bird_tickets(model, trained_on, max_epochs=2, check_interval=1, learning_rate=0.1, probe=probe)
+    lt.compute_early_bird_tickets(model, _make_batches(), None, 2, 1, learning_rate=0.1, probe=probe)
 
 
 def _train(model: nn.Module, probe: Any) -> None:  # noqa: ANN401 - any loader
-    """Trains by Adam, with what noise and dropout draw from the global generator, watched where there is a probe."""
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad])
+    """Trains by Adam, with what noise and dropout draw from the global generator; watched where there is a probe."""
+    optimizer = torch.optim.Adam(model.parameters())
     watcher = None if probe is None else lt.EarlyBirdWatcher(model, check_steps=1, probe=probe)
-    generator = torch.Generator().manual_seed(1)
-    for step in range(1, 4):
+    for step, (inputs, targets) in enumerate(_make_batches(), start=1):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(torch.randn(BATCH, 5, generator=generator)), torch.arange(BATCH)).backward()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()
         if watcher is not None:
             watcher.observe(model, step)
@@ -297,10 +299,12 @@ def _drop_identities(traces: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_cases() -> Iterator[Case]:
-    """Yields all cases."""
-    for values in itertools.product(FUNCTIONS, MODELS, LOADERS, MODES, (False, True)):
+    """Yields all cases; those of early-bird tickets only where this checkout has probes."""
+    has_probe = hasattr(lt, "Probe")
+    functions = [name for name in FUNCTIONS if has_probe or "early-bird" not in name]
+    for values in itertools.product(functions, MODELS, LOADERS, MODES, (False, True)):
         yield Case(*values)
-    for values in itertools.product(TRAININGS, MODELS, LOADERS, MODES):
+    for values in itertools.product(TRAININGS if has_probe else (), MODELS, LOADERS, MODES):
         yield Case(*values, raises=False)
 
 
@@ -327,7 +331,7 @@ def race(num_rounds: int = ROUNDS_OF_THREADS) -> int:
         np.random.seed(number)  # noqa: NPY002 - callers' code may use it
         models, loader = [MODELS["draws noise"](), MODELS["batch norm, dropout"]()], LOADERS["shuffled"]()
         before = _take(models[0], loader)
-        names = RACES[number % len(RACES)]
+        names = RACES[number % (len(RACES) if hasattr(lt, "Probe") else 2)]
         threads = [
             threading.Thread(target=FUNCTIONS[name], args=(model, loader))
             for name, model in zip(names, models, strict=True)
@@ -367,12 +371,12 @@ class Counts:
 
 def count_traces() -> dict[str, Any]:
     """Returns the counts over all cases, and over the rounds of two threads."""
-    counts = Counts()
-    for case in list_cases():
+    counts, cases = Counts(), list(list_cases())
+    for case in cases:
         counts.add(case, case.find_traces())
     return {
         **vars(counts),
-        "num_functions": len(FUNCTIONS) + len(TRAININGS),
+        "num_functions": len({case.function for case in cases}),
         "rounds_of_two_threads": ROUNDS_OF_THREADS,
         "rounds_with_traces": race(),
     }
