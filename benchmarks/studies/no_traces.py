@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -344,39 +344,16 @@ def race(num_rounds: int = ROUNDS_OF_THREADS) -> int:
     return num_changed
 
 
-@final
-@dataclass
-class Counts:
-    """What was found.
-
-    Attributes:
-        num_cases: Cases that ran.
-        num_with_traces: Cases that left something.
-        by_function: Of these, by function.
-        by_kind: Of these, by what was left.
-    """
-
-    num_cases: int = 0
-    num_with_traces: int = 0
-    by_function: Counter[str] = field(default_factory=Counter)
-    by_kind: Counter[str] = field(default_factory=Counter)
-
-    def add(self, case: Case, found: list[str]) -> None:
-        """Counts one case."""
-        self.num_cases += 1
-        self.num_with_traces += bool(found)
-        self.by_function.update([case.function] if found else [])
-        self.by_kind.update(found)
-
-
 def count_traces() -> dict[str, Any]:
     """Returns the counts over all cases, and over the rounds of two threads."""
-    counts, cases = Counts(), list(list_cases())
-    for case in cases:
-        counts.add(case, case.find_traces())
+    found = {case: case.find_traces() for case in list_cases()}
+    left = {case: kinds for case, kinds in found.items() if kinds}
     return {
-        **vars(counts),
-        "num_functions": len({case.function for case in cases}),
+        "num_cases": len(found),
+        "num_with_traces": len(left),
+        "by_function": Counter(case.function for case in left),
+        "by_kind": Counter(kind for kinds in left.values() for kind in kinds),
+        "num_functions": len({case.function for case in found}),
         "rounds_of_two_threads": ROUNDS_OF_THREADS,
         "rounds_with_traces": race(),
     }
