@@ -29,7 +29,6 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 import lottery_tickets as lt
 from benchmarks.common import ROOT, write_results
 from lottery_tickets._core.measuring.performance import Measurement, measure
-from lottery_tickets._core.prunable_weights import find_prunable_weights
 
 NUM_SAMPLES, BATCH = 6, 3
 MODES: Final = ("training", "evaluation", "mixed, with gradients")
@@ -163,10 +162,10 @@ def _mask(model: nn.Module) -> lt.Mask:
     return lt.create_magnitude_mask(model, 0.5, scope="layer")
 
 
-def _watch(model: nn.Module, probe: lt.Probe) -> None:
+def _watch(model: nn.Module, data: Any) -> None:  # noqa: ANN401 - any loader
     trap = next(module for module in model.modules() if isinstance(module, Trap))
     trap.num_calls = -1000  # it waits for the check
-    watcher = lt.EarlyBirdWatcher(model, check_steps=1, probe=probe)
+    watcher = lt.EarlyBirdWatcher(model, check_steps=1, probe=lt.Probe(data, held_out=False))
     trap.num_calls = 0
     for step in (1, 2):
         watcher.observe(model, step)
@@ -174,6 +173,7 @@ def _watch(model: nn.Module, probe: lt.Probe) -> None:
 
 def _put_back(model: nn.Module, data: Any) -> None:  # noqa: ANN401 - any loader
     """Puts all weights back to a start from which they have moved, as a check does where the verdict hangs on it."""
+    from lottery_tickets._core.prunable_weights import find_prunable_weights  # noqa: PLC0415 - as below
     from lottery_tickets.early_bird import learning, probe  # noqa: PLC0415 - another checkout may have none
 
     weights = find_prunable_weights(model)
@@ -232,7 +232,7 @@ FUNCTIONS: Final[dict[str, Callable[[nn.Module, Any], object]]] = {
     "grasp": lambda model, data: lt.compute_grasp_importance(model, data, num_samples=NUM_SAMPLES),
     "wanda": lambda model, data: lt.compute_wanda_importance(model, data, num_samples=NUM_SAMPLES),
     "early-bird check": lambda model, data: lt.EarlyBirdWatcher(model, check_steps=1, probe=data).observe(model, 1),
-    "early-bird, probe trained on": lambda model, data: _watch(model, lt.Probe(data, held_out=False)),
+    "early-bird, probe trained on": _watch,
     "early-bird, weights put back": _put_back,
 }
 # Those that train. What they leave must be the same without a probe and with one.

@@ -69,7 +69,7 @@ def _sum_tail(parts: NDArray[np.int64], least: int) -> float:
 
 @lru_cache(maxsize=4)  # without ties the parts are those of the check before
 def _count_ways(parts: bytes) -> NDArray[np.float64]:
-    """Returns in how many ways each sum of some of the parts, int64, comes about; at most 2^256, which a float holds."""
+    """Returns in how many ways each sum of some int64 parts comes about; at most 2^256, which a float holds."""
     sizes = np.frombuffer(parts, np.int64)
     ways = np.zeros(int(sizes.sum()) + 1)
     ways[0], reached = 1.0, 0
