@@ -74,19 +74,15 @@ def judge_carrying(history: Sequence[Mapping[str, Any]], error_rate: float, floo
     level = find_level(error_rate, len(history)) / max(1, len(parts))
     closes = [part["closing_p"] is not None and part["closing_p"] <= level for part in parts]
     carries = [moved and closing for moved, closing in zip(has_moved(history, error_rate), closes, strict=True)]
+    may_carry = [carried or not known for carried, known in zip(carries, is_put_back, strict=True)]
     share = _add_up(parts, carries)
-    if (
-        share
-        < floor
-        <= _add_up(parts, [one or not measured for one, measured in zip(carries, is_put_back, strict=True)])
-    ):
+    if share < floor <= _add_up(parts, may_carry):
         return "stable, learning not shown", (
             f"only {_add_up(parts, is_put_back):.0%} of the ranked weights were put back at this check to see whether "
             "they carry the gap"
         )
-    what = (
-        f"without what they moved, {'' if all(is_put_back) else 'at least '}{share:.0%} of the ranked weights close it"
-    )
+    least = "" if all(is_put_back) else "at least "
+    what = f"without what they moved, {least}{share:.0%} of the ranked weights close it"
     if share < floor:
         return "trivially stable", f"the gap stays: {what}, at least {floor:.0%} are asked for"
     return None, what
