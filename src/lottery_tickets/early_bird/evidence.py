@@ -7,7 +7,7 @@ from typing import Any, Final, final
 
 from torch import Tensor
 
-from lottery_tickets._core.bits import count_bits
+from lottery_tickets._core.bits import count_bits, count_different_bits
 from lottery_tickets._core.selection.scopes import select_in_scope
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.displacement import Displacement, measure_displacement
@@ -57,7 +57,7 @@ class Evidence:
         ranks = correlate_ranks(self._snapshot, snapshot)
         start_ranks = correlate_ranks(self._start_snapshot or take_snapshot(start), snapshot, by_layer=False)
         since, since_start = (overlay(mask, earlier, self.sizes) for earlier in (self.mask, self._start_mask))
-        queue_distances = [measure_distance(overlay(mask, old, self.sizes).values()).raw for old in self._queue]
+        queue_distances = [self._measure_raw(mask, old) for old in self._queue]
         moved = {name: measure_displacement(weight, start[name]) for name, weight in weights.items()}
         self._queue.append(mask)
         self._snapshot, self.mask = snapshot, mask
@@ -111,6 +111,11 @@ class Evidence:
         self._queue.extend({name: state[f"queue.{place}.{name}"] for name in self.sizes} for place in range(num_masks))
         self.mask = self._queue[-1] if self._queue else self._start_mask
         self._snapshot = Snapshot({name: state[f"ranks.{name}"] for name in self.sizes})
+
+    def _measure_raw(self, mask: Bits, other: Bits) -> float:
+        return sum(count_different_bits(bits, other[name]) for name, bits in mask.items()) / max(
+            1, sum(self.sizes.values())
+        )
 
     def _select(self, weights: Weights) -> Bits:
         return select_in_scope(weights, self._sparsity, scope=self._scope)

@@ -15,6 +15,7 @@ from lottery_tickets._core.kernels import ranking_reference
 from lottery_tickets._core.selection.largest import check_finite
 from lottery_tickets._core.selection.patterns import WEIGHTS_PER_CHUNK, WORDS, Chunk, Magnitudes, map_chunks
 from lottery_tickets._core.weights import Weights
+from lottery_tickets.early_bird.rank_tables import Counts, RankTable, make_table
 
 NUM_CODES: Final = 1 << 16
 SHARE_OF_LAYER: Final = 1 << 44  # divided among a layer's weights; sums for 2^19 layers fit int64
@@ -23,7 +24,6 @@ SMALLEST_FOR_CPU_KERNEL: Final = 1 << 20  # weights; below it, numpy takes milli
 
 Backend = Literal["reference", "cpu"]
 Codes = NDArray[np.uint16]
-Counts = NDArray[np.int64]
 
 
 @final
@@ -39,14 +39,14 @@ class Snapshot:
     codes: Mapping[str, Tensor]
 
     @cached_property
-    def counts(self) -> Counts:
-        """How many of all weights have each of the 65,536 codes; counted once."""
+    def table(self) -> RankTable:
+        """The rank of each code among all weights; counted once."""
         flat = {name: flatten(codes) for name, codes in self.codes.items()}
         size = sum(codes.size for codes in flat.values())
         if size <= WEIGHTS_PER_CHUNK:  # one walk through the counters, and not one a layer
             flat = {"all": np.concatenate([np.empty(0, np.uint16), *flat.values()])}
         kernels = kernels_for(size, None)
-        return count_codes(flat, cut_codes(flat), kernels, kernels.num_workers())
+        return make_table(count_codes(flat, cut_codes(flat), kernels, kernels.num_workers()))
 
 
 class Kernels(Protocol):
@@ -163,6 +163,8 @@ def count_codes(side: Mapping[str, Codes], chunks: Sequence[Chunk], kernels: Ker
     def count(chunk: Chunk, counts: NDArray[Any]) -> None:
         kernels.count_codes(side[chunk.name][chunk.start : chunk.stop], counts)
 
+    if kernels is ranking_reference:  # one worker, whose counters are the result
+        return sum_over_chunks(count, chunks, np.int64, num_workers)
     # Half the bytes stay nearer to the processor.
     dtype = np.uint32 if sum(codes.size for codes in side.values()) < 1 << 32 else np.uint64
     return sum_over_chunks(count, chunks, dtype, num_workers).astype(np.int64)

@@ -62,7 +62,7 @@ def count_codes(codes: NDArray[np.uint16], counts: NDArray[np.unsignedinteger]) 
         codes: 1-D.
         counts: 65,536 counters, which are added to.
     """
-    counts += torch.bincount(_to_places(codes), minlength=len(counts)).numpy().astype(counts.dtype)
+    counts += torch.bincount(_to_places(codes), minlength=len(counts)).numpy().astype(counts.dtype, copy=False)
 
 
 def sum_products(
