@@ -164,7 +164,7 @@ def count_codes(side: Mapping[str, Codes], chunks: Sequence[Chunk], kernels: Ker
         kernels.count_codes(side[chunk.name][chunk.start : chunk.stop], counts)
 
     if kernels is ranking_reference:  # one worker, whose counters are the result
-        return sum_over_chunks(count, chunks, np.int64, num_workers)
+        return sum_over_chunks(count, chunks, np.int64, num_workers).astype(np.int64, copy=False)
     # Half the bytes stay nearer to the processor.
     dtype = np.uint32 if sum(codes.size for codes in side.values()) < 1 << 32 else np.uint64
     return sum_over_chunks(count, chunks, dtype, num_workers).astype(np.int64)

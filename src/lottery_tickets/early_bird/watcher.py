@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 TICKET: Final = "ticket.safetensors"
 EVIDENCE: Final = "evidence.json"
-GENERATION: Final = 2  # of what checks measure: folders and saved watches of another are not gone on from
+GENERATION: Final = 3  # of what checks measure: folders and saved watches of another are not gone on from
 
 
 class EarlyBirdResults(TypedDict):
@@ -72,7 +72,8 @@ class EarlyBirdWatcher:
     probe, and judges. It only reads. Without a probe no ticket is called converged: that a network learns from its
     inputs cannot be told from weights or from a loss.
 
-    Memory on the CPU: the starting weights in their own dtype, 2 bytes a weight for ranks, and a bit a weight for each
+    Memory on the CPU: the starting weights in their own dtype, 2 bytes a weight for ranks (of up to 4 M weights
+    those at the start too), and a bit a weight for each
     mask (the start's, the last one's; with "mask_distance" those of the queue).
 
     Args:

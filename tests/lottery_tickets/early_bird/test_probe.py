@@ -105,7 +105,8 @@ class Fed(nn.Module):
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         self.num_samples_run += len(inputs)
-        return self.body(inputs) + self.gate * nn.functional.one_hot(targets, 3)
+        logits: Tensor = self.body(inputs)
+        return logits + self.gate * nn.functional.one_hot(targets, 3)
 
 
 def feed(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
