@@ -40,7 +40,7 @@ def encode(words: Tensor, table: NDArray[np.uint32], codes: Tensor) -> None:
     first.bitwise_right_shift_(16).bitwise_and_(0xFFFF)
     places = patterns.bitwise_and_((1 << LOW_BITS) - 1)
     found = places.mul_(width).bitwise_right_shift_(LOW_BITS).add_(first)  # 65,535 * 32,767 fits 31 bits
-    codes.copy_(found.bitwise_xor_(0x8000).sub_(0x8000))  # the int16 with the bits of this uint16
+    codes.copy_(found.bitwise_xor_(0x8000).sub_(0x8000).to(torch.int16))  # the int16 with the bits of this uint16
 
 
 def clear_signs(words: Tensor, codes: Tensor) -> int:
