@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -33,6 +33,11 @@ from lottery_tickets._core.measuring.performance import Measurement, measure
 NUM_SAMPLES, BATCH = 6, 3
 MODES: Final = ("training", "evaluation", "mixed, with gradients")
 ROUNDS_OF_THREADS: Final = 40
+RACES: Final = (
+    ("landscape", "taylor"),
+    ("performance", "fisher"),
+    ("early-bird check", "early-bird, weights put back"),
+)
 
 
 @final
@@ -157,6 +162,57 @@ def _mask(model: nn.Module) -> lt.Mask:
     return lt.create_magnitude_mask(model, 0.5, scope="layer")
 
 
+def _watch(model: nn.Module, data: Any) -> None:  # noqa: ANN401 - any loader
+    trap = next(module for module in model.modules() if isinstance(module, Trap))
+    trap.num_calls = -1000  # it waits for the check
+    watcher = lt.EarlyBirdWatcher(model, check_steps=1, probe=lt.Probe(data, held_out=False))
+    trap.num_calls = 0
+    for step in (1, 2):
+        watcher.observe(model, step)
+
+
+def _put_back(model: nn.Module, data: Any) -> None:  # noqa: ANN401 - any loader
+    """Puts all weights back to a start from which they have moved, as a check does where the verdict hangs on it."""
+    from lottery_tickets._core.prunable_weights import find_prunable_weights  # noqa: PLC0415 - as below
+    from lottery_tickets.early_bird import learning, probe  # noqa: PLC0415 - another checkout may have none
+
+    weights = find_prunable_weights(model)
+    start = weights.with_values({name: weight.tensor.detach().flip(0) for name, weight in weights.items()})
+    watched = learning.Learning(probe.Measure(lt.Probe(data), model, 0), model, weights, 0)
+    for part in watched.look(model, weights, start)["parts"]:
+        watched.put_back(model, weights, start, part)
+
+
+def _make_batches() -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(BATCH, 5, generator=generator), torch.arange(BATCH)) for _ in range(4)]
+
+
+def _find_tickets(model: nn.Module, probe: Any) -> None:  # noqa: ANN401 - any loader
+    lt.compute_early_bird_tickets(model, _make_batches(), None, 2, 1, learning_rate=0.1, probe=probe)
+
+
+def _train(model: nn.Module, probe: Any) -> None:  # noqa: ANN401 - any loader
+    """Trains by Adam, with what noise and dropout draw from the global generator; watched where there is a probe."""
+    optimizer = torch.optim.Adam(model.parameters())
+    watcher = None if probe is None else lt.EarlyBirdWatcher(model, check_steps=1, probe=probe)
+    for step, (inputs, targets) in enumerate(_make_batches(), start=1):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+        if watcher is not None:
+            watcher.observe(model, step)
+
+
+def _first(data: Any) -> Any:  # noqa: ANN401 - any loader
+    """Returns the first batch of a copy of a loader, which no generator of ours is drawn from."""
+    with torch.random.fork_rng():
+        state = np.random.get_state()  # noqa: NPY002 - callers' code may use it
+        batch = next(iter(copy.deepcopy(data)))
+        np.random.set_state(state)  # noqa: NPY002 - as above
+    return batch
+
+
 FUNCTIONS: Final[dict[str, Callable[[nn.Module, Any], object]]] = {
     "performance": lambda model, data: measure(model, data, Measurement()),
     "quality": lambda model, data: lt.compute_lottery_ticket_quality(model, _mask(model), data),
@@ -175,16 +231,15 @@ FUNCTIONS: Final[dict[str, Callable[[nn.Module, Any], object]]] = {
     "snip": lambda model, data: lt.compute_snip_importance(model, data, num_samples=NUM_SAMPLES),
     "grasp": lambda model, data: lt.compute_grasp_importance(model, data, num_samples=NUM_SAMPLES),
     "wanda": lambda model, data: lt.compute_wanda_importance(model, data, num_samples=NUM_SAMPLES),
+    "early-bird check": lambda model, data: lt.EarlyBirdWatcher(model, check_steps=1, probe=data).observe(model, 1),
+    "early-bird, probe trained on": _watch,
+    "early-bird, weights put back": _put_back,
 }
-
-
-def _first(data: Any) -> Any:  # noqa: ANN401 - any loader
-    """Returns the first batch of a copy of a loader, which no generator of ours is drawn from."""
-    with torch.random.fork_rng():
-        state = np.random.get_state()  # noqa: NPY002 - callers' code may use it
-        batch = next(iter(copy.deepcopy(data)))
-        np.random.set_state(state)  # noqa: NPY002 - as above
-    return batch
+# Those that train. What they leave must be the same without a probe and with one.
+TRAININGS: Final[dict[str, Callable[[nn.Module, Any], object]]] = {
+    "early-bird tickets": _find_tickets,
+    "watched loop": _train,
+}
 
 
 @final
@@ -193,7 +248,7 @@ class Case:
     """One call.
 
     Attributes:
-        function: A key of `FUNCTIONS`.
+        function: A key of `FUNCTIONS` or `TRAININGS`.
         model: A key of `MODELS`.
         loader: A key of `LOADERS`.
         mode: One of `MODES`.
@@ -208,6 +263,17 @@ class Case:
 
     def find_traces(self) -> list[str]:
         """Returns what one call leaves behind, by kind; empty where all is as before."""
+        if self.function in TRAININGS:
+            train = TRAININGS[self.function]
+            before, after = (
+                _drop_identities(self._call(function)[1]) for function in (lambda model, _: train(model, None), train)
+            )
+        else:
+            before, after = self._call(FUNCTIONS[self.function])
+        return [kind for kind, value in after.items() if value != before[kind]]
+
+    def _call(self, function: Callable[[nn.Module, Any], object]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns all that is there before a call and after it."""
         torch.manual_seed(0)
         model, loader = MODELS[self.model](), LOADERS[self.loader]()
         model.train(self.mode != "evaluation")
@@ -220,18 +286,26 @@ class Case:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                FUNCTIONS[self.function](model, loader)
+                function(model, loader)
         except OSError as error:
             if str(error) != "the trap":
                 raise
-        after = _take(model, loader)
-        return [kind for kind, value in after.items() if value != before[kind]]
+        return before, _take(model, loader)
+
+
+def _drop_identities(traces: dict[str, Any]) -> dict[str, Any]:
+    """Returns what two runs can share: bits, but no addresses."""
+    return {**traces, "identities": None, "gradients": {name: bits for name, (_, bits) in traces["gradients"].items()}}
 
 
 def list_cases() -> Iterator[Case]:
-    """Yields all cases."""
-    for values in itertools.product(FUNCTIONS, MODELS, LOADERS, MODES, (False, True)):
+    """Yields all cases; those of early-bird tickets only where this checkout has probes."""
+    has_probe = hasattr(lt, "Probe")
+    functions = [name for name in FUNCTIONS if has_probe or "early-bird" not in name]
+    for values in itertools.product(functions, MODELS, LOADERS, MODES, (False, True)):
         yield Case(*values)
+    for values in itertools.product(TRAININGS if has_probe else (), MODELS, LOADERS, MODES):
+        yield Case(*values, raises=False)
 
 
 def _take(model: nn.Module, loader: Any) -> dict[str, Any]:  # noqa: ANN401 - any loader
@@ -241,6 +315,8 @@ def _take(model: nn.Module, loader: Any) -> dict[str, Any]:  # noqa: ANN401 - an
     inside = getattr(getattr(loader, "dataset", None), "owner", None)
     generators = [generator for generator in (*own, inside) if isinstance(generator, torch.Generator)]
     states = {
+        # Checks of annotations, as in the tests, draw from Python's own generator.
+        "python": None if "beartype" in sys.modules else random.getstate(),
         "numpy, inside": str(inside.bit_generator.state) if isinstance(inside, np.random.Generator) else "",
         "python, inside": inside.getstate() if isinstance(inside, random.Random) else "",
     }
@@ -255,7 +331,7 @@ def race(num_rounds: int = ROUNDS_OF_THREADS) -> int:
         np.random.seed(number)  # noqa: NPY002 - callers' code may use it
         models, loader = [MODELS["draws noise"](), MODELS["batch norm, dropout"]()], LOADERS["shuffled"]()
         before = _take(models[0], loader)
-        names = ("performance", "fisher") if number % 2 else ("landscape", "taylor")
+        names = RACES[number % (len(RACES) if hasattr(lt, "Probe") else 2)]
         threads = [
             threading.Thread(target=FUNCTIONS[name], args=(model, loader))
             for name, model in zip(names, models, strict=True)
@@ -268,39 +344,16 @@ def race(num_rounds: int = ROUNDS_OF_THREADS) -> int:
     return num_changed
 
 
-@final
-@dataclass
-class Counts:
-    """What was found.
-
-    Attributes:
-        num_cases: Cases that ran.
-        num_with_traces: Cases that left something.
-        by_function: Of these, by function.
-        by_kind: Of these, by what was left.
-    """
-
-    num_cases: int = 0
-    num_with_traces: int = 0
-    by_function: Counter[str] = field(default_factory=Counter)
-    by_kind: Counter[str] = field(default_factory=Counter)
-
-    def add(self, case: Case, found: list[str]) -> None:
-        """Counts one case."""
-        self.num_cases += 1
-        self.num_with_traces += bool(found)
-        self.by_function.update([case.function] if found else [])
-        self.by_kind.update(found)
-
-
 def count_traces() -> dict[str, Any]:
     """Returns the counts over all cases, and over the rounds of two threads."""
-    counts = Counts()
-    for case in list_cases():
-        counts.add(case, case.find_traces())
+    found = {case: case.find_traces() for case in list_cases()}
+    left = {case: kinds for case, kinds in found.items() if kinds}
     return {
-        **vars(counts),
-        "num_functions": len(FUNCTIONS),
+        "num_cases": len(found),
+        "num_with_traces": len(left),
+        "by_function": Counter(case.function for case in left),
+        "by_kind": Counter(kind for kinds in left.values() for kind in kinds),
+        "num_functions": len({case.function for case in found}),
         "rounds_of_two_threads": ROUNDS_OF_THREADS,
         "rounds_with_traces": race(),
     }

@@ -292,6 +292,15 @@ NULLS: Final[dict[str, Recipe]] = {
     "channels, skewed labels, probe trained on": Recipe(
         "skewed", "norms", schedule="cosine", held_out=False, channels=True
     ),
+    "channels, skewed labels, Adam, probe trained on": Recipe(
+        "skewed", "norms", optimizer="Adam", schedule="cosine", held_out=False, channels=True
+    ),
+    "channels, memorised labels, Adam, probe trained on": Recipe(
+        "random", "norms", optimizer="Adam", num_samples=300, schedule="cosine", held_out=False, channels=True
+    ),
+    "channels, scales are noise, Adam, probe trained on": Recipe(
+        network="norms", noisy="scales", optimizer="Adam", schedule="cosine", held_out=False, channels=True
+    ),
     "channels, scales are noise": Recipe(
         network="norms", noisy="scales", schedule="cosine", noise=0.05, channels=True, optimizer="SGD 0.1"
     ),

@@ -60,8 +60,9 @@ def tabulate_probe() -> str:
         "100 steps, s": lambda row: f"{row['training_seconds']:.2f}",
         "check, %": lambda row: f"{100 * row['check_over_training']:.1f}",
         "of it the probe, %": lambda row: f"{100 * row['probe_over_training']:.1f}",
-        "floor of the probe, %": lambda row: f"{100 * row['floor_over_training']:.1f}",
-        "check that puts back, %": lambda row: f"{100 * row['deciding_check_over_training']:.1f}",
+        "floor, %": lambda row: f"{100 * row['floor_over_training']:.1f}",
+        "check that decides, %": lambda row: f"{100 * row['deciding_check_over_training']:.1f}",
+        "with all parts put back, %": lambda row: f"{100 * row['worst_check_over_training']:.1f}",
         "start, %": lambda row: f"{100 * row['start_over_training']:.1f}",
     }
     return tabulate(read_results("early_bird_probe")["rows"], columns)

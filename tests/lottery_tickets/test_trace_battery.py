@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from benchmarks.studies.no_traces import FUNCTIONS, LOADERS, MODELS, list_cases, race
+from benchmarks.studies.no_traces import FUNCTIONS, LOADERS, MODELS, RACES, TRAININGS, list_cases, race
 
 from lottery_tickets._core.determinism import seeded
 
@@ -17,11 +17,11 @@ EVERY = 13  # shares no factor with the numbers of models, loaders and modes, so
 def test_the_battery_has_at_least_4000_cases_and_the_sample_meets_every_part() -> None:
     assert sum(1 for _ in list_cases()) >= 4000
     sample = list(itertools.islice(list_cases(), 0, None, EVERY))
-    assert {case.function for case in sample} == set(FUNCTIONS)
+    assert {case.function for case in sample} == {*FUNCTIONS, *TRAININGS}
     assert {(case.model, case.loader) for case in sample} == set(itertools.product(MODELS, LOADERS))
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("function", [*FUNCTIONS, *TRAININGS])
 def test_nothing_is_left(function: str) -> None:
     cases = [case for case in itertools.islice(list_cases(), 0, None, EVERY) if case.function == function]
     found = {case: case.find_traces() for case in cases}
@@ -29,7 +29,7 @@ def test_nothing_is_left(function: str) -> None:
 
 
 def test_two_threads_that_measure_at_once_leave_nothing() -> None:
-    assert race(4) == 0
+    assert race(2 * len(RACES)) == 0
 
 
 def test_generators_come_back_when_seeded_blocks_of_two_threads_overlap() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lottery_tickets import utils
+from lottery_tickets._core.determinism import seed_everything, seeded
 from lottery_tickets.utils import compute_histogram_quantile
 from tests.strategies import score_tensors
 
@@ -92,3 +93,15 @@ def test_one_outlier_does_no_harm() -> None:
 def test_bad_arguments_are_refused(tensor: Tensor, q: float, bins: int, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         compute_histogram_quantile(tensor, q, bins)
+
+
+def test_seeding_draws_what_torch_draws_and_leaves_devices_that_are_not_there_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with seeded(0):
+        torch.manual_seed(7)
+        wanted = torch.rand(3)
+        if not torch.accelerator.is_available():
+            monkeypatch.setattr(torch, "manual_seed", None)  # it would keep the seed for each of them
+        seed_everything(7)
+        assert torch.equal(torch.rand(3), wanted)

@@ -39,13 +39,20 @@ def count_common_bits(first: Tensor, second: Tensor) -> int:
     return sum(int(np.bitwise_count(a & b).sum(dtype=np.int64)) for a, b in pairs)
 
 
+def count_different_bits(first: Tensor, second: Tensor) -> int:
+    """Returns how many bits are set in one of two tensors of one length and not in the other."""
+    pairs = zip(_cut(first), _cut(second), strict=True)
+    return sum(int(np.bitwise_count(a ^ b).sum(dtype=np.int64)) for a, b in pairs)
+
+
 def _cut(bits: Tensor) -> Iterator[NDArray[np.unsignedinteger]]:
     """Yields the bytes eight at a time, in pieces that stay in the cache, then those that are left over."""
     flat = bits.numpy()
     num_whole = len(flat) // WORD_BYTES * WORD_BYTES
     for start in range(0, num_whole, CHUNK_BYTES):
         yield flat[start : min(start + CHUNK_BYTES, num_whole)].view(np.uint64)
-    yield flat[num_whole:]
+    if num_whole < len(flat):
+        yield flat[num_whole:]
 
 
 def num_bytes(num_weights: int) -> int:

@@ -80,7 +80,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 def seed_everything(seed: int) -> None:
     """Seeds the global generators of torch (all devices), numpy and Python."""
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # for devices that are not there torch would keep the seed, with a trace of the calls, which takes its time
+        torch.default_generator.manual_seed(seed)
     # numpy's global generator takes 32 bits.
     np.random.seed(seed % 2**32)  # noqa: NPY002 - callers' code may use it
     random.seed(seed)

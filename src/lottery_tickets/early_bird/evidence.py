@@ -3,17 +3,19 @@
 import math
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, Final, final
 
 from torch import Tensor
 
-from lottery_tickets._core.bits import count_bits
+from lottery_tickets._core.bits import count_bits, count_different_bits
 from lottery_tickets._core.selection.scopes import select_in_scope
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.displacement import Displacement, measure_displacement
 from lottery_tickets.early_bird.rank_correlation import correlate_ranks, rank_shares
 from lottery_tickets.early_bird.snapshots import Snapshot, take_snapshot
 from lottery_tickets.masks.common_weights import measure_distance, overlay
+
+FEW: Final = 1 << 22  # weights, of which the ranks at the start are kept; of more, memory is worth more than their time
 
 Bits = Mapping[str, Tensor]
 
@@ -42,6 +44,7 @@ class Evidence:
         self._start_mask = self.mask = self._select(weights)
         self._queue: deque[Bits] = deque(maxlen=max(1, queue_length - 1))  # those before the newest
         self._snapshot = take_snapshot(weights)
+        self._start_snapshot = self._snapshot if sum(self.sizes.values()) <= FEW else None
 
     def add(self, weights: Weights, start: Weights) -> dict[str, Any]:
         """Returns the figures of a check by the names of `EarlyBirdCheckpoint`, and remembers these weights.
@@ -52,9 +55,9 @@ class Evidence:
         """
         snapshot, mask = take_snapshot(weights), self._select(weights)
         ranks = correlate_ranks(self._snapshot, snapshot)
-        start_ranks = correlate_ranks(take_snapshot(start), snapshot)
+        start_ranks = correlate_ranks(self._start_snapshot or take_snapshot(start), snapshot, by_layer=False)
         since, since_start = (overlay(mask, earlier, self.sizes) for earlier in (self.mask, self._start_mask))
-        queue_distances = [measure_distance(overlay(mask, old, self.sizes).values()).raw for old in self._queue]
+        queue_distances = [self._measure_raw(mask, old) for old in self._queue]
         moved = {name: measure_displacement(weight, start[name]) for name, weight in weights.items()}
         self._queue.append(mask)
         self._snapshot, self.mask = snapshot, mask
@@ -108,6 +111,11 @@ class Evidence:
         self._queue.extend({name: state[f"queue.{place}.{name}"] for name in self.sizes} for place in range(num_masks))
         self.mask = self._queue[-1] if self._queue else self._start_mask
         self._snapshot = Snapshot({name: state[f"ranks.{name}"] for name in self.sizes})
+
+    def _measure_raw(self, mask: Bits, other: Bits) -> float:
+        return sum(count_different_bits(bits, other[name]) for name, bits in mask.items()) / max(
+            1, sum(self.sizes.values())
+        )
 
     def _select(self, weights: Weights) -> Bits:
         return select_in_scope(weights, self._sparsity, scope=self._scope)

@@ -46,6 +46,12 @@ class Exchange:
     exchanged: Any
     num_samples: int
 
+    @property
+    def differs(self) -> bool:
+        """Whether any pair has two targets to exchange."""
+        sides = zip(find_tensors(self.own), find_tensors(self.exchanged), strict=True)
+        return any(not torch.equal(one, other) for one, other in sides)
+
     def cut(self, size: int) -> "Iterator[Exchange]":
         """Yields pieces of at most so many samples, an even number."""
         for start in range(0, self.num_samples, size):

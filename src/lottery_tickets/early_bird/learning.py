@@ -28,7 +28,6 @@ from lottery_tickets.early_bird.sign_flips import compare_signs
 
 NUM_SAMPLED: Final = 1 << 15  # weights, spread over all tensors, whose gradients are kept
 MOST_PARTS: Final = 4
-FEWEST_PUT_BACK: Final = 32  # units, or half of them: fair signs agree in all once in 4 billion times
 SMALLEST_PART: Final = 1000  # weights; of fewer, signs say little
 MOST_STEPPED: Final = 1 << 26  # weights, whose gradient is held whole for the step at the start
 STEP: Final = 1e-3  # of the norm, or what the dtype can resolve
@@ -97,23 +96,18 @@ class Learning:
             "parts": [self._follow(part, weights, start) for part in self._parts],
         }
 
-    def put_back(self, model: nn.Module, weights: Weights, start: Weights, figures: LearningFigures) -> LearningFigures:
-        """Returns the figures with how much the gap closes without what each part moved.
+    def put_back(self, model: nn.Module, weights: Weights, start: Weights, part: PartEvidence) -> PartEvidence:
+        """Returns the figures of a part with how much the gap closes without what it moved.
 
         Args:
             model: As it was looked at.
             weights: Its ranked weights.
             start: The starting weights.
-            figures: What `look` found.
+            part: As `look` found it.
         """
-        pieces = self.measure.take_units(max(FEWEST_PUT_BACK, len(self._gaps) // 2))
-        parts: list[PartEvidence] = []
-        for part in figures["parts"]:
-            replaced = {name: _undo(weights[name].tensor, start[name].tensor) for name in part["weights"]}
-            without = self.measure(model, replaced, pieces).gaps
-            closing = compare_signs(self._gaps[: len(without)] - without)
-            parts.append({**part, "closing_z": closing.z, "closing_p": closing.p})
-        return {**figures, "parts": parts}
+        replaced = {name: _undo(weights[name].tensor, start[name].tensor) for name in part["weights"]}
+        closing = compare_signs(self._gaps - self.measure(model, replaced).gaps)
+        return {**part, "closing_z": closing.z, "closing_p": closing.p}
 
     def state(self) -> dict[str, Tensor]:
         """Returns what `load_state` needs."""

@@ -52,7 +52,7 @@ def judge_learning(history: Sequence[Mapping[str, Any]], error_rate: float, floo
                 "not trained on"
             )
         why += f", on samples that are trained on, of which one half taught the other (p {learnable_p:.1e})"
-    share = _find_share(history, error_rate, closing=False)
+    share = _add_up(check.get("parts", ()), has_moved(history, error_rate))
     if share < floor:
         return "trivially stable", (
             f"{why}, but only {share:.0%} of the ranked weights moved down the gradient of the loss (at least "
@@ -70,30 +70,48 @@ def judge_carrying(history: Sequence[Mapping[str, Any]], error_rate: float, floo
         floor: The least share of the ranked weights.
     """
     parts: Sequence[PartEvidence] = history[-1].get("parts", ())
-    if all(part["closing_p"] is None for part in parts):
-        return "stable, learning not shown", "no weights were put back at this check to see whether they carry the gap"
-    share = _find_share(history, error_rate, closing=True)
-    what = f"without what they moved, {share:.0%} of the ranked weights close it"
+    is_put_back = [part["closing_p"] is not None for part in parts]
+    level = find_level(error_rate, len(history)) / max(1, len(parts))
+    closes = [part["closing_p"] is not None and part["closing_p"] <= level for part in parts]
+    carries = [moved and closing for moved, closing in zip(has_moved(history, error_rate), closes, strict=True)]
+    may_carry = [carried or not known for carried, known in zip(carries, is_put_back, strict=True)]
+    share = _add_up(parts, carries)
+    if share < floor <= _add_up(parts, may_carry):
+        return "stable, learning not shown", (
+            f"only {_add_up(parts, is_put_back):.0%} of the ranked weights were put back at this check to see whether "
+            "they carry the gap"
+        )
+    least = "" if all(is_put_back) else "at least "
+    what = f"without what they moved, {least}{share:.0%} of the ranked weights close it"
     if share < floor:
         return "trivially stable", f"the gap stays: {what}, at least {floor:.0%} are asked for"
     return None, what
 
 
-def _find_share(history: Sequence[Mapping[str, Any]], error_rate: float, *, closing: bool) -> float:
-    """Returns which share of the ranked weights is in parts that learnt; the parts share the level.
+def has_moved(history: Sequence[Mapping[str, Any]], error_rate: float) -> list[bool]:
+    """Returns for each part whether it moved down the gradient of the loss at the start, at this check or one before.
 
-    That a part moved down the gradient of the start counts once it is seen: later it turns to other directions.
+    That a part did so counts once it is seen: later it turns to other directions. The parts share the level.
+
+    Args:
+        history: All checks so far.
+        error_rate: Of all of them together.
     """
-    parts: Sequence[PartEvidence] = history[-1].get("parts", ())
-    levels = [find_level(error_rate, number) / max(1, len(parts)) for number in range(1, len(history) + 1)]
-    num_learnt = 0
-    for place, part in enumerate(parts):
-        pairs = zip(history, levels, strict=True)
-        moved = any(len(c.get("parts", ())) > place and c["parts"][place]["along_p"] <= level for c, level in pairs)
-        closes = part["closing_p"] is not None and part["closing_p"] <= levels[-1]
-        if moved and (closes or not closing):
-            num_learnt += part["num_weights"]
-    return num_learnt / max(1, sum(part["num_weights"] for part in parts))
+    num_parts = len(history[-1].get("parts", ()))
+    levels = [find_level(error_rate, number) / max(1, num_parts) for number in range(1, len(history) + 1)]
+    return [
+        any(
+            len(check.get("parts", ())) > place and check["parts"][place]["along_p"] <= level
+            for check, level in zip(history, levels, strict=True)
+        )
+        for place in range(num_parts)
+    ]
+
+
+def _add_up(parts: Sequence[PartEvidence], chosen: Sequence[bool]) -> float:
+    """Returns which share of the ranked weights is in the chosen parts."""
+    num_chosen = sum(part["num_weights"] for part, is_chosen in zip(parts, chosen, strict=True) if is_chosen)
+    return num_chosen / max(1, sum(part["num_weights"] for part in parts))
 
 
 def _is_worse(check: Mapping[str, Any], level: float) -> bool:

@@ -1,7 +1,6 @@
 """A probe: samples on which it is measured what a network owes to the pairing of inputs and targets."""
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -9,22 +8,20 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
-from torch.overrides import TorchFunctionMode
 
 from lottery_tickets._core.batches.samples import find_tensors, move_batch, require_samples
 from lottery_tickets._core.checks import check_count
 from lottery_tickets._core.determinism import make_generator, seeded
-from lottery_tickets._core.gradients.losses import LOSSES
-from lottery_tickets._core.measuring.performance import CLASSIFIERS
 from lottery_tickets._core.measuring.running import evaluating, run_with
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.states import hash_state
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.exchanges import Exchange, Targets, draw_batches, make_exchange
+from lottery_tickets.early_bird.sample_losses import SampleLosses, tell_samples
 
 NUM_CHUNKS: Final = 32  # where a loss does not tell samples apart; fair signs agree in all once in 4 billion times
-TOLERANCE: Final = 0.02  # of a loss, within which it is the mean of its samples; bfloat16 rounds to 0.4 %
+SAME: Final = 1e-3  # of a loss, within which two ways to compute it agree
 
 
 @final
@@ -107,12 +104,15 @@ class Measure:
         pieces = [piece for exchange in whole for piece in exchange.cut(max(2, size // 2 * 2))]
         with _looking(model, seed), torch.no_grad():
             self.tells_samples = run_with(
-                model, {}, lambda inner: all(self._tell(inner, piece.own) is not None for piece in pieces[:1])
+                model, {}, lambda inner: all(self._try_to_tell(inner, piece.own) is not None for piece in pieces[:1])
             )
         if not self.tells_samples:
             size = max(2, 2 * -(-self.num_samples // (2 * NUM_CHUNKS)))
             pieces = [chunk for piece in pieces for chunk in piece.cut(size)]
         self.pieces = pieces
+        differing = [piece for piece in pieces if piece.differs] if self.tells_samples else []
+        self._witness = min(differing, key=lambda piece: piece.num_samples, default=None)
+        self._exchanges_in_loss = self.tells_samples
 
     def describe(self) -> dict[str, Any]:
         """Returns what the probe is, JSON-able, with the hash of its samples in their pairs."""
@@ -123,15 +123,6 @@ class Measure:
             "tells_samples": self.tells_samples,
             "sha256": hash_state(tensors),
         }
-
-    def take_units(self, least: int) -> list[Exchange]:
-        """Returns the first pieces of the probe, so many that they have that many units, or all of them."""
-        taken: list[Exchange] = []
-        for piece in self.pieces:
-            if least > 0:
-                taken.append(piece)
-                least -= piece.num_samples // 2 if self.tells_samples else 1
-        return taken
 
     def __call__(
         self,
@@ -148,7 +139,10 @@ class Measure:
         """
 
         def run(inner: nn.Module) -> list[tuple[Tensor, Tensor]]:
-            return [self._compare(inner, piece) for piece in (self.pieces if pieces is None else pieces)]
+            witness = self._witness if pieces is None and not replaced else None
+            seen = {} if witness is None else {id(witness): self._watch(inner, witness)}
+            chosen = self.pieces if pieces is None else pieces
+            return [seen.get(id(piece)) or self._compare(inner, piece) for piece in chosen]
 
         with _looking(model, self._seed), torch.no_grad():
             found = run_with(model, replaced or {}, run)
@@ -189,57 +183,43 @@ class Measure:
             run_with(model, handles, run)
 
     def _compare(self, model: nn.Module, piece: Exchange) -> tuple[Tensor, Tensor]:
-        own, exchanged = (self._measure(model, batch) for batch in (piece.own, piece.exchanged))
-        return exchanged - own, own
-
-    def _measure(self, model: nn.Module, batch: Any) -> Tensor:  # noqa: ANN401 - any batch
+        """Returns gaps and losses of one piece."""
         if not self.tells_samples:
-            return compute_loss(model, _move(batch, model), self.probe.loss_fn).detach().view(1).double()
-        told = self._tell(model, batch)
+            own, exchanged = (
+                compute_loss(model, _move(batch, model), self.probe.loss_fn).detach().view(1).double()
+                for batch in (piece.own, piece.exchanged)
+            )
+            return exchanged - own, own
+        told = self._tell(model, piece.own)
+        exchanged = told.exchanged if self._exchanges_in_loss else self._tell(model, piece.exchanged).own
+        return _average_pairs(told.own, exchanged)
+
+    def _watch(self, model: nn.Module, piece: Exchange) -> tuple[Tensor, Tensor]:
+        """Returns gaps and losses of one piece, run both ways; where these agree, others are run once.
+
+        Exchanged targets are enough for the loss function, unless the network sees targets too, as a decoder does that
+        is fed with them, or gives other outputs each time.
+        """
+        told, exchanged = self._tell(model, piece.own), self._tell(model, piece.exchanged).own
+        apart = (told.exchanged - exchanged).abs() > SAME * exchanged.abs() + SAME**2
+        self._exchanges_in_loss = not bool(apart.any())
+        return _average_pairs(told.own, exchanged)
+
+    def _tell(self, model: nn.Module, batch: Any) -> SampleLosses:  # noqa: ANN401 - any batch
+        told = self._try_to_tell(model, batch)
         if told is None:
             raise ValueError("the loss of a probe must tell its samples apart for all batches, as it did for the first")
-        return told.view(-1, 2).mean(1)
+        return told
 
-    def _tell(self, model: nn.Module, batch: Any) -> Tensor | None:  # noqa: ANN401 - any batch
-        """Returns the loss of each sample; None where the loss is not the mean of one loss function over them."""
-        with _Listener(require_samples(batch)) as listener:
-            loss = compute_loss(model, _move(batch, model), self.probe.loss_fn)
-        if listener.num_calls != 1 or listener.terms is None or listener.counts is None:
-            return None
-        terms, counts = listener.terms, listener.counts.to(listener.terms.device)
-        mean = terms.sum() / counts.sum()
-        is_mean = (loss - mean).abs() <= TOLERANCE * mean.abs() or not mean.isfinite()
-        return torch.where(counts > 0, terms / counts.clamp_min(1), 0.0) if is_mean else None
+    def _try_to_tell(self, model: nn.Module, batch: Any) -> SampleLosses | None:  # noqa: ANN401 - any batch
+        return tell_samples(
+            lambda: compute_loss(model, _move(batch, model), self.probe.loss_fn), require_samples(batch)
+        )
 
 
-@final
-class _Listener(TorchFunctionMode):
-    """Computes the loss of each sample beside the one loss function that a forward pass calls."""
-
-    def __init__(self, num_samples: int) -> None:
-        super().__init__()
-        self._num_samples = num_samples
-        self.num_calls = 0
-        self.terms: Tensor | None = None
-        self.counts: Tensor | None = None
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:  # noqa: ANN401 - whatever func returns
-        if func in LOSSES:
-            self.num_calls += 1
-            bound = inspect.signature(func).bind(*args, **(kwargs or {}))
-            bound.apply_defaults()
-            self.counts = LOSSES[func](bound.arguments, self._num_samples)
-            if self.counts is not None:
-                bound.arguments["reduction"] = "none"
-                terms = func(*bound.args, **bound.kwargs).double()
-                if terms.numel() % self._num_samples == 0:
-                    by_sample = terms.reshape(self._num_samples, -1)
-                    self.terms = by_sample.sum(1)
-                    if func not in CLASSIFIERS:  # these average over all elements
-                        self.counts = torch.full((self._num_samples,), by_sample.shape[1], dtype=torch.float64)
-        return func(*args, **(kwargs or {}))
+def _average_pairs(own: Tensor, exchanged: Tensor) -> tuple[Tensor, Tensor]:
+    losses, others = (side.view(-1, 2).mean(1) for side in (own, exchanged))
+    return others - losses, losses
 
 
 def _make_hook(name: str, take: Callable[[str, Tensor], None]) -> Callable[[Tensor], None]:

@@ -1,23 +1,28 @@
 """Spearman's rank correlation of magnitudes between two moments, by counting: nothing is sorted but tiny layers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lottery_tickets._core.selection.patterns import WEIGHTS_PER_CHUNK, Chunk, map_chunks
-from lottery_tickets.early_bird.snapshots import Backend, Kernels, Snapshot, kernels_for, sum_over_chunks
+from lottery_tickets.early_bird.rank_tables import Moments, RankTable, find_mid_ranks, find_moments, make_table
+from lottery_tickets.early_bird.snapshots import (
+    Backend,
+    Codes,
+    Kernels,
+    Snapshot,
+    count_codes,
+    cut_codes,
+    flatten,
+    kernels_for,
+)
 
-RANK_BITS: Final = 32
 SMALLEST_TO_COUNT: Final = 1 << 12  # weights; below it, sorting them takes less than a walk through 65,536 counters
-
-Codes = NDArray[np.uint16]
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -34,15 +39,9 @@ class RankCorrelation:
     layers: Mapping[str, float | None]
 
 
-class _Moments(NamedTuple):
-    """How many ranks there are, their sum and the sum of their squares: exact."""
-
-    size: int
-    total: int
-    squares: int
-
-
-def correlate_ranks(earlier: Snapshot, later: Snapshot, *, backend: Backend | None = None) -> RankCorrelation:
+def correlate_ranks(
+    earlier: Snapshot, later: Snapshot, *, by_layer: bool = True, backend: Backend | None = None
+) -> RankCorrelation:
     """Returns Spearman's rank correlation of the magnitudes in two snapshots of the same weights, overall and by layer.
 
     Tied magnitudes share the mean of their ranks. All sums are exact integers and only the last ratio is rounded, so
@@ -54,6 +53,7 @@ def correlate_ranks(earlier: Snapshot, later: Snapshot, *, backend: Backend | No
     Args:
         earlier: By `take_snapshot`.
         later: Of the same names and shapes.
+        by_layer: Whether to correlate the weights of each layer alone too; else `layers` is empty.
         backend: Which kernels count and sum; None: numba for many weights, numpy otherwise. The result is the same.
 
     Raises:
@@ -68,11 +68,13 @@ def correlate_ranks(earlier: Snapshot, later: Snapshot, *, backend: Backend | No
         0.8
     """
     _check_alike(earlier, later)
-    pairs = {name: (_flatten(codes), _flatten(later.codes[name])) for name, codes in earlier.codes.items()}
+    pairs = {name: (flatten(codes), flatten(later.codes[name])) for name, codes in earlier.codes.items()}
     sizes = {name: pair[0].size for name, pair in pairs.items()}
     kernels = kernels_for(sum(sizes.values()), backend)
     num_workers = kernels.num_workers()
-    overall = _correlate(pairs, kernels, num_workers)
+    overall = _correlate(pairs, kernels, num_workers, tables=(earlier.table, later.table))
+    if not by_layer:
+        return RankCorrelation(overall, {})
     if sum(size > 0 for size in sizes.values()) == 1:
         return RankCorrelation(overall, {name: overall if size else None for name, size in sizes.items()})
 
@@ -106,12 +108,12 @@ def rank_shares(snapshot: Snapshot, *, backend: Backend | None = None) -> dict[s
         >>> rank_shares(snapshot)["fc.weight"].tolist()
         [16384, 49152]
     """
-    flat = {name: _flatten(codes) for name, codes in snapshot.codes.items()}
+    flat = {name: flatten(codes) for name, codes in snapshot.codes.items()}
     kernels = kernels_for(sum(codes.size for codes in flat.values()), backend)
-    chunks = _cut(flat)
-    counts = _count(flat, chunks, kernels, kernels.num_workers())
+    chunks = cut_codes(flat)
+    counts = count_codes(flat, chunks, kernels, kernels.num_workers())
     # By 15 and not 16, because these ranks are doubled.
-    table = ((_mid_ranks(counts) << 15) // max(1, int(counts.sum()))).astype(np.uint16)
+    table = ((find_mid_ranks(counts) << 15) // max(1, int(counts.sum()))).astype(np.uint16)
     shares = {name: np.empty(codes.size, np.uint16) for name, codes in flat.items()}
 
     def look_up(chunk: Chunk) -> None:
@@ -138,87 +140,40 @@ def _check_alike(earlier: Snapshot, later: Snapshot) -> None:
             )
 
 
-def _flatten(codes: Tensor) -> Codes:
-    flat: Codes = codes.reshape(-1).numpy().view(np.uint16)
-    return flat
-
-
-def _cut(side: Mapping[str, Codes]) -> list[Chunk]:
-    return [
-        Chunk(name, start, min(start + WEIGHTS_PER_CHUNK, codes.size))
-        for name, codes in side.items()
-        for start in range(0, codes.size, WEIGHTS_PER_CHUNK)
-    ]
-
-
-def _correlate(pairs: Mapping[str, tuple[Codes, Codes]], kernels: Kernels, num_workers: int) -> float | None:
-    """Returns the rank correlation of all weights of the pairs together."""
+def _correlate(
+    pairs: Mapping[str, tuple[Codes, Codes]],
+    kernels: Kernels,
+    num_workers: int,
+    tables: tuple[RankTable, RankTable] | None = None,
+) -> float | None:
+    """Returns the rank correlation of all weights of the pairs together; `tables` of their ranks, where known."""
     sides = [{name: pair[side] for name, pair in pairs.items()} for side in (0, 1)]
     size = sum(codes.size for codes in sides[0].values())
+    if size <= WEIGHTS_PER_CHUNK:  # one walk through 65,536 counters, and not one a layer
+        sides = [{"all": np.concatenate([np.empty(0, np.uint16), *side.values()])} for side in sides]
     if size < SMALLEST_TO_COUNT:
-        return _correlate_by_sorting(*(np.concatenate([np.empty(0, np.uint16), *side.values()]) for side in sides))
-    chunks = _cut(sides[0])
-    counts = [_count(side, chunks, kernels, num_workers) for side in sides]
-    # The largest doubled mid-rank is 2 n - 1.
-    shift = max(0, (2 * size - 1).bit_length() - RANK_BITS)
-    earlier, later = [(_mid_ranks(count) >> shift).astype(np.uint32) for count in counts]
+        return _correlate_by_sorting(*(side["all"] for side in sides))
+    chunks = cut_codes(sides[0])
+    earlier, later = tables or [make_table(count_codes(side, chunks, kernels, num_workers)) for side in sides]
 
     def multiply(chunk: Chunk) -> int:
         one, other = (side[chunk.name][chunk.start : chunk.stop] for side in sides)
-        return kernels.sum_products(one, other, earlier, later)
+        return kernels.sum_products(one, other, earlier.ranks, later.ranks)
 
     products = sum(map_chunks(multiply, chunks, num_workers))
-    if shift == 0:
-        return _divide(products, _moments(counts[0]), _moments(counts[1]))
-    return _divide(products, _moments_of_rounded(counts[0], earlier), _moments_of_rounded(counts[1], later))
+    return _divide(products, earlier.moments, later.moments)
 
 
 def _correlate_by_sorting(earlier: Codes, later: Codes) -> float | None:
     ranks, moments = [], []
     for codes in (earlier, later):
         _, places, counts = np.unique(codes, return_inverse=True, return_counts=True)
-        ranks.append(_mid_ranks(counts)[places])
-        moments.append(_moments(counts))
+        ranks.append(find_mid_ranks(counts)[places])
+        moments.append(find_moments(counts))
     return _divide(int(ranks[0] @ ranks[1]), *moments)
 
 
-def _count(side: Mapping[str, Codes], chunks: Sequence[Chunk], kernels: Kernels, num_workers: int) -> Counts:
-    def count(chunk: Chunk, counts: NDArray[Any]) -> None:
-        kernels.count_codes(side[chunk.name][chunk.start : chunk.stop], counts)
-
-    # Half the bytes stay nearer to the processor.
-    dtype = np.uint32 if sum(codes.size for codes in side.values()) < 1 << 32 else np.uint64
-    return sum_over_chunks(count, chunks, dtype, num_workers).astype(np.int64)
-
-
-def _mid_ranks(counts: Counts) -> Counts:
-    """Returns for each code twice its mid-rank less one: twice the codes that are less, plus those that are equal."""
-    ranks: Counts = 2 * counts.cumsum() - counts
-    return ranks
-
-
-def _moments(counts: Counts) -> _Moments:
-    """Returns the moments of all `_mid_ranks`.
-
-    Without ties these are the first n odd numbers, whose sum is n^2 and whose squares sum up to n (4 n^2 - 1) / 3. Each
-    tie of c weights keeps the sum, and lowers that of the squares by (c^3 - c) / 3.
-    """
-    size = int(counts.sum())
-    # The cubes of counts up to this sum up to n * limit^2 at most, which fits int64. There are few larger ones.
-    limit = math.isqrt((2**63 - 1) // max(1, size))
-    few = counts[counts <= limit]
-    cubes = int((few * few) @ few) + sum(count**3 for count in counts[counts > limit].tolist())
-    return _Moments(size, size**2, (4 * size**3 - cubes) // 3)
-
-
-def _moments_of_rounded(counts: Counts, ranks: NDArray[np.uint32]) -> _Moments:
-    # Python's integers: the counts times squares of 32 bits need up to 128 bits.
-    exact = ranks.astype(object)
-    sums = counts.astype(object) * exact
-    return _Moments(int(counts.sum()), int(sums.sum()), int((sums * exact).sum()))
-
-
-def _divide(products: int, earlier: _Moments, later: _Moments) -> float | None:
+def _divide(products: int, earlier: Moments, later: Moments) -> float | None:
     covariance = earlier.size * products - earlier.total * later.total
     variances = [side.size * side.squares - side.total**2 for side in (earlier, later)]
     if not all(variances):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, final
 
 import numpy as np
@@ -41,25 +42,38 @@ def compare_signs(differences: Tensor) -> Prevalence:
         >>> found.p, round(found.z, 2)
         (0.0625, 1.83)
     """
-    values = differences.detach().to("cpu", torch.float64).flatten()
-    values = values[~values.isnan() & (values != 0)]
+    exact = torch.float32 if differences.dtype in {torch.float32, torch.bfloat16, torch.float16} else torch.float64
+    values = differences.detach().to("cpu", exact).flatten().numpy()
+    values = values[~np.isnan(values) & (values != 0)]
     if not len(values):
         return Prevalence(0.0, 1.0)
-    _, places, counts = values.abs().unique(return_inverse=True, return_counts=True)
-    doubled = (2 * counts.cumsum(0) - counts + 1)[places]  # twice the mean rank of those that tie, an integer
-    signed = int((doubled * values.sign().long()).sum())
-    z = signed / math.sqrt(float(doubled.double().square().sum()))
+    # Magnitudes sort like their bits, which have room for one more: the sign.
+    words = np.uint32 if exact == torch.float32 else np.uint64
+    keys = np.sort((np.abs(values).view(words) << words(1)) | (values > 0))
+    firsts = np.flatnonzero(np.diff(keys >> words(1), prepend=~keys[:1]))
+    counts = np.diff(firsts, append=len(keys))
+    doubled = np.repeat(2 * firsts + counts + 1, counts)  # twice the mean rank of those that tie, an integer
+    above = int(doubled[(keys & words(1)).astype(np.bool_)].sum())
+    z = (2 * above - int(doubled.sum())) / math.sqrt(float(np.square(doubled, dtype=np.float64).sum()))
     if len(values) > MOST_EXACT:
         return Prevalence(z, math.erfc(z / math.sqrt(2)) / 2)
-    return Prevalence(z, _sum_tail(doubled.numpy(), int(doubled[values > 0].sum())))
+    return Prevalence(z, _sum_tail(doubled, above))
 
 
 def _sum_tail(parts: NDArray[np.int64], least: int) -> float:
     """Returns how often a sum, to which each part belongs with probability one half, is at least so much."""
     step = int(np.gcd.reduce(parts))
-    ways = np.zeros(int(parts.sum()) // step + 1)  # in which each sum comes about; at most 2^256, which a float holds
-    ways[0], reached = 1.0, 0
-    for part in np.sort(parts) // step:
-        ways[part : reached + part + 1] += ways[: reached + 1].copy()
-        reached += part
+    ways = _count_ways((np.sort(parts) // step).tobytes())
     return float(ways[least // step :].sum() * 0.5 ** len(parts))
+
+
+@lru_cache(maxsize=4)  # without ties the parts are those of the check before
+def _count_ways(parts: bytes) -> NDArray[np.float64]:
+    """Returns in how many ways each sum of some int64 parts comes about; at most 2^256, which a float holds."""
+    sizes = np.frombuffer(parts, np.int64)
+    ways = np.zeros(int(sizes.sum()) + 1)
+    ways[0], reached = 1.0, 0
+    for size in sizes.tolist():
+        ways[size : reached + size + 1] += ways[: reached + 1].copy()
+        reached += size
+    return ways

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from queue import SimpleQueue
 from typing import Any, Final, Literal, Protocol, final
 
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from lottery_tickets._core.kernels import ranking_reference
 from lottery_tickets._core.selection.largest import check_finite
-from lottery_tickets._core.selection.patterns import WORDS, Chunk, Magnitudes, map_chunks
+from lottery_tickets._core.selection.patterns import WEIGHTS_PER_CHUNK, WORDS, Chunk, Magnitudes, map_chunks
 from lottery_tickets._core.weights import Weights
+from lottery_tickets.early_bird.rank_tables import Counts, RankTable, make_table
 
 NUM_CODES: Final = 1 << 16
 SHARE_OF_LAYER: Final = 1 << 44  # divided among a layer's weights; sums for 2^19 layers fit int64
@@ -21,6 +23,7 @@ OTHER_CODES_PER_ZERO_CODE: Final = 16  # at least, where there are other magnitu
 SMALLEST_FOR_CPU_KERNEL: Final = 1 << 20  # weights; below it, numpy takes milliseconds and numba need not be imported
 
 Backend = Literal["reference", "cpu"]
+Codes = NDArray[np.uint16]
 
 
 @final
@@ -34,6 +37,16 @@ class Snapshot:
     """
 
     codes: Mapping[str, Tensor]
+
+    @cached_property
+    def table(self) -> RankTable:
+        """The rank of each code among all weights; counted once."""
+        flat = {name: flatten(codes) for name, codes in self.codes.items()}
+        size = sum(codes.size for codes in flat.values())
+        if size <= WEIGHTS_PER_CHUNK:  # one walk through the counters, and not one a layer
+            flat = {"all": np.concatenate([np.empty(0, np.uint16), *flat.values()])}
+        kernels = kernels_for(size, None)
+        return make_table(count_codes(flat, cut_codes(flat), kernels, kernels.num_workers()))
 
 
 class Kernels(Protocol):
@@ -127,6 +140,34 @@ def sum_over_chunks(
 
     map_chunks(count_chunk, chunks, num_workers)
     return sum(counters[1:], start=counters[0])
+
+
+def flatten(codes: Tensor) -> Codes:
+    """Returns codes of one weight, 1-D."""
+    flat: Codes = codes.reshape(-1).numpy().view(np.uint16)
+    return flat
+
+
+def cut_codes(side: Mapping[str, Codes]) -> list[Chunk]:
+    """Returns the chunks in which the codes of all weights are walked through."""
+    return [
+        Chunk(name, start, min(start + WEIGHTS_PER_CHUNK, codes.size))
+        for name, codes in side.items()
+        for start in range(0, codes.size, WEIGHTS_PER_CHUNK)
+    ]
+
+
+def count_codes(side: Mapping[str, Codes], chunks: Sequence[Chunk], kernels: Kernels, num_workers: int) -> Counts:
+    """Returns how many weights have each of the 65,536 codes, counted in these chunks."""
+
+    def count(chunk: Chunk, counts: NDArray[Any]) -> None:
+        kernels.count_codes(side[chunk.name][chunk.start : chunk.stop], counts)
+
+    if kernels is ranking_reference:  # one worker, whose counters are the result
+        return sum_over_chunks(count, chunks, np.int64, num_workers).astype(np.int64, copy=False)
+    # Half the bytes stay nearer to the processor.
+    dtype = np.uint32 if sum(codes.size for codes in side.values()) < 1 << 32 else np.uint64
+    return sum_over_chunks(count, chunks, dtype, num_workers).astype(np.int64)
 
 
 def _copy_patterns(magnitudes: Magnitudes, kernels: Kernels, codes: Mapping[str, Tensor]) -> None:

@@ -22,6 +22,7 @@ from lottery_tickets.early_bird.convergence import ConvergenceRule, summarise_hi
 from lottery_tickets.early_bird.evidence import Evidence
 from lottery_tickets.early_bird.history import EarlyBirdCheckpoint, Method, Verdict
 from lottery_tickets.early_bird.learning import Learning, without_probe
+from lottery_tickets.early_bird.learning_rule import has_moved
 from lottery_tickets.early_bird.probe import Measure, Probe
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import describe_mask
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 TICKET: Final = "ticket.safetensors"
 EVIDENCE: Final = "evidence.json"
-GENERATION: Final = 2  # of what checks measure: folders and saved watches of another are not gone on from
+GENERATION: Final = 3  # of what checks measure: folders and saved watches of another are not gone on from
 
 
 class EarlyBirdResults(TypedDict):
@@ -71,7 +72,8 @@ class EarlyBirdWatcher:
     probe, and judges. It only reads. Without a probe no ticket is called converged: that a network learns from its
     inputs cannot be told from weights or from a loss.
 
-    Memory on the CPU: the starting weights in their own dtype, 2 bytes a weight for ranks, and a bit a weight for each
+    Memory on the CPU: the starting weights in their own dtype, 2 bytes a weight for ranks (of up to 4 M weights
+    those at the start too), and a bit a weight for each
     mask (the start's, the last one's; with "mask_distance" those of the queue).
 
     Args:
@@ -242,8 +244,8 @@ class EarlyBirdWatcher:
             "num_batches": training.get("num_batches"),
             "num_nonfinite_losses": training.get("num_nonfinite_losses", 0),
         }
-        if self._learning is not None and finite and self._may_converge(checkpoint):
-            checkpoint |= self._learning.put_back(model, weights, start, learning)
+        if self._learning is not None and finite:
+            self._put_back(self._learning, checkpoint, model, weights, start)
         judged = {**checkpoint, **self.rule.judge([*self.checkpoints, checkpoint])}
         judged["seconds"] = time.perf_counter() - began
         ordered: EarlyBirdCheckpoint = {name: judged[name] for name in EarlyBirdCheckpoint.__annotations__}  # type: ignore[assignment] # these are all keys
@@ -252,11 +254,19 @@ class EarlyBirdWatcher:
             self._ticket = self._evidence.mask
         return ordered
 
-    def _may_converge(self, checkpoint: Mapping[str, Any]) -> bool:
-        """Returns whether all hangs on whether the gap closes when weights are put back, the one dear measurement."""
-        parts = [{**part, "closing_p": 0.0} for part in checkpoint["parts"]]
-        judged = self.rule.judge([*self.checkpoints, {**checkpoint, "parts": parts}])
-        return self.rule.require_movement and judged["verdict"] == "converged"
+    def _put_back(
+        self, learning: Learning, checkpoint: dict[str, Any], model: nn.Module, weights: Weights, start: Weights
+    ) -> None:
+        """Puts parts back, the one dear measurement: the largest first, and only while the verdict hangs on them."""
+        history, parts = [*self.checkpoints, checkpoint], checkpoint["parts"]
+        moved = has_moved(history, self.rule.error_rate)
+        for place in sorted(range(len(parts)), key=lambda place: -parts[place]["num_weights"]):
+            hoped = [{**part, "closing_p": 0.0} if part["closing_p"] is None else part for part in parts]
+            with_hope = self.rule.judge([*self.checkpoints, {**checkpoint, "parts": hoped}])["verdict"]
+            if with_hope != "converged" or self.rule.judge(history)["verdict"] == "converged":
+                return
+            if moved[place]:
+                parts[place] = learning.put_back(model, weights, start, parts[place])
 
     def draw_ticket(self, *, last: bool = False) -> Mask:
         """Returns the mask of the check that found it converged; of the last check when none has.

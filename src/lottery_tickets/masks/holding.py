@@ -126,8 +126,10 @@ def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
 
     A parameter that is replaced by another (`module.weight = nn.Parameter(...)`, a conversion that makes new ones,
     `weight_norm`) is not held: the next forward pass raises and says so. So does a backward pass, where weights were
-    written and the forward pass ran in compiled code; give `hold_mask` the compiled model, and it is held before it
-    runs. An optimizer that steps copies of the parameters (fp32 "master weights" kept outside the model) is not seen.
+    written and the forward pass ran in compiled code. Where a model is compiled after `hold_mask` and only evaluates,
+    nothing of ours runs, and it computes with what was written: give `hold_mask` what `torch.compile` returns, and it
+    is held before it runs, or ask `check_held`. An optimizer that steps copies of the parameters (fp32 "master weights"
+    kept outside the model) is not seen.
 
     Args:
         model: Any model, compiled or not, before or after its optimizer is made.

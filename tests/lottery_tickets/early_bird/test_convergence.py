@@ -69,7 +69,12 @@ def test_converges_where_the_first_run_of_stable_checks_ends(
         ({"parts": change_part(0, along_p=0.5)}, "trivially stable", "only 40% of the ranked weights moved down"),
         ({"parts": change_part(1, along_p=0.5)}, "converged", "60% of the ranked weights close it"),
         ({"parts": change_part(0, closing_p=0.5)}, "trivially stable", "the gap stays"),
-        ({"parts": change_part(0, closing_p=None)}, "trivially stable", "the gap stays"),
+        ({"parts": change_part(1, closing_p=None)}, "converged", "at least 60% of the ranked weights close it"),
+        (
+            {"parts": change_part(0, closing_p=None)},
+            "stable, learning not shown",
+            "only 40% of the ranked weights were",
+        ),
         ({"parts": [part | {"closing_p": None} for part in PARTS]}, "stable, learning not shown", "were put back"),
         (WORSE, "diverged", "rose from 2 at the start to 9"),
         (WORSE | {"worse_p": 0.01}, "converged", "close it"),

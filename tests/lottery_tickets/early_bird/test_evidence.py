@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lottery_tickets import Mask, shuffle_mask
-from lottery_tickets._core.weights import Weight
+from lottery_tickets._core.weights import Weight, Weights
+from lottery_tickets.early_bird import evidence
 from lottery_tickets.early_bird.check_times import CheckTimes
 from lottery_tickets.early_bird.displacement import measure_displacement
+from lottery_tickets.early_bird.evidence import Evidence
 from lottery_tickets.masks.common_weights import measure_distance, overlay
 
 
@@ -41,6 +43,22 @@ def test_distances_and_chance() -> None:
     assert (same.raw, same.corrected) == (0.0, 0.0)
     full = Mask.from_tensors({"a": torch.ones(3)})
     assert measure_distance(overlay(full.bits, full.bits, {"a": 3}).values()).corrected == 0.0
+
+
+def test_ranks_of_the_start_are_the_same_kept_or_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = Weights.from_tensors({"a": torch.randn(60, 90), "b": torch.randn(7)})
+    now = start.with_values({name: weight.tensor + 0.3 * torch.randn(weight.shape) for name, weight in start.items()})
+    found = []
+    for few in (5407, 5406):
+        monkeypatch.setattr(evidence, "FEW", few)
+        watched = Evidence(start, sparsity=0.5, scope="global", queue_length=3)
+        found.append([watched.add(now, start), watched.add(start, start)])
+        assert (watched._start_snapshot is None) == (few == 5406)
+    assert found[0] == found[1]
+    first, second = found[0]
+    assert first["correlation"] == first["start_correlation"] == second["correlation"]
+    assert 0.8 < first["correlation"] < 0.99
+    assert second["start_correlation"] == 1
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1, 7, 100]))

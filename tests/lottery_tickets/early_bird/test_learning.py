@@ -58,9 +58,14 @@ def look(
     watched = Learning(Measure(Probe(probe or make_held_out(), held_out=held_out), model, 0), model, weights, 0)
     train_it(model)
     before = take_traces(model)
-    found = watched.put_back(model, weights, start, watched.look(model, weights, start))
+    found = put_all_back(watched, model, weights, start)
     assert take_traces(model) == before
     return found, model
+
+
+def put_all_back(watched: Learning, model: nn.Module, weights: Weights, start: Weights) -> LearningFigures:
+    found = watched.look(model, weights, start)
+    return {**found, "parts": [watched.put_back(model, weights, start, part) for part in found["parts"]]}
 
 
 def list_p(found: LearningFigures, name: str) -> list[float]:
@@ -132,7 +137,7 @@ def test_scales_of_batch_norm_are_followed_too() -> None:
     watched = Learning(Measure(probe, training.model, 0), training.model, weights, 0)
     for _ in range(3):
         training.train_epoch()
-    found = watched.put_back(training.model, weights, start, watched.look(training.model, weights, start))
+    found = put_all_back(watched, training.model, weights, start)
     assert [part["weights"] for part in found["parts"]] == [["1.weight", "4.weight"]]
     assert list_p(found, "along_p")[0] < 1e-3
     assert list_p(found, "closing_p")[0] < 1e-3

@@ -94,6 +94,49 @@ def test_what_a_network_does_for_all_inputs_alike_leaves_no_gap() -> None:
     assert float(found.gaps.abs().max()) < 1e-6
 
 
+class Fed(nn.Module):
+    """A network that is fed with its targets, as a decoder is, as soon as a gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(5, 3)
+        self.gate = nn.Parameter(torch.zeros(()))
+        self.num_samples_run = 0
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        self.num_samples_run += len(inputs)
+        logits: Tensor = self.body(inputs)
+        return logits + self.gate * nn.functional.one_hot(targets, 3)
+
+
+def feed(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(model(*batch), batch[1])
+
+
+@pytest.mark.parametrize("opens", ["never", "from the start", "later"])
+def test_a_network_that_sees_targets_is_run_on_exchanged_ones_and_another_is_run_once(opens: str) -> None:
+    torch.manual_seed(0)
+    model, batches = Fed(), [(torch.randn(size, 5), torch.arange(size) % 3) for size in (8, 8, 8, 4)]
+    with torch.no_grad():
+        model.gate.fill_(float(opens == "from the start"))
+        measure = Measure(Probe(batches, feed), model, seed=0)
+        model.gate.fill_(float(opens != "never"))
+    model.num_samples_run = 0
+    found = measure(model)
+    assert model.num_samples_run == (28 + 4 if opens == "never" else 2 * 28)
+    wanted = [
+        nn.functional.cross_entropy(model(*side), side[1], reduction="none").view(-1, 2).mean(1)
+        for piece in measure.pieces
+        for side in (piece.exchanged, piece.own)
+    ]
+    gaps = torch.cat(wanted[::2]) - torch.cat(wanted[1::2])
+    assert torch.allclose(found.gaps, gaps.detach().double(), atol=1e-6)
+    assert float(found.gaps.abs().max()) > 0.01
+    model.num_samples_run = 0
+    measure(model, {"body.weight": model.body.weight.detach() * 2})
+    assert model.num_samples_run == (28 if opens == "never" else 2 * 28)
+
+
 @pytest.mark.parametrize("raises", [False, True])
 def test_no_trace_is_left(raises: bool) -> None:
     model = nn.Sequential(*make_convolutions(), nn.Dropout(0.5)).float().train()

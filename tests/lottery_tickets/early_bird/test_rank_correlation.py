@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lottery_tickets._core.selection import patterns
 from lottery_tickets._core.weights import Weights
-from lottery_tickets.early_bird import rank_correlation
+from lottery_tickets.early_bird import rank_correlation, rank_tables
 from lottery_tickets.early_bird.rank_correlation import RankCorrelation, correlate_ranks, rank_shares
 from lottery_tickets.early_bird.snapshots import Backend, kernels_for, take_snapshot
 from tests.lottery_tickets.early_bird.magnitudes import BACKENDS, normal, uniform
@@ -135,7 +135,7 @@ def test_a_float64_beyond_float32_is_the_largest() -> None:
 
 def test_ranks_that_need_more_than_32_bits_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     # As with more than 2^31 weights, but with few bits instead.
-    monkeypatch.setattr(rank_correlation, "RANK_BITS", 16)
+    monkeypatch.setattr(rank_tables, "RANK_BITS", 16)
     earlier, later = {"w": normal(300_000)}, {"w": normal(300_000) + 0.3 * normal(300_000, seed=1)}
     assert_near(correlate(earlier, later), earlier, later, 1e-4)
     assert correlate(earlier, later) == correlate(earlier, later, "reference")
@@ -146,7 +146,7 @@ def test_a_sum_of_squares_is_exact_however_many_are_tied() -> None:
     counts = np.array([3_000_000_000, 1, 0, 70_000, 5_000_000_000, 12])
     ranks = [2 * sum(counts[:i].tolist()) + int(count) for i, count in enumerate(counts)]
     squares = sum(int(count) * rank**2 for count, rank in zip(counts, ranks, strict=True))
-    assert rank_correlation._moments(counts) == (int(counts.sum()), int(counts.sum()) ** 2, squares)
+    assert rank_tables.find_moments(counts) == (int(counts.sum()), int(counts.sum()) ** 2, squares)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -12,6 +12,7 @@ from lottery_tickets import (
     create_magnitude_mask,
     load_results,
 )
+from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets._core.states import copy_state, hash_state
 from tests.lottery_tickets.early_bird.digits import make_digits_loader, make_held_out
 from tests.models import make_lenet
@@ -33,6 +34,32 @@ def test_the_watcher_only_reads() -> None:
                 assert (watcher.observe(model, step, loss=loss.detach()) is None) == (step % 2 == 1)
         weights.append(hash_state(copy_state(model)))
     assert weights[0] == weights[1]
+
+
+def test_weights_are_put_back_only_while_the_verdict_hangs_on_them_and_it_is_that_of_all() -> None:
+    model = make_lenet()
+    watcher = EarlyBirdWatcher(model, check_steps=18, probe=make_held_out())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    found = []
+    for step, (inputs, targets) in enumerate([batch for _ in range(9) for batch in make_digits_loader()], start=1):
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        checkpoint = watcher.observe(model, step)
+        if checkpoint is None:
+            continue
+        measured = [part["closing_p"] is not None for part in checkpoint["parts"]]
+        # The second layer has 60 % of the weights, and half of them is enough.
+        assert measured == [False, checkpoint["verdict"] == "converged", False]
+        assert [part["num_weights"] for part in checkpoint["parts"]] == [19200, 30000, 1000]
+        found.append(checkpoint)
+        weights = find_prunable_weights(model)
+        learning, start = watcher._learning, weights.with_values(watcher.starting_weights)
+        assert learning is not None
+        parts = [learning.put_back(model, weights, start, part) for part in checkpoint["parts"]]
+        in_full = watcher.rule.judge([*found[:-1], {**checkpoint, "parts": parts}])
+        assert in_full["verdict"] == checkpoint["verdict"]
+    assert "at least 60% of the ranked weights close it" in found[-1]["reason"]
 
 
 def test_the_watcher_saves_ticket_and_evidence(tmp_path: Path) -> None:

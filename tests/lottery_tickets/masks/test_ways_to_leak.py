@@ -148,6 +148,27 @@ def test_a_model_that_is_compiled_later_says_in_its_backward_pass_what_its_forwa
         compiled(torch.randn(2, 3, 6)).mean().backward()
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_a_model_that_is_compiled_later_and_only_evaluates_computes_with_is_found_by_looking(
+    *, in_place: bool
+) -> None:
+    net, mask = make_held()
+    compiled: Any = net if in_place else torch.compile(net, backend="eager")
+    if in_place:
+        net.compile(backend="eager")
+    inputs = torch.randn(2, 3, 6)
+    with torch.no_grad():
+        before = compiled(inputs)
+        assert check_held(net) == mask
+        layer(net).weight.data.fill_(1.0)
+        assert not torch.equal(compiled(inputs), before)  # no hook runs in compiled code: the docs say so
+        with pytest.raises(RuntimeError, match=r"must be zero, but \d+ of \d+ in 'body\.0\.weight' are not"):
+            check_held(net)
+        hold_mask(compiled, mask)
+        compiled(inputs)
+    assert check_held(net) == mask
+
+
 def test_a_weight_that_is_used_without_its_module_is_seen_too() -> None:
     net, _ = make_held()
     layer(net).weight.data.fill_(1.0)
