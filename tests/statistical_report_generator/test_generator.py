@@ -219,7 +219,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "NaN": ('{"trainings": [], "x": NaN}', "NaN is no number that results may have"),
     "a giant number": ('{"trainings": [], "x": 1e999}', "1e999 is larger than any number"),
     "deep": ("[" * 100_000, "must be a whole JSON file"),
-    "foreign": ('{"a": 1, "b": 2}', "must hold results of an experiment, with 'trainings', but has a, b"),
+    "foreign": ('{"a": 1, "b": 2}', "table, evaluation, but has a, b; give a run folder"),
     "a future version": ('{"schema": "lottery-tickets experiment 3", "trainings": []}', "update lottery-tickets"),
     "half a connectivity": ('{"rows": [{}], "settings": {}, "searches": {}}', "must hold whole results"),
     "rows of nothing": ('{"rows": [], "settings": {"threshold": 0.02}, "searches": {}}', "must hold whole results"),

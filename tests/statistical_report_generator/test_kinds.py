@@ -156,7 +156,7 @@ def change(value: Any, place: tuple[Any, ...], by: Any) -> Any:  # noqa: ANN401 
 def test_one_wrong_value_is_shown_or_refused_in_words(name: str, data: st.DataObject) -> None:
     results: dict[str, Any] = {**every_kind.KINDS[name], "schema": make_result(name)["schema"]}
     place = data.draw(st.sampled_from([place for place in list_places(results) if place]))
-    by = data.draw(st.sampled_from([..., None, -1, 10**400, 1e308, "", HOSTILE, [], {}, [[]], True, float("nan")]))
+    by: Any = data.draw(st.sampled_from([..., None, -1, 10**400, 1e308, "", HOSTILE, [], {}, [[]], True, float("nan")]))
     try:
         sections = describe(change(results, place, by))
     except (ValueError, FileNotFoundError):

@@ -82,5 +82,5 @@ def test_without_pandas_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_results_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     file.write_text('{"trainings": [1]}')
-    with pytest.raises(ValueError, match="results must hold whole results"):
+    with pytest.raises(ValueError, match="must hold whole results of kind 'experiment'"):
         StatisticalReportGenerator().add_results(file).to_dataframe()

@@ -6,11 +6,8 @@ from typing import Any, Final, TypedDict, final
 
 from torch import Tensor
 
-<<<<<<< HEAD
-from lottery_tickets._core.records import recorded
-=======
 from lottery_tickets._core.notebooks import Results, render_table
->>>>>>> pages
+from lottery_tickets._core.records import recorded
 from lottery_tickets.masks.common_weights import Overlap, overlay
 from lottery_tickets.masks.mask import Mask, as_mask
 

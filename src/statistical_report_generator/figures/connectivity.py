@@ -1,6 +1,5 @@
 """Linear mode connectivity in figures: the error along a line, and instability over rewinding steps."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -8,7 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from statistical_report_generator.figures.style import STYLES, create_figure, draw_grid, draw_intervals, draw_level
+from statistical_report_generator.figures.style import (
+    STYLES,
+    create_figure,
+    draw_grid,
+    draw_intervals,
+    draw_level,
+    make_drawable,
+)
 from statistical_report_generator.figures.ticks import space_out
 from statistical_report_generator.figures.words import show_words
 from statistical_report_generator.tables import POINTS
@@ -36,8 +42,8 @@ def draw_error_path(results: Mapping[str, Any], title: str = "") -> Figure:
     axes = figure.add_subplot()
     for number, pair in enumerate(results["pairs"]):
         colour, marker = STYLES[number % len(STYLES)]
-        values = [POINTS * error if error is not None else math.nan for error in pair["errors"]] if has_error else None
-        losses = [math.nan if loss is None else loss for loss in pair["losses"]]
+        values = [make_drawable(error, POINTS) for error in pair["errors"]] if has_error else None
+        losses = [make_drawable(loss) for loss in pair["losses"]]
         label = f"pair {number}" if len(results["pairs"]) > 1 else None
         axes.plot(pair["alphas"], values or losses, color=colour, marker=marker, markersize=4, label=label)
     if has_error:

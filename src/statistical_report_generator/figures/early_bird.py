@@ -1,7 +1,6 @@
 """How an early-bird ticket settled while its network trained: a figure from saved results."""
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from statistical_report_generator.figures.style import (
     create_figure,
     draw_grid,
     draw_level,
+    make_drawable,
 )
 from statistical_report_generator.figures.words import show_words
 
@@ -87,7 +87,7 @@ def _are_log_spaced(times: Sequence[float]) -> bool:
 
 
 def _plot(axes: Axes, times: Sequence[float], values: Sequence[float | None], colour: str, label: str) -> None:
-    numbers = [math.nan if value is None else float(value) for value in values]
+    numbers = [make_drawable(value) for value in values]
     axes.plot(times, numbers, color=colour, marker="o", markersize=4, linewidth=1.2, label=label)
 
 

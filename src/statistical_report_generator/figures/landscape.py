@@ -1,6 +1,5 @@
 """The loss landscape around a model: a figure from saved results."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from statistical_report_generator.figures.style import BLUE, GREY, VERMILION, create_figure, draw_grid
+from statistical_report_generator.figures.style import BLUE, GREY, VERMILION, create_figure, draw_grid, make_drawable
 from statistical_report_generator.figures.words import show_words
 
 MISSING: Final = "0.85"
@@ -57,7 +56,7 @@ def draw_loss_landscape(results: Mapping[str, Any]) -> Figure:
 
 
 def _to_array(rows: Rows) -> Values:
-    return np.array([[math.nan if value is None else value for value in row] for row in rows], dtype=float)
+    return np.array([[make_drawable(value) for value in row] for row in rows], dtype=float)
 
 
 def _describe(results: Mapping[str, Any], losses: Values) -> str:

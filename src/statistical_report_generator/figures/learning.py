@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from statistical_report_generator.figures.palette import BRANCHES
-from statistical_report_generator.figures.style import add_mark, create_figure, draw_grid
+from statistical_report_generator.figures.style import add_mark, create_figure, draw_grid, make_drawable
 from statistical_report_generator.figures.words import show_words
 from statistical_report_generator.tables import POINTS
 
@@ -105,4 +105,4 @@ def _draw_branch(axes: Axes, runs: Sequence[Row], branch: str, name: str, scale:
 
 
 def _scale(values: Sequence[float | None], scale: float) -> list[float]:
-    return [math.nan if value is None else scale * value for value in values]
+    return [make_drawable(value, scale) for value in values]

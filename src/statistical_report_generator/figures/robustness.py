@@ -15,13 +15,13 @@ from statistical_report_generator.figures.style import (
     create_figure,
     draw_grid,
     draw_level,
+    make_drawable,
 )
 from statistical_report_generator.figures.words import show_words
 from statistical_report_generator.tables import POINTS
 
 FIGURES: Final = ("accuracy", "perplexity", "loss")  # that a network at a sparsity has; others have only retention
 LEAST_LOG_RATIO: Final = 20.0  # of what is shown on a logarithmic axis
-LARGEST: Final = 1e100  # beyond, an axis cannot be drawn
 
 Point = Mapping[str, Any]
 
@@ -52,7 +52,7 @@ def draw_robustness(results: Mapping[str, Any], title: str = "") -> Figure:
     curves = results["sparsity_curves"]
     if not any(curves.values()):
         raise ValueError("there must be at least one sparsity to be drawn, got none")
-    baseline = {"loss": results["baseline_loss"], **results.get("settings", {}).get("baseline", {})}
+    baseline = {"loss": results["baseline_loss"], **(results.get("settings", {}).get("baseline") or {})}
     figure = create_figure(7, 4.4)
     axes = figure.add_subplot()
     what = find_figure(results["metric"], [point for points in curves.values() for point in points])
@@ -117,13 +117,14 @@ def _draw_points(
     baseline: float | None,
 ) -> None:
     scale = POINTS if what in ("accuracy", "retention") else 1.0
-    if baseline is not None and abs(baseline) < LARGEST:
-        draw_level(axes, scale * baseline, "not pruned")
+    unpruned = make_drawable(baseline, scale)
+    if not math.isnan(unpruned):
+        draw_level(axes, unpruned, "not pruned")
     shown: list[float] = []
     for name, points in curves.items():
         look = looks[name]
         ordered = sorted(points, key=lambda point: point["sparsity"])
-        values = [_scale(point.get(what), scale) for point in ordered]
+        values = [make_drawable(point.get(what), scale) for point in ordered]
         places = [POINTS * point["sparsity"] for point in ordered]
         axes.plot(
             places,
@@ -144,10 +145,6 @@ def _draw_points(
         axes.set_yscale("log")
     label = {"accuracy": "accuracy, %", "perplexity": "perplexity", "loss": "mean loss"}
     axes.set_ylabel(label.get(what, "performance kept, % of the network's own"))
-
-
-def _scale(value: float | None, scale: float) -> float:
-    return math.nan if value is None or abs(value) > LARGEST else scale * value
 
 
 def _finish(axes: Axes, title: str) -> None:

@@ -1,6 +1,7 @@
 """What all figures share: colours, markers, grey lines to compare with, error bars, the grid, how they are saved."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ PURPLE: Final = "#CC79A7"
 STYLES: Final = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "v"))
 GREY: Final = "0.4"  # lines to compare with
 PALE: Final = "0.92"  # the grid
+LARGEST: Final = 1e100  # beyond, an axis cannot be drawn
 DOTS_PER_INCH: Final = 150
 
 
@@ -86,6 +88,16 @@ def add_mark(axes: Axes, x: float, y: float, words: str) -> None:
     """
     if isinstance(axes.figure, Drawing):
         axes.figure.marks.append(Mark(axes, x, y, words))
+
+
+def make_drawable(value: float | None, scale: float = 1.0) -> float:
+    """Returns a value as a figure draws it: what is not known, or beyond any axis, leaves a gap.
+
+    Args:
+        value: None where it is not finite.
+        scale: What it is multiplied by.
+    """
+    return math.nan if value is None or abs(value) > LARGEST else scale * value
 
 
 def draw_grid(axes: Axes, axis: Literal["both", "x", "y"] = "both") -> None:

@@ -1,7 +1,8 @@
 """The sections on a trained network pruned by several scores, not retrained."""
 
 import math
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from statistical_report_generator.document import Block, Figure, Points, Section, Table, Verdicts
 from statistical_report_generator.figures.robustness import FIGURES, draw_strategies, find_figure
@@ -124,6 +125,7 @@ def find_num_samples(found: Strategies) -> int | None:
     Args:
         found: The results.
     """
-    predictions = found["baseline"].get("num_predictions")
+    baseline: Mapping[str, Any] = found["baseline"]  # with further keys than those that must be there
+    predictions = baseline.get("num_predictions")
     is_count = isinstance(predictions, int) and not isinstance(predictions, bool) and predictions >= 0
     return predictions if is_count else found.get("num_samples")
