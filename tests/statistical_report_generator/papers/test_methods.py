@@ -142,3 +142,12 @@ def test_what_is_cited_is_what_stands_in_the_files(tmp_path: Path) -> None:
     assert set(re.findall(r"@\w+\{(.*?),", (files / "methods.bib").read_text())) == cited
     [section] = [section for section in generator.describe().sections if section.title == "Methods"]
     assert section.technical
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), 1e300])
+def test_numbers_that_no_setting_has_are_not_told(number: float) -> None:
+    results = {"plan": {"schedule": {"prune_rates": [["*", number]]}, "num_levels": number}, "target_sparsity": number}
+    for kind in ("experiment", "early-bird"):
+        text = " ".join(map(str, describe_methods([(kind, {**results, "settings": {"threshold": number}})], JUDGING)))
+        assert "000" not in text
+        assert "e+" not in text

@@ -95,7 +95,7 @@ def read_column(page: Page, table: str, place: int) -> list[str]:
     return page.locator(f"#{table} tbody tr td:nth-child({place + 1})").all_inner_texts()
 
 
-def test_tables_sort_by_mouse_and_keyboard_and_are_copied_as_shown(browser: Browser, pdf: Path) -> None:
+def test_tables_sort_by_mouse_and_keyboard(browser: Browser, pdf: Path) -> None:
     page = visit(browser, pdf).page
     table = "a-run-levels"
     before = read_column(page, table, 3)
@@ -115,13 +115,21 @@ def test_tables_sort_by_mouse_and_keyboard_and_are_copied_as_shown(browser: Brow
     words.get_by_role("button").press("Space")
     assert read_column(page, table, 1) == sorted(read_column(page, table, 1))
     assert heading.get_attribute("aria-sort") is None
-    page.locator(f'[data-table="{table}"]').click()
+    page.context.close()
+
+
+@pytest.mark.parametrize("table", ["a-run-levels", "hostile"])
+def test_tables_are_copied_as_they_are_stored(browser: Browser, pdf: Path, table: str) -> None:
+    page = visit(browser, pdf).page
+    names = [button.get_attribute("data-table") or "" for button in page.locator(".copy").all()]
+    name = table if table in names else next(name for name in names if name.endswith("-settings") and "img" in name)
+    page.locator(f'[data-table="{name}"]').click()
     page.get_by_text("Copied", exact=True).wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
-    stored = (pdf.parent / "report-files" / f"{table}.csv").read_text(encoding="utf-8")
+    stored = (pdf.parent / "report-files" / f"{name}.csv").read_text(encoding="utf-8")
     rows, expected = (list(csv.reader(io.StringIO(text, newline=""))) for text in (copied, stored))
-    assert rows[0] == expected[0]
-    assert sorted(rows) == sorted(expected)
+    assert rows == expected
+    assert len(rows) > 3
     page.context.close()
 
 

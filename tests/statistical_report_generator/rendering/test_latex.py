@@ -54,9 +54,10 @@ def test_what_is_written_is_ascii_in_one_line(words: str) -> None:
         ("模", "{[}U+6A21{]}"),
         ("5 ± 2", r"5 $\pm$ 2"),
         ("a\n\nb", "a  b"),
+        ("--x ---''", "-{}-x -{}-{}-'{}'"),
     ],
 )
-def test_letters_that_are_not_ascii(words: str, expected: str) -> None:
+def test_letters_that_latex_reads_in_its_own_way(words: str, expected: str) -> None:
     assert escape_latex(words) == expected
 
 

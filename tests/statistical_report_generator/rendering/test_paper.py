@@ -113,3 +113,10 @@ def test_no_words_run_over_the_edge(number: int, tmp_path: Path) -> None:
     check(sheets, [section.title for section in document.sections])
     found = "\n".join(line for sheet in sheets for line in sheet.lines)
     assert {f"L{n}" for n in range(40)} <= set(found.split())
+
+
+def test_a_caption_that_is_longer_than_a_page_leaves_no_page_to_its_heading(tmp_path: Path) -> None:
+    table = Table("a", "word " * 4000, ("x", "y", "z"), (("1", "2", "3"),) * 3)
+    pdf = tmp_path / "long.pdf"
+    pdf.write_bytes(render_pdf(Document("title", [Section("A heading", [table])]), {}))
+    check(look(pdf), ["A heading"])
