@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar, final
+from typing import Any, Final, ParamSpec, TypeVar, cast, final
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from torch import nn
 from lottery_tickets._core.encoding import Place, encode
 from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.files import read_json, write_json
+from lottery_tickets._core.notebooks import Results
 
 SCHEMA: Final = "schema"
 PROVENANCE: Final = "provenance"
@@ -99,6 +100,8 @@ class Record:
 def recorded(kind: str, *, under: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Returns a decorator: a function that is called with `path=` writes its results there, beside returning them.
 
+    A dict is returned as one that shows itself in a few lines.
+
     Args:
         kind: As in `Record`.
         under: The key that all the results stand under in the file; each under its own when None.
@@ -111,20 +114,25 @@ def recorded(kind: str, *, under: str | None = None) -> Callable[[Callable[P, R]
         def record(*args: P.args, **kwargs: P.kwargs) -> R:
             path: Any = kwargs.get("path")
             if path is None:
-                return function(*args, **kwargs)
+                return _show_short(function(*args, **kwargs))
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             left_out = {"path", "progress"}
             settings = {name: describe(value) for name, value in bound.arguments.items() if name not in left_out}
             begun = Record(kind, settings)
             begun.find_file(path)  # before the work
-            results = function(*args, **kwargs)
+            results = _show_short(function(*args, **kwargs))
             begun.save(results if under is None else {under: results}, path)
             return results
 
         return record
 
     return decorate
+
+
+def _show_short(results: R) -> R:
+    """Returns the same dict, which shows itself in a few lines; what is more than a dict is left as it is."""
+    return cast("R", Results(results)) if type(results) is dict else results
 
 
 def check_schema(content: object, file: Path) -> None:

@@ -63,7 +63,7 @@ def _describe(results: Mapping[str, Any], losses: Values) -> str:
     name = show_words(results.get("network", "loss landscape"), 60)
     centre = results["centre"]["loss"]
     parts = [f"{name}: loss at the centre {'not finite' if centre is None else format(centre, '.4g')}"]
-    if results["mode"] == "plane" and "settings" in results:
+    if results["mode"] == "plane" and "seed" in results.get("settings", {}):
         parts.append(f"seed {results['settings']['seed']}")
     if results.get("num_nonfinite"):
         parts.append(f"{results['num_nonfinite']} of {losses.size} points not finite")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+LARGEST: Final = 1e150  # squares and sums of larger ones overflow
 MOST_DEPTH: Final = 64
 MOST_LETTERS: Final = 80  # of what was got
 
@@ -42,9 +43,9 @@ def to_plain(value: Any, where: str, place: Place = ()) -> Any:  # noqa: ANN401 
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number):
+    if not abs(number) <= LARGEST:
         got = f"{format_place(place)} is {_shorten(value)}"
-        raise ValueError(f"{where} must hold finite numbers, but {got}; leave it out or say null")
+        raise ValueError(f"{where} must hold finite numbers, up to {LARGEST:g}, but {got}; leave it out or say null")
     return int(value) if isinstance(value, Integral) else number
 
 

@@ -51,6 +51,12 @@ class RobustnessMetrics(Part):
     critical_sparsity: Share | None
 
 
+class RobustnessSettings(Part):
+    """Attributes: baseline: figures of the network as it is."""
+
+    baseline: NotRequired[Performance | None]
+
+
 class Robustness(Result):
     """A trained network at growing sparsities, not retrained, see `compute_pruning_robustness`."""
 
@@ -58,7 +64,7 @@ class Robustness(Result):
     robustness_metrics: RobustnessMetrics
     baseline_loss: float
     metric: str
-    settings: NotRequired[dict[str, Any]]
+    settings: NotRequired[RobustnessSettings]
     network: NotRequired[str]
 
 
