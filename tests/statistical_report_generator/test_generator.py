@@ -258,3 +258,12 @@ def test_thousands_of_settings_do_not_stop_it(tmp_path: Path) -> None:
     text, pdf = report(tmp_path / "out", file)
     assert "layer 1999" in text
     assert pdf.stat().st_size > 50_000
+
+
+def test_results_with_names_alike_have_files_of_their_own(tmp_path: Path) -> None:
+    generator = StatisticalReportGenerator(ReportConfig(output_dir=tmp_path))
+    for name, results in (("a b", make()), ("a/b", make_steps((0.03, 0.05, 0.07))), ("a-b", make())):
+        generator.add_results(results, name)
+    generator.generate_report()
+    names = {path.name for path in (tmp_path / "report-files").iterdir()}
+    assert {"a-b-accuracy.svg", "a-b-accuracy-2.png", "a-b-instability.svg", "a-b-runs.csv", "a-b-runs-2.tex"} <= names

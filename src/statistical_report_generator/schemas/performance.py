@@ -52,9 +52,11 @@ class RobustnessMetrics(Part):
 
 
 class RobustnessSettings(Part):
-    """Attributes: baseline: figures of the network as it is."""
+    """How robustness was measured: figures of the network as it is, and what counts as kept and as lost."""
 
     baseline: NotRequired[Performance | None]
+    tolerance: NotRequired[Share]
+    critical_retention: NotRequired[Share]
 
 
 class Robustness(Result):

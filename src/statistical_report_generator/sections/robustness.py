@@ -1,7 +1,7 @@
 """The sections on a trained network at growing sparsities, not retrained."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from statistical_report_generator.document import Figure, Points, Section, Table, Verdicts
 from statistical_report_generator.figures.robustness import FIGURES, draw_robustness, find_figure
@@ -45,21 +45,16 @@ def describe_robustness(source: Source) -> list[Section]:
 def _answer(found: Robustness) -> str:
     metrics, settings = found["robustness_metrics"], found.get("settings", {})
     tolerance, critical = settings.get("tolerance", 0.05), settings.get("critical_retention", 0.5)
-    kept = f"at least {percent(1 - tolerance, '.3g')} % of its {found['metric']}" if _is_number(tolerance) else "most"
+    kept = f"at least {percent(1 - tolerance, '.3g')} % of its {found['metric']}"
     words = f"Pruned by magnitude and not retrained, the network keeps {kept} up to sparsity "
     words += f"{percent(metrics['optimal_sparsity'], '.3g')} %"
-    if _is_number(critical):
-        where = percent(metrics["critical_sparsity"], ".3g", "")
-        words += f", and less than {percent(critical, '.3g')} % "
-        words += f"from {where} % on" if where else "nowhere within the levels"
+    where = percent(metrics["critical_sparsity"], ".3g", "")
+    words += f", and less than {percent(critical, '.3g')} % "
+    words += f"from {where} % on" if where else "nowhere within the levels"
     if metrics["winning_ticket_score"] is not None:
         gain = percent(metrics["winning_ticket_score"], ".1f")
         words += f"; on average over the levels {gain} points more than random masks"
     return f"{words}."
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
 
 
 def _draw(source: Source, found: Robustness) -> Figure:
@@ -122,8 +117,8 @@ def _list_threats(source: Source, found: Robustness) -> list[str]:
         "Post-hoc: nothing was retrained, so this says nothing about winning tickets.",
         "One batch: figures are as noisy as it is small, and others may differ.",
     ]
-    baseline = found.get("settings", {}).get("baseline", {})
-    num = baseline.get("num_predictions") if isinstance(baseline, dict) else None
+    baseline: Mapping[str, Any] = found.get("settings", {}).get("baseline") or {}  # with further keys
+    num = baseline.get("num_predictions")
     if isinstance(num, int) and num < FEW_PREDICTIONS:
         threats.append(f"That batch has {count(num)} predictions.")
     if "random" in curves:
