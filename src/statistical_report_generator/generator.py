@@ -1,6 +1,7 @@
 """From results to a report: the PDF, a page that opens without a network, and its figures and tables as files."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Final, Literal, Self, final
 from statistical_report_generator.document import MARK, Document, Figure, Section, Text
 from statistical_report_generator.figures.pictures import Picture, make_picture
 from statistical_report_generator.files import write_whole
-from statistical_report_generator.kinds import KINDS
+from statistical_report_generator.kinds import describe
 from statistical_report_generator.papers.methods import Judging, Statement, describe_methods, list_cited
 from statistical_report_generator.papers.references import render_bibtex
 from statistical_report_generator.preparing import STYLES, Style, prepare
@@ -133,9 +134,9 @@ class StatisticalReportGenerator:
         config = self.config
         options = ExperimentOptions(config.margin, config.num_looks, config.test, config.metric, config.moment)
         sections = (
-            replace(section, title=section.title if len(self._sources) == 1 else f"{source.name}: {section.title}")
-            for source in self._sources
-            for section in _describe(source, options)
+            replace(section, title=section.title if len(self._sources) == 1 else f"{label}: {section.title}")
+            for source, label in zip(self._sources, _label_apart(self._sources), strict=True)
+            for section in describe(source, options)
         )
         comparison = self._describe_comparison(options)
         methods = Section("Methods", [Text(" ".join(map(str, self.describe_methods())))], technical=True)
@@ -220,13 +221,10 @@ def _list_records(source: Source) -> list[Record]:
         raise ValueError(f"{source.name} must hold whole results, but lacks or garbles {error}") from error
 
 
-def _describe(source: Source, options: ExperimentOptions) -> list[Section]:
-    try:
-        return KINDS[source.kind].describe(source, options)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(
-            f"{source.name} must hold whole results, but lacks or garbles {error}; was it edited?"
-        ) from error
+def _label_apart(sources: Sequence[Source]) -> list[str]:
+    """Returns what sections on results are called: by name, and by kind where results of several kinds share one."""
+    counted = Counter(source.name for source in sources)
+    return [one.name if counted[one.name] == 1 else f"{one.name}, {one.kind}" for one in sources]
 
 
 def _list_files(document: Document, pictures: Mapping[str, Picture]) -> dict[str, bytes]:

@@ -145,6 +145,24 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
 )
 
 
+def describe(source: Source, options: ExperimentOptions) -> list[Section]:
+    """Returns the sections on results of any kind.
+
+    Args:
+        source: The results.
+        options: How experiments are judged.
+
+    Raises:
+        ValueError: When they lack what is said of them.
+    """
+    try:
+        return KINDS[source.kind].describe(source, options)
+    except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError) as error:
+        raise ValueError(
+            f"{source.name} must hold whole results, but lacks or garbles {error}; was it edited?"
+        ) from error
+
+
 def recognise(results: Mapping[str, Any], where: str) -> tuple[str, Any]:
     """Returns the kind of results, and the results, checked to be of its type.
 

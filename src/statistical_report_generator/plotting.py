@@ -6,7 +6,7 @@ from typing import Any
 
 from statistical_report_generator.document import Figure
 from statistical_report_generator.figures.style import save_figure
-from statistical_report_generator.kinds import KINDS
+from statistical_report_generator.kinds import describe
 from statistical_report_generator.reading import read_sources
 from statistical_report_generator.sections.experiment import ExperimentOptions
 
@@ -34,7 +34,7 @@ def plot_results(results: str | Path | Mapping[str, Any], path: str | Path) -> l
     """
     target = Path(path)
     options = ExperimentOptions()
-    sections = [section for one in read_sources(results) for section in KINDS[one.kind].describe(one, options)]
+    sections = [section for one in read_sources(results) for section in describe(one, options)]
     figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
     if not figures:
         raise ValueError("there must be something to be drawn in the results, but these hold none; see the report")

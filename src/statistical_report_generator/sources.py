@@ -50,13 +50,13 @@ class Source:
             object.__setattr__(self, "slug", make_slug(self.name))
 
     def part(self, kind: str, results: Any) -> Self:  # noqa: ANN401 - of the kind's type
-        """Returns a part of these results as results of their own, under the same name.
+        """Returns a part of these results as results of their own, under the same name and from the same place.
 
         Args:
             kind: Of the part.
             results: The part, already checked.
         """
-        return replace(self, kind=kind, results=results)
+        return replace(self, kind=kind, results={"provenance": self.results.get("provenance"), **results})
 
 
 def make_slug(name: str) -> str:

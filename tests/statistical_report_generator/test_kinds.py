@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,10 +64,10 @@ def test_a_report_is_made_of_every_kind(name: str, tmp_path: Path) -> None:
     assert pdf.read_bytes().startswith(b"%PDF")
 
 
-def test_the_words_of_each_kind_are_those_of_the_golden_file(request: pytest.FixtureRequest) -> None:
+def test_the_words_of_each_kind_are_those_of_the_golden_file() -> None:
     told = {name: list(tell(describe(make_result(name)))) for name in NAMES}
     golden = Path(__file__).parent / "every_kind.golden.json"
-    if request.config.getoption("--update-golden", default=False):
+    if "UPDATE_GOLDEN" in os.environ:
         golden.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     assert json.loads(golden.read_text(encoding="utf-8")) == told
 
@@ -86,46 +87,6 @@ def tell(sections: list[Section]) -> Iterator[Any]:
 
 def test_schemas_are_documented_as_they_are() -> None:
     assert {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.json")} == list_schemas()
-
-
-# ------------------------------------------------------------------------------------------------------------- numbers
-
-
-def list_numbers(value: Any) -> Iterator[float]:  # noqa: ANN401 - JSON
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from list_numbers(item)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield float(value)
-
-
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 100), st.floats(0, 1) | st.none()), min_size=1, max_size=6))
-def test_every_number_of_a_robustness_table_is_one_of_the_file(points: list[tuple[float, float, float | None]]) -> None:
-    rows = [
-        {
-            "sparsity": round(sparsity, 3),
-            "actual_sparsity": round(sparsity, 3),
-            "loss": round(loss, 3),
-            "accuracy": accuracy,
-            "perplexity": None,
-            "retention": accuracy,
-        }
-        for sparsity, loss, accuracy in points
-    ]
-    results = {**every_kind.ROBUSTNESS, "sparsity_curves": {"magnitude": rows}}
-    numbers = set(list_numbers(results))
-    known = {f"{scale * number:{form}}" for number in numbers for scale in (1, 100) for form in (".4g", ".2f", ".3g")}
-    [table] = [
-        block
-        for section in describe(results)
-        for block in section.blocks
-        if isinstance(block, Table) and block.name.endswith("sparsities")
-    ]
-    assert len(table.rows) == len(rows)
-    for row in table.rows:
-        for column in table.numeric:
-            assert row[column] in known | {"not finite", ""}, (row, column)
 
 
 # --------------------------------------------------------------------------------------------------------- what is odd
@@ -191,6 +152,13 @@ def test_one_wrong_value_is_shown_or_refused_in_words(name: str, data: st.DataOb
             "high",
             "accuracy must be a valid number, got 'high'",
         ),
+        (
+            "connectivity",
+            ("rows", 0, "instability", "low"),
+            0.9,
+            r"rows\[0\].instability: the mean must lie in its interval",
+        ),
+        ("connectivity", ("rows", 0, "accuracy", "high"), None, "must have both of its ends or none, got one"),
         ("landscape", ("losses",), [[1.0]], "losses must have 2 entries"),
         ("overlap-matrix", ("overlaps", 0), [1.0], "each row of overlaps must have 2 entries"),
         ("ticket", ("thresholds",), {}, "must be about the same layers"),
@@ -319,20 +287,3 @@ def test_labels_of_an_axis_do_not_lie_on_each_other(name: str) -> None:
                 for shown in axes.texts:
                     assert shown.get_text() is not None
             assert axes.get_xlabel() or axes.get_ylabel() or axes.get_title() or not axes.get_visible()
-
-
-# ----------------------------------------------------------------------------------------------- runs beside each other
-
-
-def test_several_runs_are_shown_beside_each_other(tmp_path: Path) -> None:
-    generator = StatisticalReportGenerator(ReportConfig(output_dir=tmp_path))
-    for name in ("first", "second"):
-        generator.add_results(make_result("experiment"), name)
-        generator.add_results(make_result("robustness"), f"{name} net")
-    document = generator.describe()
-    assert document.sections[0].title == "Runs beside each other"
-    [table] = [block for block in document.sections[0].blocks if isinstance(block, Table)]
-    assert {row[0] for row in table.rows} == {"first", "second"}
-    assert [row[-1] for row in table.rows[:3]] == ["dense", "not matching", "winning"]
-    figures = [block.name for block in document.sections[0].blocks if isinstance(block, Figure)]
-    assert figures == ["comparison-test-accuracy", "comparison-robustness"]

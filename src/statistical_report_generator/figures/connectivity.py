@@ -1,5 +1,6 @@
 """Linear mode connectivity in figures: the error along a line, and instability over rewinding steps."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from statistical_report_generator.figures.style import (
     STYLES,
+    add_mark,
     create_figure,
     draw_grid,
     draw_intervals,
@@ -46,6 +48,10 @@ def draw_error_path(results: Mapping[str, Any], title: str = "") -> Figure:
         losses = [make_drawable(loss) for loss in pair["losses"]]
         label = f"pair {number}" if len(results["pairs"]) > 1 else None
         axes.plot(pair["alphas"], values or losses, color=colour, marker=marker, markersize=4, label=label)
+        for alpha, value in zip(pair["alphas"], values or losses, strict=True):
+            if not math.isnan(value):
+                what = f"error {value:.4g} %" if has_error else f"loss {value:.4g}"
+                add_mark(axes, alpha, value, f"pair {number}, alpha {alpha:.3g}: {what}, one measurement")
     if has_error:
         ends = [pair[end]["error"] for pair in results["pairs"] for end in ("first", "second")]
         limit = POINTS * (sum(ends) / len(ends) + results["settings"]["threshold"])

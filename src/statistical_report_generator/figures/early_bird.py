@@ -1,6 +1,7 @@
 """How an early-bird ticket settled while its network trained: a figure from saved results."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from statistical_report_generator.figures.style import (
     GREEN,
     PURPLE,
     VERMILION,
+    add_mark,
     create_figure,
     draw_grid,
     draw_level,
@@ -89,6 +91,9 @@ def _are_log_spaced(times: Sequence[float]) -> bool:
 def _plot(axes: Axes, times: Sequence[float], values: Sequence[float | None], colour: str, label: str) -> None:
     numbers = [make_drawable(value) for value in values]
     axes.plot(times, numbers, color=colour, marker="o", markersize=4, linewidth=1.2, label=label)
+    for time, number in zip(times, numbers, strict=True):
+        if not math.isnan(number):
+            add_mark(axes, time, number, f"at {time:g}, {label}: {number:.4g}, one training")
 
 
 def _draw_correlation(axes: Axes, times: Sequence[float], results: Mapping[str, Any]) -> None:

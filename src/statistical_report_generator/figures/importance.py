@@ -32,7 +32,7 @@ def choose_maps(scores: Mapping[str, Summary]) -> list[str]:
     return choose_layers(with_map, MOST_MAPS)
 
 
-def draw_importance(scores: Mapping[str, Summary], title: str = "", score: str = "score") -> Figure:
+def draw_importance(scores: Mapping[str, Summary], title: str = "") -> Figure:
     """Returns the figure of scores by layer: each cell is the mean score of a block of weights, all on one scale.
 
     Rows are outputs, columns inputs. The scale is logarithmic, and 0 grey; where a score is negative it is linear and
@@ -41,7 +41,6 @@ def draw_importance(scores: Mapping[str, Summary], title: str = "", score: str =
     Args:
         scores: By layer the summary that `save_results` makes of a tensor; read are `heat_map`, `mean` and `shape`.
         title: Stands above.
-        score: What the scale is called.
 
     Raises:
         ValueError: When no layer has a heat map.
@@ -71,7 +70,7 @@ def draw_importance(scores: Mapping[str, Summary], title: str = "", score: str =
     figure.supxlabel("inputs", fontsize="small")
     figure.supylabel("outputs", fontsize="small")
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=panels, shrink=0.9)
-    bar.set_label(f"mean of {show_words(score, 40)}, block by block", fontsize="small")
+    bar.set_label("mean score of a block of weights", fontsize="small")
     figure.suptitle(show_words(title, 60), fontsize="medium")
     return figure
 

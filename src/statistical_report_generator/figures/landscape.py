@@ -1,5 +1,6 @@
 """The loss landscape around a model: a figure from saved results."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,7 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from statistical_report_generator.figures.style import BLUE, GREY, VERMILION, create_figure, draw_grid, make_drawable
+from statistical_report_generator.figures.style import (
+    BLUE,
+    GREY,
+    VERMILION,
+    add_mark,
+    create_figure,
+    draw_grid,
+    make_drawable,
+)
 from statistical_report_generator.figures.words import show_words
 
 MISSING: Final = "0.85"
@@ -86,6 +95,10 @@ def _draw_contours(figure: Figure, axes: Axes, x: Values, y: Values, losses: Val
     else:
         words = "no loss is known" if np.isnan(losses).all() else f"one loss everywhere: {np.nanmax(losses):.4g}"
         axes.text(0.5, 0.75, words, ha="center", transform=axes.transAxes)
+    for (row, column), loss in np.ndenumerate(losses):
+        if not math.isnan(loss):
+            add_mark(axes, float(x[column]), float(y[row]), f"({x[column]:.3g}, {y[row]:.3g}): loss {loss:.4g}")
+    axes.locator_params(nbins=5)
     axes.plot(0, 0, marker="x", color=VERMILION, markersize=10, markeredgewidth=2.5)
     axes.set_xlim(x[0], x[-1])
     axes.set_ylim(y[0], y[-1])
@@ -117,6 +130,9 @@ def _draw_curves(figure: Figure, results: Mapping[str, Any], places: Values, los
     for axes, (values, label, colour) in zip(panels, curves[: len(panels)], strict=True):
         axes.plot(places, values, color=colour, marker="o", markersize=4, linewidth=1.2, label=label)
         axes.set_ylabel(label)
+        for place, value in zip(places, values, strict=True):
+            if not math.isnan(value):
+                add_mark(axes, float(place), float(value), f"at {place:.3g}: {label} {value:.4g}, one measurement")
         draw_grid(axes)
         axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
         if results["mode"] == "line":

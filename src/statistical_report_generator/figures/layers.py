@@ -23,7 +23,7 @@ from statistical_report_generator.tables import POINTS
 MOST_BARS: Final = 40
 NUM_BINS: Final = 20
 ROW_HEIGHT: Final = 0.24  # inches
-EDGES_HEIGHT: Final = 1.3
+EDGES_HEIGHT: Final = 1.5
 
 
 def draw_layer_sparsities(sparsities: Mapping[str, float], overall: float | None, title: str = "") -> Figure:
@@ -50,10 +50,10 @@ def draw_layer_sparsities(sparsities: Mapping[str, float], overall: float | None
         _draw_distribution(axes, sparsities)
     if overall is not None:
         axes.axvline(POINTS * overall, color=VERMILION, linewidth=1.5, linestyle="--", label="all weights together")
-        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        figure.legend(frameon=False, loc="outside lower center")
     axes.set_xlim(0, POINTS)
     axes.set_xlabel("sparsity of the layer, % of its weights removed")
-    axes.set_title(show_words(title, 60), pad=22 if overall is not None else 6)
+    axes.set_title(show_words(title, 60))
     draw_grid(axes, "x" if few else "y")
     axes.set_axisbelow(True)
     return figure
@@ -110,8 +110,8 @@ def draw_layer_overlaps(layers: Mapping[str, Mapping[str, Any]], method: str, ti
         Line2D([], [], color=BLUE, marker="o", linestyle="", label="overlap"),
         Line2D([], [], color=BLACK, marker="|", markeredgewidth=2, markersize=10, linestyle="", label="chance"),
     ]
-    axes.legend(handles=marks, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    axes.set_title(show_words(title, 60), pad=22)
+    figure.legend(handles=marks, frameon=False, ncols=2, loc="outside lower center")
+    axes.set_title(show_words(title, 60))
     draw_grid(axes, "x")
     return figure
 

@@ -1,5 +1,7 @@
 """Words of results in figures: names of others are shown as they are, never read as formulas or markup."""
 
+import os.path
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
@@ -37,6 +39,28 @@ def shorten(words: str, most: int) -> str:
         return words
     ahead = (most - 1) // 2
     return f"{words[:ahead]}…{words[len(words) - (most - 1 - ahead) :]}"
+
+
+def drop_common(names: Sequence[str]) -> list[str]:
+    """Returns names without the folder and the ending that all of them have, so that what tells them apart is left.
+
+    Args:
+        names: Such as paths of files.
+
+    Example:
+        >>> drop_common(["runs/a/mask.safetensors", "runs/b/mask.safetensors"])
+        ['a', 'b']
+        >>> drop_common(["layers.1.weight", "layers.2.weight", "layers.1.weight"])
+        ['layers.1', 'layers.2', 'layers.1']
+    """
+    if len(set(names)) < 2:  # noqa: PLR2004 - one is told apart from nothing
+        return list(names)
+    ahead = os.path.commonprefix(list(names)).rfind("/") + 1  # noqa: RUF071 - it is cut at a folder
+    rests = [name[ahead:] for name in names]
+    behind = os.path.commonprefix([rest[::-1] for rest in rests])[::-1]  # noqa: RUF071 - it is cut at a dot
+    cut = min((place for mark in "/." if (place := behind.find(mark)) >= 0), default=len(behind))
+    kept = [rest[: len(rest) - len(behind) + cut] for rest in rests]
+    return kept if all(kept) else rests
 
 
 @cache

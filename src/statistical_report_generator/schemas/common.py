@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sized
 from typing import Annotated, Any, Final, NotRequired
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import AfterValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 # Strict: a word is no number, and True is not 1. Further keys are welcome: results grow.
@@ -68,6 +68,18 @@ class Performance(Part):
     loss: float | None
     accuracy: NotRequired[Share | None]
     perplexity: NotRequired[float | None]
+
+
+def _check_interval(interval: MeanInterval) -> MeanInterval:
+    low, mean, high = interval["low"], interval["mean"], interval["high"]
+    if (low is None) != (high is None):
+        raise ValueError("an interval must have both of its ends or none, got one")
+    if low is not None and high is not None and not low <= mean <= high:
+        raise ValueError(f"the mean must lie in its interval, got {mean:g} and [{low:g}, {high:g}]")
+    return interval
+
+
+Interval = Annotated[MeanInterval, AfterValidator(_check_interval)]
 
 
 def need_lengths(expected: int, **lists: Sized | None) -> None:

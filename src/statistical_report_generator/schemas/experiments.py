@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from statistical_report_generator.schemas.common import (
     Count,
-    MeanInterval,
+    Interval,
     NotNegative,
     Part,
     Position,
@@ -101,9 +101,9 @@ class ConnectivityRow(Part):
     network: str
     num_pairs: Count
     num_stable: Count
-    instability: MeanInterval
-    barrier: MeanInterval | None
-    accuracy: MeanInterval
+    instability: Interval
+    barrier: Interval | None
+    accuracy: Interval
 
 
 class ConnectivitySettings(Part):

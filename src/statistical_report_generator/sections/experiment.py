@@ -13,7 +13,7 @@ from statistical_report_generator.document import Block, Figure, Points, Section
 from statistical_report_generator.figures.experiment import draw_accuracy_over_density
 from statistical_report_generator.figures.learning import choose_levels, draw_learning, find_curve
 from statistical_report_generator.inference.intervals import BranchSummary, collect_values, summarise_experiment
-from statistical_report_generator.sections.threats import list_threats
+from statistical_report_generator.sections.threats import doubt_simulation, list_threats
 from statistical_report_generator.sources import Source
 from statistical_report_generator.tables import HEADINGS, POINTS, format_interval, make_rows
 
@@ -57,7 +57,7 @@ def describe_experiment(source: Source, options: ExperimentOptions) -> list[Sect
     """
     results = source.results
     if results.get("simulated"):
-        return [_describe_simulation()]
+        return [_describe_simulation(), Section("Threats to validity", [Points(tuple(doubt_simulation(results)))])]
     claims, summaries = judge_experiment(source, options)
     metric, moment = claims["metric"], claims["moment"]
     found: list[Block] = [

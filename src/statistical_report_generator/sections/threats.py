@@ -1,16 +1,21 @@
 """What may be wrong with an experiment, told from its data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from statistical_report_generator.claims.types import Claims
 from statistical_report_generator.figures.learning import find_curve
-from statistical_report_generator.sections.layers import list_missed
+from statistical_report_generator.inference.intervals import PAIRED
+from statistical_report_generator.sections.layers import MISSED, list_missed
+from statistical_report_generator.sections.words import list_names
 from statistical_report_generator.sources import Source
 from statistical_report_generator.tables import POINTS
 
 MOST_PROBLEMS: Final = 5  # of a re-check, in a sentence
 FEW: Final = 5  # replicates, below which intervals are wide and a single bad run is not seen
+HALF: Final = 0.5  # of the trainings
+
+Row = Mapping[str, Any]
 
 
 def list_threats(source: Source, claims: Claims) -> list[str]:
@@ -20,13 +25,15 @@ def list_threats(source: Source, claims: Claims) -> list[str]:
         source: The experiment.
         claims: Made of it.
     """
-    results = source.results
+    results, rows = source.results, _list_rows(source.results)
     threats = [
         *_count_replicates(claims),
         *_miss_controls(claims),
         *_stand_apart(claims),
-        *_doubt_learning(results),
-        *_miss_sparsity(results),
+        *_doubt_learning(rows),
+        *_doubt_budget(rows, claims["moment"]),
+        *_find_copies(rows, claims),
+        *_doubt_masks(rows, results),
         *claims["caveats"],
     ]
     if claims["looks_taken"] > claims["num_looks"]:
@@ -41,6 +48,22 @@ def list_threats(source: Source, claims: Claims) -> list[str]:
     return [*threats, *_tell_verification(source)]
 
 
+def doubt_simulation(results: Mapping[str, Any]) -> list[str]:
+    """Returns what to say of a simulation: nothing was trained.
+
+    Args:
+        results: Of a simulation.
+    """
+    return [
+        "A simulation: one pass of scores, a sweep over the schedule, and no training. A ticket is found by training.",
+        *_doubt_masks(_list_rows(results), results),
+    ]
+
+
+def _list_rows(results: Mapping[str, Any]) -> list[Row]:
+    return [row for row in results["trainings"] if row["branch"] not in PAIRED]
+
+
 def _tell_verification(source: Source) -> list[str]:
     if source.verification is None:
         return ["The run was not re-checked when this report was made."]
@@ -51,29 +74,86 @@ def _tell_verification(source: Source) -> list[str]:
     )
 
 
-def _doubt_learning(results: Mapping[str, Any]) -> list[str]:
-    """Returns a sentence where the dense network ends no better than it was at its first evaluation."""
-    name = find_curve(results)
-    if name is None:
-        return []
-    curves = [row["history"]["curve"][name] for row in results["trainings"] if row["level"] == 0]
-    ends = [(curve[0], curve[-1]) for curve in curves if curve and curve[0] is not None and curve[-1] is not None]
-    if not ends:
-        return []
-    rise = sum(last - first for first, last in ends)
-    if (rise < 0) if name.endswith("loss") else (rise > 0):
-        return []
-    return ["Learning is not shown: the dense network ends no better than at its first evaluation."]
+def _doubt_learning(rows: Sequence[Row]) -> Iterator[str]:
+    """Yields what the dense network's curves say of learning: a ticket of what does not learn is none."""
+    name = find_curve({"trainings": rows})
+    curves = [row["history"]["curve"][name] for row in rows if name and row["level"] == 0 and row["branch"] == "ticket"]
+    known = [[value for value in curve if value is not None] for curve in curves]
+    known = [curve for curve in known if len(curve) > 1]
+    if not known:
+        yield "Learning is not shown: there is no curve of the dense network to see it by."
+        return
+    still = sum(len(set(curve)) == 1 for curve in known)
+    if still:
+        yield (
+            f"In {still} of {len(known)} dense runs no evaluation differs from another: nothing moved that could be "
+            "seen, as when steps are smaller than the number format resolves (bfloat16), or nothing is learnt."
+        )
+    sign = -1.0 if str(name).endswith("loss") else 1.0
+    worse = sum(sign * curve[-1] <= sign * curve[0] for curve in known) - still
+    if worse:
+        yield (
+            f"Learning is not shown in {worse} of {len(known)} dense runs: the {str(name).replace('_', ' ')} ends no "
+            "better than at the first evaluation."
+        )
 
 
-def _miss_sparsity(results: Mapping[str, Any]) -> list[str]:
-    """Returns a sentence where the sparsest ticket is not as sparse as was asked for."""
+def _doubt_budget(rows: Sequence[Row], moment: str) -> Iterator[str]:
+    """Yields whether most trainings were best where they began or where they ended: too many steps, or too few."""
+    first, last = 0, 0
+    for row in rows if moment == "early_stop" else ():
+        steps, taken = row["history"].get("curve", {}).get("step", []), row["history"]["early_stop"].get("step")
+        if len(steps) > 1:
+            first += taken == steps[0]
+            last += taken == steps[-1]
+    if first > HALF * len(rows):
+        yield (
+            f"Trivial convergence: in {first} of {len(rows)} trainings the least validation loss is that of the first "
+            "evaluation, so what came after taught nothing."
+        )
+    if last > HALF * len(rows):
+        yield (
+            f"In {last} of {len(rows)} trainings the validation loss was least at the last evaluation: with more steps "
+            "branches may come in another order."
+        )
+
+
+def _find_copies(rows: Sequence[Row], claims: Claims) -> Iterator[str]:
+    """Yields where tickets have the very figures of the dense network: copies, or a training that does nothing."""
+    metric, moment = claims["metric"], claims["moment"]
+    figures: dict[tuple[int, str], dict[int, float]] = {}
+    for row in rows:
+        figures.setdefault((row["level"], row["branch"]), {})[row["replicate"]] = row["history"][moment][metric]
+    dense = figures.get((0, "ticket"), {})
+    equal = [
+        f"{POINTS * level['density']:.1f}"
+        for level in claims["levels"]
+        if len(dense) > 1 and figures.get((level["level"], "ticket")) == dense
+    ]
+    if equal:
+        yield (
+            f"At {', '.join(equal)} % of the weights ticket and dense network have the same figures to the last digit "
+            "in every replicate: trivial convergence, copies, or a test too coarse to tell them apart."
+        )
+
+
+def _doubt_masks(rows: Sequence[Row], results: Mapping[str, Any]) -> list[str]:
+    """Returns sentences on masks that keep nothing, on controls of another sparsity, and on a sparsity missed."""
+    emptied = [f"{row['branch']} of level {row['level']}" for row in rows if not row["density"]]
+    threats = [f"Layer collapse: nothing is kept by {list_names(dict.fromkeys(emptied))}."] if emptied else []
+    tickets = {(row["level"], row["replicate"]): row["density"] for row in rows if row["branch"] == "ticket"}
+    odd = [
+        f"{row['branch']} of level {row['level']}"
+        for row in rows
+        if abs(row["density"] - tickets.get((row["level"], row["replicate"]), row["density"])) > MISSED
+    ]
+    if odd:
+        threats.append(f"Not of the sparsity of their tickets: {list_names(dict.fromkeys(odd))}.")
     schedule = (results.get("plan") or {}).get("schedule")
     asked = schedule.get("target_sparsity") if isinstance(schedule, Mapping) else None
-    densities = [row["density"] for row in results["trainings"] if row["branch"] == "ticket"]
-    if not isinstance(asked, float) or not densities:
-        return []
-    return list_missed(asked, 1 - min(densities))
+    if isinstance(asked, float) and tickets:
+        threats += list_missed(asked, 1 - min(tickets.values()))
+    return threats
 
 
 def _count_replicates(claims: Claims) -> list[str]:
