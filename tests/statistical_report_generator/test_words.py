@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from statistical_report_generator import ReportConfig, StatisticalReportGenerator
 from statistical_report_generator.figures.style import create_figure, render_figure
+from statistical_report_generator.figures.words import show_words, tell_apart
 from statistical_report_generator.words import clean, spell_out
 from tests.statistical_report_generator.rendering.reports import make_experiment
 
@@ -63,3 +64,15 @@ def test_words_in_figures_are_no_formulas_but_labels_of_axes_may_be() -> None:
             assert "<!-- $x_$ -->" in picture
             assert "<!-- $\\frac$ -->" in picture
             assert "mathdefault{10^" in picture  # drawn as a formula: 10 to a power
+
+
+def test_long_names_are_told_apart_by_what_stands_in_their_middle() -> None:
+    layers = [f"model.layers.{number}.self_attn.{part}_proj.weight" for number in range(12) for part in "qkvo"]
+    shown = tell_apart(layers)
+    assert shown[:2] == ["layers.0.self_attn.q_proj", "layers.0.self_attn.k_proj"]
+    files = [f"/srv/experiments/{name}/mask.safetensors" for name in ("first", "second")]
+    assert tell_apart(files) == ["first", "second"]
+    assert len(set(shown)) == len(set(tell_apart(layers, 22))) == len(layers)
+    assert tell_apart(["a" * 50]) == [show_words("a" * 50)]
+    assert tell_apart(["x." * 30 + "y", "y"]) == [show_words("x." * 30 + "y"), "y"]
+    assert tell_apart([]) == []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from statistical_report_generator.figures.layers import choose_layers
 from statistical_report_generator.figures.style import add_mark, create_figure
-from statistical_report_generator.figures.words import show_words
+from statistical_report_generator.figures.words import show_words, tell_apart
 
 MOST_MAPS: Final = 12
 MOST_COLUMNS: Final = 4
@@ -54,7 +54,7 @@ def draw_importance(scores: Mapping[str, Summary], title: str = "") -> Figure:
     num_rows = -(-len(names) // num_columns)
     figure = create_figure(1.1 + 2.1 * max(2, num_columns), 0.9 + 2.1 * num_rows)
     panels = figure.subplots(num_rows, num_columns, squeeze=False)
-    for axes, name in zip(panels.flat, names, strict=False):
+    for axes, name, label in zip(panels.flat, names, tell_apart(names, 22), strict=False):
         values = maps[name]
         shown = np.ma.masked_equal(values, 0.0) if isinstance(norm, LogNorm) else values
         axes.set_facecolor(NOTHING)
@@ -62,7 +62,7 @@ def draw_importance(scores: Mapping[str, Summary], title: str = "") -> Figure:
         axes.set_xticks([])
         axes.set_yticks([])
         shape = "x".join(map(str, scores[name]["shape"][:5]))
-        axes.set_title(f"{show_words(name, 22)}\n{shape}", fontsize="small")
+        axes.set_title(f"{label}\n{shape}", fontsize="small")
         for (row, column), value in np.ndenumerate(values):
             add_mark(axes, column, row, f"{name}: mean of this block {value:.3g}")
     for axes in list(panels.flat)[len(names) :]:

@@ -17,7 +17,7 @@ from statistical_report_generator.figures.style import (
     create_figure,
     draw_grid,
 )
-from statistical_report_generator.figures.words import show_words
+from statistical_report_generator.figures.words import show_words, tell_apart
 from statistical_report_generator.tables import POINTS
 
 MOST_BARS: Final = 40
@@ -66,7 +66,7 @@ def _draw_bars(axes: Axes, sparsities: Mapping[str, float]) -> None:
     bars = axes.barh(places, [POINTS * sparsity for sparsity in sparsities.values()], color=colours, height=0.75)
     for bar, sparsity in zip(bars, sparsities.values(), strict=True):
         bar.set_hatch("//" if sparsity == 1 else "")
-    axes.set_yticks(places, [show_words(name) for name in sparsities], fontsize="small")
+    axes.set_yticks(places, tell_apart(list(sparsities)), fontsize="small")
     axes.set_ylim(len(sparsities) - 0.5, -0.5)
     for place, (name, sparsity) in enumerate(sparsities.items()):
         add_mark(axes, POINTS * sparsity, place, f"{name}: {POINTS * sparsity:.2f} % removed")
@@ -102,7 +102,7 @@ def draw_layer_overlaps(layers: Mapping[str, Mapping[str, Any]], method: str, ti
         axes.plot(chance, place, color=BLACK, marker="|", markersize=10, markeredgewidth=2)
         axes.plot(found, place, color=BLUE, marker="o", markersize=6)
         add_mark(axes, found, place, f"{name}: {found:.2f} % in common, chance gives {chance:.2f} %")
-    axes.set_yticks(range(len(layers)), [show_words(name) for name in layers], fontsize="small")
+    axes.set_yticks(range(len(layers)), tell_apart(list(layers)), fontsize="small")
     axes.set_ylim(len(layers) - 0.5, -0.5)
     axes.set_xlim(-2, POINTS + 2)
     axes.set_xlabel(f"{show_words(method)} overlap of the layer, %")

@@ -9,7 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from statistical_report_generator.figures.style import add_mark, create_figure
-from statistical_report_generator.figures.words import drop_common, show_words
+from statistical_report_generator.figures.words import show_words, tell_apart
 from statistical_report_generator.tables import POINTS
 
 COLOURS: Final = "viridis"
@@ -50,7 +50,7 @@ def draw_overlap_matrix(matrix: Mapping[str, Any], title: str = "") -> Figure:
             if len(names) <= MOST_WRITTEN:
                 colour = "white" if value < DARK * POINTS else "black"
                 axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize="small")
-    labels = [f"{number}  {show_words(name, 24)}" for number, name in zip(numbers, drop_common(names), strict=True)]
+    labels = [f"{number}  {name}" for number, name in zip(numbers, tell_apart(names, 24), strict=True)]
     panels[0].set_yticks(range(0, len(names), every), labels[::every], fontsize="small")
     bar = figure.colorbar(ScalarMappable(norm, COLOURS), ax=panels, shrink=0.9)
     bar.set_label(f"{show_words(matrix['method'])} overlap, %")

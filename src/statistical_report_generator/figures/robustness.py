@@ -22,6 +22,7 @@ from statistical_report_generator.tables import POINTS
 
 FIGURES: Final = ("accuracy", "perplexity", "loss")  # that a network at a sparsity has; others have only retention
 LEAST_LOG_RATIO: Final = 20.0  # of what is shown on a logarithmic axis
+MOST_WIDENED: Final = 3  # curves
 
 Point = Mapping[str, Any]
 
@@ -121,8 +122,8 @@ def _draw_points(
     if not math.isnan(unpruned):
         draw_level(axes, unpruned, "not pruned")
     shown: list[float] = []
-    for name, points in curves.items():
-        look = looks[name]
+    for number, (name, points) in enumerate(curves.items()):
+        look, above = looks[name], min(len(curves) - 1 - number, MOST_WIDENED)
         ordered = sorted(points, key=lambda point: point["sparsity"])
         values = [make_drawable(point.get(what), scale) for point in ordered]
         places = [POINTS * point["sparsity"] for point in ordered]
@@ -132,8 +133,8 @@ def _draw_points(
             color=look.colour,
             marker=look.marker,
             linestyle=look.line,
-            markersize=5,
-            linewidth=1.3,
+            markersize=5 + 2 * above,  # so that equal curves are seen beneath each other
+            linewidth=1.3 + 1.2 * above,
             label=show_words(name),
         )
         unit = " %" if scale == POINTS else ""

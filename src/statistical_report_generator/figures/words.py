@@ -1,6 +1,6 @@
 """Words of results in figures: names of others are shown as they are, never read as formulas or markup."""
 
-import os.path
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Final
@@ -41,26 +41,36 @@ def shorten(words: str, most: int) -> str:
     return f"{words[:ahead]}…{words[len(words) - (most - 1 - ahead) :]}"
 
 
-def drop_common(names: Sequence[str]) -> list[str]:
-    """Returns names without the folder and the ending that all of them have, so that what tells them apart is left.
+def tell_apart(names: Sequence[str], most: int = MOST_LETTERS) -> list[str]:
+    """Returns names as `show_words` does; where one is too long, without the parts that all of them begin and end with.
+
+    For what tells long names apart often stands in the middle, which would be left out.
 
     Args:
-        names: Such as paths of files.
+        names: Such as paths of files, or layers of a deep model.
+        most: Letters.
 
     Example:
-        >>> drop_common(["runs/a/mask.safetensors", "runs/b/mask.safetensors"])
-        ['a', 'b']
-        >>> drop_common(["layers.1.weight", "layers.2.weight", "layers.1.weight"])
-        ['layers.1', 'layers.2', 'layers.1']
+        >>> tell_apart(["fc.weight", "head.weight"])
+        ['fc.weight', 'head.weight']
+        >>> tell_apart([f"model.layers.{number}.self_attn.q_proj.weight" for number in (8, 10)])
+        ['layers.8', 'layers.10']
     """
-    if len(set(names)) < 2:  # noqa: PLR2004 - one is told apart from nothing
-        return list(names)
-    ahead = os.path.commonprefix(list(names)).rfind("/") + 1  # noqa: RUF071 - it is cut at a folder
-    rests = [name[ahead:] for name in names]
-    behind = os.path.commonprefix([rest[::-1] for rest in rests])[::-1]  # noqa: RUF071 - it is cut at a dot
-    cut = min((place for mark in "/." if (place := behind.find(mark)) >= 0), default=len(behind))
-    kept = [rest[: len(rest) - len(behind) + cut] for rest in rests]
-    return kept if all(kept) else rests
+    if all(len(name) <= most for name in names) or len(set(names)) == 1:
+        return [show_words(name, most) for name in names]
+    parts = [re.split("(?<=[/.])", name) for name in names]
+    num_ahead = _count_common(parts)
+    num_behind = _count_common([part[num_ahead:][::-1] for part in parts])
+    if num_ahead and all(part[num_ahead].rstrip("/.").isdigit() for part in parts):  # of which list is it the number
+        num_ahead -= 1
+    rests = ["".join(part[num_ahead : len(part) - num_behind]).rstrip("/.") for part in parts]
+    return [show_words(rest or name, most) for rest, name in zip(rests, names, strict=True)]
+
+
+def _count_common(parts: Sequence[Sequence[str]]) -> int:
+    """Returns how many parts all lists begin with, one less than the shortest has, so that something is left."""
+    most = min(map(len, parts)) - 1
+    return next((place for place in range(most) if len({part[place] for part in parts}) > 1), most)
 
 
 @cache
