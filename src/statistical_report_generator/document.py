@@ -111,11 +111,13 @@ class Section:
         title: The heading.
         blocks: What follows it.
         technical: Whether only those who check need it: a summary leaves it out.
+        leads: Whether it answers, and so stands before all that do not, whatever results they are of.
     """
 
     title: str
     blocks: Sequence[Block]
     technical: bool = False
+    leads: bool = False
 
 
 @final

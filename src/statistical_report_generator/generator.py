@@ -1,7 +1,7 @@
 """From results to a report: the PDF, a page that opens without a network, and its figures and tables as files."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, final
@@ -121,7 +121,7 @@ class StatisticalReportGenerator:
         Raises:
             ValueError: When no results were added, or they lack what claims are made of.
         """
-        return Document(self._name(), list(self._describe_sections()))
+        return Document(self._name(), _lead(self._describe_sections()))
 
     def _name(self) -> str:
         return clean(self.config.title or f"Lottery tickets: {', '.join(self._names)}")
@@ -133,9 +133,13 @@ class StatisticalReportGenerator:
         config = self.config
         options = ExperimentOptions(config.margin, config.num_looks, config.test, config.metric, config.moment)
         sections = (
-            replace(section, title=section.title if len(self._sources) == 1 else f"{source.name}: {section.title}")
+            replace(
+                section,
+                title=section.title if len(self._sources) == 1 else f"{source.name}: {section.title}",
+                leads=number == 0,
+            )
             for source in self._sources
-            for section in _describe(source, options)
+            for number, section in enumerate(_describe(source, options))
         )
         comparison = self._describe_comparison(options)
         methods = Section("Methods", [Text(" ".join(map(str, self.describe_methods())))], technical=True)
@@ -193,7 +197,7 @@ class StatisticalReportGenerator:
         for section in self._describe_sections():
             pictures |= _take_pictures(section)
             sections.append(section)
-        document = Document(self._name(), sections)
+        document = Document(self._name(), _lead(sections))
         files = _list_files(document, pictures) | _list_papers(document, self.describe_methods())
         pages = {"html": render_html(document, pictures).encode(), "pdf": render_pdf(document, pictures)}
         _check_place(folder, name)  # nothing is written before everything is rendered
@@ -202,6 +206,11 @@ class StatisticalReportGenerator:
         for suffix, content in pages.items():
             write_whole(folder / f"{name}.{suffix}", content)
         return folder / f"{name}.pdf"
+
+
+def _lead(sections: Iterable[Section]) -> list[Section]:
+    """Returns sections with what was found, of all results, before all else."""
+    return sorted(sections, key=lambda section: not section.leads)
 
 
 def _take_pictures(section: Section) -> dict[str, Picture]:

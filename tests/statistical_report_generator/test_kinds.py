@@ -336,3 +336,12 @@ def test_several_runs_are_shown_beside_each_other(tmp_path: Path) -> None:
     assert [row[-1] for row in table.rows[:3]] == ["dense", "not matching", "winning"]
     figures = [block.name for block in document.sections[0].blocks if isinstance(block, Figure)]
     assert figures == ["comparison-test-accuracy", "comparison-robustness"]
+
+
+def test_what_was_found_of_all_results_stands_before_how_any_was_made(tmp_path: Path) -> None:
+    generator = StatisticalReportGenerator().add_results(make_analysis(tmp_path / "a"))
+    generator.add_results(make_result("overlap"), "b")
+    titles = [section.title for section in generator.describe().sections]
+    assert titles[:3] == ["a: What was run", "a / quality: What was found", "b: What was found"]
+    assert titles[3] == "a: How long it took"
+    assert titles[-1] == "Methods"

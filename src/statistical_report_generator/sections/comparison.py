@@ -31,7 +31,7 @@ def describe_comparison(sources: Sequence[Source], options: ExperimentOptions) -
         blocks += _compare_experiments(experiments, options)
     if len(networks) >= FEWEST:
         blocks.append(_draw_networks(networks[:MOST_DRAWN], len(networks)))
-    return [Section("Runs beside each other", blocks)] if blocks else []
+    return [Section("Runs beside each other", blocks, leads=True)] if blocks else []
 
 
 def _compare_experiments(experiments: Sequence[Source], options: ExperimentOptions) -> list[Block]:
