@@ -25,6 +25,7 @@ from statistical_report_generator.sections.experiment import ExperimentOptions
 from statistical_report_generator.sources import Source, Verification
 from statistical_report_generator.words import clean
 
+MOST_DRAWN: Final = 24  # results with figures of their own; more are slow to make, and nobody looks through them
 EXPERIMENT_TYPES: Final = ("lottery_ticket_analysis",)
 
 
@@ -138,8 +139,8 @@ class StatisticalReportGenerator:
                 title=section.title if len(self._sources) == 1 else f"{source.name}: {section.title}",
                 leads=number == 0,
             )
-            for source in self._sources
-            for number, section in enumerate(_describe(source, options))
+            for place, source in enumerate(self._sources)
+            for number, section in enumerate(_describe(source, options, is_drawn=place < MOST_DRAWN))
         )
         comparison = self._describe_comparison(options)
         methods = Section("Methods", [Text(" ".join(map(str, self.describe_methods())))], technical=True)
@@ -215,10 +216,14 @@ def _lead(sections: Iterable[Section]) -> list[Section]:
 
 def _take_pictures(section: Section) -> dict[str, Picture]:
     """Returns the figures of a section as pictures by name, and lets their drawings go."""
-    figures = [block for block in section.blocks if isinstance(block, Figure)]
-    pictures = {figure.name: make_picture(figure.drawing, figure.name) for figure in figures}
-    for figure in figures:
-        figure.drawing.clear()
+    pictures: dict[str, Picture] = {}
+    for figure in (block for block in section.blocks if isinstance(block, Figure)):
+        try:
+            drawing = figure.draw()
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"{figure.name} must be of whole results, but they lack or garble {error}") from error
+        pictures[figure.name] = make_picture(drawing, figure.name)
+        drawing.clear()
     return pictures
 
 
@@ -229,13 +234,21 @@ def _list_records(source: Source) -> list[Record]:
         raise ValueError(f"{source.name} must hold whole results, but lacks or garbles {error}") from error
 
 
-def _describe(source: Source, options: ExperimentOptions) -> list[Section]:
+def _describe(source: Source, options: ExperimentOptions, *, is_drawn: bool) -> list[Section]:
     try:
-        return KINDS[source.kind].describe(source, options)
+        sections = KINDS[source.kind].describe(source, options)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(
             f"{source.name} must hold whole results, but lacks or garbles {error}; was it edited?"
         ) from error
+    return sections if is_drawn else [section for section in map(_leave_out_figures, sections) if section.blocks]
+
+
+def _leave_out_figures(section: Section) -> Section:
+    kept = [block for block in section.blocks if not isinstance(block, Figure)]
+    if section.blocks and len(kept) < len(section.blocks):
+        kept.append(Text(f"Its figures are left out: those of the first {MOST_DRAWN} results are drawn."))
+    return replace(section, blocks=kept)
 
 
 def _list_files(document: Document, pictures: Mapping[str, Picture]) -> dict[str, bytes]:

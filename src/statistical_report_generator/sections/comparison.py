@@ -71,7 +71,7 @@ def _draw_experiments(metric: str, runs: dict[str, list[BranchSummary]]) -> Figu
         caption=f"The {words} of the tickets of {len(shown)} runs over the share of weights that are left; means, bars "
         f"are 95 % Student t intervals.{rest}",
         alternative=f"Of {len(runs):,} runs {name_cell(best)} has the largest mean {words} at its last level.",
-        drawing=draw_comparison(shown, f"{words}, %" if is_share else words, POINTS if is_share else 1.0),
+        draw=lambda: draw_comparison(shown, f"{words}, %" if is_share else words, POINTS if is_share else 1.0),
     )
 
 
@@ -87,5 +87,5 @@ def _draw_networks(networks: Sequence[Source], num: int) -> Figure:
         caption="What each network keeps of its own performance, pruned by magnitude, not retrained; one measurement a "
         f"point.{rest}",
         alternative=f"{num:,} networks pruned to growing sparsities.{ends}",
-        drawing=draw_retentions(points),
+        draw=lambda: draw_retentions(points),
     )
