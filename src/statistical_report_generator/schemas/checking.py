@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ Place = tuple[str | int, ...]
 
 
 def to_plain(value: Any, where: str, place: Place = ()) -> Any:  # noqa: ANN401 - any result
-    """Returns results as plain dicts, lists and numbers; what is none of these, such as a tensor, stays.
+    """Returns results as plain dicts, lists and numbers; what is none of these, such as a tensor or a mask, stays.
 
     Args:
         value: Read from a file, or handed in.
@@ -34,7 +33,7 @@ def to_plain(value: Any, where: str, place: Place = ()) -> Any:  # noqa: ANN401 
         raise ValueError(
             f"{where} must be nested at most {MOST_DEPTH} times, but is deeper at {format_place(place[:4])}"
         )
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):  # not any mapping: a mask would unpack its bits
         if odd := [name for name in value if not isinstance(name, str)]:
             raise ValueError(f"{where} must have words for names, but {format_place(place)} has {_shorten(odd[0])}")
         return {name: to_plain(item, where, (*place, name)) for name, item in value.items()}
