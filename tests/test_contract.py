@@ -10,6 +10,8 @@ from torch import nn
 
 import lottery_tickets
 from lottery_tickets import Mask, compute_iterative_magnitude_pruning, compute_layerwise_magnitude_ticket
+from statistical_report_generator import ReportConfig, StatisticalReportGenerator
+from unified_model_analysis import UnifiedConfig, UnifiedModelAnalyzer
 
 REQUIRED = inspect.Parameter.empty
 
@@ -174,3 +176,20 @@ def test_keys_of_what_measures_a_ticket() -> None:
     assert isinstance(report["valid"], bool)
     settings = lottery_tickets.recommend_settings(model)
     assert {"batch_size", "fisher_samples", "chunk_size", "grid_points", "optimizer"} <= settings.keys()
+
+
+def test_the_analyzer_and_the_report_generator_are_as_promised(tmp_path: Path) -> None:
+    config = UnifiedConfig()
+    config.generate_report, config.report_style = False, "technical"
+    config.output_dir, config.analyses, config.progress = tmp_path / "analysis", ["ticket"], False
+    data = [(torch.randn(8, 4), torch.arange(8) % 2)]
+    found = UnifiedModelAnalyzer(config).analyze(nn.Linear(4, 2), data)
+    assert found["analyses"][0]["status"] == "finished"
+    generator = StatisticalReportGenerator(
+        ReportConfig(output_dir=tmp_path / "reports", experiment_type="lottery_ticket_analysis")
+    )
+    generator.add_results(tmp_path / "analysis" / "ticket.json")
+    generator.add_results(found["results"]["ticket"], name="a dict")
+    pdf = generator.generate_report("name")
+    assert pdf == tmp_path / "reports" / "name.pdf"
+    assert pdf.with_suffix(".html").exists()

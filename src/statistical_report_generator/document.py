@@ -1,6 +1,6 @@
 """What a report consists of, before anybody decides how it looks: plain data, no markup."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
@@ -90,13 +90,13 @@ class Figure:
         name: Of its files; unique in a report.
         caption: Below it: unit, number of runs, what bars are.
         alternative: What it shows, in a sentence, for those who do not see it.
-        drawing: By matplotlib.
+        draw: Makes the drawing, by matplotlib; called where it is shown.
     """
 
     name: str
     caption: str
     alternative: str
-    drawing: Drawing
+    draw: Callable[[], Drawing]
 
 
 Block = Text | Points | Verdicts | Table | Figure
@@ -111,11 +111,13 @@ class Section:
         title: The heading.
         blocks: What follows it.
         technical: Whether only those who check need it: a summary leaves it out.
+        leads: Whether it answers, and so stands before all that do not, whatever results they are of.
     """
 
     title: str
     blocks: Sequence[Block]
     technical: bool = False
+    leads: bool = False
 
 
 @final

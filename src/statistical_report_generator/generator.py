@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, final
@@ -26,6 +26,7 @@ from statistical_report_generator.sections.experiment import ExperimentOptions
 from statistical_report_generator.sources import Source, Verification
 from statistical_report_generator.words import clean
 
+MOST_DRAWN: Final = 24  # results with figures of their own; more are slow to make, and nobody looks through them
 EXPERIMENT_TYPES: Final = ("lottery_ticket_analysis",)
 
 
@@ -122,7 +123,7 @@ class StatisticalReportGenerator:
         Raises:
             ValueError: When no results were added, or they lack what claims are made of.
         """
-        return Document(self._name(), list(self._describe_sections()))
+        return Document(self._name(), _lead(self._describe_sections()))
 
     def _name(self) -> str:
         return clean(self.config.title or f"Lottery tickets: {', '.join(self._names)}")
@@ -134,9 +135,13 @@ class StatisticalReportGenerator:
         config = self.config
         options = ExperimentOptions(config.margin, config.num_looks, config.test, config.metric, config.moment)
         sections = (
-            replace(section, title=section.title if len(self._sources) == 1 else f"{label}: {section.title}")
-            for source, label in zip(self._sources, _label_apart(self._sources), strict=True)
-            for section in describe(source, options)
+            replace(
+                section,
+                title=section.title if len(self._sources) == 1 else f"{label}: {section.title}",
+                leads=number == 0,
+            )
+            for place, (source, label) in enumerate(zip(self._sources, _label_apart(self._sources), strict=True))
+            for number, section in enumerate(_describe(source, options, is_drawn=place < MOST_DRAWN))
         )
         comparison = self._describe_comparison(options)
         methods = Section("Methods", [Text(" ".join(map(str, self.describe_methods())))], technical=True)
@@ -194,7 +199,7 @@ class StatisticalReportGenerator:
         for section in self._describe_sections():
             pictures |= _take_pictures(section)
             sections.append(section)
-        document = Document(self._name(), sections)
+        document = Document(self._name(), _lead(sections))
         files = _list_files(document, pictures) | _list_papers(document, self.describe_methods())
         pages = {"html": render_html(document, pictures).encode(), "pdf": render_pdf(document, pictures)}
         _check_place(folder, name)  # nothing is written before everything is rendered
@@ -205,12 +210,21 @@ class StatisticalReportGenerator:
         return folder / f"{name}.pdf"
 
 
+def _lead(sections: Iterable[Section]) -> list[Section]:
+    """Returns sections with what was found, of all results, before all else."""
+    return sorted(sections, key=lambda section: not section.leads)
+
+
 def _take_pictures(section: Section) -> dict[str, Picture]:
     """Returns the figures of a section as pictures by name, and lets their drawings go."""
-    figures = [block for block in section.blocks if isinstance(block, Figure)]
-    pictures = {figure.name: make_picture(figure.drawing, figure.name) for figure in figures}
-    for figure in figures:
-        figure.drawing.clear()
+    pictures: dict[str, Picture] = {}
+    for figure in (block for block in section.blocks if isinstance(block, Figure)):
+        try:
+            drawing = figure.draw()
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"{figure.name} must be of whole results, but they lack or garble {error}") from error
+        pictures[figure.name] = make_picture(drawing, figure.name)
+        drawing.clear()
     return pictures
 
 
@@ -225,6 +239,18 @@ def _label_apart(sources: Sequence[Source]) -> list[str]:
     """Returns what sections on results are called: by name, and by kind where results of several kinds share one."""
     counted = Counter(source.name for source in sources)
     return [one.name if counted[one.name] == 1 else f"{one.name}, {one.kind}" for one in sources]
+
+
+def _describe(source: Source, options: ExperimentOptions, *, is_drawn: bool) -> list[Section]:
+    sections = describe(source, options)
+    return sections if is_drawn else [section for section in map(_leave_out_figures, sections) if section.blocks]
+
+
+def _leave_out_figures(section: Section) -> Section:
+    kept = [block for block in section.blocks if not isinstance(block, Figure)]
+    if section.blocks and len(kept) < len(section.blocks):
+        kept.append(Text(f"Its figures are left out: those of the first {MOST_DRAWN} results are drawn."))
+    return replace(section, blocks=kept)
 
 
 def _list_files(document: Document, pictures: Mapping[str, Picture]) -> dict[str, bytes]:

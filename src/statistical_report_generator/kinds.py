@@ -173,7 +173,7 @@ def recognise(results: Mapping[str, Any], where: str) -> tuple[str, Any]:
     Raises:
         ValueError: When they are of no kind, of a future version, or not whole.
     """
-    plain = to_plain(results, where)
+    plain = to_plain(dict(results), where)
     if isinstance(plain.get("matrix"), dict):  # as the command compare writes it
         plain = {**plain, **plain["matrix"]}
         del plain["matrix"]

@@ -40,5 +40,5 @@ def plot_results(results: str | Path | Mapping[str, Any], path: str | Path) -> l
         raise ValueError("there must be something to be drawn in the results, but these hold none; see the report")
     files = [target, *(target.with_stem(f"{target.stem}-{number}") for number in range(2, len(figures) + 1))]
     for figure, file in zip(figures, files, strict=True):
-        save_figure(figure.drawing, file)
+        save_figure(figure.draw(), file)
     return files

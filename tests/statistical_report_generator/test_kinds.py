@@ -123,6 +123,8 @@ def test_one_wrong_value_is_shown_or_refused_in_words(name: str, data: st.DataOb
     )
     try:
         sections = describe(change(results, place, by))
+        for figure in (block for section in sections for block in section.blocks if isinstance(block, Figure)):
+            figure.draw()
     except (ValueError, FileNotFoundError):
         return
     except (
@@ -276,8 +278,9 @@ def test_labels_of_an_axis_do_not_lie_on_each_other(name: str) -> None:
         block for section in describe(make_result(name)) for block in section.blocks if isinstance(block, Figure)
     ]
     for figure in figures:
-        figure.drawing.draw_without_rendering()
-        for axes in figure.drawing.axes:
+        drawing = figure.draw()
+        drawing.draw_without_rendering()
+        for axes in drawing.axes:
             for axis in (axes.xaxis, axes.yaxis):
                 labels = [label for label in axis.get_ticklabels() if label.get_text() and label.get_visible()]
                 boxes = [label.get_window_extent() for label in labels]
@@ -287,3 +290,25 @@ def test_labels_of_an_axis_do_not_lie_on_each_other(name: str) -> None:
                 for shown in axes.texts:
                     assert shown.get_text() is not None
             assert axes.get_xlabel() or axes.get_ylabel() or axes.get_title() or not axes.get_visible()
+
+
+# ----------------------------------------------------------------------------------------------- runs beside each other
+
+
+def test_what_was_found_of_all_results_stands_before_how_any_was_made(tmp_path: Path) -> None:
+    generator = StatisticalReportGenerator().add_results(make_analysis(tmp_path / "a"))
+    generator.add_results(make_result("overlap"), "b")
+    titles = [section.title for section in generator.describe().sections]
+    assert titles[:3] == ["a: What was run", "a / quality: What was found", "b: What was found"]
+    assert titles[3] == "a: How long it took"
+    assert titles[-1] == "Methods"
+
+
+def test_of_many_results_the_first_have_figures_and_the_others_say_so() -> None:
+    generator = StatisticalReportGenerator()
+    for number in range(26):
+        generator.add_results(make_result("ticket"), f"run {number}")
+    found = [section for section in generator.describe().sections if section.title.endswith("What was found")]
+    drawn = [any(isinstance(block, Figure) for block in section.blocks) for section in found]
+    assert drawn == [True] * 24 + [False] * 2
+    assert "Its figures are left out: those of the first 24 results are drawn." in json.dumps(list(tell(found[-1:])))

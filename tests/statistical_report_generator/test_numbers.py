@@ -87,9 +87,10 @@ def test_points_of_a_figure_say_numbers_of_the_file(name: str) -> None:
     figures = [block for section in list_sections(results) for block in section.blocks if isinstance(block, Figure)]
     assert figures
     for figure in figures:
-        assert isinstance(figure.drawing, Drawing)
-        assert figure.drawing.marks, figure.name
-        for mark in figure.drawing.marks:
+        drawing = figure.draw()
+        assert isinstance(drawing, Drawing)
+        assert drawing.marks, figure.name
+        for mark in drawing.marks:
             words = NUMBER.findall(mark.words.replace("fc1", "").replace("fc2", "").replace("fc3", ""))
             assert set(words) & known, mark.words
             assert min(abs(float(word) - mark.y) for word in (f"{mark.y:.12g}", *map(plain, words))) < 1e-9

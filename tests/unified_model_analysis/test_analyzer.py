@@ -207,6 +207,33 @@ def test_data_that_can_be_gone_through_once_is_refused(tmp_path: Path) -> None:
         analyze(tmp_path / "out", data=iter(make_batches()))
 
 
+def test_the_report_answers_first_and_says_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Mapping[str, Any]:
+        raise ZeroDivisionError("<b>by</b> nothing")
+
+    replace_analysis(monkeypatch, "quality", run=fail)
+    install_plugin(tmp_path, monkeypatch)
+    said: list[str] = []
+    chosen = ["ticket", "quality", "landscape", "bias-census"]
+    config = UnifiedConfig(tmp_path / "out", chosen, name="my net", grid_points=3, progress=False)
+    found = UnifiedModelAnalyzer(config, tell=said.append).analyze(make_lenet(), make_batches())
+    assert found["report"] == str(tmp_path / "out" / "report.pdf")
+    assert said[-1].endswith(f"report: {found['report']}")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    words = ("3 of 4 analyses finished, on my net", "no layer is emptied", "ZeroDivisionError: &lt;b&gt;by", "410")
+    assert all(word in page for word in words)
+    assert page.rindex(words[0]) < page.rindex("How it was made")  # the first are the contents
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        "unified_model_analysis.analyzer.list_analyses", lambda: {one.name: one for one in analyses.ANALYSES}
+    )
+    config.analyses, config.report_style = ["quality"], "summary"
+    UnifiedModelAnalyzer(config, tell=said.append).analyze(make_lenet(), make_batches())  # the page is made anew
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "4 of 4 analyses finished" in page
+    assert "How it was made" not in page
+
+
 # --------------------------------------------------------------------------------------------------- analyses of others
 
 

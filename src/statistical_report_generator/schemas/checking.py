@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
 LARGEST: Final = 1e150  # squares and sums of larger ones overflow
+SURE: Final = 1 << 62  # integers up to this are numbers for everybody
 MOST_DEPTH: Final = 64
 MOST_LETTERS: Final = 80  # of what was got
 
@@ -16,7 +16,7 @@ Place = tuple[str | int, ...]
 
 
 def to_plain(value: Any, where: str, place: Place = ()) -> Any:  # noqa: ANN401 - any result
-    """Returns results as plain dicts, lists and numbers; what is none of these, such as a tensor, stays.
+    """Returns results as plain dicts, lists and numbers; what is none of these, such as a tensor or a mask, stays.
 
     Args:
         value: Read from a file, or handed in.
@@ -27,11 +27,13 @@ def to_plain(value: Any, where: str, place: Place = ()) -> Any:  # noqa: ANN401 
         ValueError: When a number is not finite or too large to compute with, a name is no word, or when it is nested
             deeper than 64 times.
     """
+    if not place and _is_plain(value, 0):  # as files nearly always are: nothing to say, nothing to copy
+        return value
     if len(place) > MOST_DEPTH:
         raise ValueError(
             f"{where} must be nested at most {MOST_DEPTH} times, but is deeper at {format_place(place[:4])}"
         )
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):  # not any mapping: a mask would unpack its bits
         if odd := [name for name in value if not isinstance(name, str)]:
             raise ValueError(f"{where} must have words for names, but {format_place(place)} has {_shorten(odd[0])}")
         return {name: to_plain(item, where, (*place, name)) for name, item in value.items()}
@@ -47,6 +49,22 @@ def to_plain(value: Any, where: str, place: Place = ()) -> Any:  # noqa: ANN401 
         got = f"{format_place(place)} is {_shorten(value)}"
         raise ValueError(f"{where} must hold finite numbers, up to {LARGEST:g}, but {got}; leave it out or say null")
     return int(value) if isinstance(value, Integral) else number
+
+
+def _is_plain(value: object, depth: int) -> bool:
+    """Returns whether `to_plain` would change nothing, fast; where in doubt it says no."""
+    kind = type(value)
+    if kind is float or kind is int:
+        return abs(value) <= (LARGEST if kind is float else SURE)  # type: ignore[arg-type] # a number
+    if value is None or kind is str or kind is bool:
+        return True
+    if depth >= MOST_DEPTH:
+        return False
+    if kind is list:
+        return all(_is_plain(item, depth + 1) for item in value)  # type: ignore[attr-defined] # a list
+    if kind is dict:
+        return all(type(name) is str and _is_plain(item, depth + 1) for name, item in value.items())  # type: ignore[attr-defined] # a dict
+    return False
 
 
 def check_results(adapter: TypeAdapter[Any], results: Any, where: str, kind: str) -> Any:  # noqa: ANN401 - of the kind's type

@@ -36,7 +36,7 @@ def describe_comparison(sources: Sequence[Source], options: ExperimentOptions) -
     if len(networks) >= FEWEST:
         blocks += _compare_networks({one.name: one.results["sparsity_curves"]["magnitude"] for one in networks})
     blocks += _compare_strategies([one for one in sources if one.kind == "strategies"])
-    return [Section("Runs beside each other", blocks)] if blocks else []
+    return [Section("Runs beside each other", blocks, leads=True)] if blocks else []
 
 
 def _compare_experiments(experiments: Sequence[Source], options: ExperimentOptions) -> list[Block]:
@@ -79,7 +79,7 @@ def _draw_experiments(metric: str, runs: dict[str, list[BranchSummary]]) -> Figu
         caption=f"The {words} of the tickets of {len(shown)} runs over the share of weights that are left; means, bars "
         f"are 95 % Student t intervals.{rest}",
         alternative=f"Of {len(runs):,} runs {name_cell(best)} has the largest mean {words} at its last level.",
-        drawing=draw_comparison(shown, f"{words}, %" if is_share else words, POINTS if is_share else 1.0),
+        draw=lambda: draw_comparison(shown, f"{words}, %" if is_share else words, POINTS if is_share else 1.0),
     )
 
 
@@ -96,7 +96,7 @@ def _compare_networks(runs: Mapping[str, Sequence[RobustnessPoint]]) -> list[Blo
         caption="What each network keeps of its own performance, pruned by magnitude, not retrained; one measurement a "
         f"point.{rest}",
         alternative=f"{len(runs):,} networks pruned to growing sparsities.{ends}",
-        drawing=draw_retentions(shown),
+        draw=lambda: draw_retentions(shown),
     )
     return [figure, _tabulate_kept("comparison-kept", "pruned by magnitude", {(run,): runs[run] for run in runs})]
 

@@ -51,7 +51,7 @@ def _draw(source: Source, rows: list[Row], threshold: float) -> Figure:
         f"over the step at which the copies part. Mean of {last['num_pairs']} pairs, bars are 95 % intervals.",
         alternative=f"At step {last['step']:,} the instability of the {last['network']} network is "
         f"{format_interval(last['instability'])} points of error; below {POINTS * threshold:g} counts as stable.",
-        drawing=draw_instability({source.name: rows}, threshold),
+        draw=lambda: draw_instability({source.name: rows}, threshold),
     )
 
 

@@ -66,7 +66,7 @@ def _draw(source: Source, found: EarlyBird) -> Figure:
         alternative=f"At the last of {len(found['checkpoints']):,} checks the rank correlation with the check before "
         f"is {form(last['correlation'], '.4f')} and the mask is {form(last['corrected_start_distance'], '.4f')} of "
         f"chance away from that of the start; the verdict is {found['verdict']}.",
-        drawing=draw_early_bird(found),
+        draw=lambda: draw_early_bird(found),
     )
 
 

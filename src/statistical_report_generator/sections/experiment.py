@@ -118,7 +118,7 @@ def _show_learning(source: Source) -> list[Section]:
         caption=f"{what.capitalize()} over training steps at the sparsest levels with controls: means of "
         f"{len(runs)} runs, faint lines are single runs.",
         alternative=f"At the sparsest level shown the ticket's {what} ends at {end}, mean of {len(runs)} runs.",
-        drawing=draw_learning(results, source.name),
+        draw=lambda: draw_learning(results, source.name),
     )
     return [Section("Learning", [figure])]
 
@@ -174,7 +174,7 @@ def _draw(source: Source, summaries: list[BranchSummary], moment: str, metric: s
         "95 % Student t intervals of one level alone, faint points are single runs, and branches of one level stand "
         "side by side; the band is the dense network's.",
         alternative=f"The dense network has a test accuracy of {format_interval(dense.value)} %{last}.",
-        drawing=draw_accuracy_over_density(summaries, source.name, collect_values(source.results, moment, metric)),
+        draw=lambda: draw_accuracy_over_density(summaries, source.name, collect_values(source.results, moment, metric)),
     )
 
 

@@ -92,7 +92,7 @@ def _draw(source: Source, scores: Scores) -> list[Figure]:
             f"inputs; all on one scale, grey is 0.{rest}",
             alternative=f"Heat maps of the scores of {len(names)} layers; the largest mean, "
             f"{form(means[largest], '.3g', 'unknown')}, is that of {name_cell(largest)}.",
-            drawing=draw_importance(scores["scores"], source.name),
+            draw=lambda: draw_importance(scores["scores"], source.name),
         )
     ]
 

@@ -70,7 +70,7 @@ def _draw(source: Source, found: Landscape) -> Figure:
         name=f"{source.slug}-landscape",
         caption=f"{caption} One measurement a point, without intervals.",
         alternative=f"The loss is {form(found['centre']['loss'])} at the network itself, and {span} around it.",
-        drawing=draw_loss_landscape(found),
+        draw=lambda: draw_loss_landscape(found),
     )
 
 

@@ -27,7 +27,7 @@ def draw_sparsities(source: Source, sparsities: Mapping[str, float], overall: fl
         caption=f"Share of each layer's weights that the mask removes. {how}, {len(sparsities):,} layers; one mask, "
         "without intervals. Hatched layers keep nothing.",
         alternative=f"Of {len(sparsities):,} layers the mask removes between {ends}.",
-        drawing=draw_layer_sparsities(sparsities, overall, source.name),
+        draw=lambda: draw_layer_sparsities(sparsities, overall, source.name),
     )
 
 

@@ -56,7 +56,7 @@ def _draw(source: Source, found: Lines) -> Figure:
         caption="The error on the straight line between two networks, or the loss where there is no accuracy; gaps are "
         f"not finite. One line a pair, {len(pairs):,} in all, without intervals.{shown}",
         alternative=f"The line of the first of {len(pairs):,} pairs has {len(first['alphas'])} points; {instability}.",
-        drawing=draw_error_path({**found, "pairs": pairs[:MOST_DRAWN]}, source.name),
+        draw=lambda: draw_error_path({**found, "pairs": pairs[:MOST_DRAWN]}, source.name),
     )
 
 

@@ -121,7 +121,7 @@ def _draw_matrix(source: Source, found: OverlapMatrix) -> Figure:
         caption=f"{found['method']} overlap of each pair of {len(found['names']):,} masks, and beside it what "
         "unrelated masks of the same layer densities would have; one value a pair, without intervals.",
         alternative=_answer(found),
-        drawing=draw_overlap_matrix(found, source.name),
+        draw=lambda: draw_overlap_matrix(found, source.name),
     )
 
 
@@ -141,7 +141,7 @@ def _draw_layers(source: Source, layers: Mapping[str, LayerOverlap], method: str
             caption=f"Overlap of two masks by layer, points; bars are what unrelated masks would have.{rest}",
             alternative=f"Of {len(layers):,} layers {name_cell(most)} has most in common, "
             f"{percent(shown[most]['overlap'])} %, where chance gives {percent(shown[most]['expected'])} %.",
-            drawing=draw_layer_overlaps(shown, method, source.name),
+            draw=lambda: draw_layer_overlaps(shown, method, source.name),
         )
     ]
 

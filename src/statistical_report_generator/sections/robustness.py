@@ -71,7 +71,7 @@ def _draw(source: Source, found: Robustness) -> Figure:
         caption="Performance of the network as it is, pruned by magnitude and at random, over sparsity. One "
         "measurement a point on one batch, n = 1, without intervals; gaps are not finite.",
         alternative=f"At sparsity {percent(last['sparsity'], '.3g')} %, not retrained, {what} is {values}.",
-        drawing=draw_robustness(found, source.name),
+        draw=lambda: draw_robustness(found, source.name),
     )
 
 

@@ -71,7 +71,7 @@ def _draw(source: Source, found: Strategies) -> Figure:
         caption="Performance of the network as it is, pruned by several scores, over sparsity. One measurement a "
         f"point, n = 1{'' if num is None else f', on {count(num)} samples'}, without intervals; gaps are not finite.",
         alternative=_answer(found)[-1],
-        drawing=draw_strategies(
+        draw=lambda: draw_strategies(
             {**found, "rows": [row for row in found["rows"] if row["strategy"] in strategies[:20]]}, source.name
         ),
     )
