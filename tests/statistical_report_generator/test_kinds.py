@@ -4,7 +4,6 @@ import copy
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from statistical_report_generator import ReportConfig, StatisticalReportGenerator, plot_results
-from statistical_report_generator.document import Figure, Section, Table
+from statistical_report_generator.document import Figure, Table
 from statistical_report_generator.kinds import KINDS, list_schemas, recognise
 from statistical_report_generator.reading import read_sources
 from statistical_report_generator.sections.experiment import ExperimentOptions
 from tests.statistical_report_generator import every_kind
-from tests.statistical_report_generator.every_kind import make_result
+from tests.statistical_report_generator.every_kind import change, describe, list_places, make_result, tell
 from tests.statistical_report_generator.summaries import make_results
 
 NAMES = tuple(every_kind.KINDS)
 DOCS = Path(__file__).parents[2] / "docs" / "schemas"
 ATTACKS = 40
 HOSTILE = "<script>alert(1)</script> #panic(1) \\input{/etc/passwd} ../../x $a$"
-
-
-def describe(results: Any) -> list[Section]:  # noqa: ANN401 - of any kind
-    return [
-        section
-        for source in read_sources(results)
-        for section in KINDS[source.kind].describe(source, ExperimentOptions())
-    ]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "table"])
@@ -72,84 +63,11 @@ def test_the_words_of_each_kind_are_those_of_the_golden_file(request: pytest.Fix
     assert json.loads(golden.read_text(encoding="utf-8")) == told
 
 
-def tell(sections: list[Section]) -> Iterator[Any]:
-    """Yields all words of sections, in order; of figures what is said beside them."""
-    for section in sections:
-        yield section.title
-        for block in section.blocks:
-            if isinstance(block, Figure):
-                yield [block.name, block.caption, block.alternative]
-            elif isinstance(block, Table):
-                yield [block.caption, list(block.headings), *map(list, block.rows)]
-            else:
-                yield json.loads(json.dumps(vars(block)))
-
-
 def test_schemas_are_documented_as_they_are() -> None:
     assert {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.json")} == list_schemas()
 
 
-# ------------------------------------------------------------------------------------------------------------- numbers
-
-
-def list_numbers(value: Any) -> Iterator[float]:  # noqa: ANN401 - JSON
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from list_numbers(item)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield float(value)
-
-
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 100), st.floats(0, 1) | st.none()), min_size=1, max_size=6))
-def test_every_number_of_a_robustness_table_is_one_of_the_file(points: list[tuple[float, float, float | None]]) -> None:
-    rows = [
-        {
-            "sparsity": round(sparsity, 3),
-            "actual_sparsity": round(sparsity, 3),
-            "loss": round(loss, 3),
-            "accuracy": accuracy,
-            "perplexity": None,
-            "retention": accuracy,
-        }
-        for sparsity, loss, accuracy in points
-    ]
-    results = {**every_kind.ROBUSTNESS, "sparsity_curves": {"magnitude": rows}}
-    numbers = set(list_numbers(results))
-    known = {f"{scale * number:{form}}" for number in numbers for scale in (1, 100) for form in (".4g", ".2f", ".3g")}
-    [table] = [
-        block
-        for section in describe(results)
-        for block in section.blocks
-        if isinstance(block, Table) and block.name.endswith("sparsities")
-    ]
-    assert len(table.rows) == len(rows)
-    for row in table.rows:
-        for column in table.numeric:
-            assert row[column] in known | {"not finite", ""}, (row, column)
-
-
 # --------------------------------------------------------------------------------------------------------- what is odd
-
-
-def list_places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401 - JSON
-    yield place
-    if isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from list_places(item, (*place, key))
-
-
-def change(value: Any, place: tuple[Any, ...], by: Any) -> Any:  # noqa: ANN401 - JSON
-    """Returns JSON with one value replaced, or taken out where the new one is `...`."""
-    changed = copy.deepcopy(value)
-    inner = changed
-    for key in place[:-1]:
-        inner = inner[key]
-    if by is ...:
-        del inner[place[-1]]
-    else:
-        inner[place[-1]] = by
-    return changed
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -237,53 +155,6 @@ def test_ten_thousand_layers_are_shown_in_part_and_said(name: str) -> None:
     assert any("of 10,000" in table.caption for table in tables)
 
 
-# ------------------------------------------------------------------------------------------------ analyses of one model
-
-
-def make_analysis(folder: Path, **changes: Any) -> Path:  # noqa: ANN401 - of an entry
-    entries: list[dict[str, Any]] = [
-        {"name": "quality", "kind": "quality", "status": "finished", "file": "quality.json", "seconds": 1.0},
-        {"name": "overlap", "kind": "overlap", "status": "failed", "file": None, "error": "ValueError: no"},
-    ]
-    entries[0] |= {"conclusion": "all is well", **changes}
-    folder.mkdir(exist_ok=True)
-    index = {"schema": "lottery-tickets analysis 1", "name": "net", "model": {"name": "net"}, "analyses": entries}
-    (folder / "analysis.json").write_text(json.dumps(index))
-    (folder / "quality.json").write_text(json.dumps(make_result("quality")))
-    return folder
-
-
-def test_an_analysis_is_its_finished_parts_and_says_what_failed(tmp_path: Path) -> None:
-    sources = read_sources(make_analysis(tmp_path / "a"))
-    assert [(source.name, source.kind) for source in sources] == [("a", "analysis"), ("a / quality", "quality")]
-    words = json.dumps(list(tell(describe(tmp_path / "a"))))
-    assert "quality: all is well." in words
-    assert "ValueError: no" in words
-    generator = StatisticalReportGenerator().add_results(tmp_path / "a")
-    assert generator.num_results == 1
-    assert generator.describe().title == "Lottery tickets: a"
-
-
-@pytest.mark.parametrize("file", ["../quality.json", "/etc/passwd", "a/b.json", "", "quality.json\x00", "..\\x.json"])
-def test_an_analysis_is_read_beside_its_index_alone(file: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"must be the name of a file beside analysis\.json"):
-        read_sources(make_analysis(tmp_path / "a", file=file))
-
-
-def test_a_link_out_of_an_analysis_is_not_followed(tmp_path: Path) -> None:
-    folder = make_analysis(tmp_path / "a", file="link.json")
-    (folder / "link.json").symlink_to(folder / "quality.json")
-    with pytest.raises(ValueError, match="must be the name of a file beside"):
-        read_sources(folder)
-
-
-def test_a_part_that_is_missing_or_of_another_kind_is_said(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"because analysis\.json says that it is finished, but is not"):
-        read_sources(make_analysis(tmp_path / "a", file="nothing.json"))
-    with pytest.raises(ValueError, match=r"must hold results of kind 'robustness', as analysis\.json says, but holds"):
-        read_sources(make_analysis(tmp_path / "b", kind="robustness"))
-
-
 # ------------------------------------------------------------------------------------------------------------- figures
 
 
@@ -330,81 +201,3 @@ def check_labels(results: Any) -> None:  # noqa: ANN401 - JSON
                 for first, second in itertools.pairwise(inside):
                     assert not first.overlaps(second), (figure.name, [label.get_text() for label in labels])
             assert axes.get_xlabel() or axes.get_ylabel() or axes.get_title() or not axes.get_visible()
-
-
-# ----------------------------------------------------------------------------------------------- runs beside each other
-
-
-def test_several_runs_are_shown_beside_each_other(tmp_path: Path) -> None:
-    generator = StatisticalReportGenerator(ReportConfig(output_dir=tmp_path))
-    for name in ("first", "second"):
-        generator.add_results(make_result("experiment"), name)
-        generator.add_results(make_result("robustness"), f"{name} net")
-    document = generator.describe()
-    assert document.sections[0].title == "Runs beside each other"
-    [table] = [block for block in document.sections[0].blocks if isinstance(block, Table)]
-    assert {row[0] for row in table.rows} == {"first", "second"}
-    assert [row[-1] for row in table.rows[:3]] == ["dense", "not matching", "winning"]
-    figures = [block.name for block in document.sections[0].blocks if isinstance(block, Figure)]
-    assert figures == ["comparison-test-accuracy", "comparison-robustness"]
-
-
-def test_what_was_found_of_all_results_stands_before_how_any_was_made(tmp_path: Path) -> None:
-    generator = StatisticalReportGenerator().add_results(make_analysis(tmp_path / "a"))
-    generator.add_results(make_result("overlap"), "b")
-    titles = [section.title for section in generator.describe().sections]
-    assert titles[:3] == ["a: What was run", "a / quality: What was found", "b: What was found"]
-    assert titles[3] == "a: How long it took"
-    assert titles[-1] == "Methods"
-
-
-def test_of_many_results_the_first_have_figures_and_the_others_say_so() -> None:
-    generator = StatisticalReportGenerator()
-    for number in range(26):
-        generator.add_results(make_result("ticket"), f"run {number}")
-    found = [section for section in generator.describe().sections if section.title.endswith("What was found")]
-    drawn = [any(isinstance(block, Figure) for block in section.blocks) for section in found]
-    assert drawn == [True] * 24 + [False] * 2
-    assert "Its figures are left out: those of the first 24 results are drawn." in json.dumps(list(tell(found[-1:])))
-
-
-COMPUTED = {"experiment"}  # means and intervals are computed; tests of their own hold them
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in COMPUTED])
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(data=st.data())
-def test_every_number_in_a_table_is_one_of_the_file_to_the_digits_shown(name: str, data: st.DataObject) -> None:
-    results = make_result(name)
-    places = [place for place in list_places(results) if place and type(read(results, place)) is float]
-    for place in data.draw(st.lists(st.sampled_from(places), max_size=4)) if places else []:
-        results = change(results, place, round(data.draw(st.floats(0, 1)), data.draw(st.integers(1, 9))))
-    try:
-        sections = describe(results)
-    except ValueError:  # such as an axis that no longer ascends
-        return
-    numbers = sorted(set(list_numbers(results)))
-    counts = {
-        float(len(value)) for place in list_places(results) if isinstance(value := read(results, place), dict | list)
-    }
-    for table in (block for section in sections for block in section.blocks if isinstance(block, Table)):
-        for row in table.rows:
-            for column in table.numeric:
-                for word in re.findall(r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?", row[column]):
-                    assert is_one_of(word, [*numbers, *counts]), (table.name, row, word)
-
-
-def read(value: Any, place: tuple[Any, ...]) -> Any:  # noqa: ANN401 - JSON
-    for key in place:
-        value = value[key]
-    return value
-
-
-def is_one_of(word: str, numbers: list[float]) -> bool:
-    """Returns whether a word is one of the numbers, or a share in percent, or a number beside one, rounded as it is."""
-    shown = float(word.replace(",", ""))
-    digits, _, power = word.partition("e")
-    half = 0.5 * 10.0 ** (int(power or 0) - len(digits.partition(".")[2])) * (1 + 1e-9)
-    significant = abs(shown) * 0.5e-2  # three digits at least
-    near = max(half, 0.0) if "." in word or power else max(half, significant)
-    return any(abs(scale * number - shown) <= near for number in numbers for scale in (1, 100)) or shown < len(numbers)
