@@ -1,7 +1,14 @@
 """One small made-up result of each kind, as files hold them."""
 
+import copy
+import json
+from collections.abc import Iterator
 from typing import Any, Final
 
+from statistical_report_generator.document import Figure, Section, Table
+from statistical_report_generator.kinds import KINDS as KNOWN
+from statistical_report_generator.reading import read_sources
+from statistical_report_generator.sections.experiment import ExperimentOptions
 from tests.statistical_report_generator.rendering.reports import make_connectivity, make_experiment
 
 PROVENANCE: Final[dict[str, Any]] = {
@@ -192,3 +199,46 @@ def make_result(kind: str) -> dict[str, Any]:
     """Returns a result as a file of today holds it."""
     version = 2 if kind == "experiment" else 1
     return {"schema": f"lottery-tickets {kind} {version}", "provenance": PROVENANCE, **KINDS[kind]}
+
+
+def describe(results: Any) -> list[Section]:  # noqa: ANN401 - of any kind
+    """Returns the sections on results of any kind."""
+    return [
+        section
+        for source in read_sources(results)
+        for section in KNOWN[source.kind].describe(source, ExperimentOptions())
+    ]
+
+
+def tell(sections: list[Section]) -> Iterator[Any]:
+    """Yields all words of sections, in order; of figures what is said beside them."""
+    for section in sections:
+        yield section.title
+        for block in section.blocks:
+            if isinstance(block, Figure):
+                yield [block.name, block.caption, block.alternative]
+            elif isinstance(block, Table):
+                yield [block.caption, list(block.headings), *map(list, block.rows)]
+            else:
+                yield json.loads(json.dumps(vars(block)))
+
+
+def list_places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401 - JSON
+    """Yields where each value stands, outer ones first."""
+    yield place
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from list_places(item, (*place, key))
+
+
+def change(value: Any, place: tuple[Any, ...], by: Any) -> Any:  # noqa: ANN401 - JSON
+    """Returns JSON with one value replaced, or taken out where the new one is `...`."""
+    changed = copy.deepcopy(value)
+    inner = changed
+    for key in place[:-1]:
+        inner = inner[key]
+    if by is ...:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = by
+    return changed

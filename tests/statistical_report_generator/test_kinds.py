@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from statistical_report_generator import ReportConfig, StatisticalReportGenerator, plot_results
-from statistical_report_generator.document import Figure, Section, Table
+from statistical_report_generator.document import Figure, Table
 from statistical_report_generator.kinds import KINDS, list_schemas, recognise
 from statistical_report_generator.reading import read_sources
 from statistical_report_generator.sections.experiment import ExperimentOptions
 from tests.statistical_report_generator import every_kind
-from tests.statistical_report_generator.every_kind import make_result
+from tests.statistical_report_generator.every_kind import change, describe, list_places, make_result, tell
 from tests.statistical_report_generator.summaries import make_results
 
 NAMES = tuple(every_kind.KINDS)
 DOCS = Path(__file__).parents[2] / "docs" / "schemas"
 ATTACKS = 40
 HOSTILE = "<script>alert(1)</script> #panic(1) \\input{/etc/passwd} ../../x $a$"
-
-
-def describe(results: Any) -> list[Section]:  # noqa: ANN401 - of any kind
-    return [
-        section
-        for source in read_sources(results)
-        for section in KINDS[source.kind].describe(source, ExperimentOptions())
-    ]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "table"])
@@ -73,44 +64,11 @@ def test_the_words_of_each_kind_are_those_of_the_golden_file() -> None:
     assert json.loads(golden.read_text(encoding="utf-8")) == told
 
 
-def tell(sections: list[Section]) -> Iterator[Any]:
-    """Yields all words of sections, in order; of figures what is said beside them."""
-    for section in sections:
-        yield section.title
-        for block in section.blocks:
-            if isinstance(block, Figure):
-                yield [block.name, block.caption, block.alternative]
-            elif isinstance(block, Table):
-                yield [block.caption, list(block.headings), *map(list, block.rows)]
-            else:
-                yield json.loads(json.dumps(vars(block)))
-
-
 def test_schemas_are_documented_as_they_are() -> None:
     assert {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.json")} == list_schemas()
 
 
 # --------------------------------------------------------------------------------------------------------- what is odd
-
-
-def list_places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401 - JSON
-    yield place
-    if isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from list_places(item, (*place, key))
-
-
-def change(value: Any, place: tuple[Any, ...], by: Any) -> Any:  # noqa: ANN401 - JSON
-    """Returns JSON with one value replaced, or taken out where the new one is `...`."""
-    changed = copy.deepcopy(value)
-    inner = changed
-    for key in place[:-1]:
-        inner = inner[key]
-    if by is ...:
-        del inner[place[-1]]
-    else:
-        inner[place[-1]] = by
-    return changed
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -205,53 +163,6 @@ def test_ten_thousand_layers_are_shown_in_part_and_said(name: str) -> None:
     assert any("of 10,000" in table.caption for table in tables)
 
 
-# ------------------------------------------------------------------------------------------------ analyses of one model
-
-
-def make_analysis(folder: Path, **changes: Any) -> Path:  # noqa: ANN401 - of an entry
-    entries: list[dict[str, Any]] = [
-        {"name": "quality", "kind": "quality", "status": "finished", "file": "quality.json", "seconds": 1.0},
-        {"name": "overlap", "kind": "overlap", "status": "failed", "file": None, "error": "ValueError: no"},
-    ]
-    entries[0] |= {"conclusion": "all is well", **changes}
-    folder.mkdir(exist_ok=True)
-    index = {"schema": "lottery-tickets analysis 1", "name": "net", "model": {"name": "net"}, "analyses": entries}
-    (folder / "analysis.json").write_text(json.dumps(index))
-    (folder / "quality.json").write_text(json.dumps(make_result("quality")))
-    return folder
-
-
-def test_an_analysis_is_its_finished_parts_and_says_what_failed(tmp_path: Path) -> None:
-    sources = read_sources(make_analysis(tmp_path / "a"))
-    assert [(source.name, source.kind) for source in sources] == [("a", "analysis"), ("a / quality", "quality")]
-    words = json.dumps(list(tell(describe(tmp_path / "a"))))
-    assert "quality: all is well." in words
-    assert "ValueError: no" in words
-    generator = StatisticalReportGenerator().add_results(tmp_path / "a")
-    assert generator.num_results == 1
-    assert generator.describe().title == "Lottery tickets: a"
-
-
-@pytest.mark.parametrize("file", ["../quality.json", "/etc/passwd", "a/b.json", "", "quality.json\x00", "..\\x.json"])
-def test_an_analysis_is_read_beside_its_index_alone(file: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"must be the name of a file beside analysis\.json"):
-        read_sources(make_analysis(tmp_path / "a", file=file))
-
-
-def test_a_link_out_of_an_analysis_is_not_followed(tmp_path: Path) -> None:
-    folder = make_analysis(tmp_path / "a", file="link.json")
-    (folder / "link.json").symlink_to(folder / "quality.json")
-    with pytest.raises(ValueError, match="must be the name of a file beside"):
-        read_sources(folder)
-
-
-def test_a_part_that_is_missing_or_of_another_kind_is_said(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"because analysis\.json says that it is finished, but is not"):
-        read_sources(make_analysis(tmp_path / "a", file="nothing.json"))
-    with pytest.raises(ValueError, match=r"must hold results of kind 'robustness', as analysis\.json says, but holds"):
-        read_sources(make_analysis(tmp_path / "b", kind="robustness"))
-
-
 # ------------------------------------------------------------------------------------------------------------- figures
 
 
@@ -298,25 +209,3 @@ def check_labels(results: Any) -> None:  # noqa: ANN401 - JSON
                 for first, second in itertools.pairwise(inside):
                     assert not first.overlaps(second), (figure.name, [label.get_text() for label in labels])
             assert axes.get_xlabel() or axes.get_ylabel() or axes.get_title() or not axes.get_visible()
-
-
-# ----------------------------------------------------------------------------------------------- runs beside each other
-
-
-def test_what_was_found_of_all_results_stands_before_how_any_was_made(tmp_path: Path) -> None:
-    generator = StatisticalReportGenerator().add_results(make_analysis(tmp_path / "a"))
-    generator.add_results(make_result("overlap"), "b")
-    titles = [section.title for section in generator.describe().sections]
-    assert titles[:3] == ["a: What was run", "a / quality: What was found", "b: What was found"]
-    assert titles[3] == "a: How long it took"
-    assert titles[-1] == "Methods"
-
-
-def test_of_many_results_the_first_have_figures_and_the_others_say_so() -> None:
-    generator = StatisticalReportGenerator()
-    for number in range(26):
-        generator.add_results(make_result("ticket"), f"run {number}")
-    found = [section for section in generator.describe().sections if section.title.endswith("What was found")]
-    drawn = [any(isinstance(block, Figure) for block in section.blocks) for section in found]
-    assert drawn == [True] * 24 + [False] * 2
-    assert "Its figures are left out: those of the first 24 results are drawn." in json.dumps(list(tell(found[-1:])))

@@ -1,10 +1,14 @@
 """Checks of arguments that several public functions share."""
 
+import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+# Whose frames no warning points at: ours, and those of what checks types at run time.
+OWN: Final = ("lottery_tickets", "unified_model_analysis", "beartype", "jaxtyping")
 Options = TypeVar("Options")
 
 
@@ -112,3 +116,15 @@ def check_restartable(dataloader: object) -> None:
     if isinstance(dataloader, Iterator):
         got = type(dataloader).__name__
         raise TypeError(f"dataloader must start anew each epoch, but a {got} is used up after one; pass a list")
+
+
+def warn_caller(message: str) -> None:
+    """Warns at the line of the user's code that called into this package, however deep the warning is given.
+
+    Args:
+        message: Of the UserWarning.
+    """
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in OWN:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level + 1)

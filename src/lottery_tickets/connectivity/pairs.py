@@ -1,6 +1,5 @@
 """Pairs of trainings that share a beginning and differ, after it, in the order of the data alone: an experiment."""
 
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from lottery_tickets._core.batches.order import depends_on_seed
-from lottery_tickets._core.checks import check_count, check_restartable
+from lottery_tickets._core.checks import check_count, check_restartable, warn_caller
 from lottery_tickets._core.measuring.performance import Measurement
 from lottery_tickets._core.measuring.restoring import restoring
 from lottery_tickets._core.prunable_weights import find_prunable_weights
@@ -135,10 +134,9 @@ class PairTraining:
         level = plan.copy_levels[0]
         ticket, copy = Training(0, level, "ticket"), Training(0, level, "copy")
         if not depends_on_seed(dataloader, *(part.derive_seeds(plan)["data_order"] for part in (ticket, copy))):
-            warnings.warn(
+            warn_caller(
                 "the training data must come in an order that the seed decides, but two seeds give the same batches; "
-                "pass a loader with shuffle=True, unless the trainer shuffles by itself",
-                stacklevel=5,
+                "pass a loader with shuffle=True, unless the trainer shuffles by itself"
             )
 
 

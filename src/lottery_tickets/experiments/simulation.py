@@ -1,12 +1,12 @@
 """What iterative magnitude pruning would remove if training changed nothing: a look at sizes, no evidence."""
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 from tqdm import tqdm
 
+from lottery_tickets._core.checks import warn_caller
 from lottery_tickets._core.measuring.evaluating import evaluate_batches
 from lottery_tickets._core.measuring.performance import measuring
 from lottery_tickets._core.objective import LossFunction
@@ -44,10 +44,9 @@ def simulate_rounds(
     Warns:
         UserWarning: Always, that nothing has been trained.
     """
-    warnings.warn(
+    warn_caller(
         "this is a simulation: no ticket has been trained, and none may be claimed; pass trainer_fn or train=True for "
-        "iterative magnitude pruning",
-        stacklevel=3,
+        "iterative magnitude pruning"
     )
     masks = [Mask.keeping_all(weights.shapes)]
     for level in range(1, num_levels + 1):

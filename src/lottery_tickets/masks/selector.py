@@ -1,7 +1,6 @@
 """One selector: scores in, the mask that keeps exactly n of them out. Every mask of a score is made here."""
 
 import logging
-import warnings
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lottery_tickets._core.checks import warn_caller
 from lottery_tickets._core.selection.scope_names import check_sparsity
 from lottery_tickets._core.selection.scopes import select_in_scope
 from lottery_tickets._core.weights import Weights
@@ -129,8 +129,7 @@ def _warn_of_collapse(mask: Mask) -> None:
         message = (
             f"layer collapse: nothing is kept of {names}; ask for less sparsity, or scope 'layer', 'erk' or 'lamp'"
         )
-        # The caller of a public function that calls `select_mask`.
-        warnings.warn(message, stacklevel=5)
+        warn_caller(message)
 
 
 @cache

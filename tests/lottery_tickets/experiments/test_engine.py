@@ -309,7 +309,7 @@ def test_a_finished_run_is_only_shown(uninterrupted: Path, capsys: pytest.Captur
     assert main(["imp", str(uninterrupted), *SETTINGS, "--workers", "1"]) == 0
     assert list_finished(uninterrupted) == before
     assert read_all(uninterrupted) == contents
-    assert "taken at step" in capsys.readouterr().out
+    assert "minus dense, points   verdict" in capsys.readouterr().out
 
 
 def test_the_run_is_the_experiment_asked_for(uninterrupted: Path) -> None:
