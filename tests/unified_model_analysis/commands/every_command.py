@@ -1,13 +1,15 @@
 """One short call of each command that writes, for tests that hold all of them to the same."""
 
+import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import safetensors.torch
 
 from lottery_tickets import create_magnitude_mask
 from tests.models import make_lenet
 
+TIMES: Final = {"seconds", "started", "wall_seconds", "content_sha256"}  # the last is of all the others
 SHORT: Final = ("--steps", "12", "--replicates", "2")
 COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "imp": ("imp", "OUT", "--levels=1", "--evaluate-every=12", "--workers=1", *SHORT),
@@ -45,3 +47,23 @@ def save_inputs(folder: Path) -> None:
 def make_words(name: str, given: Path, out: Path) -> list[str]:
     """Returns a command's words, with its places."""
     return [word.replace("OUT", str(out)).replace("IN/", f"{given}/") for word in COMMANDS[name]]
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Returns all files below a folder, by path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def leave_out_times(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
+    """Returns JSON without when and for how long."""
+    if isinstance(value, dict):
+        return {name: leave_out_times(item) for name, item in value.items() if name not in TIMES}
+    return [leave_out_times(item) for item in value] if isinstance(value, list) else value
+
+
+def forget_times(files: dict[str, bytes]) -> dict[str, Any]:
+    """Returns files as they are, of JSON the values without times."""
+    return {
+        name: leave_out_times(json.loads(content)) if name.endswith(".json") else content
+        for name, content in files.items()
+    }

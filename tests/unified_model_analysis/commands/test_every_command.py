@@ -1,23 +1,23 @@
 """What holds for all commands that write: the same files anywhere, nothing of others touched, the cause said."""
 
-import contextlib
-import json
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lottery_tickets import load_results
 from lottery_tickets._core import environment
 from lottery_tickets._core.files import ASIDE, exclusive_lock
-from tests.unified_model_analysis.commands.every_command import COMMANDS, HOLDING, make_words, save_inputs
+from tests.unified_model_analysis.commands.every_command import (
+    COMMANDS,
+    HOLDING,
+    forget_times,
+    make_words,
+    read_files,
+    save_inputs,
+)
 from tests.unified_model_analysis.test_cli import Output
 from unified_model_analysis.cli import main
-
-TIMES = {"seconds", "started", "wall_seconds", "content_sha256"}  # the last is of all the others
 
 
 @pytest.fixture(scope="module")
@@ -25,23 +25,6 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("given") / "networks"
     save_inputs(folder)
     return folder
-
-
-def read_files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def leave_out_times(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
-    if isinstance(value, dict):
-        return {name: leave_out_times(item) for name, item in value.items() if name not in TIMES}
-    return [leave_out_times(item) for item in value] if isinstance(value, list) else value
-
-
-def forget_times(files: dict[str, bytes]) -> dict[str, Any]:
-    return {
-        name: leave_out_times(json.loads(content)) if name.endswith(".json") else content
-        for name, content in files.items()
-    }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -118,48 +101,6 @@ def test_another_environment_is_refused_until_it_is_accepted_and_then_said(
     assert main([*words, "--accept-changed-environment"]) == 0
     assert said in capsys.readouterr().out
     assert said in load_results(tmp_path / results)["findings"]
-
-
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system that has no room left, with an empty folder."""
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", tmp_path], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("file systems cannot be mounted here")
-    try:
-        (tmp_path / "out").mkdir()
-        with (tmp_path / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-        yield tmp_path / "out"
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
-
-
-@pytest.mark.parametrize("num_bytes", [0, 20_000, 80_000, 250_000])
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_full_disk_is_said_and_nothing_is_half_written(
-    name: str, num_bytes: int, full_disk: Path, given: Path, capsys: Output
-) -> None:
-    words, ballast = make_words(name, given, full_disk), full_disk.parent / "ballast"
-    with ballast.open("r+b") as file:
-        file.truncate(ballast.stat().st_size - num_bytes)
-    code, said = main(words), capsys.readouterr().err.splitlines()
-    if num_bytes < 20_000:
-        assert code == 2
-    if code:
-        assert "No space left on device at " in said[-1]
-        assert said[-1].endswith("; make room and run the same command again")
-        assert "Traceback" not in "".join(said)
-    assert [path for path in full_disk.rglob("*") if path.name.endswith(ASIDE)] == []
-    if code and num_bytes == 0:
-        assert list(full_disk.iterdir()) == []
-    subprocess.run(["mount", "-o", "remount,size=40m", full_disk.parent], check=True)
-    whole = given.parent / f"whole-{name}"
-    for out in [full_disk] if whole.exists() else [full_disk, whole]:
-        assert main(make_words(name, given, out)) == 0
-    assert forget_times(read_files(full_disk)) == forget_times(read_files(whole))
 
 
 def test_a_place_that_cannot_hold_a_file_is_said_before_any_work(
