@@ -314,8 +314,9 @@ def test_a_language_model(kind: str, tmp_path: Path) -> None:
     model = make_language_model(kind)
     tokens = torch.arange(48).reshape(4, 12) % 16
     data = [{"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}]
-    found, _ = analyze(tmp_path, model, data, train=True, num_epochs=1, initialise_fn=draw_all)
-    assert [entry["error"] for entry in found["analyses"]] == [None] * 9
+    trains = kind == "Llama"  # one of them is enough
+    found, _ = analyze(tmp_path, model, data, train=trains, num_epochs=1, initialise_fn=draw_all)
+    assert [entry["error"] for entry in found["analyses"]] == [None] * (9 if trains else 7)
     assert (found["settings"]["task"], found["settings"]["target_sparsity"]) == ("language modelling", 0.5)
     assert found["results"]["quality"]["metric"] == "perplexity"
 

@@ -20,6 +20,7 @@ from lottery_tickets._core.measuring.performance import (
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.records import recorded
 from lottery_tickets._core.selection.scope_names import check_sparsity
+from lottery_tickets.evaluation.robustness import RobustnessPoint
 from lottery_tickets.importance_scoring import compute_magnitude_importance, create_importance_mask
 from lottery_tickets.masks.controls import create_random_mask
 from lottery_tickets.masks.holding import masked
@@ -30,27 +31,15 @@ RANDOM: Final = "random"
 Scores = Mapping[str, Tensor]
 
 
-class StrategyRow(TypedDict):
+class StrategyRow(RobustnessPoint):
     """A model's performance, pruned by one strategy to one sparsity; not retrained.
 
     Attributes:
         strategy: Its name.
-        sparsity: That was asked for.
-        actual_sparsity: The share of weights that is removed.
-        loss: Mean loss; None when it is not finite.
-        accuracy: Where batches have classes; None otherwise.
-        perplexity: exp(loss) where batches have classes; None otherwise.
-        retention: The share of the unpruned performance that is left; None where it has no meaning.
         num_collapsed_layers: Layers that keep no weight.
     """
 
     strategy: str
-    sparsity: float
-    actual_sparsity: float
-    loss: float | None
-    accuracy: float | None
-    perplexity: float | None
-    retention: float | None
     num_collapsed_layers: int
 
 
