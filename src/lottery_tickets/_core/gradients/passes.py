@@ -173,11 +173,11 @@ class SingleSample:
                 hook.remove()
 
     def _hand_over(self, name: str, handle: Tensor, gradient: Tensor, receive: Receive) -> None:
-        laid_out = gradient
-        if gradient.stride() != handle.stride():  # places count in the strides of the weight
-            laid_out = torch.empty_like(handle, requires_grad=False).copy_(gradient)
+        if gradient.is_sparse:
+            gradient = torch.empty_like(handle, requires_grad=False).copy_(gradient.to_dense())
+        # Places count in the strides of the weight, which fills its memory: torch lays its dense gradient out alike.
         for place in self.places[name]:
-            matrix = place.of(laid_out)
+            matrix = place.of(gradient)
             receive(place, [DirectUse(matrix.reshape(1, len(matrix), -1))])
 
 

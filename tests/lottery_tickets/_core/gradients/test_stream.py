@@ -101,6 +101,17 @@ def test_parameters_that_share_memory_are_one_weight() -> None:
     torch.testing.assert_close(got["0.weight"], wanted["0.weight"])
 
 
+@pytest.mark.parametrize("sizes", [[4], [1, 1, 1, 1]])
+def test_sparse_gradients_of_an_embedding_count_like_dense_ones(sizes: list[int]) -> None:
+    model = nn.Sequential(nn.Embedding(11, 8), nn.Flatten(), nn.Linear(24, 5)).double()
+    tokens, targets = torch.randint(11, (4, 3)), draw_classes(4)
+    batches = list(zip(tokens.split(sizes), targets.split(sizes), strict=True))
+    dense = run_stream(model, batches).compute_means(SQUARE)
+    cast("nn.Embedding", model[0]).sparse = True
+    for name, mean in run_stream(model, batches).compute_means(SQUARE).items():
+        torch.testing.assert_close(mean, dense[name])
+
+
 @pytest.mark.parametrize("labels", ["empirical", "exact"])
 def test_one_batch_is_verified_while_it_is_added(labels: Labels) -> None:
     """Two forward passes: all samples, and one of them alone."""
