@@ -2,14 +2,13 @@
 
 The first batch is verified while it is added: one of its samples is run alone too. Beside both stands what cannot be
 saved: the forward pass with the gradients of the activations, and a pass of one sample. A ratio is one of the least CPU
-times of a process, because other work on the machine only adds.
+times over all rounds, because other work on the machine only adds.
 Run `python -m benchmarks.speed.fisher_first_batch [OTHER]`; OTHER is the `src` of another checkout, measured in turns
 with ours. The figures go to benchmarks/results/fisher_first_batch.json.
 """
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -102,7 +101,7 @@ CASES: Final[dict[str, tuple[Callable[[], nn.Module], int]]] = {
 
 
 def measure_case(name: str) -> dict[str, float]:
-    """Returns how many plain passes the first batch costs, each later one, and the parts that cannot be saved."""
+    """Returns the least CPU seconds of a plain pass, of its parts, and of a Fisher diagonal of one and three batches."""
     torch.manual_seed(0)
     build, size = CASES[name]
     model = build().eval()
@@ -138,7 +137,12 @@ def measure_case(name: str) -> dict[str, float]:
             seconds = _time_cpu(call)
             if number:  # the first warms up
                 times[key].append(seconds)
-    least = {key: min(seconds) for key, seconds in times.items()}
+    return {key: min(seconds) for key, seconds in times.items()}
+
+
+def _count_plain_passes(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Returns how many plain passes the first batch costs, each later one, and the parts that cannot be saved."""
+    least = {key: min(seconds[key] for seconds in rounds) for key in rounds[0]}
     parts = {key: least[key] / least["plain"] for key in ("first", "activations", "single")}
     return {**parts, "later": (least["three"] - least["first"]) / 2 / least["plain"]}
 
@@ -150,7 +154,7 @@ def _time_cpu(function: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    """Measures this checkout, and in turns with it another where one is named, and writes medians over the rounds."""
+    """Measures this checkout, and in turns with it another where one is named, and writes the figures."""
     torch.set_num_threads(1)
     if sys.argv[1:2] == ["--case"]:
         print(json.dumps(measure_case(sys.argv[2])))
@@ -165,10 +169,7 @@ def main() -> None:
                 command = [sys.executable, "-m", "benchmarks.speed.fisher_first_batch", "--case", name]
                 done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - ours
                 rounds[label].append(json.loads(done.stdout))
-        figures[name] = {
-            label: {which: statistics.median(ratios[which] for ratios in found) for which in found[0]}
-            for label, found in rounds.items()
-        }
+        figures[name] = {label: _count_plain_passes(found) for label, found in rounds.items()}
         print(name, json.dumps(figures[name]), flush=True)
     write_results("fisher-first-batch", {"threads": 1, "samples_a_batch": BATCH, "plain_passes": figures})
 

@@ -58,7 +58,7 @@ class _Slot(NamedTuple):
 def _find_slots(model: nn.Module) -> Iterator[_Slot]:
     """Yields each slot of each module once, in one walk: torch's functional_call takes several of them, each time."""
     for prefix, module in model.named_modules():
-        for slots, is_parameter in ((module._parameters, True), (module._buffers, False)):  # noqa: SLF001 - as functional_call does it
+        for slots, is_parameter in ((module._parameters, True), (module._buffers, False)):  # noqa: SLF001 - where a module looks itself
             for key, tensor in slots.items():
                 if tensor is not None:
                     yield _Slot(slots, key, tensor, clean_name(f"{prefix}.{key}" if prefix else key), is_parameter)
