@@ -101,7 +101,7 @@ CASES: Final[dict[str, tuple[Callable[[], nn.Module], int]]] = {
 
 
 def measure_case(name: str) -> dict[str, float]:
-    """Returns the least CPU seconds of a plain pass, of its parts, and of a Fisher diagonal of one and three batches."""
+    """Returns the least CPU seconds of a plain pass, of its parts, and of a Fisher diagonal of 1 and 3 batches."""
     torch.manual_seed(0)
     build, size = CASES[name]
     model = build().eval()
