@@ -1,13 +1,14 @@
 """What a Fisher diagonal of one batch costs, in plain forward and backward passes, on CNNs: verification included.
 
-The first batch is verified while it is added: one of its samples is run alone too. Floor: one plain pass, plus one
-sample's. Run `python -m benchmarks.speed.fisher_first_batch [OTHER]`; OTHER is the `src` of another checkout, measured
-in turns with ours. The figures go to benchmarks/results/fisher_first_batch.json.
+The first batch is verified while it is added: one of its samples is run alone too. Beside both stands what cannot be
+saved: the forward pass with the gradients of the activations, and a pass of one sample. A ratio is one of the least CPU
+times over all rounds, because other work on the machine only adds.
+Run `python -m benchmarks.speed.fisher_first_batch [OTHER]`; OTHER is the `src` of another checkout, measured in turns
+with ours. The figures go to benchmarks/results/fisher_first_batch.json.
 """
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from lottery_tickets import compute_fisher_importance
 from lottery_tickets.workloads import build_model
 
 BATCH: Final = 16
-REPEATS: Final = 7
+REPEATS: Final = 9
 ROUNDS: Final = 3
 
 
@@ -99,8 +100,8 @@ CASES: Final[dict[str, tuple[Callable[[], nn.Module], int]]] = {
 }
 
 
-def measure_case(name: str) -> dict[str, list[float]]:
-    """Returns how many plain passes the first batch costs, and each later one, for each repetition, in CPU seconds."""
+def measure_case(name: str) -> dict[str, float]:
+    """Returns the least CPU seconds of a plain pass, of its parts, and of a Fisher diagonal of 1 and 3 batches."""
     torch.manual_seed(0)
     build, size = CASES[name]
     model = build().eval()
@@ -110,17 +111,40 @@ def measure_case(name: str) -> dict[str, list[float]]:
         model.zero_grad(set_to_none=True)
         nn.functional.cross_entropy(model(batches[0][0]), batches[0][1]).backward()
 
+    def run_activations() -> None:
+        model.requires_grad_(requires_grad=False)
+        inputs = batches[0][0].clone().requires_grad_()
+        nn.functional.cross_entropy(model(inputs), batches[0][1]).backward()
+        model.requires_grad_()
+
+    def run_single() -> None:
+        model.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(model(batches[0][0][:1]), batches[0][1][:1]).backward()
+
     def run_fisher(num_batches: int) -> None:
         compute_fisher_importance(model, batches[:num_batches], BATCH * num_batches)
 
-    calls: list[Callable[[], None]] = [run_plain, lambda: run_fisher(1), lambda: run_fisher(3)]
-    found: dict[str, list[float]] = {"first": [], "later": []}
+    calls: dict[str, Callable[[], None]] = {
+        "plain": run_plain,
+        "activations": run_activations,
+        "single": run_single,
+        "first": lambda: run_fisher(1),
+        "three": lambda: run_fisher(3),
+    }
+    times: dict[str, list[float]] = {key: [] for key in calls}
     for number in range(REPEATS + 1):
-        plain, one, three = (_time_cpu(call) for call in calls)
-        if number:  # the first warms up
-            found["first"].append(one / plain)
-            found["later"].append((three - one) / 2 / plain)
-    return found
+        for key, call in calls.items():
+            seconds = _time_cpu(call)
+            if number:  # the first warms up
+                times[key].append(seconds)
+    return {key: min(seconds) for key, seconds in times.items()}
+
+
+def _count_plain_passes(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Returns how many plain passes the first batch costs, each later one, and the parts that cannot be saved."""
+    least = {key: min(seconds[key] for seconds in rounds) for key in rounds[0]}
+    parts = {key: least[key] / least["plain"] for key in ("first", "activations", "single")}
+    return {**parts, "later": (least["three"] - least["first"]) / 2 / least["plain"]}
 
 
 def _time_cpu(function: Callable[[], None]) -> float:
@@ -130,7 +154,7 @@ def _time_cpu(function: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    """Measures this checkout, and in turns with it another where one is named, and writes medians over all rounds."""
+    """Measures this checkout, and in turns with it another where one is named, and writes the figures."""
     torch.set_num_threads(1)
     if sys.argv[1:2] == ["--case"]:
         print(json.dumps(measure_case(sys.argv[2])))
@@ -138,18 +162,14 @@ def main() -> None:
     sources = {"this": str(ROOT / "src"), **({"before": str(Path(sys.argv[1]).resolve())} if sys.argv[1:] else {})}
     figures: dict[str, Any] = {}
     for name in CASES:
-        ratios: dict[str, dict[str, list[float]]] = {label: {"first": [], "later": []} for label in sources}
+        rounds: dict[str, list[dict[str, float]]] = {label: [] for label in sources}
         for _ in range(ROUNDS):
             for label, source in sources.items():
                 environment = {**os.environ, "PYTHONPATH": f"{source}:{ROOT}"}
                 command = [sys.executable, "-m", "benchmarks.speed.fisher_first_batch", "--case", name]
                 done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - ours
-                for which, values in json.loads(done.stdout).items():
-                    ratios[label][which] += values
-        figures[name] = {
-            label: {which: statistics.median(values) for which, values in found.items()}
-            for label, found in ratios.items()
-        }
+                rounds[label].append(json.loads(done.stdout))
+        figures[name] = {label: _count_plain_passes(found) for label, found in rounds.items()}
         print(name, json.dumps(figures[name]), flush=True)
     write_results("fisher-first-batch", {"threads": 1, "samples_a_batch": BATCH, "plain_passes": figures})
 

@@ -51,12 +51,13 @@ def tabulate_fisher_equality() -> str:
 
 
 def tabulate_fisher_first_batch() -> str:
-    """What a single batch and each later one cost in plain passes, now and before."""
+    """What a single batch and each later one cost in plain passes, now and before, beside what cannot be saved."""
     rows = []
     for name, case in read_results("fisher_first_batch")["plain_passes"].items():
-        shown = (f"{case[label][which]:.2f}" for which in ("first", "later") for label in ("this", "before"))
-        rows.append((name, *shown))
-    return make_table(("network", "a single batch", "before", "each later one", "before"), *rows)
+        shown = [f"{case[label][which]:.2f}" for which in ("first", "later") for label in ("this", "before")]
+        rows.append((name, *shown, f"{case['this']['activations']:.2f}", f"{case['this']['single']:.2f}"))
+    ours = ("a single batch", "before", "each later one", "before")
+    return make_table(("network", *ours, "without weight gradients", "one sample alone"), *rows)
 
 
 TABLES: Tables = {

@@ -17,7 +17,7 @@ class ScoringOptions:
 
     Attributes:
         chunk_size: The most per-sample gradients in memory at once, counted in elements; None for what suits the device
-            (never less than one sample of the largest layer).
+            (on a GPU never less than one sample of the largest layer).
         use_mixed_precision: Whether float32 models on a GPU that computes in bfloat16 run under autocast; sums are
             float32 all the same. Without such a GPU nothing changes.
         gradient_clip: The largest norm of a sample's gradient over the chosen weights; longer ones are scaled down

@@ -99,8 +99,13 @@ class Passes:
     def _forward(self, batch: object, handles: Mapping[str, Tensor], tracker: Tracker) -> Tensor:
         autocast = self.objective.autocast
         precision = torch.autocast(self.device.type, autocast) if autocast else contextlib.nullcontext()
-        with torch.enable_grad(), precision, tracker:
-            loss: Tensor = run_with(self.model, handles, lambda m: compute_loss(m, batch, self.objective.loss_fn))
+
+        def run(model: nn.Module) -> Tensor:
+            with tracker:  # not around run_with, whose own handling of the weights would be looked at too
+                return compute_loss(model, batch, self.objective.loss_fn)
+
+        with torch.enable_grad(), precision:
+            loss: Tensor = run_with(self.model, handles, run)
         return loss
 
 
@@ -168,10 +173,11 @@ class SingleSample:
                 hook.remove()
 
     def _hand_over(self, name: str, handle: Tensor, gradient: Tensor, receive: Receive) -> None:
-        # Places count in the strides of the weight, and torch may lay a gradient out otherwise.
-        laid_out = torch.empty_like(handle, requires_grad=False).copy_(gradient)
+        if gradient.is_sparse:
+            gradient = torch.empty_like(handle, requires_grad=False).copy_(gradient.to_dense())
+        # Places count in the strides of the weight, which fills its memory: torch lays its dense gradient out alike.
         for place in self.places[name]:
-            matrix = place.of(laid_out)
+            matrix = place.of(gradient)
             receive(place, [DirectUse(matrix.reshape(1, len(matrix), -1))])
 
 

@@ -166,7 +166,7 @@ class GradientStream:
             if found is not None:
                 together[place.name] = together[place.name] + found if place.name in together else found
             if place.name == smallest:
-                others.append(compute_square_norms([use.pick(0) for use in uses], options.chunk_size))
+                others.append(compute_square_norms([use.take(slice(1)) for use in uses], options.chunk_size))
 
         try:
             ready = self.passes.run_whole(batch, size)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.gradients.places import Place
+from lottery_tickets._core.gradients.products import prefers_single_samples
 from lottery_tickets._core.gradients.uses import LookupUse, ProductUse, Use
 from lottery_tickets._core.gradients.values import SQUARE, Value
 
 # Gradients worked on at once: a few samples of a small layer stay in a core's cache; a GPU wants more work a call.
-# Never less than one sample of one layer, unless the caller says so.
 CPU_BLOCK: Final = 2**19
-GPU_BLOCK: Final = 2**24
+LARGEST_CPU_BLOCK: Final = 2**20  # more would be read from memory again to be squared
+GPU_BLOCK: Final = 2**24  # and never less than one sample of one layer
 # From this many gradients a sample on, one call a sample is cheaper than a copy of the block.
 SQUARE_IN_PLACE: Final = 2**13
 
@@ -63,7 +64,7 @@ def add_uses(
     else:
         norm = _add_blocks(targets, uses, matrix, block_elements, watched)
     if watched is not None and norm is None:
-        norm = compute_square_norms([use.pick(watched) for use in uses], block_elements)
+        norm = compute_square_norms([use.take(slice(watched, watched + 1)) for use in uses], block_elements)
     for item in sums:
         total = place.of(item.totals[place.name])
         if total.data_ptr() != targets[item.value].data_ptr():
@@ -93,15 +94,19 @@ def iterate_blocks(uses: Sequence[Use], block_elements: int | None) -> Iterator[
     scratch = max(use.num_scratch for use in uses)
     limit = _find_limit(uses[0].gradients.device, block_elements, num_rows * num_columns)
     num_block_rows = min(num_rows, max(1, limit // num_columns))
-    num_block_samples = min(num_samples, max(1, limit // max(scratch, num_block_rows * num_columns)))
-    for row in range(0, num_rows, num_block_rows):
-        rows = slice(row, row + num_block_rows)
-        for sample in range(0, num_samples, num_block_samples):
-            samples = slice(sample, sample + num_block_samples)
-            block = uses[0].block(samples, rows)
-            for use in uses[1:]:
-                block = block + use.block(samples, rows)
-            yield samples, rows, block
+    num_taken = min(num_samples, max(1, limit // max(scratch, num_block_rows * num_columns)))
+    single = all(prefers_single_samples(use.gradients, num_block_rows, use.num_inner, num_columns) for use in uses)
+    num_block_samples = 1 if single else num_taken
+    for start in range(0, num_samples, num_taken):
+        taken = [use.take(slice(start, start + num_taken)) for use in uses]
+        for row in range(0, num_rows, num_block_rows):
+            rows = slice(row, row + num_block_rows)
+            for sample in range(0, taken[0].num_samples, num_block_samples):
+                samples = slice(sample, sample + num_block_samples)
+                block = taken[0].block(samples, rows)
+                for use in taken[1:]:
+                    block = block + use.block(samples, rows)
+                yield slice(start + sample, start + samples.stop), rows, block
 
 
 def _add_blocks(
@@ -158,9 +163,13 @@ def _find_target(total: Tensor, matrix: Tensor) -> Tensor:
 def _find_limit(device: torch.device, block_elements: int | None, num_elements: int) -> int:
     if block_elements is not None:
         return block_elements
-    return max(num_elements, CPU_BLOCK if device.type == "cpu" else GPU_BLOCK)
+    if device.type == "cpu":
+        return min(max(num_elements, CPU_BLOCK), LARGEST_CPU_BLOCK)
+    return max(num_elements, GPU_BLOCK)
 
 
 def _sum_of_squares(tensor: Tensor) -> Tensor:
     flat = tensor.flatten(1)
-    return flat.to(torch.promote_types(flat.dtype, torch.float32)).square().sum(1)
+    # A norm squared, because it widens and squares while it reads.
+    norms: Tensor = torch.linalg.vector_norm(flat, dim=1, dtype=torch.promote_types(flat.dtype, torch.float32))
+    return norms.square()

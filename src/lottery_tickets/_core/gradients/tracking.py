@@ -5,7 +5,9 @@ output gradient becomes the weight's per-sample gradients, or the model is decla
 from module types, so functional calls, tied weights and modules called twice are no special cases.
 """
 
+import functools
 import inspect
+import math
 import types
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -90,6 +92,8 @@ class Tracker(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in LOSSES:
             return self.losses.call(func, args, kwargs)
+        if not self.weights:
+            return func(*args, **kwargs)
         parts = [part for part in map(get_part, _find_tensors((*args, *kwargs.values()))) if part is not None]
         name = _name_of(func)
         # A use under no_grad adds nothing to a gradient.
@@ -160,7 +164,7 @@ class Tracker(TorchFunctionMode):
     def _apply_rule(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
         rule = self.rules[name]
         try:
-            inspect.signature(rule).bind(self, func, *args, **kwargs)
+            _signature_of(rule).bind(self, func, *args, **kwargs)
         except TypeError as error:
             raise NotSeparableError(f"{name} is called with arguments that its rule does not know: {error}") from error
         return rule(self, func, *args, **kwargs)
@@ -175,7 +179,7 @@ class Tracker(TorchFunctionMode):
         if self.scale is not None:
             scale = self.scale.to(uses[0].gradients)
             uses = [replace(use, gradients=use.gradients * _unsqueeze_like(scale, use.gradients)) for use in uses]
-        if not all(bool(tensor.sum().isfinite()) for use in uses for tensor in _numbers_of(use)):
+        if not all(math.isfinite(tensor.sum().item()) for use in uses for tensor in _numbers_of(use)):
             uses = self._drop_bad_samples(place, uses)
         if self.receive is not None:
             self.receive(place, uses)
@@ -291,6 +295,9 @@ def _follow(
             raise NotSeparableError(f"{part.name!r} is copied by {name} in a way for which there is no rule")
         setattr(tensor, PART, Part(part.name, view))
     return result
+
+
+_signature_of: Final = functools.cache(inspect.signature)  # which takes longer than many a rule
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -8,10 +8,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self, final
+from typing import final
 
 import torch
 from torch import Tensor
+
+from lottery_tickets._core.gradients.products import multiply
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,15 @@ class Use(ABC):
         """Returns the number of elements that a block needs for each sample."""
         return math.prod(self.shape)
 
-    def pick(self, sample: int) -> Self:
-        """Returns the share of one sample."""
+    @property
+    def num_inner(self) -> int:
+        """Returns the number of products that each gradient of a sample is the sum of, 0 where it is none."""
+        return 0
+
+    def take(self, samples: slice) -> "Use":
+        """Returns the share of some samples, with the copies made that their blocks have in common."""
         tensors = {key: value for key, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{key: value[sample : sample + 1] for key, value in tensors.items()})
+        return replace(self, **{key: value[samples] for key, value in tensors.items()})
 
     @abstractmethod
     def block(self, samples: slice, rows: slice) -> Tensor:
@@ -65,8 +72,12 @@ class ProductUse(Use):
     def shape(self) -> tuple[int, int]:
         return self.gradients.shape[-1], self.inputs.shape[-1]
 
+    @property
+    def num_inner(self) -> int:
+        return self.inputs.shape[1]
+
     def block(self, samples: slice, rows: slice) -> Tensor:
-        return torch.bmm(self.gradients[samples, :, rows].mT, self.inputs[samples])
+        return multiply(self.gradients[samples, :, rows].mT, self.inputs[samples])
 
 
 @final
@@ -99,13 +110,22 @@ class ConvolutionUse(Use):
         rows, columns = self.shape
         return columns * max(rows, self.groups * self.gradients.shape[2])
 
+    @property
+    def num_inner(self) -> int:
+        return self.gradients.shape[2] if self.groups == 1 else 0
+
+    def take(self, samples: slice) -> Use:
+        if self.groups > 1:
+            return super().take(samples)
+        patches = self._cut_patches(self.inputs[samples])
+        return ProductUse(self.gradients[samples].mT, patches.flatten(2))
+
     def block(self, samples: slice, rows: slice) -> Tensor:
-        gradients = self.gradients[samples]
-        patches = self._cut_patches(self.inputs[samples])  # (samples, positions, kernel places, channels)
         if self.groups == 1:
-            return torch.bmm(gradients[:, rows], patches.flatten(2))
+            return self.take(samples).block(slice(None), rows)
+        patches = self._cut_patches(self.inputs[samples])  # (samples, positions, kernel places, channels)
         grouped = patches.unflatten(3, (self.groups, -1)).movedim(3, 1).flatten(3)
-        products = torch.matmul(gradients.unflatten(1, (self.groups, -1)), grouped)
+        products = torch.matmul(self.gradients[samples].unflatten(1, (self.groups, -1)), grouped)
         return products.flatten(1, 2)[:, rows]
 
     def _cut_patches(self, inputs: Tensor) -> Tensor:
@@ -150,8 +170,10 @@ class GroupedConvolutionUse(Use):
 
     def block(self, samples: slice, rows: slice) -> Tensor:
         gradients, inputs = self.gradients[samples], self.inputs[samples]
+        if self.groups == 1:
+            gradients, rows = gradients[:, :, rows], slice(None)
         num_images = gradients.shape[:2].numel()
-        size = (num_images * self.shape[0], inputs.shape[2] // self.groups, *self.kernel_size)
+        size = (num_images * gradients.shape[2], inputs.shape[2] // self.groups, *self.kernel_size)
         _, products, _ = torch.ops.aten.convolution_backward(
             gradients.flatten(0, 2).unsqueeze(0),
             inputs.flatten(0, 2).unsqueeze(0),
@@ -165,7 +187,7 @@ class GroupedConvolutionUse(Use):
             num_images * self.groups,
             [False, True, False],
         )
-        sums: Tensor = products.view(*gradients.shape[:2], *self.shape).sum(1)
+        sums: Tensor = products.view(*gradients.shape[:3], -1).sum(1)
         return sums[:, rows]
 
 

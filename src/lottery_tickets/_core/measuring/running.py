@@ -2,8 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 from unittest.mock import patch
 
 import torch
@@ -25,25 +24,44 @@ def run_with(model: nn.Module, tensors: Mapping[str, Tensor], function: Callable
             taken for a constant.
         function: Given the model inside what torch.compile and data parallelism wrapped around it.
     """
-    caller = _Caller(unwrap(model))
-    own = {
-        clean_name(raw_name.removeprefix("model.")): tensor
-        for raw_name, tensor in chain(caller.named_parameters(), caller.named_buffers())
-    }
+    inner = unwrap(model)
+    slots = list(_find_slots(inner))
+    own: dict[str, Tensor] = {}
+    for slot in slots:
+        own.setdefault(slot.name, slot.tensor)
+    by_id = {id(own[name]): tensor for name, tensor in tensors.items() if name in own}
     # A weight may have several parameters, one beside the other in memory that they share; all of them are meant.
     by_memory = {identify(own[name]): tensor for name, tensor in tensors.items() if name in own}
-    by_id = {id(own[name]): tensor for name, tensor in tensors.items() if name in own}  # which takes less time to find
-    given = {
-        raw_name: by_id[id(parameter)]
-        if id(parameter) in by_id
-        else by_memory.get(identify(parameter), parameter.detach())
-        for raw_name, parameter in caller.named_parameters()
-    }
-    for raw_name, _ in caller.named_buffers():
-        name = clean_name(raw_name.removeprefix("model."))
-        if name in tensors:
-            given[raw_name] = tensors[name]
-    return torch.func.functional_call(caller, given, (function,))
+    try:
+        for slot in slots:
+            if id(slot.tensor) in by_id:
+                slot.module_slots[slot.key] = by_id[id(slot.tensor)]
+            elif slot.is_parameter:
+                slot.module_slots[slot.key] = by_memory.get(identify(slot.tensor), slot.tensor.detach())
+        return function(inner)
+    finally:
+        for slot in slots:
+            if id(slot.tensor) in by_id or slot.is_parameter:
+                slot.module_slots[slot.key] = slot.tensor
+
+
+class _Slot(NamedTuple):
+    """Where a module keeps a parameter or buffer: what it reads when its forward asks for the attribute."""
+
+    module_slots: dict[str, Any]
+    key: str
+    tensor: Tensor
+    name: str
+    is_parameter: bool
+
+
+def _find_slots(model: nn.Module) -> Iterator[_Slot]:
+    """Yields each slot of each module once, in one walk: torch's functional_call takes several of them, each time."""
+    for prefix, module in model.named_modules():
+        for slots, is_parameter in ((module._parameters, True), (module._buffers, False)):  # noqa: SLF001 - where a module looks itself
+            for key, tensor in slots.items():
+                if tensor is not None:
+                    yield _Slot(slots, key, tensor, clean_name(f"{prefix}.{key}" if prefix else key), is_parameter)
 
 
 def differentiate(output: Tensor, handles: Mapping[str, Tensor], *, create_graph: bool = False) -> dict[str, Tensor]:
@@ -124,15 +142,3 @@ class _Direct:
 
 def _yield_once(*_: object, **__: object) -> Iterator[None]:
     yield
-
-
-@final
-class _Caller(nn.Module):
-    """A module whose forward is any function of the model, so that torch.func.functional_call can hand tensors in."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, function: Callable[[nn.Module], Any]) -> Any:  # noqa: ANN401 - whatever the function returns
-        return function(self.model)

@@ -1,11 +1,13 @@
 """The gradient stream: each sample clipped, the broken left out, and samples that are mixed found out."""
 
 import copy
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
@@ -99,6 +101,17 @@ def test_parameters_that_share_memory_are_one_weight() -> None:
     torch.testing.assert_close(got["0.weight"], wanted["0.weight"])
 
 
+@pytest.mark.parametrize("sizes", [[4], [1, 1, 1, 1]])
+def test_sparse_gradients_of_an_embedding_count_like_dense_ones(sizes: list[int]) -> None:
+    model = nn.Sequential(nn.Embedding(11, 8), nn.Flatten(), nn.Linear(24, 5)).double()
+    tokens, targets = torch.randint(11, (4, 3)), draw_classes(4)
+    batches = list(zip(tokens.split(sizes), targets.split(sizes), strict=True))
+    dense = run_stream(model, batches).compute_means(SQUARE)
+    cast("nn.Embedding", model[0]).sparse = True
+    for name, mean in run_stream(model, batches).compute_means(SQUARE).items():
+        torch.testing.assert_close(mean, dense[name])
+
+
 @pytest.mark.parametrize("labels", ["empirical", "exact"])
 def test_one_batch_is_verified_while_it_is_added(labels: Labels) -> None:
     """Two forward passes: all samples, and one of them alone."""
@@ -125,6 +138,66 @@ class _Chain(nn.Module):
 
 def test_samples_that_only_those_before_them_reach_are_found_out() -> None:
     check_squares(_Chain().double(), [(draw(6, 6), draw_classes(6))], "the model mixes samples")
+
+
+class _MixedOnce(nn.Module):
+    """Samples that meet in one place only.
+
+    Args:
+        where: The layer after which they do, of three.
+        how: What reaches each sample from the others.
+    """
+
+    def __init__(self, where: int, how: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 5)])
+        self.where, self.how = where, how
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = inputs
+        for number, layer in enumerate(self.layers):
+            hidden = torch.tanh(layer(hidden))
+            if number == self.where:
+                hidden = hidden + self.how(hidden)
+        return hidden
+
+
+WAYS_TO_MIX: dict[str, Callable[[Tensor], Tensor]] = {
+    "the largest": lambda hidden: hidden.amax(0),
+    "the largest, without a gradient": lambda hidden: hidden.detach().amax(0),
+    "the next": lambda hidden: hidden.roll(1, 0),
+    "the scale": lambda hidden: hidden / hidden.std(),
+}
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+@pytest.mark.parametrize("way", WAYS_TO_MIX)
+def test_samples_that_meet_in_one_place_are_found_out(where: int, way: str) -> None:
+    model = _MixedOnce(where, WAYS_TO_MIX[way]).double()
+    check_squares(model, [(draw(6, 6), draw_classes(6)), (draw(6, 6), draw_classes(6))], "the model mixes samples")
+
+
+LOSSES_OVER_BATCHES: dict[str, tuple[Callable[[nn.Module, Any], Tensor], str]] = {
+    "divided by the batch's largest": (
+        lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]) / model(batch[0]).detach().amax(),
+        "not one mean",
+    ),
+    "of logits scaled by the batch": (
+        lambda model, batch: functional.cross_entropy(model(batch[0]) / (1 + model(batch[0]).norm()), batch[1]),
+        "the model mixes samples",
+    ),
+    "over pairs": (
+        lambda model, batch: functional.mse_loss(model(batch[0]), model(batch[0]).flip(0).detach()),
+        "the model mixes samples",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOSSES_OVER_BATCHES)
+def test_losses_that_samples_share_are_found_out(case: str) -> None:
+    loss_fn, reason = LOSSES_OVER_BATCHES[case]
+    model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 5)).double()
+    check_squares(model, [(draw(6, 6), draw_classes(6))], reason, loss_fn)
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 13])  # from mostly padding to more than a hundred positions

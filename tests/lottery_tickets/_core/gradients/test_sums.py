@@ -8,7 +8,9 @@ from lottery_tickets._core.gradients.values import SQUARE
 from tests.lottery_tickets._core.gradients.cases import NOT_SEPARABLE, SEPARABLE, run_stream
 
 
-@pytest.mark.parametrize("case", ["mlp", "vgg", "tied, called twice", "torch attention", "detour"])
+@pytest.mark.parametrize(
+    "case", ["mlp", "vgg", "tied, called twice", "torch attention", "many positions", "norms", "detour"]
+)
 @pytest.mark.parametrize("chunk_size", [1, 7, 64, 10**9])
 def test_blocks_never_change_the_result(case: str, chunk_size: int) -> None:
     model, batches = {**SEPARABLE, "detour": NOT_SEPARABLE["detour"][0]}[case]()

@@ -1,0 +1,125 @@
+"""Products of one pair of matrices a sample: the same numbers, whichever library computes them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lottery_tickets._core.gradients import products
+from lottery_tickets._core.gradients.options import ScoringOptions
+from lottery_tickets._core.gradients.products import multiply, prefers_single_samples
+from lottery_tickets._core.gradients.values import SQUARE
+from tests.lottery_tickets._core.gradients.cases import draw, draw_classes, loop_over_samples, run_stream
+
+needs_onednn = pytest.mark.skipif(
+    not prefers_single_samples(torch.ones(1), 1024, 1024 * torch.get_num_threads(), 1024),
+    reason="this torch has no oneDNN, so there is one way only",
+)
+
+
+@pytest.fixture
+def num_onednn_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one entry with each product that is one sample's alone; small products are computed like large ones."""
+    calls: list[int] = []
+    monkeypatch.setattr(products, "MIN_MULTIPLICATIONS", 1)
+    monkeypatch.setattr(products, "MIN_COLUMNS", 1)
+    plain = torch.ops.mkldnn._linear_pointwise
+
+    def count(*arguments: object) -> Tensor:
+        calls.append(1)
+        product: Tensor = plain(*arguments)
+        return product
+
+    monkeypatch.setattr(products, "_find_onednn", lambda: count)
+    return calls
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "as it is": lambda matrices: matrices,
+    "transposed": lambda matrices: matrices.mT.contiguous().mT,
+    "cut from larger ones": lambda matrices: nn.functional.pad(matrices, (1, 2, 3, 1))[:, 3:-1, 1:-2],
+    "transposed, cut": lambda matrices: nn.functional.pad(matrices.mT, (1, 2, 3, 1))[:, 3:-1, 1:-2].mT,
+}
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(3, 5, 7), (64, 16, 40), (33, 1, 65), (1, 9, 1)])
+@pytest.mark.parametrize("left_layout", LAYOUTS)
+@pytest.mark.parametrize("right_layout", LAYOUTS)
+def test_products_are_those_of_bmm_whatever_the_layout(
+    shape: tuple[int, int, int], left_layout: str, right_layout: str, num_onednn_calls: list[int]
+) -> None:
+    rows, inner, columns = shape
+    left, right = draw(1, rows, inner), draw(1, inner, columns)
+    product = multiply(LAYOUTS[left_layout](left.float()), LAYOUTS[right_layout](right.float()))
+    assert num_onednn_calls
+    torch.testing.assert_close(product.double(), torch.bmm(left, right), rtol=0, atol=1e-5)
+
+
+@needs_onednn
+def test_other_products_are_those_of_bmm(num_onednn_calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.backends.mkldnn, "enabled", False)
+        multiply(torch.ones(1, 4, 4), torch.ones(1, 4, 4))
+    for dtype, num_samples in ((torch.float64, 1), (torch.bfloat16, 1), (torch.float32, 2)):
+        left, right = (draw(num_samples, 4, 4).to(dtype) for _ in range(2))
+        assert torch.equal(multiply(left, right), torch.bmm(left, right))
+    assert not num_onednn_calls
+
+
+def test_small_and_narrow_products_are_those_of_bmm() -> None:
+    threads = torch.get_num_threads()
+    assert not prefers_single_samples(torch.ones(1), 64, 16, 64)
+    assert not prefers_single_samples(torch.ones(1), 1024, 1024 * threads, 8)
+    assert not prefers_single_samples(torch.ones(1, device="meta"), 1024, 1024 * threads, 1024)
+
+
+class _Positions(nn.Module):
+    """Convolutions as patches, as products and over groups, and linear layers over many positions and over one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(4, 16, 3, padding=1), nn.Tanh(), nn.Conv2d(16, 12, 1), nn.Tanh(),
+            nn.Conv2d(12, 12, 3, groups=2, padding=1), nn.Tanh(), nn.Flatten(2), nn.Linear(36, 20), nn.Tanh(),
+            nn.Linear(20, 6), nn.Flatten(), nn.Linear(72, 5),
+        )  # fmt: skip
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.layers(inputs)
+        return outputs
+
+
+@needs_onednn
+@pytest.mark.parametrize("chunk_size", [None, 100])
+def test_squares_by_onednn_are_those_of_a_loop_over_samples(
+    chunk_size: int | None, num_onednn_calls: list[int]
+) -> None:
+    torch.manual_seed(0)
+    model, batch = _Positions(), (torch.randn(6, 4, 6, 6), draw_classes(6))
+    stream = run_stream(model, [batch], options=ScoringOptions(chunk_size=chunk_size))
+    assert stream.reason is None
+    assert len(num_onednn_calls) >= 6 * 4  # samples, and layers that are products
+    exact = loop_over_samples(model.double(), [(batch[0].double(), batch[1])], list(stream.passes.weights))
+    for name, mean in stream.compute_means(SQUARE).items():
+        wanted = exact[name].square().mean(0)
+        assert float((mean - wanted).abs().max()) <= 2e-5 * float(wanted.max()), name
+
+
+def test_a_layer_larger_than_a_block_is_cut_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one convolution whose groups are the samples, where it computes the rows of a block alone."""
+    monkeypatch.setattr("lottery_tickets._core.gradients.sums.LARGEST_CPU_BLOCK", 100)
+    model = nn.Sequential(nn.Conv2d(2, 7, 3), nn.Tanh(), nn.Flatten(), nn.Linear(7 * 14 * 14, 5)).double()
+    batch, sizes = (draw(3, 2, 16, 16), draw_classes(3)), list[int]()
+    plain = torch.ops.aten.convolution_backward
+
+    def record(gradients: Tensor, *arguments: object) -> object:
+        sizes.append(gradients.shape[1])
+        return plain(gradients, *arguments)
+
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", record)
+    stream = run_stream(model, [batch])
+    assert set(sizes) == {5, 2}  # rows of one sample: 100 // (2 * 9) at a time, of 7
+    for name, gradients in loop_over_samples(model, [batch], list(stream.passes.weights)).items():
+        torch.testing.assert_close(stream.compute_means(SQUARE)[name], gradients.square().mean(0), rtol=1e-10, atol=0)
