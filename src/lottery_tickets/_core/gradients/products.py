@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-# Measured on a CPU with AVX-512 that is not Intel's, see docs/decisions/0013: a call of oneDNN takes 13 microseconds
+# Measured on a CPU with AVX-512 that is not Intel's, see docs/decisions/0014: a call of oneDNN takes 13 microseconds
 # before it starts, and then runs up to 3 times as fast as bmm, but not for few columns.
 MIN_MULTIPLICATIONS: Final = 2**21  # a sample and thread
 MIN_COLUMNS: Final = 32
