@@ -111,6 +111,7 @@ class Section:
         title: The heading.
         blocks: What follows it.
         technical: Whether only those who check need it: a summary leaves it out.
+        filed: Whether only its tables are kept, as files: it is on no page.
         leads: Whether it answers, and so stands before all that do not, whatever results they are of.
     """
 
@@ -118,6 +119,7 @@ class Section:
     blocks: Sequence[Block]
     technical: bool = False
     leads: bool = False
+    filed: bool = False
 
 
 @final

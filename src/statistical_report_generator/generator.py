@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, final
 
-from statistical_report_generator.document import MARK, Document, Figure, Section, Text
+from statistical_report_generator.document import MARK, Document, Figure, Section, Table, Text
 from statistical_report_generator.figures.pictures import Picture, make_picture
 from statistical_report_generator.files import write_whole
 from statistical_report_generator.kinds import describe
@@ -26,7 +26,7 @@ from statistical_report_generator.sections.experiment import ExperimentOptions
 from statistical_report_generator.sources import Source, Verification
 from statistical_report_generator.words import clean
 
-MOST_DRAWN: Final = 24  # results with figures of their own; more are slow to make, and nobody looks through them
+MOST_SHOWN: Final = 16  # results with figures and tables on the pages; nobody looks through more, and pages grow large
 EXPERIMENT_TYPES: Final = ("lottery_ticket_analysis",)
 
 
@@ -123,7 +123,7 @@ class StatisticalReportGenerator:
         Raises:
             ValueError: When no results were added, or they lack what claims are made of.
         """
-        return Document(self._name(), _lead(self._describe_sections()))
+        return Document(self._name(), _lay_out(self._describe_sections()))
 
     def _name(self) -> str:
         return clean(self.config.title or f"Lottery tickets: {', '.join(self._names)}")
@@ -141,7 +141,7 @@ class StatisticalReportGenerator:
                 leads=number == 0,
             )
             for place, (source, label) in enumerate(zip(self._sources, _label_apart(self._sources), strict=True))
-            for number, section in enumerate(_describe(source, options, is_drawn=place < MOST_DRAWN))
+            for number, section in enumerate(_describe(source, options, is_shown=place < MOST_SHOWN))
         )
         comparison = self._describe_comparison(options)
         methods = Section("Methods", [Text(" ".join(map(str, self.describe_methods())))], technical=True)
@@ -199,8 +199,9 @@ class StatisticalReportGenerator:
         for section in self._describe_sections():
             pictures |= _take_pictures(section)
             sections.append(section)
-        document = Document(self._name(), _lead(sections))
-        files = _list_files(document, pictures) | _list_papers(document, self.describe_methods())
+        document = Document(self._name(), _lay_out(sections))
+        everything = Document(document.title, sections)
+        files = _list_files(everything, pictures) | _list_papers(everything, self.describe_methods())
         pages = {"html": render_html(document, pictures).encode(), "pdf": render_pdf(document, pictures)}
         _check_place(folder, name)  # nothing is written before everything is rendered
         for file, content in files.items():
@@ -210,9 +211,9 @@ class StatisticalReportGenerator:
         return folder / f"{name}.pdf"
 
 
-def _lead(sections: Iterable[Section]) -> list[Section]:
-    """Returns sections with what was found, of all results, before all else."""
-    return sorted(sections, key=lambda section: not section.leads)
+def _lay_out(sections: Iterable[Section]) -> list[Section]:
+    """Returns the sections of pages: what was found, of all results, before all else."""
+    return sorted((section for section in sections if not section.filed), key=lambda section: not section.leads)
 
 
 def _take_pictures(section: Section) -> dict[str, Picture]:
@@ -241,16 +242,19 @@ def _label_apart(sources: Sequence[Source]) -> list[str]:
     return [one.name if counted[one.name] == 1 else f"{one.name}, {one.kind}" for one in sources]
 
 
-def _describe(source: Source, options: ExperimentOptions, *, is_drawn: bool) -> list[Section]:
+def _describe(source: Source, options: ExperimentOptions, *, is_shown: bool) -> list[Section]:
     sections = describe(source, options)
-    return sections if is_drawn else [section for section in map(_leave_out_figures, sections) if section.blocks]
+    return sections if is_shown else [_shorten(section, is_first=place == 0) for place, section in enumerate(sections)]
 
 
-def _leave_out_figures(section: Section) -> Section:
+def _shorten(section: Section, *, is_first: bool) -> Section:
+    """Returns a section of results beyond the first ones: without figures, and its tables as files alone."""
+    if not is_first and (section.technical or any(isinstance(block, Table) for block in section.blocks)):
+        return replace(section, blocks=[block for block in section.blocks if isinstance(block, Table)], filed=True)
     kept = [block for block in section.blocks if not isinstance(block, Figure)]
-    if section.blocks and len(kept) < len(section.blocks):
-        kept.append(Text(f"Its figures are left out: those of the first {MOST_DRAWN} results are drawn."))
-    return replace(section, blocks=kept)
+    if is_first:
+        kept.append(Text(f"Its tables are files beside this page; the first {MOST_SHOWN} results have figures."))
+    return replace(section, blocks=kept or [Text("Its figures are left out.")])
 
 
 def _list_files(document: Document, pictures: Mapping[str, Picture]) -> dict[str, bytes]:

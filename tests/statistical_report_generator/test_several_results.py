@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from statistical_report_generator import StatisticalReportGenerator
+from statistical_report_generator import ReportConfig, StatisticalReportGenerator
 from statistical_report_generator.document import Figure
 from statistical_report_generator.reading import read_sources
 from tests.statistical_report_generator.every_kind import describe, make_result, tell
@@ -65,11 +65,19 @@ def test_what_was_found_of_all_results_stands_before_how_any_was_made(tmp_path: 
     assert titles[-1] == "Methods"
 
 
-def test_of_many_results_the_first_have_figures_and_the_others_say_so() -> None:
-    generator = StatisticalReportGenerator()
-    for number in range(26):
+def test_of_many_results_the_first_have_figures_and_the_tables_of_the_others_are_files(tmp_path: Path) -> None:
+    generator = StatisticalReportGenerator(ReportConfig(output_dir=tmp_path))
+    for number in range(18):
         generator.add_results(make_result("ticket"), f"run {number}")
-    found = [section for section in generator.describe().sections if section.title.endswith("What was found")]
+    sections = generator.describe().sections
+    found = [section for section in sections if section.title.endswith("What was found")]
     drawn = [any(isinstance(block, Figure) for block in section.blocks) for section in found]
-    assert drawn == [True] * 24 + [False] * 2
-    assert "Its figures are left out: those of the first 24 results are drawn." in json.dumps(list(tell(found[-1:])))
+    assert drawn == [True] * 16 + [False] * 2
+    words = json.dumps(list(tell(found[-1:])))
+    assert "Its tables are files beside this page; the first 16 results have figures." in words
+    assert [section.title for section in sections if section.title.startswith("run 17: ")] == [
+        "run 17: What was found",
+        "run 17: Threats to validity",
+    ]
+    generator.generate_report()
+    assert len(list((tmp_path / "report-files").glob("*thresholds*.csv"))) == 18
