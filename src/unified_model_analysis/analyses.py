@@ -23,6 +23,8 @@ from unified_model_analysis.registry import Analysis
 from unified_model_analysis.subject import STRATEGIES, Subject
 
 BACKWARD: Final = 3  # forward passes that a forward and a backward pass take
+SCORING: Final = 1.4  # forward and backward passes that scores on data take, docs/which-score.md
+NUM_SCORED: Final = 2  # of the strategies: those that need data
 NUM_LEVELS: Final = 10  # that robustness looks at
 NUM_TRAININGS: Final = 8  # about, of a replicate: levels of a fifth each, and three controls
 NUM_REPLICATES: Final = 3  # of iterative pruning; the fewest with intervals
@@ -41,7 +43,8 @@ def _conclude_robustness(found: Mapping[str, Any]) -> str:
     best, critical = metrics["optimal_sparsity"], metrics["critical_sparsity"]
     half = f"half is lost at {critical:.0%}" if critical is not None else "half is never lost"
     last = curves["magnitude"][-1]["sparsity"]
-    return f"{best:.0%} of the weights can go without losing 5 % of {found['metric']}; {half} (looked up to {last:.0%})"
+    kept = f"losing 5 % of the performance ({found['metric']})"
+    return f"{best:.0%} of the weights can go without {kept}; {half} (looked up to {last:.0%})"
 
 
 def _compare_strategies(subject: Subject, _: Path) -> Mapping[str, Any]:
@@ -66,7 +69,7 @@ def _conclude_strategies(found: Mapping[str, Any]) -> str:
     middle = levels[len(levels) // 2]
     there = sorted((row for row in rows if row["sparsity"] == middle), key=lambda row: -row["retention"])
     shown = ", ".join(f"{row['strategy']} {row['retention']:.0%}" for row in there)
-    return f"at sparsity {middle:.0%}, not retrained, of {found['metric']} are left: {shown}"
+    return f"at sparsity {middle:.0%}, not retrained, of the performance ({found['metric']}) are left: {shown}"
 
 
 def _score_saliency(subject: Subject, _: Path) -> Mapping[str, Any]:
@@ -107,7 +110,7 @@ def _measure_quality(subject: Subject, _: Path) -> Mapping[str, Any]:
 
 def _conclude_quality(found: Mapping[str, Any]) -> str:
     kept, metric = found["performance_retention"], found["metric"]
-    left = "no share can be told" if kept is None else f"{kept:.1%} of {metric} is left"
+    left = "no share can be told" if kept is None else f"{kept:.1%} of the performance ({metric}) is left"
     return f"pruned by magnitude to sparsity {found['sparsity']:.0%}, not retrained, {left}"
 
 
@@ -241,7 +244,7 @@ ANALYSES: Final = (
         "importance",
         "what removing each weight costs, to second order (Fisher saliency)",
         _score_saliency,
-        lambda subject: 1.4 * BACKWARD * subject.num_scoring_batches,
+        lambda subject: SCORING * BACKWARD * subject.num_scoring_batches,
         "importance",
         _conclude_saliency,
     ),
@@ -250,7 +253,7 @@ ANALYSES: Final = (
         "performance pruned by several scores, beside random masks",
         _compare_strategies,
         lambda subject: (
-            1.4 * BACKWARD * subject.num_scoring_batches
+            SCORING * BACKWARD * subject.num_scoring_batches
             + (len(STRATEGIES) + 1) * len(subject.config.sparsity_levels) * len(subject.batches)
         ),
         "strategies",
@@ -268,7 +271,7 @@ ANALYSES: Final = (
         "overlap",
         "whether scores agree on which weights to keep, beside chance",
         _compare_masks,
-        lambda _: 1,
+        lambda subject: 1 if subject.keeps_scores else NUM_SCORED * SCORING * BACKWARD * subject.num_scoring_batches,
         "overlap-matrix",
         _conclude_masks,
     ),

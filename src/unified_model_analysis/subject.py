@@ -61,6 +61,12 @@ class Subject:
         return max(1, _count_samples(self.batches[0]))
 
     @property
+    def keeps_scores(self) -> bool:
+        """Whether scores are kept for the next analysis: those of all strategies together are small."""
+        num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return len(STRATEGIES) * FLOAT_BYTES * num_parameters <= KEPT_SCORES
+
+    @property
     def num_scoring_batches(self) -> float:
         """Batches that `settings["num_samples"]` samples fill, at most those that there are."""
         wanted: float = self.settings["num_samples"] / self.batch_size
@@ -92,7 +98,7 @@ class Subject:
             "taylor": lambda: compute_taylor_importance(self.model, self.dataloader, num_samples, **options),
         }
         scores = makers[strategy]()
-        if len(STRATEGIES) * FLOAT_BYTES * sum(map(Tensor.numel, scores.values())) <= KEPT_SCORES:
+        if self.keeps_scores:
             self._scores[strategy] = scores
         return scores
 

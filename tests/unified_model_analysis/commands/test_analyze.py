@@ -79,7 +79,7 @@ def test_a_folder_of_a_language_model(tmp_path: Path, capsys: Output) -> None:
     assert main(["analyze", str(tmp_path / "out"), *words, *FAST]) == 0
     shown = capsys.readouterr().out
     assert "7 of 7 analyses finished" in shown
-    assert "of perplexity" in shown
+    assert "of the performance (perplexity)" in shown
 
 
 def test_it_lists_what_there_is_and_touches_nothing(tmp_path: Path, capsys: Output) -> None:
