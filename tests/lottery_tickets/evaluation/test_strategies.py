@@ -17,6 +17,7 @@ from lottery_tickets import (
 from lottery_tickets.storage import hash_state
 from tests.models import make_mlp
 
+pytestmark = pytest.mark.filterwarnings("ignore:layer collapse")  # of so small a network, with some weights
 DATA = [(torch.randn(16, 5).double(), torch.randint(3, (16,))) for _ in range(2)]
 
 
