@@ -30,8 +30,8 @@ class Analyze(ComputationOptions, NetworkOptions):
 
     Attributes:
         results: Folder for the results and the report.
-        source: "module:function": called without arguments, it returns the model and its batches. Modules of the
-            present folder are found.
+        source: "module:function": called without arguments, it returns the model and its batches, and where batches are
+            of another kind the loss_fn. Modules of the present folder are found.
         data: Data set of a workload; its test images are measured on.
         analyses: Names of the analyses to run; all that measure when not given.
         list: Only say which analyses there are.
@@ -78,7 +78,7 @@ class Analyze(ComputationOptions, NetworkOptions):
             check_report_extra()
         check_device(self.device)
         check_count("--batches", self.batches)
-        name, model, batches = self._load()
+        name, model, batches, loss_fn = self._load()
         config = UnifiedConfig(
             self.results,
             self.analyses or None,
@@ -92,12 +92,13 @@ class Analyze(ComputationOptions, NetworkOptions):
             self.batches,
             self.grid_points,
             num_epochs=self.epochs,
+            loss_fn=loss_fn,
             seed=self.seed,
         )
         found = UnifiedModelAnalyzer(config).analyze(model.to(self.device), batches)
         return int(any(entry["status"] == "failed" for entry in found["analyses"]))
 
-    def _load(self) -> "tuple[str, nn.Module, Any]":
+    def _load(self) -> "tuple[str, nn.Module, Any, Any]":
         from unified_model_analysis.networks import load_images, load_text
 
         if self.source is not None:
@@ -112,11 +113,11 @@ class Analyze(ComputationOptions, NetworkOptions):
             )
         else:
             loaded = load_images(self, batch_size=self.batch_size or NUM_IMAGES, split="test", seed=self.seed)
-        return loaded.name, loaded.network, loaded.batches
+        return loaded.name, loaded.network, loaded.batches, None
 
 
-def call_source(source: str) -> "tuple[nn.Module, Any]":
-    """Returns the model and the batches that a function of the user's returns.
+def call_source(source: str) -> "tuple[nn.Module, Any, Any]":
+    """Returns the model, the batches and the loss_fn, None without one, that a function of the user's returns.
 
     Args:
         source: "module:function".
@@ -136,6 +137,10 @@ def call_source(source: str) -> "tuple[nn.Module, Any]":
     except (ImportError, AttributeError) as error:
         raise ValueError(f"--from must name a function that can be imported, but {source!r}: {error}") from error
     found = made()
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], nn.Module)):  # noqa: PLR2004 - a pair
-        raise ValueError(f"{source} must return a model and its batches, got {type(found).__name__}")
-    return found
+    if not (isinstance(found, tuple) and len(found) in {2, 3} and isinstance(found[0], nn.Module)):
+        raise ValueError(f"{source} must return a model and its batches, or these and a loss_fn, got {_name(found)}")
+    return found[0], found[1], found[2] if found[2:] else None
+
+
+def _name(found: object) -> str:
+    return f"a tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__

@@ -19,6 +19,13 @@ def make():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)), [(torch.randn(6, 5), torch.arange(6) % 3)]
 
+def make_regression():
+    torch.manual_seed(0)
+    return nn.Linear(5, 1), [(torch.randn(6, 5), torch.randn(6, 1))], measure
+
+def measure(model, batch):
+    return (model(batch[0]) - batch[1]).square().mean()
+
 def make_nothing():
     return None
 
@@ -57,6 +64,13 @@ def test_a_function_of_ones_own(source: Path, capsys: Output) -> None:
     assert load_results(source.parent / "out" / "analysis.json")["name"] == f"{source.name}:make"
     assert main(["analyze", "out", "--from", f"{source.name}:make", *FAST]) == 0
     assert "0 analyses to run, expected to take 0.1 s in all" in capsys.readouterr().out
+
+
+def test_a_function_that_brings_its_loss(source: Path, capsys: Output) -> None:
+    assert main(["analyze", "out", "--from", f"{source.name}:make_regression", *FAST]) == 0
+    shown = capsys.readouterr().out
+    assert "7 of 7 analyses finished" in shown
+    assert "of the performance (loss)" in shown
 
 
 def test_a_workload_with_a_checkpoint(tmp_path: Path, capsys: Output) -> None:
@@ -115,7 +129,7 @@ def test_what_is_no_model_is_said(source: Path, capsys: Output) -> None:
         ("no_module_of_this_name:make", "No module named"),
         (f"{name}:unmade", "has no attribute 'unmade'"),
         (f"{name}", "--from must be module:function"),
-        (f"{name}:make_nothing", "must return a model and its batches, got NoneType"),
+        (f"{name}:make_nothing", "must return a model and its batches, or these and a loss_fn, got NoneType"),
     ):
         assert expected in refuse(["analyze", "out", "--from", given, *FAST], capsys)
     for option in ("--sparsity", "--levels"):
