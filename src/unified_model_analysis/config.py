@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 # What says where results go and how they are shown, not what they are: it may differ from a call to the next.
-SHOWN: tuple[str, ...] = ("output_dir", "analyses", "train", "generate_report", "report_style", "progress")
+SHOWN: Final = ("output_dir", "analyses", "train", "generate_report", "report_style", "progress")
 
 
 @dataclass

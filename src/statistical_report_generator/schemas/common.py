@@ -27,7 +27,7 @@ class Provenance(Part):
         started: When, as ISO 8601.
         wall_seconds: How long it took.
         command: That made them; None where a function was called.
-        commit: Of the library.
+        commit: Of the work tree that it was made in; None outside of one.
         settings: That were asked for.
         environment: Versions and machine.
         hardware: Processors, memory, accelerators.

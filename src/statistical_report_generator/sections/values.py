@@ -1,11 +1,13 @@
 """The sections on what an analysis of another package found: its values as a table."""
 
+from typing import Final
+
 from statistical_report_generator.document import Section, Table
 from statistical_report_generator.sections.making import describe_making, flatten
 from statistical_report_generator.sections.words import MOST_ROWS
 from statistical_report_generator.sources import Source
 
-OWN: tuple[str, ...] = ("schema", "provenance")
+OWN: Final = ("schema", "provenance")
 
 
 def describe_values(source: Source) -> list[Section]:
