@@ -13,17 +13,9 @@ from tests.unified_model_analysis.commands.every_command import (
     forget_times,
     make_words,
     read_files,
-    save_inputs,
 )
 from tests.unified_model_analysis.test_cli import Output
 from unified_model_analysis.cli import main
-
-
-@pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("given") / "networks"
-    save_inputs(folder)
-    return folder
 
 
 @pytest.fixture
