@@ -15,7 +15,7 @@ from lottery_tickets._core.batches.order import ordered_by
 from lottery_tickets._core.batches.samples import (
     count_samples,
     find_tensors,
-    map_leaves,
+    join_batches,
     pick_samples,
     require_samples,
     take_samples,
@@ -58,6 +58,22 @@ class Exchange:
             stop = min(start + size, self.num_samples)
             own, exchanged = (take_samples(batch, start, stop) for batch in (self.own, self.exchanged))
             yield Exchange(own, exchanged, stop - start)
+
+
+def join_exchanges(exchanges: Iterable[Exchange], most: int) -> list[Exchange]:
+    """Returns the same samples, neighbours of one shape joined to at most so many."""
+    joined: list[Exchange] = []
+    for exchange in exchanges:
+        both = _join(joined[-1], exchange) if joined and joined[-1].num_samples + exchange.num_samples <= most else None
+        joined = [*joined, exchange] if both is None else [*joined[:-1], both]
+    return joined
+
+
+def _join(first: Exchange, second: Exchange) -> Exchange | None:
+    own, exchanged = (join_batches(side) for side in ((first.own, second.own), (first.exchanged, second.exchanged)))
+    if own is None or exchanged is None:
+        return None
+    return Exchange(own, exchanged, first.num_samples + second.num_samples)
 
 
 def make_exchange(batch: Any, targets: Targets | None, order: Tensor) -> Exchange:  # noqa: ANN401 - any batch
@@ -185,16 +201,13 @@ def _join_single(batches: list[Any]) -> list[Any]:
     """Returns the batches; where each holds one sample, joined to one batch, because alone none can exchange."""
     if any(require_samples(batch) > 1 for batch in batches):
         return [batch for batch in batches if require_samples(batch) > 1]
-    shapes = {tuple(tuple(tensor.shape) for tensor in find_tensors(batch)) for batch in batches}
-    if len(batches) == 1 or len(shapes) > 1:
+    joined = join_batches(batches)
+    if len(batches) == 1 or joined is None:
         raise ValueError(
             "samples must exchange their targets, but each batch of the probe holds one sample, of another shape than "
             "others; give a probe of batches of at least 2"
         )
-    by_place = zip(*map(find_tensors, batches), strict=True)
-    columns = [torch.cat(tensors) if tensors[0].ndim else tensors[0] for tensors in by_place]
-    left = iter(columns)
-    return [map_leaves(batches[0], lambda leaf: next(left) if isinstance(leaf, Tensor) else leaf)]
+    return [joined]
 
 
 def _find_targets(batch: Any, targets: Targets | None) -> tuple[Any, list[str | int]]:  # noqa: ANN401 - any batch

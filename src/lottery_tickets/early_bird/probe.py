@@ -17,10 +17,12 @@ from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.states import hash_state
 from lottery_tickets._core.weights import Weights
-from lottery_tickets.early_bird.exchanges import Exchange, Targets, draw_batches, make_exchange
-from lottery_tickets.early_bird.sample_losses import SampleLosses, tell_samples
+from lottery_tickets.early_bird.exchanges import Exchange, Targets, draw_batches, join_exchanges, make_exchange
+from lottery_tickets.early_bird.sample_losses import LargestTensor, SampleLosses, tell_samples
 
+NUM_WITNESSES: Final = 8  # samples that are run with exchanged targets too
 NUM_CHUNKS: Final = 32  # where a loss does not tell samples apart; fair signs agree in all once in 4 billion times
+LARGEST: Final = 1 << 20  # elements of a tensor up to which batches are run together: of more, a call costs little more
 SAME: Final = 1e-3  # of a loss, within which two ways to compute it agree
 
 
@@ -37,7 +39,8 @@ class Probe:
         held_out: Whether the samples are not trained on. On samples that are, memorising looks like learning, so the
             data must show too that it can be learnt: a step on one half must help on the other, at the start.
         num_samples: How many are taken; by default 8 times the size of a batch, but at least 64 and at most 256.
-        max_batch_size: Samples that are run at a time; None for those of a batch.
+        max_batch_size: Samples that are run at a time; None for those of a batch, or of several as long as the network
+            makes no tensor of more than 2^20 elements of them.
 
     Raises:
         ValueError: When `num_samples` or `max_batch_size` is out of range.
@@ -99,20 +102,32 @@ class Measure:
             for batch in batches
         ]
         self.num_samples = sum(exchange.num_samples for exchange in whole)
-        halved = 2 * -(-self.num_samples // 4) if len(whole) == 1 else self.num_samples  # two pieces at least
-        size = min(probe.max_batch_size or halved, halved)
+        half = 2 * -(-self.num_samples // 4)  # so that there are two pieces at least
+        most = half if len(whole) == 1 else self.num_samples
+        size = min(probe.max_batch_size or most, most)
         pieces = [piece for exchange in whole for piece in exchange.cut(max(2, size // 2 * 2))]
-        with _looking(model, seed), torch.no_grad():
+        with _looking(model, seed), torch.no_grad(), LargestTensor() as largest:
             self.tells_samples = run_with(
                 model, {}, lambda inner: all(self._try_to_tell(inner, piece.own) is not None for piece in pieces[:1])
             )
         if not self.tells_samples:
             size = max(2, 2 * -(-self.num_samples // (2 * NUM_CHUNKS)))
             pieces = [chunk for piece in pieces for chunk in piece.cut(size)]
+        chunks = (chunk for piece in pieces for chunk in piece.cut(NUM_WITNESSES) if self.tells_samples)
+        self._witness = next((chunk for chunk in chunks if chunk.differs), None)
+        if self.tells_samples and probe.max_batch_size is None:
+            joined = join_exchanges(pieces, min(half, LARGEST * pieces[0].num_samples // largest.num_elements))
+            pieces = joined if self._can_run(model, joined[0]) else pieces
         self.pieces = pieces
-        differing = [piece for piece in pieces if piece.differs] if self.tells_samples else []
-        self._witness = min(differing, key=lambda piece: piece.num_samples, default=None)
         self._exchanges_in_loss = self.tells_samples
+
+    def _can_run(self, model: nn.Module, joined: Exchange) -> bool:
+        """Returns whether a network runs more samples than its batches have: one may hold a state for each of them."""
+        try:
+            with _looking(model, self._seed), torch.no_grad():
+                return run_with(model, {}, lambda inner: self._try_to_tell(inner, joined.own)) is not None
+        except Exception:  # noqa: BLE001 - whatever a network raises that is made for batches of one size
+            return False
 
     def describe(self) -> dict[str, Any]:
         """Returns what the probe is, JSON-able, with the hash of its samples in their pairs."""
@@ -139,10 +154,9 @@ class Measure:
         """
 
         def run(inner: nn.Module) -> list[tuple[Tensor, Tensor]]:
-            witness = self._witness if pieces is None and not replaced else None
-            seen = {} if witness is None else {id(witness): self._watch(inner, witness)}
-            chosen = self.pieces if pieces is None else pieces
-            return [seen.get(id(piece)) or self._compare(inner, piece) for piece in chosen]
+            if self._witness is not None and pieces is None and not replaced:
+                self._watch(inner, self._witness)
+            return [self._compare(inner, piece) for piece in (self.pieces if pieces is None else pieces)]
 
         with _looking(model, self._seed), torch.no_grad():
             found = run_with(model, replaced or {}, run)
@@ -194,8 +208,8 @@ class Measure:
         exchanged = told.exchanged if self._exchanges_in_loss else self._tell(model, piece.exchanged).own
         return _average_pairs(told.own, exchanged)
 
-    def _watch(self, model: nn.Module, piece: Exchange) -> tuple[Tensor, Tensor]:
-        """Returns gaps and losses of one piece, run both ways; where these agree, others are run once.
+    def _watch(self, model: nn.Module, piece: Exchange) -> None:
+        """Runs one piece both ways; where these agree, all are run once.
 
         Exchanged targets are enough for the loss function, unless the network sees targets too, as a decoder does that
         is fed with them, or gives other outputs each time.
@@ -203,7 +217,6 @@ class Measure:
         told, exchanged = self._tell(model, piece.own), self._tell(model, piece.exchanged).own
         apart = (told.exchanged - exchanged).abs() > SAME * exchanged.abs() + SAME**2
         self._exchanges_in_loss = not bool(apart.any())
-        return _average_pairs(told.own, exchanged)
 
     def _tell(self, model: nn.Module, batch: Any) -> SampleLosses:  # noqa: ANN401 - any batch
         told = self._try_to_tell(model, batch)

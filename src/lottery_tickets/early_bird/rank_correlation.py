@@ -3,15 +3,16 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lottery_tickets._core.selection.patterns import WEIGHTS_PER_CHUNK, Chunk, map_chunks
-from lottery_tickets.early_bird.rank_tables import Moments, RankTable, find_mid_ranks, find_moments, make_table
+from lottery_tickets.early_bird.rank_tables import Moments, Ranks, RankTable, find_mid_ranks, make_table
 from lottery_tickets.early_bird.snapshots import (
+    SMALLEST_FOR_CPU_KERNEL,
+    SMALLEST_TO_COUNT,
     Backend,
     Codes,
     Kernels,
@@ -19,10 +20,10 @@ from lottery_tickets.early_bird.snapshots import (
     count_codes,
     cut_codes,
     flatten,
+    join,
     kernels_for,
+    rank,
 )
-
-SMALLEST_TO_COUNT: Final = 1 << 12  # weights; below it, sorting them takes less than a walk through 65,536 counters
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def correlate_ranks(
         earlier: By `take_snapshot`.
         later: Of the same names and shapes.
         by_layer: Whether to correlate the weights of each layer alone too; else `layers` is empty.
-        backend: Which kernels count and sum; None: numba for many weights, numpy otherwise. The result is the same.
+        backend: Which kernels count and sum; None: numba for many weights, of few ranks that a snapshot finds once. The
+            result is the same.
 
     Raises:
         ValueError: When names or shapes differ.
@@ -68,6 +70,11 @@ def correlate_ranks(
         0.8
     """
     _check_alike(earlier, later)
+    are_few = sum(codes.numel() for codes in earlier.codes.values()) < SMALLEST_FOR_CPU_KERNEL
+    if backend is None and are_few and list(earlier.codes) == list(later.codes):
+        (one, layers), (other, later_layers) = earlier.ranks, later.ranks
+        found = {name: _correlate_ranks(layers[name], later_layers[name]) for name in layers} if by_layer else {}
+        return RankCorrelation(_correlate_ranks(one, other), found)
     pairs = {name: (flatten(codes), flatten(later.codes[name])) for name, codes in earlier.codes.items()}
     sizes = {name: pair[0].size for name, pair in pairs.items()}
     kernels = kernels_for(sum(sizes.values()), backend)
@@ -150,9 +157,9 @@ def _correlate(
     sides = [{name: pair[side] for name, pair in pairs.items()} for side in (0, 1)]
     size = sum(codes.size for codes in sides[0].values())
     if size <= WEIGHTS_PER_CHUNK:  # one walk through 65,536 counters, and not one a layer
-        sides = [{"all": np.concatenate([np.empty(0, np.uint16), *side.values()])} for side in sides]
+        sides = [{"all": join(side)} for side in sides]
     if size < SMALLEST_TO_COUNT:
-        return _correlate_by_sorting(*(side["all"] for side in sides))
+        return _correlate_ranks(*(rank(side["all"]) for side in sides))
     chunks = cut_codes(sides[0])
     earlier, later = tables or [make_table(count_codes(side, chunks, kernels, num_workers)) for side in sides]
 
@@ -164,13 +171,9 @@ def _correlate(
     return _divide(products, earlier.moments, later.moments)
 
 
-def _correlate_by_sorting(earlier: Codes, later: Codes) -> float | None:
-    ranks, moments = [], []
-    for codes in (earlier, later):
-        _, places, counts = np.unique(codes, return_inverse=True, return_counts=True)
-        ranks.append(find_mid_ranks(counts)[places])
-        moments.append(find_moments(counts))
-    return _divide(int(ranks[0] @ ranks[1]), *moments)
+def _correlate_ranks(earlier: Ranks, later: Ranks) -> float | None:
+    products = int(np.einsum("i,i", earlier.values, later.values, dtype=np.int64))
+    return _divide(products, earlier.moments, later.moments)
 
 
 def _divide(products: int, earlier: Moments, later: Moments) -> float | None:

@@ -1,6 +1,7 @@
 """The rank of each of 65,536 codes among some weights, from how many weights have each code."""
 
 import math
+from dataclasses import dataclass
 from typing import Final, NamedTuple, final
 
 import numpy as np
@@ -25,6 +26,20 @@ class RankTable(NamedTuple):
     """The rank of each code, and the moments of the ranks of all weights."""
 
     ranks: NDArray[np.uint32]
+    moments: Moments
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """The rank of each of less than 2^20 weights, looked up once for all that it is compared with.
+
+    Attributes:
+        values: Twice the mid-rank less one, 1-D.
+        moments: Of these.
+    """
+
+    values: NDArray[np.int32]
     moments: Moments
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lottery_tickets._core.batches.samples import find_tensors
 from lottery_tickets._core.gradients.losses import LOSSES
 from lottery_tickets._core.measuring.performance import CLASSIFIERS
 
@@ -47,6 +48,22 @@ def tell_samples(compute: Callable[[], Tensor], num_samples: int) -> SampleLosse
     if mean.isfinite() and (loss - mean).abs() > TOLERANCE * mean.abs():
         return None
     return SampleLosses(*(_average(*side) for side in (listener.own, listener.exchanged)))
+
+
+@final
+class LargestTensor(TorchFunctionMode):
+    """Within the block it is noted how many elements the largest tensor has that a function of torch returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_elements = 1
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - whatever func returns
+        result = func(*args, **(kwargs or {}))
+        self.num_elements = max([self.num_elements, *(tensor.numel() for tensor in find_tensors(result))])
+        return result
 
 
 @final

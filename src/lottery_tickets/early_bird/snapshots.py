@@ -15,12 +15,13 @@ from lottery_tickets._core.kernels import ranking_reference
 from lottery_tickets._core.selection.largest import check_finite
 from lottery_tickets._core.selection.patterns import WEIGHTS_PER_CHUNK, WORDS, Chunk, Magnitudes, map_chunks
 from lottery_tickets._core.weights import Weights
-from lottery_tickets.early_bird.rank_tables import Counts, RankTable, make_table
+from lottery_tickets.early_bird.rank_tables import Counts, Ranks, RankTable, find_mid_ranks, find_moments, make_table
 
 NUM_CODES: Final = 1 << 16
 SHARE_OF_LAYER: Final = 1 << 44  # divided among a layer's weights; sums for 2^19 layers fit int64
 OTHER_CODES_PER_ZERO_CODE: Final = 16  # at least, where there are other magnitudes
 SMALLEST_FOR_CPU_KERNEL: Final = 1 << 20  # weights; below it, numpy takes milliseconds and numba need not be imported
+SMALLEST_TO_COUNT: Final = 1 << 12  # weights; below it, sorting them takes less than a walk through 65,536 counters
 
 Backend = Literal["reference", "cpu"]
 Codes = NDArray[np.uint16]
@@ -44,9 +45,17 @@ class Snapshot:
         flat = {name: flatten(codes) for name, codes in self.codes.items()}
         size = sum(codes.size for codes in flat.values())
         if size <= WEIGHTS_PER_CHUNK:  # one walk through the counters, and not one a layer
-            flat = {"all": np.concatenate([np.empty(0, np.uint16), *flat.values()])}
+            flat = {"all": join(flat)}
         kernels = kernels_for(size, None)
         return make_table(count_codes(flat, cut_codes(flat), kernels, kernels.num_workers()))
+
+    @cached_property
+    def ranks(self) -> tuple[Ranks, Mapping[str, Ranks]]:
+        """The rank of each of few weights among all, layer after layer, and among those of its layer; found once."""
+        flat = {name: flatten(codes) for name, codes in self.codes.items()}
+        layers = {name: rank(codes) for name, codes in flat.items()}
+        held = [name for name, codes in flat.items() if codes.size]
+        return layers[held[0]] if len(held) == 1 else rank(join(flat)), layers
 
 
 class Kernels(Protocol):
@@ -146,6 +155,22 @@ def flatten(codes: Tensor) -> Codes:
     """Returns codes of one weight, 1-D."""
     flat: Codes = codes.reshape(-1).numpy().view(np.uint16)
     return flat
+
+
+def join(side: Mapping[str, Codes]) -> Codes:
+    """Returns the codes of all weights, one after the other."""
+    return np.concatenate([np.empty(0, np.uint16), *side.values()])
+
+
+def rank(codes: Codes) -> Ranks:
+    """Returns the ranks of less than 2^20 codes among each other."""
+    if codes.size < SMALLEST_TO_COUNT:
+        _, places, counts = np.unique(codes, return_inverse=True, return_counts=True)
+        return Ranks(find_mid_ranks(counts).astype(np.int32)[places], find_moments(counts))
+    counters = np.zeros(NUM_CODES, np.uint32)
+    ranking_reference.count_codes(codes, counters)
+    counts = counters.astype(np.int64)
+    return Ranks(ranking_reference.look_up(find_mid_ranks(counts).astype(np.int32), codes), find_moments(counts))
 
 
 def cut_codes(side: Mapping[str, Codes]) -> list[Chunk]:

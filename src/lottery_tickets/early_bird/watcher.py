@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 TICKET: Final = "ticket.safetensors"
 EVIDENCE: Final = "evidence.json"
-GENERATION: Final = 3  # of what checks measure: folders and saved watches of another are not gone on from
+GENERATION: Final = 4  # of what checks measure: folders and saved watches of another are not gone on from
 
 
 class EarlyBirdResults(TypedDict):
@@ -73,8 +73,8 @@ class EarlyBirdWatcher:
     inputs cannot be told from weights or from a loss.
 
     Memory on the CPU: the starting weights in their own dtype, 2 bytes a weight for ranks (of up to 4 M weights
-    those at the start too), and a bit a weight for each
-    mask (the start's, the last one's; with "mask_distance" those of the queue).
+    those at the start too; of less than 1 M weights 8 more for each of both), and a bit a weight for each mask (the
+    start's, the last one's; with "mask_distance" those of the queue).
 
     Args:
         model: Its weights now are the starting weights, theta_0, which are kept.

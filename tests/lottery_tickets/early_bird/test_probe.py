@@ -10,6 +10,7 @@ from lottery_tickets import Probe
 from lottery_tickets._core.measuring.running import evaluating
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets._core.prunable_weights import find_prunable_weights
+from lottery_tickets.early_bird import probe
 from lottery_tickets.early_bird.probe import Measure
 from tests.models import load_digits, make_convolutions, make_language_model, make_lenet
 from tests.traces import take_traces
@@ -123,7 +124,7 @@ def test_a_network_that_sees_targets_is_run_on_exchanged_ones_and_another_is_run
         model.gate.fill_(float(opens != "never"))
     model.num_samples_run = 0
     found = measure(model)
-    assert model.num_samples_run == (28 + 4 if opens == "never" else 2 * 28)
+    assert model.num_samples_run == 2 * 8 + (28 if opens == "never" else 2 * 28)  # 8 are run both ways first
     wanted = [
         nn.functional.cross_entropy(model(*side), side[1], reduction="none").view(-1, 2).mean(1)
         for piece in measure.pieces
@@ -135,6 +136,46 @@ def test_a_network_that_sees_targets_is_run_on_exchanged_ones_and_another_is_run
     model.num_samples_run = 0
     measure(model, {"body.weight": model.body.weight.detach() * 2})
     assert model.num_samples_run == (28 if opens == "never" else 2 * 28)
+
+
+class OfOneSize(nn.Module):
+    """A network that holds a state for each sample of its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(5, 3)
+        self.register_buffer("state", torch.zeros(8, 3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.body(inputs) + self.state
+        return outputs
+
+
+def make_batches(*sizes: int) -> list[tuple[Tensor, Tensor]]:
+    return [(torch.randn(size, 5), torch.arange(size) % 3) for size in sizes]
+
+
+def list_sizes(measure: Measure) -> list[int]:
+    return [piece.num_samples for piece in measure.pieces]
+
+
+def test_small_batches_are_run_together_which_changes_no_figure() -> None:
+    model, batches = nn.Linear(5, 3), make_batches(8, 8, 8, 8, 4)
+    together = Measure(Probe(batches), model, seed=0)
+    apart = Measure(Probe(batches, max_batch_size=8), model, seed=0)
+    assert (list_sizes(together), list_sizes(apart)) == ([16, 16, 4], [8, 8, 8, 8, 4])
+    found, expected = together(model), apart(model)
+    assert torch.allclose(found.gaps, expected.gaps, atol=1e-6)
+    assert torch.allclose(found.losses, expected.losses, atol=1e-6)
+
+
+def test_batches_are_run_apart_where_tensors_are_large_or_the_network_is_made_for_their_size() -> None:
+    torch.manual_seed(0)
+    assert list_sizes(Measure(Probe(make_batches(8, 8, 8, 8)), OfOneSize(), seed=0)) == [8, 8, 8, 8]
+    wide = nn.Sequential(nn.Linear(5, probe.LARGEST // 20), nn.Linear(probe.LARGEST // 20, 3))
+    assert list_sizes(Measure(Probe(make_batches(8, 8, 8, 8, 8, 8)), wide, seed=0)) == [16, 16, 16]
+    tokens = [{"input_ids": torch.randint(23, (4, length))} for length in (6, 6, 5, 5, 5)]
+    assert list_sizes(Measure(Probe(tokens), make_language_model("Llama"), seed=0)) == [8, 8, 4]
 
 
 @pytest.mark.parametrize("raises", [False, True])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lottery_tickets._core.selection import patterns
 from lottery_tickets._core.weights import Weights
-from lottery_tickets.early_bird import rank_correlation, rank_tables
+from lottery_tickets.early_bird import rank_correlation, rank_tables, snapshots
 from lottery_tickets.early_bird.rank_correlation import RankCorrelation, correlate_ranks, rank_shares
 from lottery_tickets.early_bird.snapshots import Backend, kernels_for, take_snapshot
 from tests.lottery_tickets.early_bird.magnitudes import BACKENDS, normal, uniform
@@ -30,7 +30,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patterns, "WEIGHTS_PER_CHUNK", 64)
     monkeypatch.setattr(patterns, "WEIGHTS_PER_COPIED_CHUNK", 32)
     monkeypatch.setattr(rank_correlation, "WEIGHTS_PER_CHUNK", 64)
-    monkeypatch.setattr(rank_correlation, "SMALLEST_TO_COUNT", 0)
+    for module in (rank_correlation, snapshots):
+        monkeypatch.setattr(module, "SMALLEST_TO_COUNT", 0)
 
 
 def correlate(earlier: Side, later: Side, backend: Backend | None = None) -> RankCorrelation:
@@ -137,9 +138,9 @@ def test_ranks_that_need_more_than_32_bits_are_rounded(monkeypatch: pytest.Monke
     # As with more than 2^31 weights, but with few bits instead.
     monkeypatch.setattr(rank_tables, "RANK_BITS", 16)
     earlier, later = {"w": normal(300_000)}, {"w": normal(300_000) + 0.3 * normal(300_000, seed=1)}
-    assert_near(correlate(earlier, later), earlier, later, 1e-4)
-    assert correlate(earlier, later) == correlate(earlier, later, "reference")
-    assert correlate(earlier, earlier).overall == 1.0
+    assert_near(correlate(earlier, later, "cpu"), earlier, later, 1e-4)
+    assert correlate(earlier, later, "cpu") == correlate(earlier, later, "reference")
+    assert correlate(earlier, earlier, "cpu").overall == 1.0
 
 
 def test_a_sum_of_squares_is_exact_however_many_are_tied() -> None:
@@ -168,7 +169,20 @@ def test_backends_find_the_same_bits(sides: tuple[Side, Side]) -> None:
         assert all(torch.equal(codes, theirs.codes[name]) for name, codes in ours.codes.items())
         shares, their_shares = rank_shares(ours, backend="reference"), rank_shares(theirs, backend="cpu")
         assert all(torch.equal(share, their_shares[name]) for name, share in shares.items())
-    assert correlate_ranks(*one, backend="reference") == correlate_ranks(*other, backend="cpu")
+    found = correlate_ranks(*one, backend="reference")
+    assert found == correlate_ranks(*other, backend="cpu")
+    assert found == correlate_ranks(*one)  # of ranks that a snapshot has found once
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_ranks_that_are_found_once_are_those_of_each_backend(dtype: torch.dtype) -> None:
+    earlier = {"a": normal(900_001).to(dtype), "b": normal(77).to(dtype), "c": normal(100_000).to(dtype)}
+    later = {name: weight + normal(*weight.shape, seed=1).to(dtype) for name, weight in earlier.items()}
+    assert correlate(earlier, later) == correlate(earlier, later, "reference")
+    tied = {name: torch.zeros_like(weight) for name, weight in earlier.items()}
+    assert correlate(tied, later) == correlate(tied, later, "reference")
+    nearly = {name: weight * (torch.arange(weight.numel()) % 7 == 0) for name, weight in earlier.items()}
+    assert correlate(nearly, nearly) == correlate(nearly, nearly, "reference")
 
 
 @pytest.mark.usefixtures("three_threads")
@@ -179,8 +193,8 @@ def test_backends_find_the_same_bits_of_many_weights(dtype: torch.dtype) -> None
     assert correlate(earlier, later, "reference") == correlate(earlier, later, "cpu")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_chunks_threads_and_sorting_change_nothing(backend: Backend, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("backend", [*BACKENDS, None])
+def test_chunks_threads_and_sorting_change_nothing(backend: Backend | None, request: pytest.FixtureRequest) -> None:
     drawn: list[tuple[Side, Side, RankCorrelation]] = []
 
     @given(sides=moments())

@@ -6,7 +6,7 @@ batch and goes with each part of it.
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,6 +78,25 @@ def pick_samples(batch: Any, *chosen: int) -> Any:  # noqa: ANN401 - a batch of 
     return _index_samples(batch, list(chosen))
 
 
+def join_batches(batches: Sequence[Any]) -> Any:  # noqa: ANN401 - a batch of the same kind
+    """Returns the samples of all batches as one batch; None where they are of different shapes or kinds.
+
+    Args:
+        batches: At least one. What belongs to a whole batch must be the same in all.
+    """
+    sizes = [require_samples(batch) for batch in batches]
+    leaves: list[list[Any]] = [[] for _ in batches]
+    forms = [map_leaves(batch, held.append) for batch, held in zip(batches, leaves, strict=True)]
+    if any(form != forms[0] for form in forms):
+        return None
+    columns = list(zip(*leaves, strict=True))
+    held = [_hold_samples(column, sizes) for column in columns]
+    if not all(holds or _are_one(column, sizes) for column, holds in zip(columns, held, strict=True)):
+        return None
+    joined = (torch.cat(column) if holds else column[0] for column, holds in zip(columns, held, strict=True))
+    return map_leaves(batches[0], lambda _: next(joined))
+
+
 def find_different(batch: Any, most: int) -> list[int]:  # noqa: ANN401 - any batch
     """Returns the first sample and up to `most` further ones that differ from it in some tensor."""
     num_samples = require_samples(batch)
@@ -135,6 +154,27 @@ def split_batch(batch: Any, max_batch_size: int | None) -> list[tuple[Any, float
         (map_leaves(batch, _make_cut(size, first, last)), (last - first) / size)
         for first, last in itertools.pairwise(edges)
     ]
+
+
+def _hold_samples(leaves: Sequence[Any], sizes: Sequence[int]) -> bool:
+    """Returns whether leaves are tensors of one entry a sample, which can be joined."""
+    are_held = all(_holds_samples(leaf, size) for leaf, size in zip(leaves, sizes, strict=True))
+    return are_held and len({(leaf.shape[1:], leaf.dtype, leaf.device) for leaf in leaves}) == 1
+
+
+def _are_one(leaves: Sequence[Any], sizes: Sequence[int]) -> bool:
+    """Returns whether leaves belong to whole batches, and to all of them the same."""
+    first = leaves[0]
+    if any(type(leaf) is not type(first) for leaf in leaves):
+        return False
+    if not isinstance(first, Tensor):
+        return isinstance(first, int | float | str | None) and all(leaf == first for leaf in leaves)
+    alike = len({(leaf.shape, leaf.dtype, leaf.device) for leaf in leaves}) == 1
+    return alike and not any(map(_holds_samples, leaves, sizes)) and all(torch.equal(leaf, first) for leaf in leaves)
+
+
+def _holds_samples(leaf: Any, size: int) -> bool:  # noqa: ANN401 - whatever a batch holds
+    return isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == size
 
 
 def _check_lists(batch: Any, size: int, *, is_inside: bool = False) -> None:  # noqa: ANN401 - any batch

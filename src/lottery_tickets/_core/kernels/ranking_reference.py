@@ -4,10 +4,14 @@
 sort like magnitudes. A code is one of 65,536 integers that sort like magnitudes too, held in int16 and read as uint16.
 """
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+Rank = TypeVar("Rank", np.int32, np.int64)
 
 LOW_BITS = 15  # of a float32's pattern of 31; the 16 above number its bin
 
@@ -80,8 +84,7 @@ def sum_products(
         later_ranks: The rank of each of 65,536 later codes.
     """
     ranks = [
-        torch.from_numpy(table.astype(np.int64)).index_select(0, _to_places(codes)).numpy()
-        for table, codes in ((earlier_ranks, earlier), (later_ranks, later))
+        look_up(table.astype(np.int64), codes) for table, codes in ((earlier_ranks, earlier), (later_ranks, later))
     ]
     if int(earlier_ranks.max()) * int(later_ranks.max()) * len(earlier) < 1 << 63:
         return int(ranks[0] @ ranks[1])
@@ -89,6 +92,12 @@ def sum_products(
     # In halves of 16 bits, because a product of ranks of 32 bits leaves no bit for a sum.
     sums = [[int(one @ other) for other in halves[1]] for one in halves[0]]
     return sums[0][0] + ((sums[0][1] + sums[1][0]) << 16) + (sums[1][1] << 32)
+
+
+def look_up(table: NDArray[Rank], codes: NDArray[np.uint16]) -> NDArray[Rank]:
+    """Returns for each code what a table of 65,536 says."""
+    found: NDArray[Rank] = torch.from_numpy(table).index_select(0, _to_places(codes)).numpy()
+    return found
 
 
 def num_workers() -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import BatchEncoding
 
-from lottery_tickets._core.batches.samples import count_samples, move_batch, split_batch
+from lottery_tickets._core.batches.samples import count_samples, join_batches, move_batch, split_batch
 
 
 class Pair(NamedTuple):
@@ -51,3 +51,33 @@ def test_a_batch_that_moves_in_place_is_left_where_it_was() -> None:
     batch = BatchEncoding({"input_ids": torch.ones(2)})
     move_batch(batch, torch.device("meta"))
     assert batch.input_ids.device == torch.device("cpu")
+
+
+def test_samples_of_several_batches_make_one() -> None:
+    batches = [{"x": torch.full((size, 2), float(size)), "y": (torch.arange(size), 3, "name")} for size in (2, 3)]
+    joined = join_batches(batches)
+    assert joined["x"][:, 0].tolist() == [2, 2, 3, 3, 3]
+    assert (joined["y"][0].tolist(), joined["y"][1:]) == ([0, 1, 0, 1, 2], (3, "name"))
+    pair = join_batches([Pair(torch.ones(2), None), Pair(torch.ones(1), None)])
+    assert isinstance(pair, Pair)
+    assert len(pair.inputs) == 3
+    weights = torch.ones(4)
+    assert join_batches([(torch.ones(2, 3), weights), (torch.ones(3, 3), weights.clone())])[1].tolist() == [1] * 4
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [torch.ones(2, 3), torch.ones(2, 4)],
+        [torch.ones(2, 3), torch.ones(2, 3).double()],
+        [(torch.ones(2), 1), (torch.ones(2), 2)],
+        [(torch.ones(2), ["a", "b"]), (torch.ones(2), ["c", "d"])],
+        [(torch.ones(2), object()), (torch.ones(2), object())],
+        [(torch.ones(2), torch.ones(3)), (torch.ones(3), torch.ones(3))],
+        [(torch.ones(2), torch.ones(3)), (torch.ones(4), torch.zeros(3))],
+        [{"x": torch.ones(2)}, {"y": torch.ones(2)}],
+        [(torch.ones(2),), (torch.ones(2), torch.ones(2))],
+    ],
+)
+def test_batches_of_other_shapes_kinds_or_constants_are_not_joined(batches: list[Any]) -> None:
+    assert join_batches(batches) is None
