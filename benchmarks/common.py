@@ -37,11 +37,18 @@ class Timing(TypedDict):
 
 
 def time_call(function: Callable[[], object]) -> float:
-    """Returns the wall-clock seconds of one call."""
+    """Returns the wall-clock seconds of one call, to its end on a GPU where there is one."""
     gc.collect()
+    _wait()
     start = time.perf_counter()
     function()
+    _wait()
     return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def take_turns(callables: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

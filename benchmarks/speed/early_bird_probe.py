@@ -15,6 +15,7 @@ from torch import nn
 from benchmarks.common import take_turns, write_results
 from benchmarks.studies.small_transformer import build_transformer
 from lottery_tickets import EarlyBirdWatcher, Probe
+from lottery_tickets._core.batches.samples import move_batch
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.exchanges import choose_num_samples
@@ -37,10 +38,16 @@ def main() -> None:
     print(write_results("early_bird_probe", {"steps_a_check": STEPS_A_CHECK, "rows": rows}))
 
 
-def measure(
-    name: str, model: nn.Module, make_batch: Callable[[int], Any], batch_size: int, num_steps: int
+def measure(  # noqa: PLR0917 - what a case is, and where
+    name: str,
+    model: nn.Module,
+    make_batch: Callable[[int], Any],
+    batch_size: int,
+    num_steps: int,
+    device: torch.device | None = None,
 ) -> dict[str, Any]:
     """Returns seconds and ratios of one network, trained by SGD with momentum."""
+    model, make_batch = model.to(device), make_moving(make_batch, device)
     batch, num_samples = make_batch(batch_size), choose_num_samples(batch_size)
     probe = Probe([make_batch(batch_size) for _ in range(-(-num_samples // batch_size))])
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
@@ -101,6 +108,11 @@ def measure(
         "probe_over_floor": (least["check_with_probe"] - least["check"]) / least["forward"],
         "start_over_training": least["start"] / training,
     }
+
+
+def make_moving(make_batch: Callable[[int], Any], device: torch.device | None) -> Callable[[int], Any]:
+    """Returns what makes batches on a device."""
+    return make_batch if device is None else lambda size: move_batch(make_batch(size), device)
 
 
 def look_at_magnitudes(weights: Weights) -> None:
