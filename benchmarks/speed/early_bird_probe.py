@@ -20,7 +20,7 @@ from lottery_tickets._core.objective import compute_loss
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.exchanges import choose_num_samples
 from lottery_tickets.early_bird.history import PartEvidence
-from lottery_tickets.workloads import load_workload
+from lottery_tickets.workloads import build_model
 
 NUM_REPEATS: Final = 5
 NUM_REPEATS_OF_SHORT: Final = 40  # of networks whose steps take milliseconds, which a busy machine hurts most
@@ -127,15 +127,21 @@ def sum_sizes(parts: Sequence[PartEvidence]) -> int:
     return sum(part["num_weights"] for part in parts)
 
 
+def build_image_model(name: str) -> nn.Module:
+    """Returns a network for images of 28 x 28 of 10 classes."""
+    generator = torch.Generator().manual_seed(0)
+    return build_model(name, input_shape=(1, 28, 28), num_classes=10, generator=generator)
+
+
 def make_lenet(batch_size: int) -> Case:
     """Returns LeNet-300-100 for images of 28 x 28."""
-    model = load_workload("fashion-mnist", "lenet-300-100").build_model(torch.Generator().manual_seed(0))
+    model = build_image_model("lenet-300-100")
     return model, lambda size: (torch.randn(size, 1, 28, 28), torch.randint(10, (size,))), batch_size, STEPS_A_CHECK
 
 
 def make_resnet() -> Case:
     """Returns ResNet-20 for images of 28 x 28."""
-    model = load_workload("fashion-mnist", "resnet-20").build_model(torch.Generator().manual_seed(0))
+    model = build_image_model("resnet-20")
     return model, lambda size: (torch.randn(size, 1, 28, 28), torch.randint(10, (size,))), 64, 5
 
 

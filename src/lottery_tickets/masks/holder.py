@@ -19,6 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from lottery_tickets._core.selection.zeroing import SMALLEST_FOR_KERNEL, PrunedPlaces
 from lottery_tickets.masks.mask import Mask
 
+MOST_TO_KEEP_UNPACKED: Final = 1 << 30  # weights of a mask, at a byte each; of more, bits are unpacked at each use
 # Where weight, gradient and state are zero, these leave all three at zero: they work weight by weight, and their update
 # of zeros is zero. (Not so Adamax and Rprop, whose states have a least value, nor Muon, which mixes weights.)
 STAY_AT_ZERO: Final = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
@@ -158,7 +159,7 @@ class Holder:
             if id(parameter) not in new:
                 # Several names of a tied weight may be pruned, each in other places.
                 bits = [self.mask.bits[other] for other, tied in parameters.items() if tied is parameter]
-                places = PrunedPlaces(reduce(and_, bits), compiled=self.mask.num_weights >= SMALLEST_FOR_KERNEL)
+                places = self._make_places(reduce(and_, bits))
                 new[id(parameter)] = HeldWeight(name, parameter, places, self.mask.shapes[name])
             if name in self.weights:
                 self.weights[name].let_go()
@@ -168,6 +169,12 @@ class Holder:
             self.weights[name].settle()
             if parameter.grad is not None:
                 self.weights[name].zero_gradient(parameter.grad)
+
+    def _make_places(self, bits: Tensor) -> PrunedPlaces:
+        num_weights = self.mask.num_weights
+        return PrunedPlaces(
+            bits, compiled=num_weights >= SMALLEST_FOR_KERNEL, unpacked=num_weights <= MOST_TO_KEEP_UNPACKED
+        )
 
     def let_go(self) -> None:
         """Takes all hooks off parameters and optimizers."""

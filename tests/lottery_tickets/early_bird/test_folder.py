@@ -184,7 +184,7 @@ def test_a_folder_of_earlier_evidence_or_of_another_probe_is_refused(
     with monkeypatch.context() as patched:
         patched.setattr(watcher, "GENERATION", 1)
         find_digits(run_folder=tmp_path / "old", max_epochs=1)
-    with pytest.raises(ValueError, match=r"with what it was begun with.*evidence is 1 there and 3 here"):
+    with pytest.raises(ValueError, match=r"with what it was begun with.*evidence is 1 there and 4 here"):
         find_digits(run_folder=tmp_path / "old", max_epochs=1)
     find_digits(run_folder=tmp_path / "new", max_epochs=1, probe=make_held_out())
     find_digits(run_folder=tmp_path / "new", max_epochs=2, probe=make_held_out())

@@ -8,6 +8,7 @@ whose samples are not its first dimension, is found on the model and the data at
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import Any, Final, final
 
@@ -176,7 +177,7 @@ class GradientStream:
         ready.run_backward(receive)
         alone = _find_square_norms(self.passes.run_single(pick_samples(batch, chosen)), options.chunk_size)
         agrees = self._agree(self._stack_norms(together), self._stack_norms(alone))
-        if agrees and others and not torch.equal(sum(others, torch.zeros(1)), together[smallest].cpu()):
+        if agrees and others and not torch.equal(reduce(torch.add, others), together[smallest]):
             self._verified.add(size > 1)
             self.dropped.update(ready.tracker.dropped)
             self.num_bad += int(ready.tracker.bad_samples.sum())

@@ -15,6 +15,7 @@ from lottery_tickets._core.bits import unpack_bits
 from lottery_tickets._core.thresholds import Bracket, Counters
 
 NUM_BINS = 1 << 16
+GATHER = sum(1 << (56 - 7 * i) for i in range(8))
 
 
 class Listed(NamedTuple):
@@ -140,7 +141,7 @@ def _unpacked(within: Tensor, patterns: Tensor) -> Tensor:
 def _packed(kept: Tensor) -> Tensor:
     if kept.device.type == "cpu":
         return torch.from_numpy(np.packbits(kept.numpy(), bitorder="little"))
-    # Packed where the weights are, so that one bit and not one byte a weight travels to the CPU.
-    padded = torch.nn.functional.pad(kept.to(torch.uint8), (0, -len(kept) % 8)).view(-1, 8)
-    places = torch.arange(8, dtype=torch.uint8, device=kept.device)
-    return (padded << places).sum(dim=1, dtype=torch.uint8).cpu()
+    # Packed where the weights are, so that one bit and not one byte a weight travels to the CPU. Eight bytes are one
+    # word, and byte i of it, times one power of two each, comes to lie at bit i of the highest byte.
+    padded = torch.nn.functional.pad(kept.view(torch.uint8), (0, -len(kept) % 8))
+    return padded.view(torch.int64).mul(GATHER).bitwise_right_shift_(56).to(torch.uint8).cpu()

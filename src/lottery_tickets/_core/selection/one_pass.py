@@ -21,6 +21,7 @@ from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chun
 from lottery_tickets._core.thresholds import Bracket, Counters, find_kth_largest
 
 NUM_SAMPLED: Final = 1 << 18
+NUM_SAMPLED_ON_DEVICE: Final = 1 << 20  # fewer weights in the bracket, because these travel to the CPU
 NUM_BINS: Final = 1 << 12  # for what is listed: they stay in the cache
 STANDARD_DEVIATIONS: Final = 2.5  # half the width of the bracket, in the rank of the sample; one guess in 80 is wrong
 LARGEST_SHARE: Final = 16  # a chunk may have one in so many of its weights listed, which bounds the memory
@@ -35,7 +36,7 @@ class _Classified(NamedTuple):
 
 def guess_bracket(magnitudes: Magnitudes, num_kept: int) -> tuple[int, int]:
     """Returns patterns between which the least one that is kept probably lies, from a sample."""
-    sample = magnitudes.sample(NUM_SAMPLED)
+    sample = magnitudes.sample(NUM_SAMPLED if magnitudes.is_on_cpu else NUM_SAMPLED_ON_DEVICE)
     size = len(sample)
     density = num_kept / magnitudes.num_eligible
     spread = 1 + math.ceil(STANDARD_DEVIATIONS * math.sqrt(size * density * (1 - density)))

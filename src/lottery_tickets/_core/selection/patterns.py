@@ -24,6 +24,7 @@ WORDS: Final = {
 # These are exact in float16, and are read as such.
 QUARTER_FLOATS: Final = {torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
 WEIGHTS_PER_CHUNK: Final = 1 << 22
+WEIGHTS_PER_DEVICE_CHUNK: Final = 1 << 25  # each chunk waits for the device several times
 NEIGHBOURS: Final = 8  # sampled together, because reading one reads the line of the cache that holds them
 WEIGHTS_PER_COPIED_CHUNK: Final = LARGEST_COPY
 
@@ -76,7 +77,7 @@ class Magnitudes:
         return [
             Chunk(name, start, stop)
             for name, weight in self.weights.items()
-            for start, stop in weight.cut(WEIGHTS_PER_CHUNK if self._is_plain(weight) else WEIGHTS_PER_COPIED_CHUNK)
+            for start, stop in weight.cut(self._find_chunk_size(weight))
         ]
 
     def words(self, chunk: Chunk) -> Tensor:
@@ -115,8 +116,10 @@ class Magnitudes:
             positions = positions[((bits[positions >> 3] >> (positions & 7)) & 1).astype(np.bool_)]
         return self.pick(weight.name, positions)
 
-    def _is_plain(self, weight: Weight) -> bool:
-        return weight.is_contiguous and weight.dtype == self.dtype
+    def _find_chunk_size(self, weight: Weight) -> int:
+        if not weight.is_contiguous or weight.dtype != self.dtype:
+            return WEIGHTS_PER_COPIED_CHUNK
+        return WEIGHTS_PER_CHUNK if weight.device.type == "cpu" else WEIGHTS_PER_DEVICE_CHUNK
 
 
 def map_chunks(function: Callable[[Chunk], Result], chunks: Iterable[Chunk], num_workers: int) -> list[Result]:

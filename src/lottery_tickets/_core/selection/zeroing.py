@@ -41,11 +41,15 @@ class PrunedPlaces:
     Args:
         bits: The packed bits of its elements, on the CPU.
         compiled: Whether the compiled loops work; they take a third of numpy's time also where they are not needed.
+        unpacked: Whether there is memory for a byte a weight where no loop of ours reaches, as on a GPU: to unpack bits
+            at each use takes as many launches as all the rest of holding.
     """
 
-    def __init__(self, bits: Tensor, *, compiled: bool) -> None:
+    def __init__(self, bits: Tensor, *, compiled: bool, unpacked: bool = True) -> None:
         self.bits = bits.clone()  # the kernels read eight bytes at a time: a slice of a loaded file may not be aligned
         self._elsewhere = self.bits  # the bits where the tensors are, if that is not the CPU
+        self._keeps_unpacked = unpacked
+        self._pruned: Tensor | None = None  # unpacked, where the tensors are
         self._packed = self.bits.numpy()
         self._zero, self._any_nonzero = _load_kernels() if compiled else (_zero_words, _any_nonzero_words)
         self._own: Words | None = None
@@ -56,7 +60,7 @@ class PrunedPlaces:
         data = tensor.data
         words = _see_words(data)
         if words is None:
-            data.masked_fill_(~unpack_bits(self._bits_at(data.device), data.shape), 0)
+            data.masked_fill_(self._find_pruned(data), 0)
         else:
             self._zero(words, self._packed)
 
@@ -77,20 +81,27 @@ class PrunedPlaces:
             self._zero(self._own, self._packed)
         else:
             with torch._C.DisableTorchFunction():  # noqa: SLF001 - as above
-                self.zero_(parameter)
+                data = parameter.data
+                data.masked_fill_(self._find_pruned(data), 0)
 
     def any_nonzero(self, tensor: Tensor) -> bool:
         """Returns whether a tensor of the parameter's shape has a number other than zero at a pruned place."""
         data = tensor.data
         words = _see_words(data)
         if words is None:
-            return bool((data.masked_fill(unpack_bits(self._bits_at(data.device), data.shape), 0) != 0).any())
+            return bool((data.masked_fill(~self._find_pruned(data), 0) != 0).any())
         return self._any_nonzero(words, self._packed)
 
-    def _bits_at(self, device: torch.device) -> Tensor:
-        if self._elsewhere.device != device:  # the model moved
-            self._elsewhere = self.bits.to(device)
-        return self._elsewhere
+    def _find_pruned(self, data: Tensor) -> Tensor:
+        """Returns True where a tensor of the parameter's shape is pruned, beside the tensor."""
+        if self._pruned is not None and self._pruned.device == data.device:
+            return self._pruned
+        if self._elsewhere.device != data.device:  # the model moved
+            self._elsewhere = self.bits.to(data.device)
+        pruned = unpack_bits(self._elsewhere, data.shape).logical_not_()
+        if self._keeps_unpacked:
+            self._pruned, self._elsewhere = pruned, self.bits
+        return pruned
 
 
 def _see_words(data: Tensor) -> Words | None:

@@ -15,7 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets._core.training.rounding import CHUNK, copy_rounded_
+from lottery_tickets._core.training.rounding import CHUNK, DEVICE_CHUNK, copy_rounded_
 
 MOMENTUM = "momentum_buffer"
 
@@ -120,10 +120,10 @@ def _update_(
 
 
 def _cut(tensor: Tensor) -> tuple[Tensor, ...]:
-    """Returns views of stretches of the first dimension (any layout has one), of `CHUNK` elements where that can be."""
+    """Returns views of stretches of the first dimension (any layout has one), small enough to be rounded at once."""
     tensor = torch.atleast_1d(tensor)
     row = max(1, tensor[:1].numel())
-    views: tuple[Tensor, ...] = tensor.split(max(1, CHUNK // row))
+    views: tuple[Tensor, ...] = tensor.split(max(1, (CHUNK if tensor.device.type == "cpu" else DEVICE_CHUNK) // row))
     return views
 
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 DROPPED_BITS = 16  # float32 has this many more bits than bfloat16, and otherwise its layout
 CHUNK = 2**22  # elements; bounds what a caller needs to hold in float32 at once
+DEVICE_CHUNK = 2**25  # on a GPU, where each chunk costs a dozen launches
 INT64_MIN = -(2**63)  # from here to no end `random_` draws all 64 bits
 
 
