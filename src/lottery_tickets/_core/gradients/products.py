@@ -34,11 +34,16 @@ def multiply(left: Tensor, right: Tensor, step: int) -> Iterator[Tensor]:
     if linear is None or step != 1 or not prefers_single_samples(left, rows, columns):
         yield from map(torch.bmm, left.split(step), right.split(step))
     elif _is_narrow(rows, inner, columns):
-        for inputs, weight in zip(right.mT.split(1), left.unbind(), strict=True):
+        for inputs, weight in zip(right.mT.split(1), _fill(left).unbind(), strict=True):
             yield linear(inputs, weight, None, "none", [], "").mT
     else:
-        for inputs, weight in zip(left.split(1), right.mT.unbind(), strict=True):
+        for inputs, weight in zip(left.split(1), _fill(right).mT.unbind(), strict=True):
             yield linear(inputs, weight, None, "none", [], "")
+
+
+def _fill(weights: Tensor) -> Tensor:
+    """Returns matrices that fill their memory: with gaps in it oneDNN takes 2,000 times as long."""
+    return weights if weights[0].is_contiguous() or weights[0].mT.is_contiguous() else weights.contiguous()
 
 
 def _is_narrow(rows: int, inner: int, columns: int) -> bool:
