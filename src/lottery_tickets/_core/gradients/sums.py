@@ -94,9 +94,9 @@ def iterate_blocks(
     num_samples, (num_rows, num_columns) = uses[0].num_samples, uses[0].shape
     limit = _find_limit(uses[0].gradients.device, block_elements, uses[0].num_elements)
     num_block_rows = min(num_rows, max(1, limit // num_columns))
-    num_block_samples = max(1, limit // (num_block_rows * num_columns))
-    most_taken = max(1, (block_elements or max(limit, CPU_SCRATCH)) // max(1, *(use.num_scratch for use in uses)))
-    num_taken = math.ceil(num_samples / math.ceil(num_samples / most_taken))  # equally many each time
+    num_block_samples = _share_out(num_samples, limit // (num_block_rows * num_columns))
+    scratch = max(1, *(use.num_scratch for use in uses))
+    num_taken = _share_out(num_samples, (block_elements or max(limit, CPU_SCRATCH)) // scratch)
     lefts = [use.left for use in uses]
     if all(left is not None and prefers_single_samples(left, num_block_rows, num_columns) for left in lefts):
         num_block_samples = 1
@@ -182,6 +182,11 @@ def _add_lookup(totals: Mapping[Value, Tensor], use: LookupUse, matrix: Tensor) 
         values = value.of_block(gradients.to(total.dtype).unsqueeze(0), part.weight[rows])
         part.sums.index_add_(0, rows, values[0].expand(gradients.shape))
         part.finish()
+
+
+def _share_out(number: int, most: int) -> int:
+    """Returns how many of a number to take at a time, so that it is nearly the same each time, and `most` at most."""
+    return math.ceil(number / math.ceil(number / max(1, most)))
 
 
 def _find_limit(device: torch.device, block_elements: int | None, num_elements: int) -> int:

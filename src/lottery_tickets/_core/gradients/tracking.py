@@ -163,10 +163,10 @@ class Tracker(TorchFunctionMode):
 
     def _apply_rule(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
         rule = self.rules[name]
-        try:
-            _signature_of(rule).bind(self, func, *args, **kwargs)
-        except TypeError as error:
-            raise NotSeparableError(f"{name} is called with arguments that its rule does not know: {error}") from error
+        plain = getattr(rule, "__func__", rule)  # not the method, with which its object would be remembered
+        misfit = _find_misfit(plain, (2 if plain is rule else 3) + len(args), tuple(kwargs))
+        if misfit is not None:
+            raise NotSeparableError(f"{name} is called with arguments that its rule does not know: {misfit}")
         return rule(self, func, *args, **kwargs)
 
     def _collect(self, place: Place, use: Use) -> None:
@@ -297,7 +297,14 @@ def _follow(
     return result
 
 
-_signature_of: Final = functools.cache(inspect.signature)  # which takes longer than many a rule
+@functools.lru_cache(maxsize=1024)  # because a look at the signature takes longer than many a rule
+def _find_misfit(rule: Rule, num_positional: int, names: tuple[str, ...]) -> str | None:
+    """Returns why a rule cannot be called with so many arguments and these named ones, None when it can."""
+    try:
+        inspect.signature(rule).bind(*[None] * num_positional, **dict.fromkeys(names))
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 def _name_of(function: Callable[..., Any]) -> str:
