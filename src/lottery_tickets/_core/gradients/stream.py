@@ -151,7 +151,8 @@ class GradientStream:
 
         One sample from its middle, which samples before and after it would reach if they were mixed, is run alone too.
         That is the quickest test, as the rest of the work is not done twice. Labels that are drawn would be others for
-        that sample alone, and clipped gradients have other norms; so these are verified before.
+        that sample alone, and clipped gradients have other norms; so these are verified before. A gradient that is not
+        finite is found in the sums, where it is cheaper to find than in what they are made of, and left to the others.
         """
         options, objective = self.options, self.passes.objective
         is_open = size > 1 and not self.num_samples and not self._verified and self.reason is None
@@ -173,14 +174,14 @@ class GradientStream:
         except NotSeparableError as error:
             self._fall_back(str(error))
             return False
+        ready.tracker.drops_bad = False
         ready.run_backward(receive)
-        alone = _find_square_norms(self.passes.run_single(pick_samples(batch, chosen)), options.chunk_size)
-        agrees = self._agree(self._stack_norms(together), self._stack_norms(alone))
-        if agrees and others and not torch.equal(sum(others, torch.zeros(1)), together[smallest].cpu()):
-            self._verified.add(size > 1)
-            self.dropped.update(ready.tracker.dropped)
-            self.num_bad += int(ready.tracker.bad_samples.sum())
-            return True
+        if self._find_overflow() is None:
+            alone = _find_square_norms(self.passes.run_single(pick_samples(batch, chosen)), options.chunk_size)
+            differs = bool(others) and not torch.equal(sum(others, torch.zeros(1)), together[smallest].cpu())
+            if self._agree(self._stack_norms(together), self._stack_norms(alone)) and differs:
+                self._verified.add(size > 1)
+                return True
         for sums in (*self.sums.values(), *self.squares.values()):
             for total in sums.totals.values():
                 total.zero_()
@@ -331,14 +332,21 @@ class GradientStream:
         return {name: total.contiguous() for name, total in totals.items()}
 
     def _check_finite(self) -> None:
+        found = self._find_overflow()
+        if found is not None:
+            raise ValueError(
+                f"the sum of {found[0].name} must be finite, but overflows for {found[1]!r}; "
+                "scale the loss down or clip with gradient_clip="
+            )
+
+    def _find_overflow(self) -> tuple[Value, str] | None:
+        """Returns which sum is not finite: its value, and the name of the weight."""
         for sums in (*self.sums.values(), *self.squares.values()):
             for name, total in sums.totals.items():
                 # The sum is cheap, but can overflow where every number is finite.
                 if not bool(total.sum().isfinite()) and not bool(total.isfinite().all()):
-                    raise ValueError(
-                        f"the sum of {sums.value.name} must be finite, but overflows for {name!r}; "
-                        "scale the loss down or clip with gradient_clip="
-                    )
+                    return sums.value, name
+        return None
 
 
 def _find_square_norms(
