@@ -3,8 +3,8 @@
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,17 @@ class Objective:
     autocast: torch.dtype | None = None
 
 
+FEWER_BITS: Final = ("tf32", "bf16", True)
+
+
+def find_precisions() -> list[tuple[Any, str, Any]]:
+    """Returns where torch says how a GPU computes in float32, and the value for all bits; torch 2.9 renamed them."""
+    backends: Any = torch.backends
+    if hasattr(backends.cudnn, "conv"):
+        return [(place, "fp32_precision", "ieee") for place in (backends.cudnn.conv, backends.cuda.matmul)]
+    return [(place, "allow_tf32", False) for place in (backends.cudnn, backends.cuda.matmul)]
+
+
 @final
 class Passes:
     """Runs batches through a model whose parameters are never touched: copies of their handles are handed in instead.
@@ -51,6 +62,30 @@ class Passes:
         self.weights = {name: _lay_out(tensor.detach()) for name, tensor in weights.tensors.items()}
         self.output_dims = weights.output_dims
         self.device = next(iter(self.weights.values())).device
+        self._is_in_full_precision = False
+
+    @property
+    def computes_roughly(self) -> bool:
+        """Whether float32 is rounded to fewer bits meanwhile: by autocast, or on a GPU to TF32."""
+        if self._is_in_full_precision:
+            return False
+        is_rounded = any(getattr(place, name) in FEWER_BITS for place, name, _ in find_precisions())
+        return self.objective.autocast is not None or (self.device.type == "cuda" and is_rounded)
+
+    @contextlib.contextmanager
+    def in_full_precision(self) -> Iterator[None]:
+        """Within the block float32 is computed with all its bits: without autocast, and without TF32 on a GPU."""
+        objective, self.objective = self.objective, replace(self.objective, autocast=None)
+        self._is_in_full_precision = True
+        switches = [(place, name, getattr(place, name)) for place, name, _ in find_precisions()]
+        for place, name, value in find_precisions():
+            setattr(place, name, value)
+        try:
+            yield
+        finally:
+            for place, name, before in switches:
+                setattr(place, name, before)
+            self.objective, self._is_in_full_precision = objective, False
 
     def run_whole(self, batch: object, num_samples: int) -> "WholeBatch":
         """Returns a batch after its forward pass, its uses of the weights known.

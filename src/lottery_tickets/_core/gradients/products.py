@@ -1,33 +1,54 @@
 """Products of one pair of matrices a sample, by whichever of torch's libraries is fastest for their size."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import torch
 from torch import Tensor
 
 # Measured on a CPU with AVX-512 that is not Intel's, see docs/decisions/0014: a call of oneDNN takes 13 microseconds
-# before it starts, and then runs up to 3 times as fast as bmm, but not for few columns.
-MIN_MULTIPLICATIONS: Final = 2**21  # a sample and thread
+# before it starts, and then runs up to 3 times as fast as bmm, but not for few columns, nor soon where the left matrix
+# has to be turned first.
+MIN_MULTIPLICATIONS: Final = 2**20  # a sample and thread
 MIN_COLUMNS: Final = 32
+TURNING: Final = 2  # times as many multiplications, and
+MIN_COLUMNS_WHEN_TURNING: Final = 128
 
 
-def prefers_single_samples(tensor: Tensor, rows: int, inner: int, columns: int) -> bool:
-    """Returns whether products (rows, inner) @ (inner, columns) of such tensors are better computed one by one."""
-    if tensor.device.type != "cpu" or tensor.dtype != torch.float32 or columns < MIN_COLUMNS:
+def prefers_single_samples(left: Tensor, rows: int, columns: int) -> bool:
+    """Returns whether the products of some rows of `left` (samples, rows, inner) are better computed one by one."""
+    inner, least = left.shape[2], MIN_MULTIPLICATIONS * torch.get_num_threads()
+    if left.device.type != "cpu" or left.dtype != torch.float32 or not torch.backends.mkldnn.enabled:
         return False
-    if rows * inner * columns < MIN_MULTIPLICATIONS * torch.get_num_threads():
-        return False
-    return bool(torch.backends.mkldnn.enabled) and _find_onednn() is not None
+    if left.stride(2) != 1 and inner > 1:
+        fits = columns >= MIN_COLUMNS_WHEN_TURNING and rows * inner * columns >= TURNING * least
+    else:
+        fits = (columns >= MIN_COLUMNS or _is_narrow(rows, inner, columns)) and rows * inner * columns >= least
+    return fits and _find_onednn() is not None
 
 
-def multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Returns (samples, rows, inner) @ (samples, inner, columns)."""
-    linear, (num_samples, rows, inner) = _find_onednn(), left.shape
-    if linear is None or num_samples != 1 or not prefers_single_samples(left, rows, inner, right.shape[2]):
-        return torch.bmm(left, right)
-    return linear(left[0], right[0].mT, None, "none", [], "").unsqueeze(0)
+def multiply(left: Tensor, right: Tensor, step: int) -> Iterator[Tensor]:
+    """Yields (samples, rows, inner) @ (samples, inner, columns), of `step` samples at a time."""
+    linear, (_, rows, inner), columns = _find_onednn(), left.shape, right.shape[2]
+    if linear is None or step != 1 or not prefers_single_samples(left, rows, columns):
+        yield from map(torch.bmm, left.split(step), right.split(step))
+    elif _is_narrow(rows, inner, columns):
+        for inputs, weight in zip(right.mT.split(1), _fill(left).unbind(), strict=True):
+            yield linear(inputs, weight, None, "none", [], "").mT
+    else:
+        for inputs, weight in zip(left.split(1), _fill(right).mT.unbind(), strict=True):
+            yield linear(inputs, weight, None, "none", [], "")
+
+
+def _fill(weights: Tensor) -> Tensor:
+    """Returns matrices that fill their memory: with gaps in it oneDNN takes 2,000 times as long."""
+    return weights if weights[0].is_contiguous() or weights[0].mT.is_contiguous() else weights.contiguous()
+
+
+def _is_narrow(rows: int, inner: int, columns: int) -> bool:
+    """Returns whether a product of many rows and few columns is better computed transposed."""
+    return columns < MIN_COLUMNS <= rows <= inner
 
 
 @functools.cache

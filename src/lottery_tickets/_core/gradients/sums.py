@@ -1,21 +1,25 @@
 """Sums over samples, laid out as the weights they belong to, and how the gradients of a batch are added to them."""
 
+import functools
+import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, final
 
 import torch
 from torch import Tensor
 
 from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.products import prefers_single_samples
-from lottery_tickets._core.gradients.uses import LookupUse, ProductUse, Use
+from lottery_tickets._core.gradients.uses import DirectUse, LookupUse, ProductUse, Use
 from lottery_tickets._core.gradients.values import SQUARE, Value
 
-# Gradients worked on at once: a few samples of a small layer stay in a core's cache; a GPU wants more work a call.
+# Gradients worked on at once: on a CPU so few that they are still in its cache when they are squared and added; a GPU
+# wants more work a call, and never less than one sample of one layer.
 CPU_BLOCK: Final = 2**19
-LARGEST_CPU_BLOCK: Final = 2**20  # more would be read from memory again to be squared
-GPU_BLOCK: Final = 2**24  # and never less than one sample of one layer
+GPU_BLOCK: Final = 2**24
+CPU_SCRATCH: Final = 2**21  # elements of patches, which are cut for all blocks of rows
 # From this many gradients a sample on, one call a sample is cheaper than a copy of the block.
 SQUARE_IN_PLACE: Final = 2**13
 
@@ -52,23 +56,16 @@ def add_uses(
         block_elements: The most gradients to work on at once; None for what suits the device.
         watched: The number of that sample.
     """
-    matrix = place.of(weight)
-    matrix = matrix.reshape(len(matrix), -1)
-    # A layer's sums are collected in one piece on the device of its weights, then added to their place.
-    targets = {item.value: _find_target(place.of(item.totals[place.name]), matrix) for item in sums}
+    matrix, totals = place.of(weight), {item.value: place.of(item.totals[place.name]) for item in sums}
     first, norm = uses[0], None
     if len(uses) == 1 and isinstance(first, LookupUse):
-        _add_lookup(targets, first, matrix)
+        _add_lookup(totals, first, matrix)
     elif len(uses) == 1 and isinstance(first, ProductUse) and first.inputs.shape[1] == 1:
-        _add_products(targets, first, matrix, block_elements)
+        _add_products(totals, first, matrix, block_elements)
     else:
-        norm = _add_blocks(targets, uses, matrix, block_elements, watched)
+        norm = _add_blocks(totals, uses, matrix, block_elements, watched)
     if watched is not None and norm is None:
         norm = compute_square_norms([use.take(slice(watched, watched + 1)) for use in uses], block_elements)
-    for item in sums:
-        total = place.of(item.totals[place.name])
-        if total.data_ptr() != targets[item.value].data_ptr():
-            total.add_(targets[item.value].view(total.shape).to(total.device))
     return norm
 
 
@@ -79,92 +76,122 @@ def compute_square_norms(uses: Sequence[Use], block_elements: int | None) -> Ten
         gradients, keys = first.gather_rows()
         norms = _sum_of_squares(gradients)
         return norms.new_zeros(first.num_samples).index_add_(0, keys // first.num_rows, norms)
+    if len(uses) == 1 and isinstance(first, DirectUse):
+        return _sum_of_squares(first.gradients)
     if len(uses) == 1 and isinstance(first, ProductUse) and first.inputs.shape[1] == 1:
         # With one position a gradient is an outer product, whose norm is the product of the norms.
         return _sum_of_squares(first.gradients) * _sum_of_squares(first.inputs)
     parts: dict[int, list[Tensor]] = {}
-    for _, rows, block in iterate_blocks(uses, block_elements):
-        parts.setdefault(rows.start, []).append(_sum_of_squares(block))
+    for _, rows, blocks in iterate_blocks(uses, block_elements):
+        parts.setdefault(rows.start, []).extend(map(_sum_of_squares, blocks))
     return torch.stack([torch.cat(part) for part in parts.values()]).sum(0)
 
 
-def iterate_blocks(uses: Sequence[Use], block_elements: int | None) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yields samples, rows and their per-sample gradients (samples, rows, columns), a few of both at a time."""
+def iterate_blocks(uses: Sequence[Use], block_elements: int | None) -> Iterator[tuple[int, slice, Iterator[Tensor]]]:
+    """Yields a first sample, rows, and the gradients (samples, rows, columns) from there on, a few samples at a time."""
     num_samples, (num_rows, num_columns) = uses[0].num_samples, uses[0].shape
-    scratch = max(use.num_scratch for use in uses)
-    limit = _find_limit(uses[0].gradients.device, block_elements, num_rows * num_columns)
+    limit = _find_limit(uses[0].gradients.device, block_elements, uses[0].num_elements)
     num_block_rows = min(num_rows, max(1, limit // num_columns))
-    num_taken = min(num_samples, max(1, limit // max(scratch, num_block_rows * num_columns)))
-    single = all(prefers_single_samples(use.gradients, num_block_rows, use.num_inner, num_columns) for use in uses)
-    num_block_samples = 1 if single else num_taken
+    num_block_samples = _share_out(num_samples, limit // (num_block_rows * num_columns))
+    scratch = max(1, *(use.num_scratch for use in uses))
+    num_taken = _share_out(num_samples, (block_elements or max(limit, CPU_SCRATCH)) // scratch)
+    lefts = [use.left for use in uses]
+    if all(left is not None and prefers_single_samples(left, num_block_rows, num_columns) for left in lefts):
+        num_block_samples = 1
     for start in range(0, num_samples, num_taken):
         taken = [use.take(slice(start, start + num_taken)) for use in uses]
         for row in range(0, num_rows, num_block_rows):
             rows = slice(row, row + num_block_rows)
-            for sample in range(0, taken[0].num_samples, num_block_samples):
-                samples = slice(sample, sample + num_block_samples)
-                block = taken[0].block(samples, rows)
-                for use in taken[1:]:
-                    block = block + use.block(samples, rows)
-                yield slice(start + sample, start + samples.stop), rows, block
+            shares = zip(*(use.blocks(rows, num_block_samples) for use in taken), strict=True)
+            yield start, rows, (functools.reduce(operator.add, blocks) for blocks in shares)
 
 
 def _add_blocks(
-    targets: Mapping[Value, Tensor],
+    totals: Mapping[Value, Tensor],
     uses: Sequence[Use],
     matrix: Tensor,
     block_elements: int | None,
     watched: int | None = None,
 ) -> Tensor | None:
     norms = []
-    for samples, rows, block in iterate_blocks(uses, block_elements):
-        for value, target in targets.items():
-            part, gradients = target[rows], block.to(target.dtype)
-            if value is SQUARE and (len(gradients) == 1 or part.numel() >= SQUARE_IN_PLACE):
-                for sample in gradients:
-                    part.addcmul_(sample, sample)
-            else:
-                part += value.of_block(gradients, matrix[rows].to(target.dtype)).sum(0)
-        if watched is not None and samples.start <= watched < samples.stop:
-            place = watched - samples.start
-            norms.append(_sum_of_squares(block[place : place + 1]))
+    for start, rows, blocks in iterate_blocks(uses, block_elements):
+        parts = {value: _Part(total[rows], matrix[rows], value) for value, total in totals.items()}
+        first = start
+        for block in blocks:
+            for part in parts.values():
+                part.add(block)
+            if watched is not None and first <= watched < first + len(block):
+                norms.append(_sum_of_squares(block[watched - first : watched - first + 1]))
+            first += len(block)
+        for part in parts.values():
+            part.finish()
     return torch.stack(norms).sum(0) if norms else None
 
 
-def _add_products(targets: Mapping[Value, Tensor], use: ProductUse, matrix: Tensor, block_elements: int | None) -> None:
+@final
+class _Part:
+    """Some rows of the sums of a weight, as a matrix on its device: themselves, or zeros that are added to them."""
+
+    def __init__(self, total: Tensor, weight: Tensor, value: Value) -> None:
+        self.total, self.value = total, value
+        self.is_apart = total.device != weight.device or not total.is_contiguous()
+        shape = (len(total), math.prod(total.shape[1:]))
+        self.sums = torch.zeros(shape, dtype=total.dtype, device=weight.device) if self.is_apart else total.view(shape)
+        # A copy where the weight is laid out otherwise, so not made for nothing.
+        self.weight = weight.reshape(shape).to(total.dtype) if value.needs_weights else self.sums
+
+    def add(self, gradients: Tensor) -> None:
+        """Adds the values of a block."""
+        gradients = gradients.to(self.sums.dtype)
+        if self.value is SQUARE and (len(gradients) == 1 or self.sums.numel() >= SQUARE_IN_PLACE):
+            for sample in gradients:
+                self.sums.addcmul_(sample, sample)
+        else:
+            self.sums.add_(self.value.of_block(gradients, self.weight).sum(0))
+
+    def finish(self) -> None:
+        """Adds what was collected apart to the sums."""
+        if self.is_apart:
+            self.total.add_(self.sums.view(self.total.shape).to(self.total.device))
+
+
+def _add_products(totals: Mapping[Value, Tensor], use: ProductUse, matrix: Tensor, block_elements: int | None) -> None:
     """Adds the values of samples of one position each: one matrix product for all of them, where a value allows it."""
-    rest = {value: target for value, target in targets.items() if value.of_factor is None}
+    rest = {value: total for value, total in totals.items() if value.of_factor is None}
     if rest:
         _add_blocks(rest, [use], matrix, block_elements)
-    step = max(1, _find_limit(use.inputs.device, block_elements, use.num_scratch) // use.shape[1])
-    for value, target in targets.items():
+    step = max(1, _find_limit(use.inputs.device, block_elements, use.num_elements) // use.shape[1])
+    for value, total in totals.items():
         if value.of_factor is None:
             continue
-        gradients, inputs = (value.of_factor(t[:, 0].to(target.dtype)) for t in (use.gradients, use.inputs))
-        for start in range(0, len(target), step):
-            target[start : start + step].addmm_(gradients[:, start : start + step].mT, inputs)
+        gradients, inputs = (value.of_factor(t[:, 0].to(total.dtype)) for t in (use.gradients, use.inputs))
+        for start in range(0, len(total), step):
+            rows = slice(start, start + step)
+            part = _Part(total[rows], matrix[rows], value)
+            part.sums.addmm_(gradients[:, rows].mT, inputs)
+            part.finish()
 
 
-def _add_lookup(targets: Mapping[Value, Tensor], use: LookupUse, matrix: Tensor) -> None:
+def _add_lookup(totals: Mapping[Value, Tensor], use: LookupUse, matrix: Tensor) -> None:
     gradients, keys = use.gather_rows()
     rows = keys % use.num_rows
-    for value, target in targets.items():
-        values = value.of_block(gradients.to(target.dtype).unsqueeze(0), matrix[rows].to(target.dtype))
-        target.index_add_(0, rows, values[0].expand(gradients.shape))
+    for value, total in totals.items():
+        part = _Part(total, matrix, value)
+        values = value.of_block(gradients.to(total.dtype).unsqueeze(0), part.weight[rows])
+        part.sums.index_add_(0, rows, values[0].expand(gradients.shape))
+        part.finish()
 
 
-def _find_target(total: Tensor, matrix: Tensor) -> Tensor:
-    """Returns the sums of a weight as a matrix on its device: themselves if possible, else zeros to be added later."""
-    if total.device == matrix.device and total.is_contiguous():
-        return total.view(matrix.shape)
-    return torch.zeros(matrix.shape, dtype=total.dtype, device=matrix.device)
+def _share_out(number: int, most: int) -> int:
+    """Returns how many of a number to take at a time, so that it is nearly the same each time, and `most` at most."""
+    return math.ceil(number / math.ceil(number / max(1, most)))
 
 
 def _find_limit(device: torch.device, block_elements: int | None, num_elements: int) -> int:
     if block_elements is not None:
         return block_elements
     if device.type == "cpu":
-        return min(max(num_elements, CPU_BLOCK), LARGEST_CPU_BLOCK)
+        return CPU_BLOCK
     return max(num_elements, GPU_BLOCK)
 
 

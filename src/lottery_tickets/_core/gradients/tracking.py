@@ -61,7 +61,8 @@ class Tracker(TorchFunctionMode):
         num_samples: In the batch.
         receive: Called with a place and all its uses when its gradients are complete.
         scale: Factor of each sample's gradient, shape (samples,); None for 1.
-        dropped: For each place the number of samples that were left out because their gradient is not finite.
+        drops_bad: Whether to look for samples whose gradient is not finite, and leave them out.
+        dropped: For each place the number of samples that were left out.
         bad_samples: Which samples those are.
         is_second: Whether the samples are the second dimension, as inside multi_head_attention_forward.
     """
@@ -73,6 +74,7 @@ class Tracker(TorchFunctionMode):
         self.weights, self.num_samples, self.losses, self.rules = weights, num_samples, losses, rules
         self.receive: Callable[[Place, Sequence[Use]], object] | None = None
         self.scale: Tensor | None = None
+        self.drops_bad = True
         self.dropped: Counter[Place] = Counter()
         self.bad_samples = torch.zeros(num_samples, dtype=torch.bool)
         self.is_second = False
@@ -163,10 +165,10 @@ class Tracker(TorchFunctionMode):
 
     def _apply_rule(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
         rule = self.rules[name]
-        try:
-            _signature_of(rule).bind(self, func, *args, **kwargs)
-        except TypeError as error:
-            raise NotSeparableError(f"{name} is called with arguments that its rule does not know: {error}") from error
+        plain = getattr(rule, "__func__", rule)  # not the method, with which its object would be remembered
+        misfit = _find_misfit(plain, (2 if plain is rule else 3) + len(args), tuple(kwargs))
+        if misfit is not None:
+            raise NotSeparableError(f"{name} is called with arguments that its rule does not know: {misfit}")
         return rule(self, func, *args, **kwargs)
 
     def _collect(self, place: Place, use: Use) -> None:
@@ -179,7 +181,7 @@ class Tracker(TorchFunctionMode):
         if self.scale is not None:
             scale = self.scale.to(uses[0].gradients)
             uses = [replace(use, gradients=use.gradients * _unsqueeze_like(scale, use.gradients)) for use in uses]
-        if not all(math.isfinite(tensor.sum().item()) for use in uses for tensor in _numbers_of(use)):
+        if self.drops_bad and not all(map(_may_be_finite, uses)):
             uses = self._drop_bad_samples(place, uses)
         if self.receive is not None:
             self.receive(place, uses)
@@ -297,7 +299,14 @@ def _follow(
     return result
 
 
-_signature_of: Final = functools.cache(inspect.signature)  # which takes longer than many a rule
+@functools.lru_cache(maxsize=1024)  # because a look at the signature takes longer than many a rule
+def _find_misfit(rule: Rule, num_positional: int, names: tuple[str, ...]) -> str | None:
+    """Returns why a rule cannot be called with so many arguments and these named ones, None when it can."""
+    try:
+        inspect.signature(rule).bind(*[None] * num_positional, **dict.fromkeys(names))
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 def _name_of(function: Callable[..., Any]) -> str:
@@ -311,6 +320,11 @@ def _find_tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, tuple | list):
             yield from _find_tensors(value)
+
+
+def _may_be_finite(use: Use) -> bool:
+    """Returns False where a number is not finite, which is cheap to find, and where their sum is too large."""
+    return all(math.isfinite(tensor.sum().item()) for tensor in _numbers_of(use))
 
 
 def _numbers_of(use: Use) -> list[Tensor]:

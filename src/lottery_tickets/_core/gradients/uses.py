@@ -6,7 +6,7 @@ tensor (samples, rows, columns). So nothing ever holds the gradients of all samp
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -32,24 +32,34 @@ class Use(ABC):
         return len(self.gradients)
 
     @property
+    def num_elements(self) -> int:
+        """Returns the number of elements of the weight."""
+        return math.prod(self.shape)
+
+    @property
     @abstractmethod
     def shape(self) -> tuple[int, int]:
         """Returns rows and columns of the weight."""
 
     @property
     def num_scratch(self) -> int:
-        """Returns the number of elements that a block needs for each sample."""
-        return math.prod(self.shape)
+        """Returns the number of elements that `take` or a block needs for each sample, beside its gradients."""
+        return 0
 
     @property
-    def num_inner(self) -> int:
-        """Returns the number of products that each gradient of a sample is the sum of, 0 where it is none."""
-        return 0
+    def left(self) -> Tensor | None:
+        """Returns (samples, rows, inner) where the gradients are products of this with something, one a sample."""
+        return None
 
     def take(self, samples: slice) -> "Use":
         """Returns the share of some samples, with the copies made that their blocks have in common."""
         tensors = {key: value for key, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{key: value[samples] for key, value in tensors.items()})
+
+    def blocks(self, rows: slice, step: int) -> Iterator[Tensor]:
+        """Yields per-sample gradients, shape (samples, rows, columns), of `step` samples at a time."""
+        for start in range(0, self.num_samples, step):
+            yield self.block(slice(start, start + step), rows)
 
     @abstractmethod
     def block(self, samples: slice, rows: slice) -> Tensor:
@@ -73,11 +83,14 @@ class ProductUse(Use):
         return self.gradients.shape[-1], self.inputs.shape[-1]
 
     @property
-    def num_inner(self) -> int:
-        return self.inputs.shape[1]
+    def left(self) -> Tensor:
+        return self.gradients.mT
+
+    def blocks(self, rows: slice, step: int) -> Iterator[Tensor]:
+        return multiply(self.left[:, rows], self.inputs, step)
 
     def block(self, samples: slice, rows: slice) -> Tensor:
-        return multiply(self.gradients[samples, :, rows].mT, self.inputs[samples])
+        return torch.bmm(self.left[samples, rows], self.inputs[samples])
 
 
 @final
@@ -107,12 +120,12 @@ class ConvolutionUse(Use):
 
     @property
     def num_scratch(self) -> int:
-        rows, columns = self.shape
-        return columns * max(rows, self.groups * self.gradients.shape[2])
+        (rows, columns), num_positions = self.shape, self.gradients.shape[2]
+        return columns * (num_positions if self.groups == 1 else max(rows, self.groups * num_positions))
 
     @property
-    def num_inner(self) -> int:
-        return self.gradients.shape[2] if self.groups == 1 else 0
+    def left(self) -> Tensor | None:
+        return self.gradients if self.groups == 1 else None
 
     def take(self, samples: slice) -> Use:
         if self.groups > 1:
@@ -187,7 +200,8 @@ class GroupedConvolutionUse(Use):
             num_images * self.groups,
             [False, True, False],
         )
-        sums: Tensor = products.view(*gradients.shape[:3], -1).sum(1)
+        products = products.view(*gradients.shape[:3], -1)
+        sums: Tensor = products.sum(1) if products.shape[1] > 1 else products.squeeze(1)
         return sums[:, rows]
 
 
@@ -239,10 +253,6 @@ class DirectUse(Use):
     @property
     def shape(self) -> tuple[int, int]:
         return self.gradients.shape[1], self.gradients.shape[2]
-
-    @property
-    def num_scratch(self) -> int:
-        return 0
 
     def block(self, samples: slice, rows: slice) -> Tensor:
         return self.gradients[samples, rows]

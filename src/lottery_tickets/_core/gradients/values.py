@@ -18,11 +18,13 @@ class Value:
             (samples, rows, 1) for one value a row.
         of_factor: When the value of a product is the product of the values (|ab| = |a| |b|): the value itself. The sum
             over samples of one position each is then a single matrix product.
+        needs_weights: Whether `of_block` looks at the weights.
     """
 
     name: str
     of_block: Callable[[Tensor, Tensor], Tensor]
     of_factor: Callable[[Tensor], Tensor] | None = None
+    needs_weights: bool = False
 
     def squared(self) -> "Value":
         """Returns the square of this value, whose mean gives its standard error."""
@@ -31,6 +33,7 @@ class Value:
             f"({self.name})^2",
             lambda gradients, weights: self.of_block(gradients, weights).square(),
             None if factor is None else lambda numbers: factor(numbers).square(),
+            self.needs_weights,
         )
 
 
@@ -42,5 +45,5 @@ def _sum_unit(gradients: Tensor, weights: Tensor) -> Tensor:
 GRADIENT: Final = Value("gradient", lambda gradients, _: gradients, lambda factor: factor)
 MAGNITUDE: Final = Value("|gradient|", lambda gradients, _: gradients.abs(), torch.abs)
 SQUARE: Final = Value("gradient^2", lambda gradients, _: gradients.square(), torch.square)
-UNIT_MAGNITUDE: Final = Value("|unit gradient * weight|", lambda g, w: _sum_unit(g, w).abs())
-UNIT_SQUARE: Final = Value("(unit gradient * weight)^2", lambda g, w: _sum_unit(g, w).square())
+UNIT_MAGNITUDE: Final = Value("|unit gradient * weight|", lambda g, w: _sum_unit(g, w).abs(), needs_weights=True)
+UNIT_SQUARE: Final = Value("(unit gradient * weight)^2", lambda g, w: _sum_unit(g, w).square(), needs_weights=True)

@@ -26,9 +26,7 @@ def run_with(model: nn.Module, tensors: Mapping[str, Tensor], function: Callable
     """
     inner = unwrap(model)
     slots = list(_find_slots(inner))
-    own: dict[str, Tensor] = {}
-    for slot in slots:
-        own.setdefault(slot.name, slot.tensor)
+    own = {slot.name: slot.tensor for slot in reversed(slots)}  # of two of one name the first
     by_id = {id(own[name]): tensor for name, tensor in tensors.items() if name in own}
     # A weight may have several parameters, one beside the other in memory that they share; all of them are meant.
     by_memory = {identify(own[name]): tensor for name, tensor in tensors.items() if name in own}
@@ -87,7 +85,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         for module, training in modes:
-            module.training = training
+            if module.training is not training:  # torch's modules take long to set an attribute
+                module.training = training
         buffers.put_back()
 
 

@@ -13,7 +13,7 @@ from lottery_tickets._core.gradients.values import SQUARE
 from tests.lottery_tickets._core.gradients.cases import draw, draw_classes, loop_over_samples, run_stream
 
 needs_onednn = pytest.mark.skipif(
-    not prefers_single_samples(torch.ones(1), 1024, 1024 * torch.get_num_threads(), 1024),
+    not prefers_single_samples(torch.ones(1, 1024, 1024 * torch.get_num_threads()), 1024, 1024),
     reason="this torch has no oneDNN, so there is one way only",
 )
 
@@ -22,13 +22,15 @@ needs_onednn = pytest.mark.skipif(
 def num_onednn_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one entry with each product that is one sample's alone; small products are computed like large ones."""
     calls: list[int] = []
-    monkeypatch.setattr(products, "MIN_MULTIPLICATIONS", 1)
-    monkeypatch.setattr(products, "MIN_COLUMNS", 1)
+    for name in ("MIN_MULTIPLICATIONS", "TURNING", "MIN_COLUMNS_WHEN_TURNING"):
+        monkeypatch.setattr(products, name, 1)
+    monkeypatch.setattr(products, "MIN_COLUMNS", 4)
     plain = torch.ops.mkldnn._linear_pointwise
 
-    def count(*arguments: object) -> Tensor:
+    def count(inputs: Tensor, weight: Tensor, *arguments: object) -> Tensor:
         calls.append(1)
-        product: Tensor = plain(*arguments)
+        assert weight.is_contiguous() or weight.t().is_contiguous()  # oneDNN takes others too, 2,000 times as slowly
+        product: Tensor = plain(inputs, weight, *arguments)
         return product
 
     monkeypatch.setattr(products, "_find_onednn", lambda: count)
@@ -44,7 +46,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @needs_onednn
-@pytest.mark.parametrize("shape", [(3, 5, 7), (64, 16, 40), (33, 1, 65), (1, 9, 1)])
+@pytest.mark.parametrize("shape", [(3, 5, 7), (64, 16, 40), (33, 1, 65), (1, 9, 4), (6, 9, 1), (4, 20, 3)])
 @pytest.mark.parametrize("left_layout", LAYOUTS)
 @pytest.mark.parametrize("right_layout", LAYOUTS)
 def test_products_are_those_of_bmm_whatever_the_layout(
@@ -52,7 +54,7 @@ def test_products_are_those_of_bmm_whatever_the_layout(
 ) -> None:
     rows, inner, columns = shape
     left, right = draw(1, rows, inner), draw(1, inner, columns)
-    product = multiply(LAYOUTS[left_layout](left.float()), LAYOUTS[right_layout](right.float()))
+    (product,) = multiply(LAYOUTS[left_layout](left.float()), LAYOUTS[right_layout](right.float()), 1)
     assert num_onednn_calls
     torch.testing.assert_close(product.double(), torch.bmm(left, right), rtol=0, atol=1e-5)
 
@@ -61,18 +63,35 @@ def test_products_are_those_of_bmm_whatever_the_layout(
 def test_other_products_are_those_of_bmm(num_onednn_calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(torch.backends.mkldnn, "enabled", False)
-        multiply(torch.ones(1, 4, 4), torch.ones(1, 4, 4))
-    for dtype, num_samples in ((torch.float64, 1), (torch.bfloat16, 1), (torch.float32, 2)):
-        left, right = (draw(num_samples, 4, 4).to(dtype) for _ in range(2))
-        assert torch.equal(multiply(left, right), torch.bmm(left, right))
+        list(multiply(torch.ones(1, 4, 4), torch.ones(1, 4, 4), 1))
+    for dtype, step in ((torch.float64, 1), (torch.bfloat16, 1), (torch.float32, 2)):
+        left, right = (draw(3, 4, 4).to(dtype) for _ in range(2))
+        assert torch.equal(torch.cat(list(multiply(left, right, step))), torch.bmm(left, right))
     assert not num_onednn_calls
 
 
-def test_small_and_narrow_products_are_those_of_bmm() -> None:
-    threads = torch.get_num_threads()
-    assert not prefers_single_samples(torch.ones(1), 64, 16, 64)
-    assert not prefers_single_samples(torch.ones(1), 1024, 1024 * threads, 8)
-    assert not prefers_single_samples(torch.ones(1, device="meta"), 1024, 1024 * threads, 1024)
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns", "is_turned", "alone"),
+    [
+        (64, 16, 64, False, False),  # too small
+        (1024, 1024, 31, False, True),  # narrow, so computed transposed
+        (1024, 512, 31, False, False),  # narrow, and most of the time would go to the transposed sum
+        (31, 1024, 1024, False, True),
+        (31, 2048, 31, False, False),
+        (64, 256, 64, False, True),
+        (64, 256, 64, True, False),  # the left matrix would be turned for few columns
+        (64, 128, 128, True, False),
+        (64, 256, 128, True, True),
+    ],
+)
+@needs_onednn
+def test_products_are_computed_alone_where_that_was_measured_faster(
+    rows: int, inner: int, columns: int, is_turned: bool, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    left = torch.ones(1, inner, rows).mT if is_turned else torch.ones(1, rows, inner)
+    assert prefers_single_samples(left, rows, columns) == alone
+    assert not prefers_single_samples(left.to("meta"), rows, columns)
 
 
 class _Positions(nn.Module):
@@ -109,7 +128,7 @@ def test_squares_by_onednn_are_those_of_a_loop_over_samples(
 
 def test_a_layer_larger_than_a_block_is_cut_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one convolution whose groups are the samples, where it computes the rows of a block alone."""
-    monkeypatch.setattr("lottery_tickets._core.gradients.sums.LARGEST_CPU_BLOCK", 100)
+    monkeypatch.setattr("lottery_tickets._core.gradients.sums.CPU_BLOCK", 100)
     model = nn.Sequential(nn.Conv2d(2, 7, 3), nn.Tanh(), nn.Flatten(), nn.Linear(7 * 14 * 14, 5)).double()
     batch, sizes = (draw(3, 2, 16, 16), draw_classes(3)), list[int]()
     plain = torch.ops.aten.convolution_backward

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lottery_tickets._core.gradients import stream as streams
 from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.stream import GradientStream
@@ -121,6 +122,46 @@ def test_one_batch_is_verified_while_it_is_added(labels: Labels) -> None:
     stream.run([(draw(16, 6), draw_classes(16))], 100)
     assert stream.reason is None
     assert sizes == [16, 1]
+
+
+class _Coarse(nn.Module):
+    """Rounds batches and single samples differently under autocast, as kernels for their sizes do in deep networks."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        is_rough = torch.is_autocast_enabled("cpu") and len(inputs) > 1
+        output: Tensor = self.inner(inputs * 1.3 if is_rough else inputs)
+        return output.float()
+
+
+@pytest.mark.parametrize("labels", ["empirical", "sampled"])
+def test_rounding_is_not_taken_for_mixing_and_does_not_hide_it(labels: Labels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in half precision is decided by a look in full precision."""
+    monkeypatch.setattr(streams, "find_autocast", lambda _: torch.bfloat16)
+    batches = [(draw(8, 6).float(), draw_classes(8)) for _ in range(2)]
+    apart = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 5))
+    for inner, reason in ((apart, None), (_MixedOnce(1, WAYS_TO_MIX["the next"]), "the model mixes samples")):
+        model = _Coarse(inner)
+        found = GradientStream(model, find_prunable_weights(model), [SQUARE], ScoringOptions(), labels=labels)
+        found.run(batches, 100)
+        assert found.num_samples == 16
+        assert (found.reason is None) if reason is None else (reason in str(found.reason))
+        assert found.passes.objective.autocast is torch.bfloat16
+        if reason is None and labels == "empirical":
+            means = found.compute_means(SQUARE)
+            expected = run_stream(nn.Sequential(Scaled(), *inner.children()), batches).compute_means(SQUARE)
+            for (name, mean), other in zip(means.items(), expected.values(), strict=True):
+                assert float((mean - other).norm() / other.norm()) < 0.05, name  # each sample is counted once
+
+
+class Scaled(nn.Module):
+    """What the batches were seen as."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs * 1.3
 
 
 class _Chain(nn.Module):
