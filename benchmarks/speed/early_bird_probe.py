@@ -1,30 +1,36 @@
 """What a check with a probe costs beside the training it watches, at one check in 100 steps.
 
 `python -m benchmarks.speed.early_bird_probe` takes turns on one thread: some steps of training, a check without a
-probe, one with a probe of the default size, what putting weights back adds to it, and the start of a watch; it writes
+probe, one with a probe of the default size, what putting weights back adds to it, and the start of a watch. Then LeNet
+is trained on Fashion-MNIST and watched from its start on, all of which is counted. It writes
 `benchmarks/results/early_bird_probe.json`. The floor is one forward pass of the probe and one look at each magnitude.
 """
 
 import itertools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.common import take_turns, write_results
 from benchmarks.studies.small_transformer import build_transformer
 from lottery_tickets import EarlyBirdWatcher, Probe
 from lottery_tickets._core.batches.samples import move_batch
+from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.exchanges import choose_num_samples
 from lottery_tickets.early_bird.history import PartEvidence
-from lottery_tickets.workloads import build_model
+from lottery_tickets.workloads import build_model, load_workload
 
 NUM_REPEATS: Final = 5
 NUM_REPEATS_OF_SHORT: Final = 40  # of networks whose steps take milliseconds, which a busy machine hurts most
 STEPS_A_CHECK: Final = 100
+WATCHED_BATCHES: Final = (60, 8)
+NUM_WATCHED_STEPS: Final = 3000
 Case = tuple[nn.Module, Callable[[int], Any], int, int]
 
 
@@ -35,7 +41,43 @@ def main() -> None:
     rows = [measure(name, *make()) for name, make in CASES.items()]
     for row in rows:
         print(row)
-    print(write_results("early_bird_probe", {"steps_a_check": STEPS_A_CHECK, "rows": rows}))
+    watches = [watch(batch_size) for batch_size in WATCHED_BATCHES]
+    print(watches)
+    print(write_results("early_bird_probe", {"steps_a_check": STEPS_A_CHECK, "rows": rows, "watches": watches}))
+
+
+def watch(batch_size: int) -> dict[str, Any]:
+    """Returns what a watch of a real training takes, to its verdict: its start, all checks, and what they put back."""
+    data = load_workload("fashion-mnist", "lenet-300-100").data
+    model = build_image_model("lenet-300-100")
+    held_out = DataLoader(TensorDataset(data.validation_inputs, data.validation_targets), batch_size)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1 * batch_size / 64, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, NUM_WATCHED_STEPS)
+    batches = TensorBatches(data.train_inputs, data.train_targets, batch_size, 0).from_step(0)
+    began = time.process_time()
+    watcher = EarlyBirdWatcher(model, check_steps=STEPS_A_CHECK, probe=Probe(held_out))
+    start_seconds, watching_seconds = time.process_time() - began, 0.0
+    for step in range(1, NUM_WATCHED_STEPS + 1):
+        loss = compute_loss(model, next(batches))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        before = time.process_time()
+        watcher.observe(model, step, loss=loss.detach())
+        watching_seconds += time.process_time() - before
+        if watcher.should_stop:
+            break
+    training_seconds = time.process_time() - began - start_seconds - watching_seconds
+    return {
+        "batch_size": batch_size,
+        "num_steps": step,
+        "verdict": watcher.verdict,
+        "num_put_back": sum(p["closing_p"] is not None for c in watcher.checkpoints for p in c["parts"]),
+        "training_seconds": training_seconds,
+        "watching_over_training": watching_seconds / training_seconds,
+        "with_start_over_training": (start_seconds + watching_seconds) / training_seconds,
+    }
 
 
 def measure(  # noqa: PLR0917 - what a case is, and where

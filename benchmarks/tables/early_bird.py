@@ -65,7 +65,17 @@ def tabulate_probe() -> str:
         "with all parts put back, %": lambda row: f"{100 * row['worst_check_over_training']:.1f}",
         "start, %": lambda row: f"{100 * row['start_over_training']:.1f}",
     }
-    return tabulate(read_results("early_bird_probe")["rows"], columns)
+    figures = read_results("early_bird_probe")
+    watches = " and ".join(
+        f"{100 * watch['with_start_over_training']:.0f} % of {watch['num_steps']:,} steps on batches of "
+        f"{watch['batch_size']}"
+        for watch in figures["watches"]
+    )
+    note = (
+        "All together, to watch LeNet-300-100 on Fashion-MNIST until its ticket has converged, start and what was put "
+        f"back included, takes {watches}."
+    )
+    return f"{tabulate(figures['rows'], columns)}\n\n{note}"
 
 
 def _count(verdicts: Mapping[str, int]) -> str:
