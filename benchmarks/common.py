@@ -36,9 +36,15 @@ class Timing(TypedDict):
     repeats: int
 
 
-def time_call(function: Callable[[], object]) -> float:
-    """Returns the wall-clock seconds of one call, to its end on a GPU where there is one."""
-    gc.collect()
+def time_call(function: Callable[[], object], *, collect: bool = True) -> float:
+    """Returns the wall-clock seconds of one call, to its end on a GPU where there is one.
+
+    Args:
+        function: What is called.
+        collect: Whether to collect garbage before, which empties caches too: no good for calls of few milliseconds.
+    """
+    if collect:
+        gc.collect()
     _wait()
     start = time.perf_counter()
     function()
@@ -51,19 +57,22 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def take_turns(callables: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def take_turns(
+    callables: Mapping[str, Callable[[], object]], repeats: int, *, collect: bool = True
+) -> dict[str, list[float]]:
     """Returns the seconds of each call, by name; all are called in turns, so that a busy machine hurts them alike.
 
     Args:
         callables: By name. Each is called once before it is timed.
         repeats: How many timed calls of each.
+        collect: Whether to collect garbage before each.
     """
     for function in callables.values():
         function()
     seconds: dict[str, list[float]] = {name: [] for name in callables}
     for _ in range(repeats):
         for name, function in callables.items():
-            seconds[name].append(time_call(function))
+            seconds[name].append(time_call(function, collect=collect))
     return seconds
 
 

@@ -130,7 +130,8 @@ def measure(  # noqa: PLR0917 - what a case is, and where
             "forward": run_forward,
             "start": lambda: EarlyBirdWatcher(model, probe=probe),
         },
-        NUM_REPEATS_OF_SHORT if num_steps == STEPS_A_CHECK and device is None else NUM_REPEATS,
+        NUM_REPEATS_OF_SHORT if num_steps == STEPS_A_CHECK else NUM_REPEATS,
+        collect=False,
     )
     least = {name: min(values) for name, values in seconds.items()}  # others share the machine
     training = least["training"] * STEPS_A_CHECK / num_steps

@@ -46,14 +46,15 @@ class Evidence:
         self._snapshot = take_snapshot(weights)
         self._start_snapshot = self._snapshot if sum(self.sizes.values()) <= FEW else None
 
-    def add(self, weights: Weights, start: Weights) -> dict[str, Any]:
+    def add(self, weights: Weights, start: Weights, snapshot: Snapshot) -> dict[str, Any]:
         """Returns the figures of a check by the names of `EarlyBirdCheckpoint`, and remembers these weights.
 
         Args:
             weights: Now, finite.
             start: The starting weights, on the CPU.
+            snapshot: Of the weights now.
         """
-        snapshot, mask = take_snapshot(weights), self._select(weights)
+        mask = self._select(weights)
         ranks = correlate_ranks(self._snapshot, snapshot)
         start_ranks = correlate_ranks(self._start_snapshot or take_snapshot(start), snapshot, by_layer=False)
         since, since_start = (overlay(mask, earlier, self.sizes) for earlier in (self.mask, self._start_mask))

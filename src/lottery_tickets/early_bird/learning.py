@@ -67,6 +67,7 @@ class Learning:
         self._start = measure(model)
         self._gaps = self._start.gaps  # as they were looked at last
         self._places = _draw_places(weights, seed)
+        self._before: dict[str, Tensor] = {}  # the starting weights at these places
         self._gradient = self._differentiate(model, weights)
         self._learnable_p = None if measure.probe.held_out else self._try_to_learn(model, weights)
 
@@ -138,8 +139,9 @@ class Learning:
     def _follow(self, part: Weights, weights: Weights, start: Weights) -> PartEvidence:
         products = []
         for name in part:
-            places = self._places[name]
-            now, before = (these[name].pick(places).to("cpu", torch.float32) for these in (weights, start))
+            if name not in self._before:
+                self._before[name] = self._pick(start[name])
+            now, before = self._pick(weights[name]), self._before[name]
             products.append(self._gradient[name] * (before * _find_scale(now, before) - now))
         along = compare_signs(torch.cat(products))
         return {
@@ -150,6 +152,9 @@ class Learning:
             "closing_z": None,
             "closing_p": None,
         }
+
+    def _pick(self, weight: Weight) -> Tensor:
+        return weight.pick(self._places[weight.name]).to("cpu", torch.float32)
 
     def _try_to_learn(self, model: nn.Module, weights: Weights) -> float:
         """Returns how often fair signs open as much of a gap on one half as a small step on the other half does."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
-from lottery_tickets._core.batches.samples import find_tensors, move_batch, require_samples
+from lottery_tickets._core.batches.samples import find_tensors, join_batches, move_batch, require_samples
 from lottery_tickets._core.checks import check_count
 from lottery_tickets._core.determinism import make_generator, seeded
 from lottery_tickets._core.measuring.running import evaluating, run_with
@@ -214,8 +214,13 @@ class Measure:
         Exchanged targets are enough for the loss function, unless the network sees targets too, as a decoder does that
         is fed with them, or gives other outputs each time.
         """
-        told, exchanged = self._tell(model, piece.own), self._tell(model, piece.exchanged).own
-        apart = (told.exchanged - exchanged).abs() > SAME * exchanged.abs() + SAME**2
+        both = join_batches((piece.own, piece.exchanged))
+        if both is None:
+            told, exchanged = self._tell(model, piece.own).exchanged, self._tell(model, piece.exchanged).own
+        else:  # at once, because that is cheaper
+            together = self._tell(model, both)
+            told, exchanged = together.exchanged[: piece.num_samples], together.own[piece.num_samples :]
+        apart = (told - exchanged).abs() > SAME * exchanged.abs() + SAME**2
         self._exchanges_in_loss = not bool(apart.any())
 
     def _tell(self, model: nn.Module, batch: Any) -> SampleLosses:  # noqa: ANN401 - any batch

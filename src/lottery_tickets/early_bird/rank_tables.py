@@ -39,7 +39,7 @@ class Ranks:
         moments: Of these.
     """
 
-    values: NDArray[np.int32]
+    values: NDArray[np.int64]
     moments: Moments
 
 

@@ -50,14 +50,24 @@ def compare_signs(differences: Tensor) -> Prevalence:
     # Magnitudes sort like their bits, which have room for one more: the sign.
     words = np.uint32 if exact == torch.float32 else np.uint64
     keys = np.sort((np.abs(values).view(words) << words(1)) | (values > 0))
-    firsts = np.flatnonzero(np.diff(keys >> words(1), prepend=~keys[:1]))
-    counts = np.diff(firsts, append=len(keys))
-    doubled = np.repeat(2 * firsts + counts + 1, counts)  # twice the mean rank of those that tie, an integer
+    doubled = _double_mean_ranks(keys >> words(1))
     above = int(doubled[(keys & words(1)).astype(np.bool_)].sum())
     z = (2 * above - int(doubled.sum())) / math.sqrt(float(np.square(doubled, dtype=np.float64).sum()))
     if len(values) > MOST_EXACT:
         return Prevalence(z, math.erfc(z / math.sqrt(2)) / 2)
     return Prevalence(z, _sum_tail(doubled, above))
+
+
+def _double_mean_ranks(ascending: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
+    """Returns twice the mean rank of those that tie, an integer, for each."""
+    starts = np.empty(len(ascending), np.bool_)
+    starts[0] = True
+    np.not_equal(ascending[1:], ascending[:-1], out=starts[1:])
+    if starts.all():
+        return np.arange(2, 2 * len(ascending) + 2, 2)
+    firsts = np.flatnonzero(starts)
+    counts = np.diff(firsts, append=len(ascending))
+    return np.repeat(2 * firsts + counts + 1, counts)
 
 
 def _sum_tail(parts: NDArray[np.int64], least: int) -> float:

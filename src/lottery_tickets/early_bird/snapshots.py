@@ -166,11 +166,11 @@ def rank(codes: Codes) -> Ranks:
     """Returns the ranks of less than 2^20 codes among each other."""
     if codes.size < SMALLEST_TO_COUNT:
         _, places, counts = np.unique(codes, return_inverse=True, return_counts=True)
-        return Ranks(find_mid_ranks(counts).astype(np.int32)[places], find_moments(counts))
+        return Ranks(find_mid_ranks(counts)[places], find_moments(counts))
     counters = np.zeros(NUM_CODES, np.uint32)
     ranking_reference.count_codes(codes, counters)
     counts = counters.astype(np.int64)
-    return Ranks(ranking_reference.look_up(find_mid_ranks(counts).astype(np.int32), codes), find_moments(counts))
+    return Ranks(ranking_reference.look_up(find_mid_ranks(counts), codes), find_moments(counts))
 
 
 def cut_codes(side: Mapping[str, Codes]) -> list[Chunk]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.prunable_weights import Choices, find_channel_scales, find_prunable_weights
-from lottery_tickets._core.selection.largest import check_finite
 from lottery_tickets._core.selection.scope_names import check_sparsity
 from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.weights import Weights
@@ -24,6 +23,7 @@ from lottery_tickets.early_bird.history import EarlyBirdCheckpoint, Method, Verd
 from lottery_tickets.early_bird.learning import Learning, without_probe
 from lottery_tickets.early_bird.learning_rule import has_moved
 from lottery_tickets.early_bird.probe import Measure, Probe
+from lottery_tickets.early_bird.snapshots import Snapshot, take_snapshot
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import describe_mask
 from lottery_tickets.storage import Record, save_results
@@ -73,7 +73,7 @@ class EarlyBirdWatcher:
     inputs cannot be told from weights or from a loss.
 
     Memory on the CPU: the starting weights in their own dtype, 2 bytes a weight for ranks (of up to 4 M weights
-    those at the start too; of less than 1 M weights 8 more for each of both), and a bit a weight for each mask (the
+    those at the start too; of less than 1 M weights 16 more for each of both), and a bit a weight for each mask (the
     start's, the last one's; with "mask_distance" those of the queue).
 
     Args:
@@ -222,11 +222,12 @@ class EarlyBirdWatcher:
         if self._start_loss is None:
             self._start_loss = training.get("start_loss")
         loss, start_loss = _to_float(training.get("loss")), _to_float(self._start_loss)
-        finite = _are_finite(weights) and (loss is None or math.isfinite(loss))
+        snapshot = _take_snapshot(weights) if loss is None or math.isfinite(loss) else None
+        finite = snapshot is not None
         start = weights.with_values(self.starting_weights)
         learning = without_probe()
-        if finite:
-            figures = self._evidence.add(weights, start)
+        if snapshot is not None:
+            figures = self._evidence.add(weights, start, snapshot)
             if self._learning is not None:
                 learning = self._learning.look(model, weights, start)
         else:
@@ -375,9 +376,9 @@ def _to_float(value: SupportsFloat | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _are_finite(weights: Weights) -> bool:
+def _take_snapshot(weights: Weights) -> Snapshot | None:
+    """Returns a snapshot; None where a weight is not finite."""
     try:
-        check_finite(weights)
+        return take_snapshot(weights)
     except ValueError:
-        return False
-    return True
+        return None

@@ -11,6 +11,7 @@ from lottery_tickets.early_bird import evidence
 from lottery_tickets.early_bird.check_times import CheckTimes
 from lottery_tickets.early_bird.displacement import measure_displacement
 from lottery_tickets.early_bird.evidence import Evidence
+from lottery_tickets.early_bird.snapshots import take_snapshot
 from lottery_tickets.masks.common_weights import measure_distance, overlay
 
 
@@ -52,7 +53,7 @@ def test_ranks_of_the_start_are_the_same_kept_or_computed_again(monkeypatch: pyt
     for few in (5407, 5406):
         monkeypatch.setattr(evidence, "FEW", few)
         watched = Evidence(start, sparsity=0.5, scope="global", queue_length=3)
-        found.append([watched.add(now, start), watched.add(start, start)])
+        found.append([watched.add(weights, start, take_snapshot(weights)) for weights in (now, start)])
         assert (watched._start_snapshot is None) == (few == 5406)
     assert found[0] == found[1]
     first, second = found[0]

@@ -4,14 +4,10 @@
 sort like magnitudes. A code is one of 65,536 integers that sort like magnitudes too, held in int16 and read as uint16.
 """
 
-from typing import TypeVar
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-Rank = TypeVar("Rank", np.int32, np.int64)
 
 LOW_BITS = 15  # of a float32's pattern of 31; the 16 above number its bin
 
@@ -94,9 +90,9 @@ def sum_products(
     return sums[0][0] + ((sums[0][1] + sums[1][0]) << 16) + (sums[1][1] << 32)
 
 
-def look_up(table: NDArray[Rank], codes: NDArray[np.uint16]) -> NDArray[Rank]:
+def look_up(table: NDArray[np.int64], codes: NDArray[np.uint16]) -> NDArray[np.int64]:
     """Returns for each code what a table of 65,536 says."""
-    found: NDArray[Rank] = torch.from_numpy(table).index_select(0, _to_places(codes)).numpy()
+    found: NDArray[np.int64] = torch.from_numpy(table).index_select(0, _to_places(codes)).numpy()
     return found
 
 
