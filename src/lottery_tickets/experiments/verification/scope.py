@@ -11,6 +11,7 @@ from lottery_tickets.experiments.verification.remeasuring import TRAINED_AGAIN
 SHOWN: Final = "shown by the files: settings, seeds, masks, counts, rewound weights, results and looks fit one another"
 RECORDED: Final = (
     "not measured again: accuracies and losses are those that were recorded; --re-evaluate measures them",
+    "not counted again: how many weights moved from starts that are not stored; --re-evaluate draws these and counts",
     "still open: whether the weights are trained ones, and whether fresh ones were drawn from their seeds",
 )
 MEASURED: Final = (
