@@ -15,7 +15,8 @@ RECORDED: Final = (
     "still open: whether the weights are trained ones, and whether fresh ones were drawn from their seeds",
 )
 MEASURED: Final = (
-    "measured again: checkpoints have the figures that are recorded; fresh weights are those of their seeds"
+    "measured again: checkpoints have the figures that are recorded; fresh weights are those of their seeds, and as "
+    "many moved as is recorded"
 )
 UNTRAINED: Final = (
     "still open: whether training took place as recorded, which only training again shows (--train-again)",
