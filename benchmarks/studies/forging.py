@@ -1,5 +1,6 @@
 """How a careful forger alters a run folder: any file, and then every hash anew."""
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,26 +13,41 @@ from lottery_tickets import Mask
 from lottery_tickets._core.files import hash_file, read_json, write_json
 from lottery_tickets._core.folders import HASH, MARKER, load_state, save_state, write_hashed
 from lottery_tickets.experiments.folder import MASK, RECORD, RESULTS, WEIGHTS, ExperimentFolder
+from lottery_tickets.experiments.layers import LAYERS, count_layers
 from lottery_tickets.experiments.plan import Training
 from lottery_tickets.experiments.results import collect_results
+from lottery_tickets.experiments.verification.trainings import TrainingChecks
 
 State = dict[str, Tensor]
 
 
-def seal(run: Path, *, under_plan: bool = False) -> None:
+def seal(run: Path, *, under_plan: bool = False, recounted: bool = True) -> None:
     """Makes every hash fit again.
 
     Args:
         run: The run folder.
         under_plan: Whether the records also say that they were made under the plan that is there now.
+        recounted: Whether the records also count each layer as the files now have it.
     """
     folder = ExperimentFolder.read(run)
     for training in folder.plan.list_all_trainings():
         record = read_json(run / training.path / RECORD)
         entries = sorted(path for path in (run / training.path).iterdir() if path.name != RECORD)
         made = {"recipe_sha256": folder.plan.recipe_sha256} if under_plan else {}
+        made |= {LAYERS: recount_layers(folder, training, record[LAYERS])} if recounted and LAYERS in record else {}
         seal_record(run, training, {**record, **made, "files": {path.name: hash_file(path) for path in entries}})
     write_json(run / RESULTS, collect_results(folder))
+
+
+def recount_layers(folder: ExperimentFolder, training: Training, counted: Any) -> Any:  # noqa: ANN401 - JSON
+    """Returns the counts of a record's layers by the files; as they were where the files do not fit one another."""
+    with contextlib.suppress(ValueError, LookupError, TypeError, RuntimeError):
+        mask, end = folder.load_mask(training), folder.load_weights(training)
+        start = TrainingChecks(folder, training).load_start(mask)
+        found = count_layers(mask, end if start is None else start, end)
+        kept = {} if start is not None else {name: {"num_moved": row["num_moved"]} for name, row in counted.items()}
+        return {name: {**row, **kept.get(name, {})} for name, row in found.items()}
+    return counted
 
 
 def seal_record(run: Path, training: Training, record: dict[str, Any]) -> None:

@@ -105,9 +105,9 @@ def compute_iterative_magnitude_pruning(
 
     Returns:
         `simulated`, `target_sparsity`, `masks` (one a level, level 0 is dense), `final_mask`, `rewind_state` (theta_k
-        by name), `trainings` (rows with `replicate`, `level`, `branch`, `density`, `history`), `run_folder`. Masks
-        and states are those of the first replicate. A simulation has `trainings` with the loss at each level, and
-        `rewind_state` None.
+        by name), `trainings` (rows with `replicate`, `level`, `branch`, `density`, `history`, `layers` and
+        `share_moved`, see `TrainingRow`), `run_folder`. Masks and states are those of the first replicate. A
+        simulation has `trainings` with the loss at each level, and `rewind_state` None.
 
     Raises:
         TypeError: When `dataloader` is an iterator, which is used up after one epoch, or the model refuses a batch.

@@ -14,7 +14,7 @@ from statistical_report_generator.kinds import describe
 from statistical_report_generator.papers.methods import Judging, Statement, describe_methods, list_cited
 from statistical_report_generator.papers.references import render_bibtex
 from statistical_report_generator.preparing import STYLES, Style, prepare
-from statistical_report_generator.reading import read_sources
+from statistical_report_generator.reading import Given, read_sources
 from statistical_report_generator.records import Record, list_records
 from statistical_report_generator.rendering.csv import render_csv
 from statistical_report_generator.rendering.html import render_html
@@ -94,15 +94,16 @@ class StatisticalReportGenerator:
 
     def add_results(
         self,
-        results: str | Path | Mapping[str, Any],
+        results: Given,
         name: str | None = None,
         *,
         verification: Verification | None = None,
     ) -> Self:
-        """Adds results, read now: a run folder, a JSON file, or a dict; returns the generator.
+        """Adds results, read now; returns the generator.
 
         Args:
-            results: Where they are, or what they are.
+            results: A run folder, a JSON file, or what a function of `lottery_tickets` returned: a dict, a `Mask`, an
+                `Importance`. Of tensors a summary is kept, so that what happens to them later changes nothing.
             name: What the report calls them; the name of the folder or file when None.
             verification: What re-checking them has found; `lottery-tickets report --verify` does.
 

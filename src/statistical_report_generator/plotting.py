@@ -1,24 +1,22 @@
 """Any result as a figure in a file: the one function for those who want a picture and no report."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from statistical_report_generator.document import Figure
 from statistical_report_generator.figures.style import save_figure
 from statistical_report_generator.kinds import describe
-from statistical_report_generator.reading import read_sources
+from statistical_report_generator.reading import Given, read_sources
 from statistical_report_generator.sections.experiment import ExperimentOptions
 
 
-def plot_results(results: str | Path | Mapping[str, Any], path: str | Path) -> list[Path]:
+def plot_results(results: Given, path: str | Path) -> list[Path]:
     """Draws results as reports draw them; returns the files that were written.
 
     The first figure goes to `path`. Results with further figures, such as the learning curves of an experiment or the
     layers of a score, have them beside it: "figure.pdf" is followed by "figure-2.pdf".
 
     Args:
-        results: A run folder, a JSON file, or what a function of `lottery_tickets` returned, if it is JSON-able.
+        results: As in `StatisticalReportGenerator.add_results`.
         path: Ends in .pdf, .svg or .png, which is the format.
 
     Raises:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 from statistical_report_generator.kinds import recognise
 from statistical_report_generator.sources import Source
@@ -14,17 +14,31 @@ FILES: Final = (ANALYSIS, "results.json", "landscape.json", "evidence.json")  # 
 MOST_BYTES: Final = 1 << 28  # 256 MB of JSON: far more than any run writes
 
 
-def read_sources(given: str | Path | Mapping[str, Any], name: str | None = None) -> list[Source]:
+@runtime_checkable
+class Reportable(Protocol):
+    """An object that says of itself what reports tell of it, such as a mask or scores."""
+
+    def to_results(self) -> Mapping[str, Any]:
+        """Returns what a file of results would hold."""
+        ...
+
+
+Given = str | Path | Mapping[str, Any] | Reportable
+
+
+def read_sources(given: Given, name: str | None = None) -> list[Source]:
     """Returns results, and, where they are an analysis, those of each of its finished parts behind it.
 
     Args:
-        given: A run folder, a JSON file, or what was read from one.
+        given: A run folder, a JSON file, what was read from one or returned by a function, a mask, scores.
         name: What the report calls them; the name of the folder or file when None. Parts are called "NAME / PART".
 
     Raises:
         FileNotFoundError: When there is nothing at the path.
         ValueError: When it holds no results that a report can be made of; says where, what was got, what is allowed.
     """
+    if isinstance(given, Reportable):
+        given = given.to_results()
     if isinstance(given, Mapping):
         kind, results = recognise(given, "the dict")
         return list(_split(Source(name or "results", kind, results)))

@@ -8,9 +8,9 @@ from typing import Any, Final, final
 from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits, count_different_bits
+from lottery_tickets._core.measuring.displacement import Displacement, measure_displacement
 from lottery_tickets._core.selection.scopes import select_in_scope
 from lottery_tickets._core.weights import Weights
-from lottery_tickets.early_bird.displacement import Displacement, measure_displacement
 from lottery_tickets.early_bird.rank_correlation import correlate_ranks, rank_shares
 from lottery_tickets.early_bird.snapshots import Snapshot, take_snapshot
 from lottery_tickets.masks.common_weights import measure_distance, overlay

@@ -11,6 +11,7 @@ from lottery_tickets._core.files import write_json
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets.experiments import steps
 from lottery_tickets.experiments.folder import RESULTS, WEIGHTS, ExperimentFolder
+from lottery_tickets.experiments.layers import LAYERS, count_layers
 from lottery_tickets.experiments.plan import FRESH, Training
 from lottery_tickets.experiments.results import collect_results
 from lottery_tickets.experiments.subjects import Subject
@@ -80,9 +81,13 @@ def compute_training(folder: ExperimentFolder, subject: Subject, training: Train
     mask = steps.prune(folder, training, subject.find_weights(model).shapes, subject.ticket)
     steps.rewind_(model, folder, training, mask)
     hold_mask(model, mask)
-    start_hash = hash_state(copy_state(model))
+    start = copy_state(model)
+    start_hash = hash_state(start)
     try:
-        history, states = steps.train(model, subject, training, folder.plan)
+        history, states = steps.train(model, subject, training, folder.plan, start)
+        layers = count_layers(mask, start, model.state_dict())
+        del start  # before the trained state is copied: of a large model there is no room for both
+        states[WEIGHTS] = copy_state(model)
     except Exception as error:
         error.add_note(f"in {training.path}, the {training.name}")
         raise
@@ -92,6 +97,7 @@ def compute_training(folder: ExperimentFolder, subject: Subject, training: Train
         "seeds": seeds,
         "num_weights": mask.num_weights,
         "num_kept": mask.num_kept,
+        LAYERS: layers,
         "start_sha256": start_hash,
         "history": history,
     }

@@ -1,11 +1,12 @@
 """The results of an experiment, collected from the records of its trainings."""
 
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
 
 from torch import Tensor
 
 from lottery_tickets._core.files import hash_file
 from lottery_tickets.experiments.folder import RECORD, ExperimentFolder
+from lottery_tickets.experiments.layers import LAYERS, LayerCounts, find_share_moved
 from lottery_tickets.masks.mask import Mask
 
 SCHEMA: Final = "lottery-tickets experiment 2"
@@ -15,6 +16,11 @@ class TrainingRow(TypedDict):
     """One training of an experiment.
 
     `history` holds `end` and, with our own trainer, `early_stop` and `curve`: JSON-able figures.
+
+    Attributes:
+        layers: By name the counts of each pruned layer; absent where an earlier version trained.
+        share_moved: The share of the kept weights that ended at another value than they started from, from 0 to 1;
+            absent as `layers`, and of a simulation.
     """
 
     replicate: int
@@ -24,6 +30,8 @@ class TrainingRow(TypedDict):
     num_kept: int
     density: float
     history: dict[str, Any]
+    layers: NotRequired[dict[str, LayerCounts]]
+    share_moved: NotRequired[float]
 
 
 class PruningResults(TypedDict):
@@ -48,8 +56,7 @@ def collect_results(folder: ExperimentFolder) -> dict[str, Any]:
         `schema`, `plan`, `environments` (those that the run has gone on in), `unidentified` (what of the
         caller's code and data could not be identified, in words), `looks` (how many
         replicates there were each time), `records` (SHA-256 of each training's
-        record) and `trainings`: `replicate`, `level`, `branch`, `num_weights`, `num_kept`, `density` and `history` of
-        each.
+        record) and `trainings`, of each what `TrainingRow` has.
 
     Raises:
         ValueError: When a record is missing or altered.
@@ -57,8 +64,10 @@ def collect_results(folder: ExperimentFolder) -> dict[str, Any]:
     rows, hashes = [], {}
     for training in folder.plan.list_all_trainings():
         record = folder.load_record(training)
-        counts = {name: record[name] for name in ("num_weights", "num_kept", "history")}
-        rows.append({**record["training"], "density": record["num_kept"] / max(record["num_weights"], 1), **counts})
+        row = {name: record[name] for name in ("num_weights", "num_kept", "history")}
+        if LAYERS in record:
+            row |= {LAYERS: record[LAYERS], "share_moved": find_share_moved(record[LAYERS])}
+        rows.append({**record["training"], "density": record["num_kept"] / max(record["num_weights"], 1), **row})
         hashes[training.path] = hash_file(folder.place(training) / RECORD)
     return {
         "schema": SCHEMA,

@@ -11,6 +11,7 @@ from lottery_tickets._core.measuring.evaluating import evaluate_batches
 from lottery_tickets._core.measuring.performance import measuring
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.weights import Weights
+from lottery_tickets.experiments.layers import count_kept
 from lottery_tickets.experiments.results import PruningResults, TrainingRow
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.steps import prune_survivors
@@ -78,5 +79,6 @@ def _measure(
         "num_weights": mask.num_weights,
         "num_kept": mask.num_kept,
         "density": mask.density,
+        "layers": count_kept(mask),
         "history": {"end": {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}},
     }

@@ -10,7 +10,7 @@ from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.zeroing import zero_pruned_
 from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.weights import Weights
-from lottery_tickets.experiments.folder import EARLY_STOP, REWIND, START, WEIGHTS, ExperimentFolder, stops_early
+from lottery_tickets.experiments.folder import EARLY_STOP, REWIND, START, ExperimentFolder, stops_early
 from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.subjects import Subject
@@ -81,16 +81,23 @@ def rewind_(model: nn.Module, folder: ExperimentFolder, training: Training, mask
 
 
 def train(
-    model: nn.Module, subject: Subject, training: Training, plan: ExperimentPlan
+    model: nn.Module, subject: Subject, training: Training, plan: ExperimentPlan, start: State
 ) -> tuple[dict[str, Any], dict[str, State]]:
     """Trains a model in place from where it was rewound to.
 
+    Args:
+        model: Rewound, and held to its mask.
+        subject: What trains it.
+        training: Which training.
+        plan: The plan it is part of.
+        start: A copy of the model's state.
+
     Returns:
-        The history, and by file name the states to be stored: the trained one; theta_k, the weights that later rounds
-        are rewound to, where this training passes it; that of the early stop where it is not the end.
+        The history, and by file name the states to be stored beside the trained one: theta_k, the weights that later
+        rounds are rewound to, where this training passes it; that of the early stop where it is not the end.
     """
     if training.branch == "shared":
-        return _train_shared(model, subject, training, plan)
+        return _train_shared(model, subject, training, plan, start)
     kept: dict[str, State] = {}
 
     def keep(name: str) -> None:
@@ -98,7 +105,7 @@ def train(
 
     keeps_rewind_point = training == plan.find_origin(training.replicate)
     if keeps_rewind_point and plan.rewind_step == 0:
-        keep(REWIND)
+        kept[REWIND] = start
     history = subject.train(
         model,
         first_step=training.first_step(plan),
@@ -110,17 +117,16 @@ def train(
     )
     if not stops_early(history):
         kept.pop(EARLY_STOP, None)
-    keep(WEIGHTS)
     return history, kept
 
 
 def _train_shared(
-    model: nn.Module, subject: Subject, training: Training, plan: ExperimentPlan
+    model: nn.Module, subject: Subject, training: Training, plan: ExperimentPlan, start: State
 ) -> tuple[dict[str, Any], dict[str, State]]:
     """Trains to step k, which may be none at all; keeps theta_0 too where it is not theta_k."""
     kept: dict[str, State] = {}
     if plan.rewind_step:
-        kept[START] = copy_state(model)
+        kept[START] = start
         subject.train(
             model,
             first_step=0,
@@ -130,7 +136,6 @@ def _train_shared(
             keep_rewind_point=lambda: None,
             keep_early_stop=lambda: None,
         )
-    kept[WEIGHTS] = copy_state(model)
     return {"end": {"step": plan.rewind_step, **subject.evaluate(model)}}, kept
 
 

@@ -182,6 +182,15 @@ class Mask(Mapping[str, Tensor]):
         )
         return render_table(repr(self), ("parameter", "shape", "kept", "sparsity"), rows, len(self))
 
+    def to_results(self) -> dict[str, Any]:
+        """Returns what reports tell of the mask, JSON-able: each layer's sparsity, the whole's, how it was made."""
+        return {
+            "layer_sparsities": self.layer_sparsity(),
+            "actual_sparsity": self.sparsity,
+            "collapsed_layers": self.collapsed_layers,
+            "provenance": {"settings": dict(self.provenance)},
+        }
+
     def save(self, path: str | Path) -> None:
         """Writes the mask as safetensors: packed bits, with shapes, provenance and a digest of all three as metadata.
 

@@ -73,6 +73,14 @@ class Importance(dict[str, Tensor]):
         self.output_dims = dict(output_dims)
         self.standard_errors = None if standard_errors is None else dict(standard_errors)
 
+    def to_results(self) -> dict[str, Any]:
+        """Returns what reports tell of the scores, JSON-able: how they were found, and a summary of each tensor.
+
+        Raises:
+            ValueError: When a score is not finite.
+        """
+        return {"importance": encode(self, Place("", "importance", {}))}
+
     def __repr__(self) -> str:
         num_scores = f"{len(self)} parameters, {sum(scores.numel() for scores in self.values()):,} scores"
         how = (f"{name} {self.report[name]!r}" for name in ("score", "num_samples", "labels") if name in self.report)

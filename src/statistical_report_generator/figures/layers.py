@@ -1,7 +1,8 @@
 """What is known of each layer: its sparsity, or how much of it two masks share beside chance."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from matplotlib.axes import Axes
@@ -24,9 +25,15 @@ MOST_BARS: Final = 40
 NUM_BINS: Final = 20
 ROW_HEIGHT: Final = 0.24  # inches
 EDGES_HEIGHT: Final = 1.5
+FAINT: Final[Any] = {"color": BLACK, "alpha": 0.35, "linestyle": "", "marker": "o", "markersize": 4}
 
 
-def draw_layer_sparsities(sparsities: Mapping[str, float], overall: float | None, title: str = "") -> Figure:
+def draw_layer_sparsities(
+    sparsities: Mapping[str, float],
+    overall: float | None,
+    title: str = "",
+    runs: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> Figure:
     """Returns the figure of the share of each layer's weights that is removed.
 
     Up to 40 layers have a bar each, in the order of the model; of more, bars say how many layers have which sparsity.
@@ -35,6 +42,7 @@ def draw_layer_sparsities(sparsities: Mapping[str, float], overall: float | None
         sparsities: By layer, each in [0, 1].
         overall: Of all weights together, drawn as a line; None where it is not known.
         title: Stands above.
+        runs: By layer the values that its sparsity is the mean of, as faint points on its bar.
 
     Raises:
         ValueError: When there is no layer.
@@ -46,6 +54,8 @@ def draw_layer_sparsities(sparsities: Mapping[str, float], overall: float | None
     axes = figure.add_subplot()
     if few:
         _draw_bars(axes, sparsities)
+        for place, name in enumerate(sparsities):
+            axes.plot([POINTS * value for value in runs.get(name, ())], [place] * len(runs.get(name, ())), **FAINT)
     else:
         _draw_distribution(axes, sparsities)
     if overall is not None:

@@ -236,8 +236,9 @@ def _describe_importance(results: Results) -> Iterator[Statement]:
     yield from _describe_scope(_read_word(results, "scope"))
 
 
-def _describe_ticket(_: Results) -> Iterator[Statement]:
-    yield Statement("The mask keeps the weights of largest magnitude", ("han2015learning",))
+def _describe_ticket(results: Results) -> Iterator[Statement]:
+    if "thresholds" in results:
+        yield Statement("The mask keeps the weights of largest magnitude", ("han2015learning",))
 
 
 def _describe_quality(results: Results) -> Iterator[Statement]:

@@ -41,6 +41,31 @@ class History(Part):
     end: NotRequired[dict[str, Any]]
 
 
+class Layer(Part):
+    """One layer of a training.
+
+    Attributes:
+        num_weights: There are.
+        num_kept: Of them by the mask.
+        num_moved: Of the kept ones, those that ended at another value than they started from.
+        dtype: What they are stored in, such as "bfloat16".
+    """
+
+    num_weights: Count
+    num_kept: Count
+    num_moved: NotRequired[Count]
+    dtype: NotRequired[str]
+
+
+def _check_layer(layer: Layer) -> Layer:
+    if not layer.get("num_moved", 0) <= layer["num_kept"] <= layer["num_weights"]:
+        raise ValueError(
+            f"a layer must move at most what it keeps, and keep at most all, got num_moved "
+            f"{layer.get('num_moved', 0)}, num_kept {layer['num_kept']} and num_weights {layer['num_weights']}"
+        )
+    return layer
+
+
 class Training(Part):
     """One training of an experiment.
 
@@ -52,6 +77,8 @@ class Training(Part):
         num_weights: There are.
         num_kept: Of them.
         history: What it reports.
+        layers: By name the counts of each pruned layer; earlier versions recorded none.
+        share_moved: Share of the kept weights that ended at another value than they started from; as `layers`.
     """
 
     replicate: Position
@@ -61,6 +88,8 @@ class Training(Part):
     num_weights: NotRequired[Count]
     num_kept: NotRequired[Count]
     history: History
+    layers: NotRequired[dict[str, Annotated[Layer, AfterValidator(_check_layer)]]]
+    share_moved: NotRequired[Share]
 
 
 class Experiment(Result):

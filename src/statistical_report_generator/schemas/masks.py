@@ -88,12 +88,19 @@ class Importance(Result):
 
 
 class Ticket(Result):
-    """A magnitude mask by layer, see `compute_layerwise_magnitude_ticket`."""
+    """A mask by layer, as of `compute_layerwise_magnitude_ticket`.
+
+    Attributes:
+        layer_sparsities: Share of each layer that is removed.
+        actual_sparsity: Share of all weights that is removed.
+        collapsed_layers: That keep nothing.
+        thresholds: The least magnitude that each layer keeps; only of masks by magnitude.
+    """
 
     layer_sparsities: Annotated[dict[str, Share], Field(min_length=1)]
     actual_sparsity: Share
     collapsed_layers: list[str]
-    thresholds: dict[str, float | None]
+    thresholds: NotRequired[dict[str, float | None]]
     mask: NotRequired[Any]
     target_sparsity: NotRequired[Share | None]
     network: NotRequired[str]
@@ -101,7 +108,8 @@ class Ticket(Result):
 
 def check_ticket(ticket: Ticket) -> Ticket:
     """Returns a ticket whose thresholds and sparsities are of the same layers; raises ValueError otherwise."""
-    need_same_keys(ticket["layer_sparsities"], ticket["thresholds"], "layer_sparsities and thresholds")
+    if "thresholds" in ticket:
+        need_same_keys(ticket["layer_sparsities"], ticket["thresholds"], "layer_sparsities and thresholds")
     return ticket
 
 

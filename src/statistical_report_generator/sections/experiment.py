@@ -13,6 +13,7 @@ from statistical_report_generator.document import Block, Figure, Points, Section
 from statistical_report_generator.figures.experiment import draw_accuracy_over_density
 from statistical_report_generator.figures.learning import choose_levels, draw_learning, find_curve
 from statistical_report_generator.inference.intervals import BranchSummary, collect_values, summarise_experiment
+from statistical_report_generator.sections.layers import describe_kept
 from statistical_report_generator.sections.threats import doubt_simulation, list_threats
 from statistical_report_generator.sources import Source
 from statistical_report_generator.tables import HEADINGS, POINTS, format_interval, make_rows
@@ -22,6 +23,7 @@ METRICS: Final = tuple(
     f"{split}_{name}" for name in ("metric", "accuracy", "perplexity", "loss") for split in ("test", "train")
 )
 MOMENTS: Final = ("early_stop", "end")
+Values = dict[tuple[int, str], dict[int, float]]  # by level and branch, then by replicate
 LESS_IS_BETTER: Final = ("loss", "perplexity")
 
 
@@ -57,7 +59,8 @@ def describe_experiment(source: Source, options: ExperimentOptions) -> list[Sect
     """
     results = source.results
     if results.get("simulated"):
-        return [_describe_simulation(), Section("Threats to validity", [Points(tuple(doubt_simulation(results)))])]
+        threats = Section("Threats to validity", [Points(tuple(doubt_simulation(results)))])
+        return [_describe_simulation(), *describe_kept(source), threats]
     claims, summaries = judge_experiment(source, options)
     metric, moment = claims["metric"], claims["moment"]
     found: list[Block] = [
@@ -72,7 +75,8 @@ def describe_experiment(source: Source, options: ExperimentOptions) -> list[Sect
         Section("What was found", found),
         *_show_learning(source),
         Section("By level", [_tabulate_levels(source, summaries)]),
-        Section("By run", [_tabulate_runs(source, metric, moment)], technical=True),
+        *describe_kept(source),
+        Section("By run", [_tabulate_runs(source, metric, moment), *_tabulate_moved(source)], technical=True),
         Section("Each claim", [Points(tuple(_join_lines(describe_claims(claims))))], technical=True),
         Section("How it was made", [_tabulate_settings(source), _tell_how_to_check(source)], technical=True),
         Section("Threats to validity", [Points(tuple(list_threats(source, claims)))]),
@@ -191,15 +195,28 @@ def _tabulate_levels(source: Source, summaries: list[BranchSummary]) -> Table:
 def _tabulate_runs(source: Source, metric: str, moment: str) -> Table:
     values = collect_values(source.results, moment, metric)
     scale, form = (POINTS, ".2f") if metric.endswith("accuracy") else (1.0, ".5g")
+    unit = ", %" if metric.endswith("accuracy") else ""
+    return _tabulate_by_run(f"{source.slug}-runs", f"{metric}{unit} of each run.", values, scale=scale, form=form)
+
+
+def _tabulate_moved(source: Source) -> list[Table]:
+    values: Values = {}
+    for row in source.results["trainings"]:
+        if "share_moved" in row:
+            values.setdefault((row["level"], row["branch"]), {})[row["replicate"]] = row["share_moved"]
+    caption = "Share of the kept weights that ended at another value than they started from, % of each run."
+    return [_tabulate_by_run(f"{source.slug}-moved", caption, values, scale=POINTS, form=".2f")] if values else []
+
+
+def _tabulate_by_run(name: str, caption: str, values: Values, *, scale: float, form: str) -> Table:
     replicates = sorted({replicate for found in values.values() for replicate in found})
     rows = []
     for (level, branch), found in sorted(values.items()):
         cells = (f"{scale * found[one]:{form}}" if one in found else "" for one in replicates)
         rows.append((str(level), "dense" if level == 0 else branch, *cells))
-    unit = ", %" if metric.endswith("accuracy") else ""
     return Table(
-        f"{source.slug}-runs",
-        f"{metric}{unit} of each run.",
+        name,
+        caption,
         ("level", "branch", *(f"run {replicate}" for replicate in replicates)),
         tuple(rows),
         frozenset(range(2, 2 + len(replicates))) | {0},

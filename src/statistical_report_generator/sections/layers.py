@@ -1,13 +1,24 @@
-"""What several kinds say of layers: their sparsities in a figure, layer collapse, sparsity missed."""
+"""What several kinds say of layers: their sparsities in figures and tables, layer collapse, sparsity missed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from statistics import fmean
 from typing import Final
 
-from statistical_report_generator.document import Figure
-from statistical_report_generator.figures.layers import MOST_BARS, draw_layer_sparsities
-from statistical_report_generator.sections.words import list_names, percent
+from statistical_report_generator.document import Figure, Section, Table
+from statistical_report_generator.figures.layers import MOST_BARS, choose_layers, draw_layer_sparsities
+from statistical_report_generator.schemas.experiments import Experiment, Layer
+from statistical_report_generator.sections.words import (
+    MOST_ROWS,
+    count,
+    list_names,
+    make_table,
+    name_cell,
+    percent,
+)
 from statistical_report_generator.sources import Source
 
+Layers = Mapping[str, Layer]
+MOST_RUNS: Final = 30  # columns of a table
 MISSED: Final = 0.005  # half a point between asked and got
 
 
@@ -29,6 +40,60 @@ def draw_sparsities(source: Source, sparsities: Mapping[str, float], overall: fl
         alternative=f"Of {len(sparsities):,} layers the mask removes between {ends}.",
         draw=lambda: draw_layer_sparsities(sparsities, overall, source.name),
     )
+
+
+def describe_kept(source: Source) -> list[Section]:
+    """Returns the section on what the sparsest tickets of an experiment keep of each layer; none where that is unknown.
+
+    Args:
+        source: The experiment.
+    """
+    results: Experiment = source.results
+    pruned = [row for row in results["trainings"] if row["level"] and row["branch"] in ("ticket", "simulated")]
+    last = max((row["level"] for row in pruned), default=0)
+    runs = {row["replicate"]: row["layers"] for row in pruned if row["level"] == last and row.get("layers")}
+    names = next(iter(runs.values()), {})
+    runs = {replicate: layers for replicate, layers in runs.items() if layers.keys() == names.keys()}
+    if not runs:
+        return []
+    shares = {name: [_find_sparsity([layers[name]]) for layers in runs.values()] for name in names}
+    sparsities = {name: fmean(values) for name, values in shares.items()}
+    overall = fmean(_find_sparsity(layers.values()) for layers in runs.values())
+    least, most = (choose(sparsities, key=lambda name: sparsities[name]) for choose in (min, max))
+    ends = " and ".join(f"{percent(sparsities[name])} % of {list_names([name])}" for name in (least, most))
+    how = "one bar a layer, faint points are single runs" if len(shares) <= MOST_BARS else "bars count layers"
+    figure = Figure(
+        name=f"{source.slug}-layers",
+        caption=f"Share of each layer's weights that the tickets of level {last} remove: means of {len(runs)} "
+        f"{'run' if len(runs) == 1 else 'runs'}, {how}. Hatched layers keep nothing in any run.",
+        alternative=f"Of {len(shares):,} layers the tickets of level {last} remove between {ends}.",
+        draw=lambda: draw_layer_sparsities(sparsities, overall, source.name, shares),
+    )
+    far = {name: abs(sparsity - overall) for name, sparsity in sparsities.items()}
+    return [Section("By layer", [figure, _tabulate_kept(source, last, runs, choose_layers(far, MOST_ROWS))])]
+
+
+def _tabulate_kept(source: Source, level: int, runs: Mapping[int, Layers], names: list[str]) -> Table:
+    shown = dict(list(runs.items())[:MOST_RUNS])
+    first = next(iter(shown.values()))
+    rows = [
+        (name_cell(name), count(first[name]["num_weights"]), *(count(one[name]["num_kept"]) for one in shown.values()))
+        for name in names
+    ]
+    notes = [f"The {len(names)} layers farthest from the whole, of {len(first):,}."] if len(names) < len(first) else []
+    notes += [f"The first {len(shown)} of {len(runs):,} runs."] if len(shown) < len(runs) else []
+    return make_table(
+        f"{source.slug}-kept",
+        f"Weights that the tickets of level {level} keep of each layer.",
+        ("layer", "weights", *(f"kept, run {replicate}" for replicate in shown)),
+        rows,
+        left_out=" ".join(notes),
+    )
+
+
+def _find_sparsity(layers: Iterable[Layer]) -> float:
+    counted = list(layers)
+    return 1 - sum(one["num_kept"] for one in counted) / max(1, sum(one["num_weights"] for one in counted))
 
 
 def list_collapsed(sparsities: Mapping[str, float]) -> list[str]:

@@ -1,5 +1,6 @@
 """What may be wrong with an experiment, told from its data."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -7,13 +8,13 @@ from statistical_report_generator.claims.types import Claims
 from statistical_report_generator.figures.learning import find_curve
 from statistical_report_generator.inference.intervals import PAIRED
 from statistical_report_generator.sections.layers import MISSED, list_missed
-from statistical_report_generator.sections.words import list_names
+from statistical_report_generator.sections.words import MOST_NAMED, count, list_names, name_cell, percent
 from statistical_report_generator.sources import Source
 from statistical_report_generator.tables import POINTS
 
 MOST_PROBLEMS: Final = 5  # of a re-check, in a sentence
 FEW: Final = 5  # replicates, below which intervals are wide and a single bad run is not seen
-HALF: Final = 0.5  # of the trainings
+HALF: Final = 0.5  # of the trainings, and of the weights of one: most of them
 
 Row = Mapping[str, Any]
 
@@ -34,6 +35,8 @@ def list_threats(source: Source, claims: Claims) -> list[str]:
         *_doubt_budget(rows, claims["moment"]),
         *_find_copies(rows, claims),
         *_doubt_masks(rows, results),
+        *_doubt_layers(rows),
+        *_doubt_movement(rows),
         *claims["caveats"],
     ]
     if claims["looks_taken"] > claims["num_looks"]:
@@ -57,6 +60,7 @@ def doubt_simulation(results: Mapping[str, Any]) -> list[str]:
     return [
         "A simulation: one pass of scores, a sweep over the schedule, and no training. A ticket is found by training.",
         *_doubt_masks(_list_rows(results), results),
+        *_doubt_layers(_list_rows(results)),
     ]
 
 
@@ -154,6 +158,53 @@ def _doubt_masks(rows: Sequence[Row], results: Mapping[str, Any]) -> list[str]:
     if isinstance(asked, float) and tickets:
         threats += list_missed(asked, 1 - min(tickets.values()))
     return threats
+
+
+def _doubt_layers(rows: Sequence[Row]) -> Iterator[str]:
+    """Yields which layers keep nothing where the whole network keeps something, or that this was not looked at."""
+    known = [row for row in rows if "layers" in row and row["density"]]
+    emptied: dict[tuple[int, str, str], list[int]] = {}
+    for row in known:
+        for name, layer in row["layers"].items():
+            if layer["num_weights"] and not layer["num_kept"]:
+                emptied.setdefault((row["level"], row["branch"], name), []).append(layer["num_weights"])
+    if emptied:
+        nums = Counter((row["level"], row["branch"]) for row in known)
+        named = [
+            f"{name_cell(name)} of {branch} at level {level} keeps nothing (of {count(found[0])} weights; "
+            f"{len(found)} of {nums[level, branch]} runs)"
+            for (level, branch, name), found in list(emptied.items())[:MOST_NAMED]
+        ]
+        more = f" and {len(emptied) - MOST_NAMED:,} more" if len(emptied) > MOST_NAMED else ""
+        yield f"Layer collapse: {', '.join(named)}{more}."
+    missing = sum("layers" not in row for row in rows)
+    yield from _tell_unknown("Layer collapse", "what each layer keeps", missing, len(rows))
+
+
+def _doubt_movement(rows: Sequence[Row]) -> Iterator[str]:
+    """Yields where most weights stayed as they were, or that this was not looked at.
+
+    In float32 nearly all weights move that have a gradient; in bfloat16 most steps of plain SGD at 1e-4 are lost.
+    """
+    known = [row for row in rows if "share_moved" in row and row["density"]]
+    still = [row for row in known if row["share_moved"] < HALF]
+    if still:
+        most = percent(max(row["share_moved"] for row in still), ".3g")
+        found = {layer["dtype"] for row in still for layer in row.get("layers", {}).values() if "dtype" in layer}
+        formats = list_names(sorted(found)) or "which was not recorded"
+        yield (
+            f"Stagnation: in {len(still)} of {len(known)} trainings at most {most} % of the kept weights changed at "
+            f"all: steps smaller than the number format resolves ({formats}) are lost, and weights without a gradient "
+            "stay."
+        )
+    missing = sum("share_moved" not in row for row in rows)
+    yield from _tell_unknown("Stagnation (bfloat16)", "how many weights moved", missing, len(rows))
+
+
+def _tell_unknown(threat: str, what: str, num_missing: int, num_rows: int) -> Iterator[str]:
+    if num_missing:
+        where = f"{num_missing} of {num_rows} trainings"
+        yield f"{threat} was not looked at in {where}: {what} was not recorded, as by earlier versions."
 
 
 def _count_replicates(claims: Claims) -> list[str]:

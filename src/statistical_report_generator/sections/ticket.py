@@ -1,4 +1,4 @@
-"""The sections on a magnitude mask: which layers it thins out."""
+"""The sections on a mask: which layers it thins out."""
 
 from statistical_report_generator.document import MaskWord, Points, Section, Table, Verdicts
 from statistical_report_generator.figures.layers import choose_layers
@@ -10,10 +10,10 @@ from statistical_report_generator.sources import Source
 
 
 def describe_ticket(source: Source) -> list[Section]:
-    """Returns the sections on a mask by magnitude.
+    """Returns the sections on a mask.
 
     Args:
-        source: What `compute_layerwise_magnitude_ticket` saved.
+        source: What `compute_layerwise_magnitude_ticket` saved, or what a mask says of itself.
     """
     found: Ticket = source.results
     sparsities, collapsed = found["layer_sparsities"], found["collapsed_layers"]
@@ -22,10 +22,11 @@ def describe_ticket(source: Source) -> list[Section]:
     answer = (
         f"The mask removes {percent(found['actual_sparsity'])} % of the weights of {len(sparsities):,} layers; {kept}."
     )
+    made = "Nothing was trained: a mask by magnitude" if "thresholds" in found else "A mask by itself"
     threats = [
         *list_collapsed({**sparsities, **dict.fromkeys(collapsed, 1.0)}),
         *list_missed(find_asked(source), found["actual_sparsity"]),
-        "Nothing was trained: a mask by magnitude is no winning ticket until it has won against its controls.",
+        f"{made} is no winning ticket until it has won against its controls.",
         *list_unknown(source),
     ]
     return [
@@ -40,15 +41,18 @@ def describe_ticket(source: Source) -> list[Section]:
 
 
 def _tabulate(source: Source, found: Ticket) -> Table:
-    sparsities, thresholds = found["layer_sparsities"], found["thresholds"]
+    sparsities, thresholds = found["layer_sparsities"], found.get("thresholds")
     far = {name: abs(sparsity - found["actual_sparsity"]) for name, sparsity in sparsities.items()}
-    rows = [
-        (name_cell(name), percent(sparsities[name]), form(thresholds[name], ".4g", "keeps nothing"))
-        for name in choose_layers(far, MOST_ROWS)
-    ]
+    names = choose_layers(far, MOST_ROWS)
+    rows: list[tuple[str, ...]] = [(name_cell(name), percent(sparsities[name])) for name in names]
     left_out = (
         f"The {len(rows)} layers farthest from the whole, of {len(sparsities):,}." if len(rows) < len(far) else ""
     )
-    headings = ("layer", "removed, %", "least magnitude kept")
-    caption = "The threshold of a layer is the least magnitude that it keeps."
+    headings: tuple[str, ...] = ("layer", "removed, %")
+    caption = "Share of each layer's weights that is removed."
+    if thresholds is not None:
+        cells = (form(thresholds[name], ".4g", "keeps nothing") for name in names)
+        rows = [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
+        headings = (*headings, "least magnitude kept")
+        caption = "The threshold of a layer is the least magnitude that it keeps."
     return make_table(f"{source.slug}-thresholds", caption, headings, rows, left_out=left_out)

@@ -89,7 +89,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, set[str]]] = {
         "scored by synaptic flow",
         {"tanaka2020pruning", "sun2024simple"},
     ),
-    "ticket": ({}, "largest magnitude", {"han2015learning"}),
+    "ticket": ({"thresholds": {"fc": 0.5}}, "largest magnitude", {"han2015learning"}),
     "quality": ({"metric": "accuracy"}, "Retention is the accuracy", set()),
     "robustness": ({}, "growing sparsities", {"han2015learning"}),
     "strategies": ({"rows": [{"strategy": "taylor"}]}, "gradient times weight", {"molchanov2019importance"}),

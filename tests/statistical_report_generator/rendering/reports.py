@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from statistical_report_generator import ReportConfig, StatisticalReportGenerator
 from tests.statistical_report_generator.claims.made_up import DENSE, move, with_controls
-from tests.statistical_report_generator.summaries import make_results
+from tests.statistical_report_generator.summaries import count_layers, make_results
 
 HOSTILE: Final = (
     '<img src=x onerror=alert(1)> #panic("typst") \\input{/etc/passwd} $(reboot)$ ]] "\' & % _ ~ ^ {} ../x 模型 \u202e'
@@ -16,7 +16,11 @@ def make_experiment(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
     """Returns results of an experiment: two levels, the second with controls, six replicates."""
     controls = [move(-0.02), move(-0.03), move(-0.04)]
     branches = {(0, "ticket"): DENSE, (1, "ticket"): move(-0.02), **with_controls(2, move(0.001), *controls)}
-    return {**make_results(branches), **changes}
+    results = make_results(branches)
+    for row in results["trainings"]:
+        share = 0.9 + 0.01 * row["replicate"]
+        row |= {"layers": count_layers(row["density"] - 0.001 * row["replicate"], share), "share_moved": share}
+    return {**results, **changes}
 
 
 def make_connectivity() -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_all_is_seen_and_nothing_is_asked_for(
     page = seen.page
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     figures = page.locator("figure .plot > svg")
-    assert figures.count() == page.locator("figure").count() == 4
+    assert figures.count() == page.locator("figure").count() == 6
     for place in range(figures.count()):
         figure = figures.nth(place)
         figure.scroll_into_view_if_needed()
@@ -74,7 +74,7 @@ def test_all_is_seen_and_nothing_is_asked_for(
         assert box is not None
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
-        assert box["height"] > 0.4 * box["width"]
+        assert box["height"] > 0.25 * box["width"]  # few layers make a low figure
         assert count_colours(figure.screenshot()) > 20
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
@@ -196,7 +196,7 @@ def test_many_figures_are_packed_and_unpacked(
     seen = visit(browser, write_report(tmp_path))
     figures = seen.page.locator("figure .plot > svg")
     figures.last.wait_for()
-    assert figures.count() == 4
+    assert figures.count() == 6
     assert seen.page.locator("figure img").count() == 0
     assert count_colours(figures.first.screenshot()) > 20
     assert figures.first.get_attribute("aria-label")

@@ -82,7 +82,7 @@ def test_a_table_has_a_row_a_line_and_true_minus_signs() -> None:
 def test_a_paper_takes_every_table_and_the_methods(tmp_path: Path) -> None:
     files = write_report(tmp_path).with_name("report-files")
     tables = sorted(path.name for path in files.glob("*.tex") if path.name != "methods.tex")
-    assert len(tables) == 9
+    assert len(tables) == 13
     odd = "".join(map(chr, range(0x20, 0x250)))
     (files / "odd.tex").write_text(render_latex(Table("odd", odd, (HOSTILE, "-"), (("[x", "*"), ("", odd[:95])))))
     inputs = "\n".join(rf"\input{{{name}}}\clearpage" for name in [*tables, "odd.tex", "methods.tex"])

@@ -39,7 +39,8 @@ def test_it_says_what_was_not_measured(run: Path, capsys: Output) -> None:
     code, shown = verify(run, capsys)
     assert code == 0
     assert "not measured again: accuracies and losses are those that were recorded" in shown
-    assert len(shown.splitlines()) == 4
+    assert "not counted again: how many weights moved from starts that are not stored" in shown
+    assert len(shown.splitlines()) == 5
 
 
 def test_it_measures_again_and_says_what_is_still_open(run: Path, capsys: Output) -> None:

@@ -15,6 +15,7 @@ from lottery_tickets.experiments import steps
 from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.engine import compute_training
 from lottery_tickets.experiments.folder import MASK, ExperimentFolder, stops_early
+from lottery_tickets.experiments.layers import LAYERS, find_odd_layers
 from lottery_tickets.experiments.plan import FRESH, Training
 from lottery_tickets.experiments.subjects import Subject
 from lottery_tickets.experiments.verification.checks import Check, run_check
@@ -123,7 +124,8 @@ class Remeasurement:
         start = copy_state(model)
         steps.prune_state_(start, mask)
         if hash_state(start) == record["start_sha256"]:
-            return ""
+            end = self.folder.load_weights(self.training)
+            return find_odd_layers(record[LAYERS], mask, start, end) if LAYERS in record else ""
         hint = self._describe_difference(record["environment"])
         return "model and seed give other weights than it started from" + (f"; {hint}" if hint else "")
 
@@ -146,7 +148,7 @@ class Remeasurement:
         trained = compute_training(self.folder, self.subject, self.training)
         record = self.folder.load_record(self.training)
         facts = to_json_values(dict(trained.facts))
-        odd = [name for name, fact in facts.items() if record[name] != fact]
+        odd = [name for name, fact in facts.items() if name in record and record[name] != fact]
         odd += [MASK] if trained.mask.digest != self.folder.load_mask(self.training).digest else []
         for name, state in trained.states.items():
             stored = load_state(self.folder.place(self.training) / name)

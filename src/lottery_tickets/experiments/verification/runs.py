@@ -48,8 +48,8 @@ def verify_run(
     all its files; that its versions, seeds and counts are the plan's; that pruning or shuffling again gives its mask;
     that it started from the stored theta_k (or, with learning-rate rewinding, the stored trained weights) under its
     mask; that checkpoints are of one form, finite, pruned and not emptied; that histories are finite and agree with
-    themselves; that controls have their ticket's layer counts; that replicates differ; and that results and looks are
-    those the records give.
+    themselves; that controls have their ticket's layer counts; that as many weights of each layer are kept, and have
+    moved, as is recorded; that replicates differ; and that results and looks are those the records give.
 
     With a subject every checkpoint is loaded and measured again, unless a check of its files failed, and must give the
     recorded figures of the end and of the early stop: to the bit in the environment of its record, else within 0.001,

@@ -11,10 +11,12 @@ from lottery_tickets.experiments.verification.remeasuring import TRAINED_AGAIN
 SHOWN: Final = "shown by the files: settings, seeds, masks, counts, rewound weights, results and looks fit one another"
 RECORDED: Final = (
     "not measured again: accuracies and losses are those that were recorded; --re-evaluate measures them",
+    "not counted again: how many weights moved from starts that are not stored; --re-evaluate draws these and counts",
     "still open: whether the weights are trained ones, and whether fresh ones were drawn from their seeds",
 )
 MEASURED: Final = (
-    "measured again: checkpoints have the figures that are recorded; fresh weights are those of their seeds"
+    "measured again: checkpoints have the figures that are recorded; fresh weights are those of their seeds, and as "
+    "many moved as is recorded"
 )
 UNTRAINED: Final = (
     "still open: whether training took place as recorded, which only training again shows (--train-again)",

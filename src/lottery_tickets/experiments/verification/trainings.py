@@ -21,6 +21,7 @@ from lottery_tickets.experiments.folder import (
     ExperimentFolder,
     stops_early,
 )
+from lottery_tickets.experiments.layers import LAYERS, find_odd_layers
 from lottery_tickets.experiments.plan import FRESH, Training
 from lottery_tickets.experiments.verification.checkpoints import find_emptied, find_odd_state, find_returned
 from lottery_tickets.experiments.verification.checks import Check, run_check
@@ -33,6 +34,7 @@ FACTS: Final = frozenset(
         *("start_sha256", "history", "files"),
     }
 )
+UNCOUNTED: Final = "not recorded by the earlier version that trained: what each layer keeps, and how many weights moved"
 
 
 @final
@@ -62,7 +64,9 @@ class TrainingChecks:
             "its checkpoints are those of a trained network": self.find_odd_checkpoints,
             "its history is one that the plan gives": self.find_odd_history,
         }
-        return [files, *(run_check(name, self.training.path, find) for name, find in checks.items())]
+        found = [files, *(run_check(name, self.training.path, find) for name, find in checks.items())]
+        note = "" if LAYERS in self.record else UNCOUNTED
+        return [*found, run_check("its layers are as it counts them", self.training.path, self.find_odd_layers, note)]
 
     @property
     def record(self) -> dict[str, Any]:
@@ -102,7 +106,7 @@ class TrainingChecks:
     def find_foreign_settings(self) -> str:
         """Compares what it was made under with what the run says."""
         record, environments = self.record, self.folder.list_environments()
-        if odd := sorted(FACTS ^ record.keys()):
+        if odd := sorted(FACTS ^ (record.keys() - {LAYERS})):
             return f"its record has {odd} too many or too few"
         if record["recipe_sha256"] != self.plan.recipe_sha256:
             return "it was made under another plan"
@@ -160,17 +164,27 @@ class TrainingChecks:
     def find_wrong_start(self) -> str:
         """Rewinds again, where what is rewound to is stored."""
         mask, start_hash = self.mask, self.record["start_sha256"]
-        if self.is_origin and self.plan.rewind_step and not self.plan.is_parted:
-            return ""  # theta_0 is not stored then, theta_k is
-        if self.is_origin:
-            start: dict[str, Tensor] | None = self.folder.load_start(self.training)
-        elif self.training.branch in FRESH:
-            start = self.folder.load_rewind_point(self.training)
-            steps.prune_state_(start, mask)
-            return "it started from theta_k, not from fresh weights" if hash_state(start) == start_hash else ""
-        else:
-            start = steps.find_start(self.folder, self.training, mask)
-        return "" if start is not None and hash_state(start) == start_hash else "the weights it started from are others"
+        if self.training.branch in FRESH:
+            rewound = self.folder.load_rewind_point(self.training)
+            steps.prune_state_(rewound, mask)
+            return "it started from theta_k, not from fresh weights" if hash_state(rewound) == start_hash else ""
+        start = self.load_start(mask)
+        return "" if start is None or hash_state(start) == start_hash else "the weights it started from are others"
+
+    def load_start(self, mask: Mask) -> dict[str, Tensor] | None:
+        """Returns the state that it started from, pruned; None where that is not stored."""
+        if not self.is_origin:
+            return steps.find_start(self.folder, self.training, mask)
+        if self.plan.rewind_step and not self.plan.is_parted:
+            return None  # theta_0 is not stored then, theta_k is
+        return self.folder.load_start(self.training)
+
+    def find_odd_layers(self) -> str:
+        """Counts again what each layer keeps and, where what it started from is stored, how many weights moved."""
+        record, mask = self.record, self.mask
+        if LAYERS not in record:
+            return ""
+        return find_odd_layers(record[LAYERS], mask, self.load_start(mask), self.folder.load_weights(self.training))
 
     def find_in_states(self, find: Callable[[dict[str, Tensor], Mask], str]) -> str:
         """Returns the first problem of the states that it left."""

@@ -35,9 +35,9 @@ def test_a_fresh_run_verifies(tmp_path: Path, settings: dict[str, Any]) -> None:
 
 
 def test_a_run_verifies_wherever_it_lies(run: Path) -> None:
-    """And every training is checked for each of its eight properties, the run for five of its own."""
+    """And every training is checked for each of its nine properties, the run for five of its own."""
     assert failed(run) == []
-    assert len(verify_run(run)) == 6 * 8 + 5
+    assert len(verify_run(run)) == 6 * 9 + 5
     assert verify_run(str(run)) == verify_run(run)
 
 

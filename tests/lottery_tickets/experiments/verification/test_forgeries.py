@@ -1,5 +1,6 @@
 """A forgery is found though the forger made every hash anew."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -232,6 +233,39 @@ def test_the_kernels_never_see_a_state_that_does_not_fit_its_mask(run: Path) -> 
 def test_forged_results_are_found(run: Path, case: str) -> None:
     RESULT_FORGERIES[case](run)
     assert failures(run) == {("results.json", RESULTS)}
+
+
+LAYER, FRESH = "its layers are as it counts them", Training(0, 2, "reinitialised")
+
+
+def change_layer(layers: dict[str, Any], **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    return {**layers, "0.weight": {**layers["0.weight"], **changes}}
+
+
+LAYER_FORGERIES: dict[str, tuple[Training, Callable[[dict[str, Any]], Any]]] = {
+    "a weight more kept": (LAST, lambda layers: change_layer(layers, num_kept=layers["0.weight"]["num_kept"] + 1)),
+    "a weight more in all": (FIRST, lambda layers: change_layer(layers, num_weights=41)),
+    "a weight less moved": (LAST, lambda layers: change_layer(layers, num_moved=layers["0.weight"]["num_moved"] - 1)),
+    "another format": (FRESH, lambda layers: change_layer(layers, dtype="bfloat16")),
+    "more moved than kept": (FRESH, lambda layers: change_layer(layers, num_moved=41)),
+    "fewer than none moved": (FRESH, lambda layers: change_layer(layers, num_moved=-1)),
+    "a number that is none": (FRESH, lambda layers: change_layer(layers, num_moved=True)),
+    "a layer less": (SHUFFLED, lambda layers: {"0.weight": layers["0.weight"]}),
+    "a layer more": (SHUFFLED, lambda layers: {**layers, "9.weight": layers["0.weight"]}),
+    "a fact more": (SHUFFLED, lambda layers: change_layer(layers, remark="all is well")),
+    "no object": (LAST, list),
+    "rows that are none": (LAST, lambda layers: dict.fromkeys(layers, 1)),
+    "nothing": (LAST, lambda _: None),
+}
+
+
+@pytest.mark.parametrize("case", LAYER_FORGERIES)
+def test_forged_counts_of_layers_are_found(run: Path, case: str) -> None:
+    training, forge = LAYER_FORGERIES[case]
+    change_record(run, training, layers=forge(read_json(run / training.path / RECORD)["layers"]))
+    with contextlib.suppress(TypeError, AttributeError):  # from garbage no results are collected
+        seal(run, recounted=False)
+    assert (training.path, LAYER) in failures(run)
 
 
 # ----------------------------------------------------------------------------------------- what a validation split adds

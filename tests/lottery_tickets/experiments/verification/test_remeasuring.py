@@ -108,6 +108,16 @@ def test_another_start_of_a_control_is_found(tmp_path: Path) -> None:
     assert measured(tmp_path) == {(CONTROL.path, START)}
 
 
+def test_a_forged_share_that_moved_from_a_start_that_is_not_stored_is_found(tmp_path: Path) -> None:
+    make_workload_run(tmp_path, num_replicates=1, control_levels=(1,))
+    layers = read_json(tmp_path / CONTROL.path / RECORD)["layers"]
+    layers["fc1.weight"]["num_moved"] -= 1
+    change_record(tmp_path, CONTROL, layers=layers)
+    seal(tmp_path)
+    assert failed(tmp_path) == []
+    assert measured(tmp_path) == {(CONTROL.path, START)}
+
+
 def test_another_environment_is_measured_within_a_tolerance_that_is_said(workload_run: Path) -> None:
     here = read_json(workload_run / DENSE.path / RECORD)["environment"]
     change_marker(workload_run, lambda stored: stored["environments"].append({**here, "torch": "1.0"}))
