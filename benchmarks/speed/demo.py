@@ -18,7 +18,7 @@ def main() -> None:
     """Runs the demo in a new folder and writes its seconds and its summary."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        demo = Demo(Path(folder) / "demo")
+        demo = Demo(output=Path(folder) / "demo")
         assert demo.run() == 0
         seconds = time.perf_counter() - start
         results = load_results(demo.run_folder / "results.json")

@@ -78,7 +78,7 @@ def main() -> None:
             run = Path(sys.argv[1])
         else:
             run = place / "demo"
-            assert Demo(run).run() == 0
+            assert Demo(output=run).run() == 0
         figures = {
             "demo": measure(run, place / "demo-reports", 1, REPEATS),
             "many": measure(run, place / "many-reports", NUM_MANY, 2),

@@ -30,7 +30,7 @@ def main() -> None:
     """Runs or continues the experiment, verifies it from its files and writes figures and results."""
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/fashion_lenet")
     experiment = Imp(
-        run, data="fashion-mnist", levels=LEVELS, controls=CONTROL_LEVELS, replicates=REPLICATES, steps=STEPS
+        output=run, data="fashion-mnist", levels=LEVELS, controls=CONTROL_LEVELS, replicates=REPLICATES, steps=STEPS
     )
     experiment.run()
     checks = verify_run(run)

@@ -82,7 +82,7 @@ def make_shell_run(run: Path, seed: int) -> None:
     """Runs LeNet-300-100 on the digits."""
     settings: dict[str, Any] = {"steps": 40, "evaluate_every": 10, "learning_rate": 0.03, "workers": 1}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        Imp(run, levels=2, controls=(2,), replicates=2, seed=seed, **settings).run()
+        Imp(output=run, levels=2, controls=(2,), replicates=2, seed=seed, **settings).run()
 
 
 def report_again(run: Path) -> None:

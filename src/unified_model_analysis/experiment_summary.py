@@ -26,14 +26,14 @@ def check_report_extra() -> None:
 
 
 def report_experiment(
-    run: Path, *, moment: str, margin: float, num_looks: int = 1, test: Literal["t", "sign"] = "t"
+    run: Path, *, moment: str | None, margin: float, num_looks: int = 1, test: Literal["t", "sign"] = "t"
 ) -> None:
     """Prints what a finished run has shown, and writes its summary and figure into its folder.
 
     Args:
         run: The run folder.
-        moment: When accuracy is taken, see `summarise_experiment`.
-        margin: The loss of accuracy that counts as none, a fraction.
+        moment: When figures are taken, see `summarise_experiment`; the first that all trainings have when None.
+        margin: The loss of accuracy that counts as none, a fraction; of a loss or a perplexity in its own units.
         num_looks: Planned number of looks at the results while replicates are added, see `assess_claims`.
         test: Which, see `assess_claims`.
     """
@@ -42,10 +42,13 @@ def report_experiment(
     results = load_results(run / "results.json")
     summary = make_summary(results, moment=moment, margin=margin, num_looks=num_looks, test=test)
     tell_claims(results, summary["claims"])
-    draw_figure(results, moment, run / FIGURE)
+    is_drawn = has_figure(summary["claims"])
+    if is_drawn:
+        draw_figure(results, summary["claims"], run / FIGURE)
     save_results(summary, run / SUMMARY)
     say(
-        f"figure: {run / FIGURE}, summary: {run / SUMMARY}, raw results: {run / 'results.json'}",
+        f"{f'figure: {run / FIGURE}, ' if is_drawn else ''}summary: {run / SUMMARY}, raw results: "
+        f"{run / 'results.json'}",
         f"re-check everything from the files: lottery-tickets verify {run}",
     )
 
@@ -62,12 +65,12 @@ def tell_claims(results: Mapping[str, Any], claims: "Claims") -> None:
     from statistical_report_generator.tables import format_table
 
     say(answer_claims(claims), "")
-    print(format_table(summarise_experiment(results, moment=claims["moment"]), list_verdicts(claims)))
+    print(format_table(summarise_experiment(results, **choose(claims)), list_verdicts(claims)))
     say("", *list_remarks(claims))
 
 
 def make_summary(
-    results: Mapping[str, Any], *, moment: str, margin: float, num_looks: int, test: Literal["t", "sign"]
+    results: Mapping[str, Any], *, moment: str | None, margin: float, num_looks: int, test: Literal["t", "sign"]
 ) -> dict[str, Any]:
     """Returns what a summary holds: `moment`, `findings`, `claims`, `branches`, and what `drawn_with`.
 
@@ -81,9 +84,19 @@ def make_summary(
     from statistical_report_generator.claims.assessment import assess_claims
     from statistical_report_generator.claims.findings import describe_claims
     from statistical_report_generator.inference.intervals import summarise_experiment
+    from statistical_report_generator.sections.experiment import LESS_IS_BETTER, choose_figures
 
-    claims = assess_claims(results, moment=moment, margin=margin, num_looks=num_looks, test=test)
-    branches = [asdict(summary) for summary in summarise_experiment(results, moment=moment)]
+    metric, moment = choose_figures(results, moment=moment)
+    claims = assess_claims(
+        results,
+        metric=metric,
+        moment=moment,
+        margin=margin,
+        num_looks=num_looks,
+        test=test,
+        higher_is_better=not metric.endswith(LESS_IS_BETTER),
+    )
+    branches = [asdict(summary) for summary in summarise_experiment(results, **choose(claims))]
     findings = describe_claims(claims)
     return {
         "moment": moment,
@@ -94,6 +107,16 @@ def make_summary(
     }
 
 
+def choose(claims: "Claims") -> dict[str, str]:
+    """Returns the metric and the moment that claims are about."""
+    return {"metric": claims["metric"], "moment": claims["moment"]}
+
+
+def has_figure(claims: "Claims") -> bool:
+    """Returns whether there is a figure: of accuracies only, whose axis is in percent."""
+    return claims["metric"].endswith("accuracy")
+
+
 def name_drawing() -> str:
     """Returns what decides the bytes of the figure: the version of matplotlib, and that of our drawing."""
     from matplotlib import __version__
@@ -101,17 +124,18 @@ def name_drawing() -> str:
     return f"matplotlib {__version__}, drawing {DRAWING}"
 
 
-def draw_figure(results: Mapping[str, Any], moment: str, path: Path) -> None:
-    """Draws accuracy over density into a file.
+def draw_figure(results: Mapping[str, Any], claims: "Claims", path: Path) -> None:
+    """Draws what claims are made of, over density, into a file.
 
     Args:
-        results: Of a workload's run.
-        moment: As in `report_experiment`.
+        results: Of a run.
+        claims: Made of them.
         path: Where to.
     """
     from statistical_report_generator.figures import draw_accuracy_over_density, save_figure
     from statistical_report_generator.inference.intervals import collect_values, summarise_experiment
 
-    title = results["plan"]["subject"]["workload"]
-    values = collect_values(results, moment, "test_accuracy")
-    save_figure(draw_accuracy_over_density(summarise_experiment(results, moment=moment), title, values), path)
+    subject = results["plan"]["subject"]
+    title = subject.get("workload") or subject["model"]
+    values = collect_values(results, claims["moment"], claims["metric"])
+    save_figure(draw_accuracy_over_density(summarise_experiment(results, **choose(claims)), title, values), path)

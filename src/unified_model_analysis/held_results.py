@@ -51,8 +51,19 @@ def list_run_caveats(folder: Path, kind: str) -> list[str]:
     return list_caveats({"environments": run.list_environments(), "unidentified": run.list_unidentified()})
 
 
-def check_place(path: Path) -> None:
-    """Raises an OSError where no file can be written, before the work whose results it is to hold."""
+def check_place(path: Path, *, force: bool) -> None:
+    """Raises an OSError where no file can be written, before the work whose results it is to hold.
+
+    Args:
+        path: Of the file.
+        force: Whether a file that exists may be replaced.
+
+    Raises:
+        ValueError: When it exists and may not.
+        OSError: When no file can be there.
+    """
+    if path.is_file() and not force:
+        raise ValueError(f"{path} exists and would be replaced; name another place, or say so with --force")
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     above = next(folder for folder in path.absolute().parents if folder.exists())

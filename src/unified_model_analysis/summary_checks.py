@@ -7,7 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unified_model_analysis.experiment_summary import FIGURE, SUMMARY, draw_figure, make_summary, name_drawing
+from unified_model_analysis.experiment_summary import (
+    FIGURE,
+    SUMMARY,
+    draw_figure,
+    has_figure,
+    make_summary,
+    name_drawing,
+)
 
 if TYPE_CHECKING:
     from lottery_tickets.experiments.verification import Check
@@ -59,10 +66,12 @@ def _describe_other_drawing(run: Path) -> str:
 def _find_odd_figure(run: Path) -> str:
     from lottery_tickets.storage import load_results
 
-    moment = load_results(run / SUMMARY)["moment"]
+    claims = load_results(run / SUMMARY)["claims"]
+    if not has_figure(claims):
+        return "there is none of such results" if (run / FIGURE).exists() else ""
     with tempfile.TemporaryDirectory() as place:
         drawn = Path(place) / FIGURE
-        draw_figure(load_results(run / "results.json"), moment, drawn)
+        draw_figure(load_results(run / "results.json"), claims, drawn)
         return "" if drawn.read_bytes() == (run / FIGURE).read_bytes() else "drawn again from the results it is another"
 
 

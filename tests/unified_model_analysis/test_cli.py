@@ -65,7 +65,7 @@ def test_mask_create_writes_the_mask_of_a_checkpoint(
     if suffix == "pt":
         checkpoint = checkpoint.with_suffix(".pt")
         torch.save({"state_dict": state, "epoch": 3}, checkpoint)
-    assert main(["mask", "create", str(checkpoint), str(output_path), "--sparsity", "0.75", "--scope", "layer"]) == 0
+    assert main(["mask", "create", str(checkpoint), "--output", str(output_path), "--sparsity", "0.75", "--scope", "layer"]) == 0
     mask = Mask.load(output_path)
     assert mask == create_magnitude_mask(state, 0.75, scope="layer")
     assert list(mask) == ["0.weight", "2.weight"]
@@ -79,7 +79,7 @@ def output_path(tmp_path: Path) -> Path:
 
 
 def test_mask_create_takes_names(checkpoint: Path, output_path: Path) -> None:
-    assert main(["mask", "create", str(checkpoint), str(output_path), "--sparsity", "0.5", "--include", "2.*"]) == 0
+    assert main(["mask", "create", str(checkpoint), "--output", str(output_path), "--sparsity", "0.5", "--include", "2.*"]) == 0
     assert "0.weight" not in Mask.load(output_path)
 
 
@@ -93,7 +93,7 @@ def test_mask_show_shows(tmp_path: Path, capsys: Output) -> None:
 
 
 def test_masks_that_cannot_be_made_are_refused(checkpoint: Path, output_path: Path, capsys: Output) -> None:
-    create = ["mask", "create", checkpoint, output_path, "--sparsity"]
+    create = ["mask", "create", checkpoint, "--output", output_path, "--sparsity"]
     assert "sparsity must be from 0 (keep all) to 1" in refuse([*create, "1.5"], capsys)
     assert "scope must be one of" in refuse([*create, "0.5", "--scope", "rows"], capsys)
     assert "no.such" in refuse([*create, "0.5", "--include", "no.such"], capsys)
@@ -113,7 +113,7 @@ def test_checkpoints_that_cannot_be_read_are_refused(
         torch.save(nn.Linear(1, 1), path)  # a pickled module, which weights_only refuses
     elif name != "missing.pt":
         path.write_bytes({"empty": b"", "text": b"no pickle", "zip": b"PK\x03\x04"}[path.stem])
-    assert f"{name} must" in refuse(["mask", "create", path, output_path, "--sparsity", "0.5"], capsys)
+    assert f"{name} must" in refuse(["mask", "create", path, "--output", output_path, "--sparsity", "0.5"], capsys)
     assert not output_path.exists()
 
 
@@ -169,13 +169,13 @@ WRONG = {
 @pytest.mark.parametrize("arguments", WRONG)
 def test_experiments_that_cannot_be_run_are_refused(tmp_path: Path, capsys: Output, arguments: str) -> None:
     run = tmp_path / "run"
-    assert WRONG[arguments] in refuse(["imp", run, *arguments.split(), "--workers", "1"], capsys)
+    assert WRONG[arguments] in refuse(["imp", "--output", run, *arguments.split(), "--workers", "1"], capsys)
     assert not run.exists()
 
 
 def test_imp_says_what_its_summary_claims(tmp_path: Path, capsys: Output) -> None:
     settings = "--levels 1 --replicates 2 --steps 4 --evaluate-every 2 --margin 99 --looks 2 --workers 1"
-    assert main(["imp", str(tmp_path / "run"), *settings.split()]) == 0
+    assert main(["imp", "--output", str(tmp_path / "run"), *settings.split()]) == 0
     shown = capsys.readouterr().out
     summary = load_results(tmp_path / "run" / "summary.json")
     assert summary["findings"] == describe_claims(summary["claims"])
@@ -189,7 +189,7 @@ def test_imp_says_what_its_summary_claims(tmp_path: Path, capsys: Output) -> Non
 
 
 def test_a_file_in_place_of_the_folder_is_refused(checkpoint: Path, capsys: Output) -> None:
-    assert str(checkpoint) in refuse(["imp", checkpoint, "--levels", "1", "--controls", "1"], capsys)
+    assert str(checkpoint) in refuse(["imp", "--output", checkpoint, "--levels", "1", "--controls", "1"], capsys)
 
 
 # --------------------------------------------------------------------------------------------------- tyro's own answers
@@ -206,7 +206,7 @@ def test_help_teaches(command: list[str], capsys: Output) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nonsense"], [], ["imp"], ["imp", "x", "--levels", "many"], ["imp", "x", "--no-such", "1"], ["mask"]],
+    [["nonsense"], [], ["imp"], ["imp", "--output", "x", "--levels", "many"], ["imp", "--output", "x", "--no-such", "1"], ["mask"]],
 )
 def test_wrong_words_exit_with_2(arguments: list[str], capsys: Output) -> None:
     with pytest.raises(SystemExit, match=r"^2$"):
@@ -235,7 +235,8 @@ def test_the_installed_command_returns_its_exit_code(tmp_path: Path) -> None:
 
 def test_score_writes_summary_mask_and_scores(tmp_path: Path, capsys: Output) -> None:
     results, mask, scores = (tmp_path / name for name in ("s.json", "m.safetensors", "s.safetensors"))
-    command = ["score", results, "--num-samples", 50, "--sparsity", 0.8, "--mask", mask, "--scores", scores]
+    command = ["score", "--output", results, "--num-samples", 50, "--sparsity", 0.8]
+    command += ["--output-mask", mask, "--output-scores", scores]
     assert main([*map(str, command), "--standard-errors"]) == 0
     shown = capsys.readouterr().out
     assert "0.5 * mean of gradient^2 * w^2" in shown
@@ -255,7 +256,7 @@ def test_score_writes_summary_mask_and_scores(tmp_path: Path, capsys: Output) ->
 )
 def test_every_method_scores(method: str, tmp_path: Path, capsys: Output) -> None:
     arguments = [] if method == "magnitude" else ["--num-samples", "20"]
-    assert main(["score", str(tmp_path / "s.json"), "--method", method, "--scope", "layer", *arguments]) == 0
+    assert main(["score", "--output", str(tmp_path / "s.json"), "--method", method, "--scope", "layer", *arguments]) == 0
     assert "mask at sparsity 0.5, scope layer: 25100 of 50200 kept" in capsys.readouterr().out
 
 
@@ -263,7 +264,7 @@ def test_score_takes_trained_weights(tmp_path: Path, capsys: Output) -> None:
     model = build_model("lenet-300-100", input_shape=(1, 8, 8), num_classes=10, generator=torch.Generator())
     safetensors.torch.save_file(model.state_dict(), tmp_path / "model.safetensors")
     options = ["--method", "magnitude", "--checkpoint", str(tmp_path / "model.safetensors")]
-    assert main(["score", str(tmp_path / "s.json"), *options, "--mask", str(tmp_path / "m.safetensors")]) == 0
+    assert main(["score", "--output", str(tmp_path / "s.json"), *options, "--output-mask", str(tmp_path / "m.safetensors")]) == 0
     assert Mask.load(tmp_path / "m.safetensors") == create_magnitude_mask(model, 0.5)
     assert capsys.readouterr().out
 
@@ -284,23 +285,23 @@ def test_score_scores_a_language_model_of_ones_own(tmp_path: Path, capsys: Outpu
         "--scope",
         "layer",
     ]
-    assert main(["score", str(tmp_path / "s.json"), "--method", "fisher", *options]) == 0
+    assert main(["score", "--output", str(tmp_path / "s.json"), "--method", "fisher", *options]) == 0
     assert "num_samples: 6" in capsys.readouterr().out
 
 
 def test_score_refuses_what_does_not_fit(tmp_path: Path, capsys: Output) -> None:
     results = tmp_path / "s.json"
     assert "--num-samples must be a number for method 'wanda'" in refuse(
-        ["score", results, "--method", "wanda", "--num-samples", "auto"], capsys
+        ["score", "--output", results, "--method", "wanda", "--num-samples", "auto"], capsys
     )
     assert "method 'grasp' does not know --chunk-size" in refuse(
-        ["score", results, "--method", "grasp", "--chunk-size", 0], capsys
+        ["score", "--output", results, "--method", "grasp", "--chunk-size", 0], capsys
     )
     for size in (0, -8):
         message = f"--batch-size must be an integer of at least 1, got {size}"
-        assert message in refuse(["score", results, "--batch-size", size], capsys)
-    assert "--text is for a language model" in refuse(["score", results, "--text", tmp_path / "t.txt"], capsys)
+        assert message in refuse(["score", "--output", results, "--batch-size", size], capsys)
+    assert "--text is for a language model" in refuse(["score", "--output", results, "--text", tmp_path / "t.txt"], capsys)
     assert "--checkpoint is for a workload" in refuse(
-        ["score", results, "--language-model", tmp_path, "--checkpoint", tmp_path / "c"], capsys
+        ["score", "--output", results, "--language-model", tmp_path, "--checkpoint", tmp_path / "c"], capsys
     )
     assert not results.exists()

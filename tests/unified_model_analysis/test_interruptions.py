@@ -41,7 +41,7 @@ def test_a_full_disk_is_said_and_after_room_is_made_the_run_ends_as_it_would_hav
     small_disk: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, whole = small_disk / "run", tmp_path_factory.mktemp("whole") / "run"
-    assert main(["imp", str(run), *SETTINGS]) == 2
+    assert main(["imp", "--output", str(run), *SETTINGS]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     place = run / "replicate-0" / "level-01-ticket"
     cause = f"No space left on device at {place}; make room and run the same command again"
@@ -49,14 +49,14 @@ def test_a_full_disk_is_said_and_after_room_is_made_the_run_ends_as_it_would_hav
     assert list_leftovers(small_disk) == []
     subprocess.run(["mount", "-o", "remount,size=40m", small_disk], check=True)
     for folder in (run, whole):
-        assert main(["imp", str(folder), *SETTINGS]) == 0
+        assert main(["imp", "--output", str(folder), *SETTINGS]) == 0
     files = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
     assert [path for path in files if (run / path).read_bytes() != (whole / path).read_bytes()] == []
 
 
 def test_a_disk_that_may_not_be_written_is_said(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    assert main(["imp", str(small_disk / "run"), *SETTINGS]) == 2
+    assert main(["imp", "--output", str(small_disk / "run"), *SETTINGS]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == f"lottery-tickets: Read-only file system at {small_disk / 'run'}; name a place that can be written"
 
@@ -67,7 +67,7 @@ def test_a_disk_that_may_not_be_written_is_said(small_disk: Path, capsys: pytest
 def test_sigterm_is_what_ctrl_c_is(tmp_path: Path, number: signal.Signals, wait_seconds: float) -> None:
     """A terminal, and many a scheduler, sends them to all processes of a command at once."""
     run = tmp_path / "run"
-    arguments = ["imp", str(run), *SETTINGS, "--steps=100000", "--replicates=2", "--workers=2"]
+    arguments = ["imp", "--output", str(run), *SETTINGS, "--steps=100000", "--replicates=2", "--workers=2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     with subprocess.Popen(
         [*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True

@@ -93,7 +93,7 @@ def judge_experiment(source: Source, options: ExperimentOptions) -> tuple[Claims
     Raises:
         ValueError: When the results lack what claims are made of.
     """
-    metric, moment = _choose_figures(source.results, options)
+    metric, moment = choose_figures(source.results, options.metric, options.moment)
     claims = assess_claims(
         source.results,
         metric=metric,
@@ -143,15 +143,24 @@ def _describe_simulation() -> Section:
     return Section("A simulation", [Verdicts((("simulated", words),))])
 
 
-def _choose_figures(results: Mapping[str, Any], options: ExperimentOptions) -> tuple[str, str]:
-    """Returns the metric and the moment that tickets are compared by: the first that all trainings have."""
-    metrics = METRICS if options.metric is None else (options.metric,)
-    moments = MOMENTS if options.moment is None else (options.moment,)
+def choose_figures(results: Mapping[str, Any], metric: str | None = None, moment: str | None = None) -> tuple[str, str]:
+    """Returns the metric and the moment that tickets are compared by: the first that all trainings have.
+
+    Args:
+        results: Of an experiment.
+        metric: The only one in question; `METRICS` when None.
+        moment: The only one in question; `MOMENTS` when None.
+
+    Raises:
+        ValueError: When some training has none.
+    """
+    metrics = METRICS if metric is None else (metric,)
+    moments = MOMENTS if moment is None else (moment,)
     histories = [row["history"] for row in results["trainings"] if row["branch"] not in ("shared", "copy")]
-    for moment in moments:
-        for metric in metrics:
-            if histories and all(metric in history.get(moment, {}) for history in histories):
-                return metric, moment
+    for at in moments:
+        for name in metrics:
+            if histories and all(name in history.get(at, {}) for history in histories):
+                return name, at
     raise ValueError(f"each training must have one of {list(metrics)} at {' or at '.join(moments)}, but not all have")
 
 

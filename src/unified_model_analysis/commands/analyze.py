@@ -1,15 +1,11 @@
 """`lottery-tickets analyze`: every analysis that measures, on one model, and a report of all."""
 
-import importlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from unified_model_analysis.experiment_summary import check_report_extra
-from unified_model_analysis.options import ComputationOptions, NetworkOptions
+from unified_model_analysis.options import ComputationOptions, FolderOutput, NetworkOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +16,7 @@ NUM_BATCHES: Final = 16  # of a language model's text
 
 
 @dataclass(frozen=True)
-class Analyze(ComputationOptions, NetworkOptions):
+class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
     """Analyse a model from all sides, and write a report: robustness, scores, strategies, overlap, landscape.
 
     The model is a workload's network with the weights of a checkpoint, a language model with text, or what a function
@@ -29,9 +25,7 @@ class Analyze(ComputationOptions, NetworkOptions):
     early-bird ticket and prunes iteratively. See docs/analysis.md.
 
     Attributes:
-        results: Folder for the results and the report.
-        source: "module:function": called without arguments, it returns the model and its batches, and where batches are
-            of another kind the loss_fn. Modules of the present folder are found.
+        output: Folder for the results and the report.
         data: Data set of a workload; its test images are measured on.
         analyses: Names of the analyses to run; all that measure when not given.
         list: Only say which analyses there are.
@@ -49,8 +43,7 @@ class Analyze(ComputationOptions, NetworkOptions):
         epochs: Of each training, with --train.
     """
 
-    results: Annotated[Path, tyro.conf.Positional]
-    source: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    output: Path = Path("analysis")
     analyses: tuple[str, ...] = ()
     list: bool = False
     train: bool = False
@@ -80,7 +73,7 @@ class Analyze(ComputationOptions, NetworkOptions):
         check_count("--batches", self.batches)
         name, model, batches, loss_fn = self._load()
         config = UnifiedConfig(
-            self.results,
+            self.output,
             self.analyses or None,
             self.train,
             self.name or name,
@@ -99,11 +92,11 @@ class Analyze(ComputationOptions, NetworkOptions):
         return int(any(entry["status"] == "failed" for entry in found["analyses"]))
 
     def _load(self) -> "tuple[str, nn.Module, Any, Any]":
-        from unified_model_analysis.networks import load_images, load_text
+        from unified_model_analysis.networks import load_images, load_own, load_text
 
         if self.source is not None:
-            return self.source, *call_source(self.source)
-        if self.language_model:
+            loaded = load_own(self)
+        elif self.language_model:
             size = self.batch_size or NUM_SEQUENCES
             loaded = load_text(self, batch_size=size, num_batches=NUM_BATCHES, seed=self.seed)
         elif self.checkpoint is None:
@@ -113,34 +106,4 @@ class Analyze(ComputationOptions, NetworkOptions):
             )
         else:
             loaded = load_images(self, batch_size=self.batch_size or NUM_IMAGES, split="test", seed=self.seed)
-        return loaded.name, loaded.network, loaded.batches, None
-
-
-def call_source(source: str) -> "tuple[nn.Module, Any, Any]":
-    """Returns the model, the batches and the loss_fn, None without one, that a function of the user's returns.
-
-    Args:
-        source: "module:function".
-
-    Raises:
-        ValueError: When there is no such function, or it returns something else.
-    """
-    from torch import nn
-
-    module, _, function = source.partition(":")
-    if not module or not function:
-        raise ValueError(f"--from must be module:function, got {source!r}")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        made = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"--from must name a function that can be imported, but {source!r}: {error}") from error
-    found = made()
-    if not (isinstance(found, tuple) and len(found) in {2, 3} and isinstance(found[0], nn.Module)):
-        raise ValueError(f"{source} must return a model and its batches, or these and a loss_fn, got {_name(found)}")
-    return found[0], found[1], found[2] if found[2:] else None
-
-
-def _name(found: object) -> str:
-    return f"a tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
+        return loaded.name, loaded.network, loaded.batches, loaded.loss_fn

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import tyro
 
 from unified_model_analysis.experiment_summary import tell_claims
+from unified_model_analysis.held_results import check_place
 from unified_model_analysis.options import list_settings
 
 RESULTS: Final = "results.json"
@@ -26,6 +27,7 @@ class Compare:
         method: Coefficient for masks.
         layers: Whether to show the layers of the first two masks.
         output: A JSON file to write.
+        force: Replace a file that exists.
         moment: For run folders, when accuracy is taken: at the least validation loss, or after the last step.
         margin: For run folders, points of accuracy whose loss counts as none.
         looks: For run folders, how often in all the results will have been looked at while replicates were added.
@@ -36,6 +38,7 @@ class Compare:
     method: Literal["jaccard", "dice", "overlap"] = "jaccard"
     layers: bool = False
     output: Path | None = None
+    force: bool = False
     moment: Literal["early_stop", "end"] = "early_stop"
     margin: float = 0.2
     looks: int = 1
@@ -54,6 +57,7 @@ class Compare:
             raise ValueError("compare takes mask files or run folders, not both; name one kind")
         record = Record("claims" if all(are_folders) else "overlap-matrix", list_settings(self))
         if self.output is not None:
+            check_place(self.output, force=self.force)
             record.find_file(self.output)
         results = self._claim() if all(are_folders) else self._overlap()
         if self.output is not None:

@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
-
-import tyro
+from typing import TYPE_CHECKING, Any, Final
 
 from unified_model_analysis.connectivity_summary import format_step, report_line, report_steps, summarise_step
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import hold_results
-from unified_model_analysis.networks import change_num_steps
-from unified_model_analysis.options import ComputationOptions, WorkloadOptions, list_settings
+from unified_model_analysis.networks import change_num_steps, load_own
+from unified_model_analysis.options import ComputationOptions, FolderOutput, WorkloadOptions, list_settings
 from unified_model_analysis.workload_pairs import DENSE, SUBNETWORK, WorkloadPairs, list_caveats
 
 if TYPE_CHECKING:
@@ -26,24 +24,24 @@ NUM_IMAGES: Final = 1000  # a batch; bounds the memory of activations
 
 # From a call to the one that goes on: what is trained already stays, and all is measured again.
 MAY_CHANGE: Final = frozenset(
-    {"results", "rewind_steps", "replicates", "search", "threshold", "points", "test_images", "statistics_images"}
+    {"rewind_steps", "replicates", "search", "threshold", "points", "test_images", "statistics_images"}
     | {"device", "workers", "accept_changed_environment"}
 )
 
 
 @dataclass(frozen=True)
-class Connectivity(ComputationOptions, WorkloadOptions):
+class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
     """Measure whether networks are linearly connected: the error along the straight line between two of them.
 
     With --checkpoints: between two trained networks. With --rewind-steps: between copies that are trained here by the
     workload's recipe (Frankle & Carbin 2019), share k steps, and then see the data in two orders; below 2 points of
     error above the ends, training is stable to its noise from step k on (Frankle et al. 2020, arXiv 1912.05671).
 
-    Trainings are kept in RESULTS/trainings, an experiment for each step, which `verify RESULTS` re-checks. Stopped at
+    Trainings are kept in OUTPUT/trainings, an experiment for each step, which `verify OUTPUT` re-checks. Stopped at
     any moment, the same command goes on; more steps and replicates may be asked for later.
 
     Attributes:
-        results: Folder for results.json, the figure and the trainings.
+        output: Folder for results.json, the figure and the trainings.
         checkpoints: Two files with weights of the workload's network, .safetensors or torch.
         rewind_steps: The steps k at which copies part.
         replicates: Pairs at each step; intervals need at least 3.
@@ -63,7 +61,6 @@ class Connectivity(ComputationOptions, WorkloadOptions):
         accept_changed_environment: Go on with trainings that were begun with other versions or on another machine.
     """
 
-    results: Annotated[Path, tyro.conf.Positional]
     checkpoints: tuple[Path, Path] | None = None
     rewind_steps: tuple[int, ...] = ()
     replicates: int = 3
@@ -98,15 +95,18 @@ class Connectivity(ComputationOptions, WorkloadOptions):
         check_share("--threshold", self.threshold)
         check_device(self.device)
         record = Record("connectivity" if self.checkpoints is None else "lines", list_settings(self))
+        if self.source is not None:
+            self._measure_own(record)
+            return 0
         workload = load_workload(self.data, self.model, folder=self.folder)
         if self.checkpoints is not None:
             if self.mask is not None or self.start is not None:
                 raise ValueError("--mask and --start are for trainings; leave them out with --checkpoints")
-            with hold_results(self.results, "connectivity", self, MAY_CHANGE):
+            with hold_results(self.output, "connectivity", self, MAY_CHANGE):
                 found = self._measure(workload, *map(load_weights, self.checkpoints))
-                report_line(workload.name, found, record, self.results)
+                report_line(workload.name, found, record, self.output)
             return 0
-        with hold_results(self.results, "connectivity", self, MAY_CHANGE):
+        with hold_results(self.output, "connectivity", self, MAY_CHANGE):
             self._train_and_compare(workload, record)
         return 0
 
@@ -129,7 +129,7 @@ class Connectivity(ComputationOptions, WorkloadOptions):
             None if self.start is None else load_weights(self.start),
         )
         accept = self.accept_changed_environment
-        pairs = WorkloadPairs(self.results, source, self.replicates, self.seed, self.workers, accept)
+        pairs = WorkloadPairs(self.output, source, self.replicates, self.seed, self.workers, accept)
         rows: dict[tuple[str, int], dict[str, Any]] = {}
 
         def measure(network: str, step: int) -> float:
@@ -151,9 +151,32 @@ class Connectivity(ComputationOptions, WorkloadOptions):
         }
         in_order = [rows[key] for key in sorted(rows)]
         settings = {"threshold": self.threshold, "num_points": self.points, "seed": self.seed}
-        caveats = list_caveats(self.results)
-        shown: dict[str, Any] = {"settings": settings, "record": record, "folder": self.results, "caveats": caveats}
+        caveats = list_caveats(self.output)
+        shown: dict[str, Any] = {"settings": settings, "record": record, "folder": self.output, "caveats": caveats}
         report_steps(workload.name, in_order, searches, **shown)
+
+    def _measure_own(self, record: "Record") -> None:
+        """Measures the line between two checkpoints of a network of one's own."""
+        from lottery_tickets import compute_linear_connectivity
+        from lottery_tickets.storage import load_weights
+
+        if self.checkpoints is None:
+            raise ValueError(
+                "--from goes with --checkpoints; a network of one's own is trained in pairs in Python, by "
+                "compute_stable_rewinding_epoch or compute_linear_connectivity(trainer_fn=...)"
+            )
+        loaded = load_own(self)
+        with hold_results(self.output, "connectivity", self, MAY_CHANGE):
+            found = compute_linear_connectivity(
+                loaded.network.to(self.device),
+                loaded.batches if loaded.test_batches is None else loaded.test_batches,
+                *map(load_weights, self.checkpoints),
+                num_points=self.points,
+                threshold=self.threshold,
+                statistics_dataloader=loaded.batches,
+                loss_fn=loaded.loss_fn,
+            )
+            report_line(loaded.name, found, record, self.output)
 
     def _measure(
         self, workload: "Workload", first: "Mapping[str, Tensor]", second: "Mapping[str, Tensor]"

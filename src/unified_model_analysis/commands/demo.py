@@ -16,20 +16,20 @@ class Demo:
     accuracy, five of the 539 test images, counts as no loss.
 
     Attributes:
-        run_folder: Where the experiment lives. Run again, a finished one is only shown. The report lies beside it, in
-            RUN_FOLDER-report.
+        output: Where the experiment lives. Run again, a finished one is only shown. The report lies beside it, in
+            OUTPUT-report.
         seed: Names the experiment.
     """
 
-    run_folder: Path = Path("runs/demo")
+    output: Path = Path("runs/demo")
     seed: int = 0
 
     def run(self) -> int:
         """Runs the experiment and verifies it; returns the exit code."""
         from unified_model_analysis.commands.report import Report
 
-        place = self.run_folder.resolve()
+        place = self.output.resolve()
         judged: dict[str, Any] = {"moment": "end", "margin": 1.0}
-        imp = Imp(self.run_folder, levels=15, controls=(12, 15), replicates=10, seed=self.seed, **judged)
-        report = Report((self.run_folder,), output=place.with_name(f"{place.name}-report"), verify=True, **judged)
+        imp = Imp(output=self.output, levels=15, controls=(12, 15), replicates=10, seed=self.seed, **judged)
+        report = Report((self.output,), output=place.with_name(f"{place.name}-report"), verify=True, **judged)
         return imp.run() or report.run()

@@ -2,21 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import tyro
 
-from lottery_tickets import ConvergenceRule, TrainerSettings
+from lottery_tickets import ConvergenceRule, Probe, TrainerSettings
 from unified_model_analysis.early_bird_summary import report_early_bird
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import hold_results, list_run_caveats
-from unified_model_analysis.networks import LoadedNetwork, load_shuffled_images, load_text
-from unified_model_analysis.options import ComputationOptions, NetworkOptions, list_settings, read_help, take_help
+from unified_model_analysis.networks import LoadedNetwork, load_own, load_shuffled_images, load_text
+from unified_model_analysis.options import (
+    ComputationOptions,
+    FolderOutput,
+    NetworkOptions,
+    list_settings,
+    read_help,
+    take_help,
+)
 
 RUN: Final = "run"
 # From a run to its continuation.
-MAY_CHANGE: Final = frozenset({"results", "max_epochs", "max_steps", "device", "accept_changed_environment"})
+MAY_CHANGE: Final = frozenset({"max_epochs", "max_steps", "device", "accept_changed_environment"})
 NUM_BATCHES: Final = 100  # of a language model's text
 
 
@@ -51,18 +57,18 @@ def take_help_by_method(ranking: str, distance: str) -> Any:  # noqa: ANN401 - a
 
 
 @dataclass(frozen=True)
-class EarlyBird(ComputationOptions, NetworkOptions):
+class EarlyBird(ComputationOptions, NetworkOptions, FolderOutput):
     """Train a network until its early-bird ticket has converged, and draw the ticket.
 
     A ticket has converged when it is stable, has moved away from that of the starting weights, the network has learnt
     from its inputs, and the ticket slows down. Otherwise the verdict says what is missing, and the ticket is that of
     the last check. Learning is measured on validation images; of a language model, on sequences that it is trained on.
 
-    The run lives in RESULTS/run. Stopped at any moment, the same command goes on from its last check and ends with the
+    The run lives in OUTPUT/run. Stopped at any moment, the same command goes on from its last check and ends with the
     same bits; when the run is over, it is only shown again. With more epochs or steps it goes on.
 
     Attributes:
-        results: Folder for results.json, ticket.safetensors (the mask), start.safetensors (the weights that the ticket
+        output: Folder for results.json, ticket.safetensors (the mask), start.safetensors (the weights that the ticket
             is trained from), early-bird.png, and the run.
         checkpoint: Starting weights of the workload's network, .safetensors or torch; fresh ones when not given.
         batch_size: Samples a step, 60 images or 8 sequences when not given.
@@ -87,7 +93,6 @@ class EarlyBird(ComputationOptions, NetworkOptions):
         device: Where to train.
     """
 
-    results: Annotated[Path, tyro.conf.Positional]
     batch_size: int | None = None
     num_batches: int | None = None
     sparsity: float | None = None
@@ -123,16 +128,17 @@ class EarlyBird(ComputationOptions, NetworkOptions):
         loaded = self._load()
         network = loaded.network.to(self.device, getattr(torch, self.dtype))
         settings = self._choose_settings()
-        with hold_results(self.results, "early-bird", self, MAY_CHANGE):
+        with hold_results(self.output, "early-bird", self, MAY_CHANGE):
             print(_describe_choices(settings, self._defaults), flush=True)
+            settings["loss_fn"] = loaded.loss_fn
             found = compute_early_bird_tickets(network, loaded.batches, **settings, probe=self._hold_out(loaded))
             last = found["checkpoints"][-1]
             if self.check_steps is None:
                 share = last["epoch"] / self.max_epochs
             else:
                 share = (last["step"] or 0) / (self.max_steps or self.max_epochs * len(loaded.batches))
-            caveats = list_run_caveats(self.results / RUN, KIND)
-            report_early_bird(found, record, self.results, loaded.name, share=share, caveats=caveats)
+            caveats = list_run_caveats(self.output / RUN, KIND)
+            report_early_bird(found, record, self.output, loaded.name, share=share, caveats=caveats)
         return 0
 
     @property
@@ -173,23 +179,25 @@ class EarlyBird(ComputationOptions, NetworkOptions):
             "include": list(self.include) or None,
             "exclude": list(self.exclude) or None,
             "seed": self.seed,
-            "run_folder": self.results / RUN,
+            "run_folder": self.output / RUN,
             "accept_changed_environment": self.accept_changed_environment,
             "progress": True,
         }
 
-    def _hold_out(self, loaded: LoadedNetwork) -> list[Any] | None:
+    def _hold_out(self, loaded: LoadedNetwork) -> Probe | list[Any] | None:
         """Returns batches of images that are not trained on."""
         import torch
 
         if loaded.workload is None:
-            return None
+            return None if loaded.test_batches is None else Probe(loaded.test_batches, loaded.loss_fn)
         data, size = loaded.workload.data, self.batch_size or self._defaults.batch_size
         inputs, targets = data.validation_inputs.to(getattr(torch, self.dtype)), data.validation_targets
         return list(zip(inputs.split(size), targets.split(size), strict=True))
 
     def _load(self) -> LoadedNetwork:
         size = self.batch_size or self._defaults.batch_size
+        if self.source is not None:
+            return load_own(self)
         if not self.language_model:
             return load_shuffled_images(self, batch_size=size, dtype=self.dtype, seed=self.seed)
         num_batches = NUM_BATCHES if self.num_batches is None else self.num_batches

@@ -4,14 +4,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import check_place
-from unified_model_analysis.networks import LoadedNetwork, change_num_steps, load_images, load_text
-from unified_model_analysis.options import ComputationOptions, NetworkOptions, list_settings
+from unified_model_analysis.networks import LoadedNetwork, change_num_steps, load_images, load_own, load_text
+from unified_model_analysis.options import ComputationOptions, FileOutput, NetworkOptions, list_settings
 from unified_model_analysis.terminal import say
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ PRINTED_NAMES: Final[Mapping[str, str]] = {"winning_ticket_score": "mean gain ov
 
 
 @dataclass(frozen=True)
-class Evaluate(ComputationOptions, NetworkOptions):
+class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
     """Measure a mask on a trained network: quality, correctness, robustness; with --start, train the ticket again.
 
     Without --start everything is post-hoc: it says what pruning costs the network as it is, and nothing about tickets.
@@ -35,7 +33,7 @@ class Evaluate(ComputationOptions, NetworkOptions):
     replicates it adds what is missing. See docs/evaluation.md.
 
     Attributes:
-        results: A JSON file to write.
+        output: The JSON file to write.
         mask: A mask file. Without one only robustness is measured.
         data: Data set of a workload; its test images are measured on.
         checkpoint: Weights of the workload's network before pruning, .safetensors or torch.
@@ -48,7 +46,7 @@ class Evaluate(ComputationOptions, NetworkOptions):
         start: Starting weights of the ticket, theta_0: trains it again beside its controls.
         steps: Training steps of each training; the recipe's own when not given.
         replicates: Trainings of each branch, in other data orders; claims need at least 3.
-        run_folder: Keeps these trainings; beside RESULTS, as NAME-trainings, when not given.
+        run_folder: Keeps these trainings; beside OUTPUT, as NAME-trainings, when not given.
         workers: Processes that share the replicates; all cores when not given. Does not change the results.
         accept_changed_environment: Go on with trainings that were begun with other versions or on another machine.
         margin: Points of accuracy whose loss counts as none.
@@ -56,7 +54,6 @@ class Evaluate(ComputationOptions, NetworkOptions):
             fail but need more replicates; choose before looking.
     """
 
-    results: Annotated[Path, tyro.conf.Positional]
     mask: Path | None = None
     batches: int = 4
     batch_size: int = NUM_SEQUENCES
@@ -79,22 +76,27 @@ class Evaluate(ComputationOptions, NetworkOptions):
 
         check_device(self.device)
         record = Record("evaluation", list_settings(self))
-        check_place(self.results)
-        record.find_file(self.results)
+        check_place(self.output, force=self.force)
+        record.find_file(self.output)
         mask = None if self.mask is None else Mask.load(self.mask)
         self._check(mask)
         loaded = self._load()
         network = loaded.network.to(self.device)
-        results: dict[str, Any] = {"network": self.language_model or f"{self.data}/{self.model}"}
+        results: dict[str, Any] = {"network": self.language_model or loaded.name}
         if mask is not None:
             results |= self._measure_mask(network, mask, loaded)
         if self.robustness:
             results["robustness"] = compute_pruning_robustness(
-                network, loaded.batches[0], self.levels or None, seed=self.seed, progress=True
+                network,
+                next(iter(loaded.batches)),
+                self.levels or None,
+                loss_fn=loaded.loss_fn,
+                seed=self.seed,
+                progress=True,
             )
-        record.save(results, self.results)
+        record.save(results, self.output)
         say(*_describe(results))
-        print(f"results: {self.results}")
+        print(f"results: {self.output}")
         return 0
 
     def _check(self, mask: "Mask | None") -> None:
@@ -102,16 +104,19 @@ class Evaluate(ComputationOptions, NetworkOptions):
             raise ValueError("there must be something to measure; give --mask, or leave out --no-robustness")
         if self.start is not None:
             check_report_extra()
-            if mask is None or self.language_model is not None:
+            if mask is None or self.language_model is not None or self.source is not None:
                 raise ValueError(
-                    "--start trains a ticket of a workload again; give its --mask, and no --language-model"
+                    "--start trains a ticket of a workload again; give its --mask, and neither --language-model nor "
+                    "--from: others are trained in Python, by compute_lottery_ticket_quality(trainer_fn=...)"
                 )
-        if self.language_model is None and self.checkpoint is None:
+        if self.language_model is None and self.source is None and self.checkpoint is None:
             raise ValueError(
                 "--checkpoint must name the trained weights that the mask is put on; fresh ones show nothing"
             )
 
     def _load(self) -> LoadedNetwork:
+        if self.source is not None:
+            return load_own(self)
         if self.language_model is None:
             return load_images(self, batch_size=NUM_IMAGES, split="test", seed=self.seed)
         return load_text(self, batch_size=self.batch_size, num_batches=self.batches, split="test", seed=self.seed)
@@ -119,11 +124,18 @@ class Evaluate(ComputationOptions, NetworkOptions):
     def _measure_mask(self, network: "nn.Module", mask: "Mask", loaded: LoadedNetwork) -> dict[str, Any]:
         import lottery_tickets as lt
 
-        quality = lt.compute_lottery_ticket_quality(network, mask, loaded.batches, seed=self.seed)
+        quality = lt.compute_lottery_ticket_quality(
+            network, mask, loaded.batches, loss_fn=loaded.loss_fn, seed=self.seed
+        )
         original = {name: tensor.to("cpu", copy=True) for name, tensor in network.state_dict().items()}
         lt.apply_mask(network, mask)
         validation = lt.validate_pruning_correctness(
-            network, mask, loaded.batches, quality["baseline_performance"], original_weights=original
+            network,
+            mask,
+            loaded.batches,
+            quality["baseline_performance"],
+            original_weights=original,
+            loss_fn=loaded.loss_fn,
         )
         network.load_state_dict(original)
         found: dict[str, Any] = {"quality": quality, "validation": validation}
@@ -157,7 +169,7 @@ class Evaluate(ComputationOptions, NetworkOptions):
 
     @property
     def _run_folder(self) -> Path:
-        return self.run_folder or self.results.with_name(f"{self.results.stem}-trainings")
+        return self.run_folder or self.output.with_name(f"{self.output.stem}-trainings")
 
     def _claim(self, retrained: Mapping[str, Any]) -> dict[str, Any]:
         from statistical_report_generator.claims.assessment import assess_claims

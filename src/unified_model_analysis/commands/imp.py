@@ -2,20 +2,22 @@
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from unified_model_analysis.experiment_summary import check_report_extra, report_experiment
-from unified_model_analysis.options import ComputationOptions, WorkloadOptions
+from unified_model_analysis.networks import load_own
+from unified_model_analysis.options import ComputationOptions, FolderOutput, WorkloadOptions
 
 if TYPE_CHECKING:
     from lottery_tickets.workloads import Recipe
 
+EPOCHS: Final = 10  # of a network of one's own
+PRUNE_RATE: Final = 0.2
+LEARNING_RATE: Final = 1e-3
+
 
 @dataclass(frozen=True)
-class Imp(ComputationOptions, WorkloadOptions):
+class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
     """Find lottery tickets by iterative magnitude pruning: train, prune, rewind, repeat, with controls on equal budget.
 
     The experiment is a folder. Stopped at any moment, the same command goes on where it stopped and ends with the
@@ -23,20 +25,25 @@ class Imp(ComputationOptions, WorkloadOptions):
     are those of Frankle & Carbin 2019, arXiv 1803.03635.
 
     Attributes:
-        run_folder: Where the experiment lives; begun when it does not exist.
+        output: Folder where the experiment lives; begun when it does not exist.
         data: Data set. "digits" comes with scikit-learn, "fashion-mnist" with the Debian package dataset-fashion-mnist.
         folder: Folder of the four IDX files, for "mnist-format", or for Fashion-MNIST at another place.
-        levels: Rounds of pruning after the dense training; each removes the recipe's share of the survivors.
+        levels: Rounds of pruning after the dense training; each removes the recipe's share of the survivors, or
+            --prune-rate of a network of one's own.
         controls: Rounds at which the controls are trained too (reinitialised, shuffled mask, random mask); the last
             round when not given.
         replicates: Independent repetitions; intervals need at least 3.
         steps: Training steps of each training; the recipe's own when not given.
         evaluate_every: Steps from one evaluation to the next; the recipe's own when not given.
-        learning_rate: The recipe's own when not given.
-        rewind_step: k: survivors are set back to their weights after k steps of the dense training.
+        learning_rate: The recipe's own when not given; of a network of one's own that of Adam, 0.001 when not given.
+        epochs: Of each training of a network of one's own.
+        prune_rate: Share of the survivors that a round removes from a network of one's own.
+        rewind_step: k: survivors are set back to their weights after k steps of the dense training; of a network of
+            one's own after k epochs.
         rewinding: Set back weights, or only the learning-rate schedule.
         data_order: Whether each level sees the batches in the same order.
-        moment: When accuracy is taken: at the least validation loss, or after the last step.
+        moment: When accuracy is taken: at the least validation loss, or after the last step; the first of both that
+            there is when not given.
         margin: Points of test accuracy whose loss counts as none: a ticket is matching when it loses less.
         looks: How often the findings are read in all while replicates are added, as planned before the first time;
             each look spends its share of the error.
@@ -49,17 +56,18 @@ class Imp(ComputationOptions, WorkloadOptions):
         device: Where to train.
     """
 
-    run_folder: Annotated[Path, tyro.conf.Positional]
     levels: int = 15
     controls: tuple[int, ...] | None = None
     replicates: int = 3
     steps: int | None = None
     evaluate_every: int | None = None
     learning_rate: float | None = None
+    epochs: int | None = None
+    prune_rate: float | None = None
     rewind_step: int = 0
     rewinding: Literal["weights", "learning_rate"] = "weights"
     data_order: Literal["same", "fresh"] = "same"
-    moment: Literal["early_stop", "end"] = "early_stop"
+    moment: Literal["early_stop", "end"] | None = None
     margin: float = 0.5
     looks: int = 1
     test: Literal["t", "sign"] = "t"
@@ -69,14 +77,25 @@ class Imp(ComputationOptions, WorkloadOptions):
     def run(self) -> int:
         """Runs or continues the experiment, prints its table and findings; returns the exit code."""
         check_report_extra()
+        from statistical_report_generator.claims.assessment import check_settings
+
+        check_settings(margin=self.margin / 100, num_looks=self.looks)
+        if self.source is None:
+            self._run_workload()
+        else:
+            self._run_own()
+        settings: dict[str, Any] = {"moment": self.moment, "num_looks": self.looks, "test": self.test}
+        report_experiment(self.output, margin=self.margin / 100, **settings)
+        return 0
+
+    def _run_workload(self) -> None:
         from lottery_tickets.experiments.folder import ExperimentFolder
         from lottery_tickets.experiments.plan import ExperimentPlan
         from lottery_tickets.experiments.run import run_experiment
         from lottery_tickets.experiments.schedules import PruningSchedule
         from lottery_tickets.experiments.workload_subject import WorkloadSource
-        from statistical_report_generator.claims.assessment import check_settings
 
-        check_settings(margin=self.margin / 100, num_looks=self.looks)
+        self._refuse("a workload, whose recipe says it", "epochs", "prune_rate")
         source = WorkloadSource(self.data, self.model, self.folder, device=self.device)
         subject = source()
         recipe = self._change_recipe(subject.workload.recipe)
@@ -96,15 +115,46 @@ class Imp(ComputationOptions, WorkloadOptions):
         workers = self.workers or os.cpu_count() or 1
         # The source and not the subject, because each worker process loads the data for itself.
         run_experiment(
-            ExperimentFolder(self.run_folder, plan),
+            ExperimentFolder(self.output, plan),
             replace(source, recipe=recipe),
             num_workers=workers,
             accept_changed_environment=self.accept_changed_environment,
             progress=True,
         )
-        settings: dict[str, Any] = {"moment": self.moment, "num_looks": self.looks, "test": self.test}
-        report_experiment(self.run_folder, margin=self.margin / 100, **settings)
-        return 0
+
+    def _run_own(self) -> None:
+        from lottery_tickets import compute_iterative_magnitude_pruning
+        from lottery_tickets.utils import check_device
+
+        self._refuse("a network of one's own", "steps", "evaluate_every", "workers", "data_order")
+        check_device(self.device)
+        loaded = load_own(self)
+        rate = PRUNE_RATE if self.prune_rate is None else self.prune_rate
+        compute_iterative_magnitude_pruning(
+            loaded.network.to(self.device),
+            loaded.batches,
+            1 - (1 - rate) ** self.levels,
+            trainer_fn=loaded.trainer_fn,
+            train=loaded.trainer_fn is None,
+            num_epochs=EPOCHS if self.epochs is None else self.epochs,
+            prune_rates=rate,
+            rewind_epoch=self.rewind_step,
+            rewinding=self.rewinding,
+            control_levels=self._list_control_levels() or "none",
+            num_replicates=self.replicates,
+            seed=self.seed,
+            learning_rate=LEARNING_RATE if self.learning_rate is None else self.learning_rate,
+            evaluation_dataloader=loaded.test_batches,
+            loss_fn=loaded.loss_fn,
+            run_folder=self.output,
+            accept_changed_environment=self.accept_changed_environment,
+            progress=True,
+        )
+
+    def _refuse(self, whom: str, *names: str) -> None:
+        given = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != getattr(Imp, name)]
+        if given:
+            raise ValueError(f"{', '.join(given)} cannot be said of {whom}; leave it out")
 
     def _list_control_levels(self) -> tuple[int, ...]:
         last = (self.levels,) if self.levels else ()

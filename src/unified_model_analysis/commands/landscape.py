@@ -1,16 +1,15 @@
 """`lottery-tickets landscape`: the losses around a network, on a plane of random directions or on a line to another."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
-
-import tyro
+from typing import TYPE_CHECKING, Any, Final
 
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import hold_results
-from unified_model_analysis.networks import LoadedNetwork, load_images, load_text
-from unified_model_analysis.options import ComputationOptions, NetworkOptions
+from unified_model_analysis.networks import LoadedNetwork, load_images, load_own, load_text
+from unified_model_analysis.options import ComputationOptions, FolderOutput, NetworkOptions
 from unified_model_analysis.terminal import say
 
 if TYPE_CHECKING:
@@ -21,11 +20,11 @@ FIGURE: Final = "landscape.png"
 NUM_IMAGES: Final = 500  # a batch
 NUM_SEQUENCES: Final = 8  # a batch
 
-MAY_CHANGE: Final = frozenset({"results", "device"})  # from a call to the one that goes on
+MAY_CHANGE: Final = frozenset({"device"})  # from a call to the one that goes on
 
 
 @dataclass(frozen=True)
-class Landscape(ComputationOptions, NetworkOptions):
+class Landscape(ComputationOptions, NetworkOptions, FolderOutput):
     """Measure the losses around a network, and draw them.
 
     On a plane of two random directions, each filter as long as that of the weights (Li et al. 2018), or, with --to, on
@@ -35,7 +34,7 @@ class Landscape(ComputationOptions, NetworkOptions):
     Stopped at any moment, the same command goes on from the last second.
 
     Attributes:
-        results: Folder for landscape.json and landscape.png.
+        output: Folder for landscape.json and landscape.png.
         data: Data set of a workload; its training images are measured on.
         mask: A mask file: the landscape of the pruned network.
         to: Weights of another such network: the line to it, from --checkpoint, instead of a plane.
@@ -49,7 +48,6 @@ class Landscape(ComputationOptions, NetworkOptions):
         seed: Of the directions, of fresh weights, and of the samples that are drawn.
     """
 
-    results: Annotated[Path, tyro.conf.Positional]
     mask: Path | None = None
     to: Path | None = None
     grid_points: tuple[int, ...] = (25,)
@@ -73,7 +71,7 @@ class Landscape(ComputationOptions, NetworkOptions):
         loaded = self._load()
         grid_points: Any = self.grid_points[0] if len(self.grid_points) == 1 else self.grid_points
         span: Any = self.span[0] if len(self.span) == 1 else self.span or None
-        with hold_results(self.results, "landscape", self, MAY_CHANGE):
+        with hold_results(self.output, "landscape", self, MAY_CHANGE):
             found = compute_loss_landscape(
                 loaded.network.to(self.device),
                 loaded.batches,
@@ -84,13 +82,17 @@ class Landscape(ComputationOptions, NetworkOptions):
                 end_state=None if self.to is None else load_weights(self.to),
                 include=list(self.include) or None,
                 exclude=list(self.exclude) or None,
-                path=self.results / RESULTS,
+                loss_fn=loaded.loss_fn,
+                path=self.output / RESULTS,
                 progress=True,
             )
             self._report(found, loaded.name)
         return 0
 
     def _load(self) -> LoadedNetwork:
+        if self.source is not None:
+            loaded = load_own(self)
+            return replace(loaded, batches=list(islice(loaded.batches, self.batches)))
         if self.language_model:
             size = self.batch_size or NUM_SEQUENCES
             return load_text(self, batch_size=size, num_batches=self.batches, seed=self.seed)
@@ -101,12 +103,12 @@ class Landscape(ComputationOptions, NetworkOptions):
         """Draws the figure and prints what was found."""
         from statistical_report_generator.figures import draw_loss_landscape, save_figure
 
-        save_figure(draw_loss_landscape({**found, "network": name}), self.results / FIGURE)
+        save_figure(draw_loss_landscape({**found, "network": name}), self.output / FIGURE)
         for line in _describe(found, name):
             say(line)
-        if self.checkpoint is None and not self.language_model:
+        if self.checkpoint is None and self.source is None and not self.language_model:
             print("These are fresh weights; give trained ones with --checkpoint.")
-        print(f"figure: {self.results / FIGURE}, results: {self.results / RESULTS}")
+        print(f"figure: {self.output / FIGURE}, results: {self.output / RESULTS}")
 
 
 def _describe(found: "LandscapeResults", name: str) -> Iterator[str]:

@@ -4,16 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-import tyro
-
 from lottery_tickets import ScoringOptions
 from unified_model_analysis.held_results import check_place
-from unified_model_analysis.networks import LoadedNetwork, load_images, load_text
-from unified_model_analysis.options import ComputationOptions, NetworkOptions, list_settings, take_help
+from unified_model_analysis.networks import LoadedNetwork, load_images, load_own, load_text
+from unified_model_analysis.options import ComputationOptions, FileOutput, NetworkOptions, list_settings, take_help
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from lottery_tickets import Importance, Mask
 
 Method = Literal[
@@ -38,20 +34,20 @@ NUM_SEQUENCES: Final = 8  # a batch
 
 
 @dataclass(frozen=True)
-class Score(ComputationOptions, NetworkOptions):
+class Score(ComputationOptions, NetworkOptions, FileOutput):
     """Score the weights of a network on data, show them by layer, and make a mask of the largest scores.
 
     The network is one of the workloads, with the weights of a checkpoint, or a language model with text. Which score
     answers which question: docs/which-score.md.
 
     Attributes:
-        results: Where the summary goes, JSON: report, quantiles, histograms and heat maps by layer.
+        output: The JSON file to write, a summary: report, quantiles, histograms and heat maps by layer.
         method: "saliency" is 0.5 * F * w^2, what removing a weight costs; "fisher" is F alone.
         num_samples: Samples at most; "auto" doubles them until the ranking at --sparsity has settled.
         sparsity: Fraction removed by the mask.
         scope: What is compared with what: "global", "layer", "row", "erk", "lamp", or N:M such as "2:4".
-        mask: Where the mask goes.
-        scores: Where the scores themselves go, a .safetensors file of float32 tensors.
+        output_mask: Where the mask goes, .safetensors.
+        output_scores: Where the scores themselves go, a .safetensors file of float32 tensors.
         num_tokens: Tokens a sequence; a sequence is a sample.
         batch_size: Samples a batch, 64 images or 8 sequences when not given; changes speed and memory, not the scores.
         include: Glob patterns of parameter names to score instead of the default choice.
@@ -59,13 +55,12 @@ class Score(ComputationOptions, NetworkOptions):
         seed: Of fresh weights, and of labels and batches that are drawn.
     """
 
-    results: Annotated[Path, tyro.conf.Positional]
     method: Method = "saliency"
     num_samples: int | Literal["auto"] = 1000
     sparsity: float = 0.5
     scope: str = "global"
-    mask: Path | None = None
-    scores: Path | None = None
+    output_mask: Path | None = None
+    output_scores: Path | None = None
     batch_size: int | None = None
     chunk_size: Annotated[int | None, take_help(ScoringOptions, "chunk_size")] = ScoringOptions.chunk_size
     gradient_clip: Annotated[float | None, take_help(ScoringOptions, "gradient_clip")] = ScoringOptions.gradient_clip
@@ -81,33 +76,34 @@ class Score(ComputationOptions, NetworkOptions):
 
         check_device(self.device)
         record = Record("importance", list_settings(self))
-        check_place(self.results)
-        record.find_file(self.results)
-        for path in (self.mask, self.scores):
+        for path in (self.output, self.output_mask, self.output_scores):
             if path is not None:
-                check_place(path)
+                check_place(path, force=self.force)
+        record.find_file(self.output)
         if self.batch_size is not None:
             check_count("--batch-size", self.batch_size)
         loaded = self._load()
-        importance = self._score(loaded.network.to(self.device), loaded.batches)
+        importance = self._score(loaded)
         mask = create_importance_mask(importance, self.sparsity, scope=self.scope)
         found = {"sparsity": self.sparsity, "scope": self.scope, "layer_sparsities": mask.layer_sparsity()}
-        record.save({"network": loaded.name, "importance": importance, **found}, self.results)
-        if self.scores is not None:
-            save_weights(importance, self.scores, metadata={"score": importance.report["score"]})
-        if self.mask is not None:
-            mask.save(self.mask)
+        record.save({"network": loaded.name, "importance": importance, **found}, self.output)
+        if self.output_scores is not None:
+            save_weights(importance, self.output_scores, metadata={"score": importance.report["score"]})
+        if self.output_mask is not None:
+            mask.save(self.output_mask)
         self._show(importance, mask)
         return 0
 
-    def _score(self, network: "nn.Module", batches: list[Any]) -> "Importance":
+    def _score(self, loaded: LoadedNetwork) -> "Importance":
         import lottery_tickets as lt
 
+        network = loaded.network.to(self.device)
         chosen: dict[str, Any] = {"include": list(self.include) or None, "exclude": list(self.exclude) or None}
         if self.method == "magnitude":
             return lt.compute_magnitude_importance(network, **chosen)
         name, options = METHODS[self.method]
         options = {**options, **chosen, "num_samples": self.num_samples, "seed": self.seed, "progress": True}
+        options["loss_fn"] = loaded.loss_fn
         unknown = UNKNOWN_TO.get(self.method, ())
         self._refuse(f"method {self.method!r}", *unknown)
         if self.num_samples == "auto" and unknown == GRADIENT_OPTIONS:
@@ -122,7 +118,7 @@ class Score(ComputationOptions, NetworkOptions):
                 target_sparsity=self.sparsity,
                 scope=self.scope,
             )
-        importance: Importance = getattr(lt, name)(network, batches, **options)
+        importance: Importance = getattr(lt, name)(network, loaded.batches, **options)
         return importance
 
     def _refuse(self, what: str, *options: str) -> None:
@@ -131,6 +127,8 @@ class Score(ComputationOptions, NetworkOptions):
             raise ValueError(f"{what} does not know {', '.join(given)}; leave it out or choose another method")
 
     def _load(self) -> LoadedNetwork:
+        if self.source is not None:
+            return load_own(self)
         if not self.language_model:
             return load_images(self, batch_size=self.batch_size or NUM_IMAGES, seed=self.seed)
         if self.num_samples == "auto":
@@ -139,7 +137,7 @@ class Score(ComputationOptions, NetworkOptions):
         return load_text(self, batch_size=size, num_batches=-(-self.num_samples // size), seed=self.seed)
 
     def _show(self, importance: "Importance", mask: "Mask") -> None:
-        print(f"{self.results}: {importance.report['score']}")
+        print(f"{self.output}: {importance.report['score']}")
         for key, value in importance.report.items():
             if key not in {"score", "settling"} and value is not None:
                 print(f"  {key}: {value}")

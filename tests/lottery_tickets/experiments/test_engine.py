@@ -225,7 +225,7 @@ def list_finished(run: Path) -> dict[str, tuple[int, int]]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "whole"
-    assert main(["imp", str(run), *SETTINGS, "--workers", "1"]) == 0
+    assert main(["imp", "--output", str(run), *SETTINGS, "--workers", "1"]) == 0
     return run
 
 
@@ -258,7 +258,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = 200) -> bool:
 
 def kill_and_check(run: Path, moment: str, num_workers: int, *changes: str) -> None:
     """Starts the command, kills it by SIGKILL when the moment has come, and sees that no worker outlives it."""
-    arguments = ["imp", str(run), *SETTINGS, *changes, "--workers", str(num_workers)]
+    arguments = ["imp", "--output", str(run), *SETTINGS, *changes, "--workers", str(num_workers)]
     with subprocess.Popen(
         [sys.executable, "-c", COMMAND, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -290,7 +290,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(
         kill_and_check(run, moment, num_workers)
     finished = list_finished(run)
     assert len(finished) > 20
-    assert main(["imp", str(run), *SETTINGS, "--workers", "1"]) == 0
+    assert main(["imp", "--output", str(run), *SETTINGS, "--workers", "1"]) == 0
     assert finished.items() <= list_finished(run).items(), "a finished training was written again"
     whole = read_all(uninterrupted)
     assert read_all(run).keys() == whole.keys(), "a file is missing or left over"
@@ -306,7 +306,7 @@ def test_workers_die_with_their_parent_in_mid_training(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_only_shown(uninterrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, contents = list_finished(uninterrupted), read_all(uninterrupted)
-    assert main(["imp", str(uninterrupted), *SETTINGS, "--workers", "1"]) == 0
+    assert main(["imp", "--output", str(uninterrupted), *SETTINGS, "--workers", "1"]) == 0
     assert list_finished(uninterrupted) == before
     assert read_all(uninterrupted) == contents
     assert "minus dense, points   verdict" in capsys.readouterr().out
@@ -343,14 +343,14 @@ def test_other_settings_on_the_same_folder_are_refused_by_name(
     uninterrupted: Path, capsys: pytest.CaptureFixture[str], message: str
 ) -> None:
     before = read_all(uninterrupted)
-    assert main(["imp", str(uninterrupted), *SETTINGS, *CHANGES[message], "--workers", "1"]) == 2
+    assert main(["imp", "--output", str(uninterrupted), *SETTINGS, *CHANGES[message], "--workers", "1"]) == 2
     assert message in capsys.readouterr().err
     assert read_all(uninterrupted) == before
 
 
 def test_a_folder_in_use_is_refused(uninterrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with exclusive_lock(uninterrupted / ".lock"):
-        assert main(["imp", str(uninterrupted), *SETTINGS, "--workers", "1"]) == 2
+        assert main(["imp", "--output", str(uninterrupted), *SETTINGS, "--workers", "1"]) == 2
     assert "one process at a time" in capsys.readouterr().err
 
 

@@ -12,26 +12,26 @@ from tests.models import make_lenet
 TIMES: Final = {"seconds", "started", "wall_seconds", "content_sha256"}  # the last is of all the others
 SHORT: Final = ("--steps", "12", "--replicates", "2")
 COMMANDS: Final[dict[str, tuple[str, ...]]] = {
-    "imp": ("imp", "OUT", "--levels=1", "--evaluate-every=12", "--workers=1", *SHORT),
-    "early-bird": ("early-bird", "OUT", "--check-interval=1", "--max-epochs=2", "--checkpoint=IN/first.safetensors"),
+    "imp": ("imp", "--output", "OUT", "--levels=1", "--evaluate-every=12", "--workers=1", *SHORT),
+    "early-bird": ("early-bird", "--output", "OUT", "--check-interval=1", "--max-epochs=2", "--checkpoint=IN/first.safetensors"),
     "connectivity, trained": (
-        *("connectivity", "OUT", "--rewind-steps", "0", "1", "--search", "--points=3", "--workers=1"),
+        *("connectivity", "--output", "OUT", "--rewind-steps", "0", "1", "--search", "--points=3", "--workers=1"),
         *SHORT,
     ),
     "connectivity, given": (
-        *("connectivity", "OUT", "--checkpoints", "IN/first.safetensors", "IN/second.safetensors"),
+        *("connectivity", "--output", "OUT", "--checkpoints", "IN/first.safetensors", "IN/second.safetensors"),
         "--points=3",
     ),
-    "landscape": ("landscape", "OUT", "--grid-points=3", "--batches=1", "--checkpoint=IN/first.safetensors"),
+    "landscape": ("landscape", "--output", "OUT", "--grid-points=3", "--batches=1", "--checkpoint=IN/first.safetensors"),
     "evaluate": (
-        *("evaluate", "OUT/found.json", "--mask=IN/mask.safetensors", "--checkpoint=IN/second.safetensors"),
+        *("evaluate", "--output", "OUT/found.json", "--mask=IN/mask.safetensors", "--checkpoint=IN/second.safetensors"),
         *("--start=IN/first.safetensors", "--workers=1", *SHORT),
     ),
     "score": (
-        *("score", "OUT/found.json", "--method=fisher", "--num-samples=20"),
-        *("--mask=OUT/mask.safetensors", "--scores=OUT/scores.safetensors"),
+        *("score", "--output", "OUT/found.json", "--method=fisher", "--num-samples=20"),
+        *("--output-mask=OUT/mask.safetensors", "--output-scores=OUT/scores.safetensors"),
     ),
-    "mask": ("mask", "create", "IN/first.safetensors", "OUT/mask.safetensors", "--sparsity=0.5"),
+    "mask": ("mask", "create", "IN/first.safetensors", "--output", "OUT/mask.safetensors", "--sparsity=0.5"),
 }
 HOLDING: Final = ("imp", "early-bird", "connectivity, trained", "connectivity, given", "landscape")
 

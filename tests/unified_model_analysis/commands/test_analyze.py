@@ -57,17 +57,17 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_function_of_ones_own(source: Path, capsys: Output) -> None:
-    assert main(["analyze", "out", "--from", f"{source.name}:make", *FAST]) == 0
+    assert main(["analyze", "--output", "out", "--from", f"{source.name}:make", *FAST]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith(f"{source.name}:make: 75 parameters")
     assert "7 of 7 analyses finished" in shown
     assert load_results(source.parent / "out" / "analysis.json")["name"] == f"{source.name}:make"
-    assert main(["analyze", "out", "--from", f"{source.name}:make", *FAST]) == 0
+    assert main(["analyze", "--output", "out", "--from", f"{source.name}:make", *FAST]) == 0
     assert "0 analyses to run, expected to take 0.1 s in all" in capsys.readouterr().out
 
 
 def test_a_function_that_brings_its_loss(source: Path, capsys: Output) -> None:
-    assert main(["analyze", "out", "--from", f"{source.name}:make_regression", *FAST]) == 0
+    assert main(["analyze", "--output", "out", "--from", f"{source.name}:make_regression", *FAST]) == 0
     shown = capsys.readouterr().out
     assert "7 of 7 analyses finished" in shown
     assert "of the performance (loss)" in shown
@@ -75,7 +75,7 @@ def test_a_function_that_brings_its_loss(source: Path, capsys: Output) -> None:
 
 def test_a_workload_with_a_checkpoint(tmp_path: Path, capsys: Output) -> None:
     save_inputs(tmp_path / "in")
-    words = ["analyze", str(tmp_path / "out"), "--checkpoint", str(tmp_path / "in" / "first.safetensors"), *FAST]
+    words = ["analyze", "--output", str(tmp_path / "out"), "--checkpoint", str(tmp_path / "in" / "first.safetensors"), *FAST]
     assert main([*words, "--analyses", "ticket", "quality"]) == 0
     assert "digits/lenet-300-100: 50,610 parameters" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out").glob("*.json")} == {
@@ -90,14 +90,14 @@ def test_a_folder_of_a_language_model(tmp_path: Path, capsys: Output) -> None:
     folder, text = save_tiny_llama(tmp_path / "model"), tmp_path / "text.txt"
     text.write_text("the union is strong " * 400)
     words = ["--language-model", str(folder), "--text", str(text), "--num-tokens", "4", "--batch-size", "2"]
-    assert main(["analyze", str(tmp_path / "out"), *words, *FAST]) == 0
+    assert main(["analyze", "--output", str(tmp_path / "out"), *words, *FAST]) == 0
     shown = capsys.readouterr().out
     assert "7 of 7 analyses finished" in shown
     assert "of the performance (perplexity)" in shown
 
 
 def test_it_lists_what_there_is_and_touches_nothing(tmp_path: Path, capsys: Output) -> None:
-    assert main(["analyze", str(tmp_path / "out"), "--list"]) == 0
+    assert main(["analyze", "--output", str(tmp_path / "out"), "--list"]) == 0
     shown = capsys.readouterr().out
     assert [line.split()[0] for line in shown.splitlines()] == [
         *(
@@ -117,7 +117,7 @@ def test_it_lists_what_there_is_and_touches_nothing(tmp_path: Path, capsys: Outp
 
 
 def test_a_failed_analysis_is_exit_code_1(source: Path, capsys: Output) -> None:
-    assert main(["analyze", "out", "--from", f"{source.name}:make_stubborn", *FAST]) == 1
+    assert main(["analyze", "--output", "out", "--from", f"{source.name}:make_stubborn", *FAST]) == 1
     shown = capsys.readouterr().out
     assert "4 of 7 analyses finished; failed: importance, strategies, overlap" in shown
     assert "NotImplementedError: no way back" in shown
@@ -131,9 +131,9 @@ def test_what_is_no_model_is_said(source: Path, capsys: Output) -> None:
         (f"{name}", "--from must be module:function"),
         (f"{name}:make_nothing", "must return a model and its batches, or these and a loss_fn, got NoneType"),
     ):
-        assert expected in refuse(["analyze", "out", "--from", given, *FAST], capsys)
+        assert expected in refuse(["analyze", "--output", "out", "--from", given, *FAST], capsys)
     for option in ("--sparsity", "--levels"):
-        message = refuse(["analyze", "out", "--from", f"{name}:make", *FAST, option, "1.5"], capsys)
+        message = refuse(["analyze", "--output", "out", "--from", f"{name}:make", *FAST, option, "1.5"], capsys)
         assert "each of sparsity_levels, must be from 0 to 1, got 1.5" in message
-    assert "there must be a model to analyse" in refuse(["analyze", "out", *FAST], capsys)
+    assert "there must be a model to analyse" in refuse(["analyze", "--output", "out", *FAST], capsys)
     assert not Path("out").exists()

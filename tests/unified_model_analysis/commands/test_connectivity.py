@@ -23,7 +23,7 @@ BRANCHES: tuple[Branch, Branch] = ("ticket", "copy")
 
 
 def find(folder: Path, *options: object) -> dict[str, Any]:
-    assert main(["connectivity", str(folder), *map(str, options)]) == 0
+    assert main(["connectivity", "--output", str(folder), *map(str, options)]) == 0
     found = load_results(folder / "results.json")
     assert found.pop("provenance")["wall_seconds"] >= 0
     return found
@@ -87,14 +87,14 @@ def test_what_is_trained_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     whole = find(tmp_path / "whole", *FAST, "--rewind-steps", 0, 8)
     monkeypatch.setattr(WorkloadSubject, "train", train_three_times)
     halves = tmp_path / "halves"
-    assert main(["connectivity", str(halves), *map(str, FAST), "--rewind-steps", "0", "8"]) == 130
+    assert main(["connectivity", "--output", str(halves), *map(str, FAST), "--rewind-steps", "0", "8"]) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert find(halves, *FAST, "--rewind-steps", 0, 8) == whole
     assert len(calls) == 2 * (2 + 1 + 2) + 1  # the ends at 0, the shared steps and the ends at 8; one was killed
     find(halves, *FAST, "--rewind-steps", 8)
     assert len(calls) == 11
     capsys.readouterr()
-    message = refuse(["connectivity", halves, *FAST, "--steps", 13, "--rewind-steps", 0], capsys)
+    message = refuse(["connectivity", "--output", halves, *FAST, "--steps", 13, "--rewind-steps", 0], capsys)
     assert "--steps is 12 there and 13 here" in message
 
 
@@ -168,5 +168,5 @@ WRONG = {
 @pytest.mark.parametrize("arguments", WRONG)
 def test_wrong_arguments_are_refused_and_leave_nothing(tmp_path: Path, capsys: Output, arguments: str) -> None:
     folder = tmp_path / "results"
-    assert WRONG[arguments] in refuse(["connectivity", folder, *arguments.split()], capsys)
+    assert WRONG[arguments] in refuse(["connectivity", "--output", folder, *arguments.split()], capsys)
     assert not folder.exists()

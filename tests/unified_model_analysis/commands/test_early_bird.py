@@ -23,7 +23,7 @@ FILES = {"results.json", "ticket.safetensors", "start.safetensors", "early-bird.
 
 
 def find(folder: Path, *options: object) -> dict[str, Any]:
-    assert main(["early-bird", str(folder), *map(str, options)]) == 0
+    assert main(["early-bird", "--output", str(folder), *map(str, options)]) == 0
     return load_results(folder / "results.json")
 
 
@@ -77,7 +77,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
 
     with monkeypatch.context() as patched:
         patched.setattr(EarlyBirdFolder, "save", save_and_stop)
-        assert main(["early-bird", str(tmp_path / "halves"), *map(str, FAST)]) == 130
+        assert main(["early-bird", "--output", str(tmp_path / "halves"), *map(str, FAST)]) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert not (tmp_path / "halves" / "results.json").exists()
     halves = find(tmp_path / "halves", *FAST)
@@ -90,7 +90,7 @@ def test_more_epochs_go_on_and_other_data_is_refused(tmp_path: Path, capsys: Out
     assert short["verdict"] == "still changing"
     assert "Next: the same command with a larger --max-epochs" in capsys.readouterr().out
     assert "ticket.safetensors is the mask of the last check" in short["findings"][0]
-    message = refuse(["early-bird", tmp_path, *FAST, "--batch-size", 30, "--seed", 1], capsys)
+    message = refuse(["early-bird", "--output", tmp_path, *FAST, "--batch-size", 30, "--seed", 1], capsys)
     assert "--batch-size is None there and 30 here; --seed is 0 there and 1 here" in message
     long = find(tmp_path, *FAST)
     assert long["verdict"] == "converged"
@@ -101,11 +101,11 @@ def test_the_run_inside_and_a_run_from_python_say_how_they_go_on(tmp_path: Path,
     find(tmp_path / "results", *FAST, "--max-epochs", 1)
     capsys.readouterr()
     whose = "it is that of an early-bird run made by the Python function compute_early_bird_tickets; go on with that"
-    assert whose in refuse(["early-bird", tmp_path / "results" / "run", *FAST], capsys)
+    assert whose in refuse(["early-bird", "--output", tmp_path / "results" / "run", *FAST], capsys)
     compute_early_bird_tickets(make_lenet(), make_digits_loader(), max_epochs=1, run_folder=tmp_path / "python" / "run")
     before = sorted((tmp_path / "python").rglob("*"))
-    assert whose in refuse(["early-bird", tmp_path / "python" / "run", *FAST], capsys)
-    assert "it holds other files (run); nothing was written" in refuse(["early-bird", tmp_path / "python"], capsys)
+    assert whose in refuse(["early-bird", "--output", tmp_path / "python" / "run", *FAST], capsys)
+    assert "it holds other files (run); nothing was written" in refuse(["early-bird", "--output", tmp_path / "python"], capsys)
     assert sorted((tmp_path / "python").rglob("*")) == before
 
 
@@ -196,7 +196,7 @@ WRONG = {
 @pytest.mark.parametrize("arguments", WRONG)
 def test_wrong_arguments_are_refused_and_leave_nothing(tmp_path: Path, capsys: Output, arguments: str) -> None:
     folder = tmp_path / "results"
-    assert WRONG[arguments] in refuse(["early-bird", folder, *arguments.split()], capsys)
+    assert WRONG[arguments] in refuse(["early-bird", "--output", folder, *arguments.split()], capsys)
     assert not folder.exists()
 
 
@@ -215,5 +215,5 @@ def test_help_says_that_it_can_be_stopped(capsys: Output) -> None:
 
 
 def test_score_refuses_a_device_in_the_same_words(tmp_path: Path, capsys: Output) -> None:
-    message = refuse(["score", tmp_path / "s.json", "--method", "magnitude", "--device", "nonsense"], capsys)
+    message = refuse(["score", "--output", tmp_path / "s.json", "--method", "magnitude", "--device", "nonsense"], capsys)
     assert "device must be one that computes on this machine, but got 'nonsense'" in message

@@ -17,7 +17,7 @@ FAST = ("--grid-points", 3, "--batches", 1, "--batch-size", 40)
 
 
 def find(folder: Path, *options: object) -> dict[str, Any]:
-    assert main(["landscape", str(folder), *map(str, options)]) == 0
+    assert main(["landscape", "--output", str(folder), *map(str, options)]) == 0
     assert (folder / "landscape.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in folder.iterdir()} == {"landscape.json", "landscape.png", "run.json", ".lock"}
     found = load_results(folder / "landscape.json")
@@ -83,13 +83,13 @@ def test_an_interrupted_command_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
         return measure(self, *given)
 
     monkeypatch.setattr(Measurement, "__call__", measure_and_stop)
-    assert main(["landscape", str(tmp_path / "halves"), *map(str, FAST)]) == 130
+    assert main(["landscape", "--output", str(tmp_path / "halves"), *map(str, FAST)]) == 130
     assert "the same command goes on where it stopped" in capsys.readouterr().err
     assert load_results(tmp_path / "halves" / "landscape.json")["num_measured"] == 4
     assert find(tmp_path / "halves", *FAST) == whole
     assert num_calls == 6 + 1 + 5
     capsys.readouterr()
-    message = refuse(["landscape", tmp_path / "halves", *FAST, "--seed", 1], capsys)
+    message = refuse(["landscape", "--output", tmp_path / "halves", *FAST, "--seed", 1], capsys)
     assert "--seed is 0 there and 1 here" in message
 
 
@@ -120,7 +120,7 @@ WRONG = {
 @pytest.mark.parametrize("arguments", WRONG)
 def test_wrong_arguments_are_refused_and_leave_nothing(tmp_path: Path, capsys: Output, arguments: str) -> None:
     folder = tmp_path / "results"
-    assert WRONG[arguments] in refuse(["landscape", folder, *arguments.split()], capsys)
+    assert WRONG[arguments] in refuse(["landscape", "--output", folder, *arguments.split()], capsys)
     assert not folder.exists()
 
 

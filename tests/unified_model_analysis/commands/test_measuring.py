@@ -45,7 +45,7 @@ def trained(workload: Workload, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def evaluate(folder: Path, *options: object) -> dict[str, Any]:
-    assert main(["evaluate", str(folder / "results.json"), *map(str, options)]) == 0
+    assert main(["evaluate", "--output", str(folder / "results.json"), *map(str, options)]) == 0
     return load_results(folder / "results.json")
 
 
@@ -95,7 +95,7 @@ def test_a_ticket_is_trained_again_beside_its_controls(trained: Path, tmp_path: 
     run = tmp_path / "results-trainings"
     assert main(["verify", str(run), "--re-evaluate"]) == 0
     capsys.readouterr()
-    assert "made by lottery-tickets evaluate --start; go on with that" in refuse(["imp", str(run)], capsys)
+    assert "made by lottery-tickets evaluate --start; go on with that" in refuse(["imp", "--output", str(run)], capsys)
 
 
 def test_a_language_model_is_measured_on_text(tmp_path: Path, capsys: Output) -> None:
@@ -113,16 +113,16 @@ def test_a_language_model_is_measured_on_text(tmp_path: Path, capsys: Output) ->
 def test_what_evaluate_refuses(trained: Path, tmp_path: Path, capsys: Output) -> None:
     mask, weights = trained / "mask.safetensors", trained / "trained.safetensors"
     where = tmp_path / "results.json"
-    assert "--checkpoint must name the trained weights" in refuse(["evaluate", str(where)], capsys)
-    assert "there must be something to measure" in refuse(["evaluate", str(where), "--no-robustness"], capsys)
+    assert "--checkpoint must name the trained weights" in refuse(["evaluate", "--output", str(where)], capsys)
+    assert "there must be something to measure" in refuse(["evaluate", "--output", str(where), "--no-robustness"], capsys)
     assert "--start trains a ticket of a workload again; give its --mask" in refuse(
-        ["evaluate", str(where), "--checkpoint", str(weights), "--start", str(weights)], capsys
+        ["evaluate", "--output", str(where), "--checkpoint", str(weights), "--start", str(weights)], capsys
     )
     assert "must be a mask that Mask.save wrote" in refuse(
-        ["evaluate", str(where), "--checkpoint", str(weights), "--mask", str(weights)], capsys
+        ["evaluate", "--output", str(where), "--checkpoint", str(weights), "--mask", str(weights)], capsys
     )
     assert "device must be one that computes" in refuse(
-        ["evaluate", str(where), "--checkpoint", str(weights), "--mask", str(mask), "--device", "meta"], capsys
+        ["evaluate", "--output", str(where), "--checkpoint", str(weights), "--mask", str(mask), "--device", "meta"], capsys
     )
     assert not where.exists()
 
@@ -144,7 +144,7 @@ def test_masks_are_compared_beside_chance(trained: Path, tmp_path: Path, capsys:
 
 def test_run_folders_are_compared_by_their_claims(tmp_path: Path, capsys: Output) -> None:
     run = tmp_path / "run"
-    imp = ["imp", str(run), "--steps", "20", "--levels", "1", "--replicates", "2", "--workers", "1"]
+    imp = ["imp", "--output", str(run), "--steps", "20", "--levels", "1", "--replicates", "2", "--workers", "1"]
     assert main([*imp, "--evaluate-every", "20"]) == 0
     capsys.readouterr()
     assert main(["compare", str(run), "--output", str(tmp_path / "claims.json")]) == 0

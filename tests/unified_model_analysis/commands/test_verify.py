@@ -20,7 +20,7 @@ SETTINGS = "--levels 1 --replicates 2 --steps 4 --evaluate-every 2 --margin 60 -
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["imp", str(run), *SETTINGS.split()]) == 0
+    assert main(["imp", "--output", str(run), *SETTINGS.split()]) == 0
     return run
 
 
