@@ -102,7 +102,9 @@ class Passes:
         precision = torch.autocast(self.device.type, autocast) if autocast else contextlib.nullcontext()
 
         def run(model: nn.Module) -> Tensor:
-            with tracker or contextlib.nullcontext():  # not around run_with, whose own handling of the weights would be looked at too
+            with (
+                tracker or contextlib.nullcontext()
+            ):  # not around run_with, whose own handling of the weights would be looked at too
                 return compute_loss(model, batch, self.objective.loss_fn)
 
         with torch.enable_grad(), precision:
