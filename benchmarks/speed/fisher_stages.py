@@ -43,6 +43,7 @@ def measure_layers(name: str) -> list[dict[str, Any]]:
         uses: Sequence[Use],
         weight: Tensor,
         limit: int | None,
+        *,
         watched: int | None = None,
     ) -> Tensor | None:
         start = time.process_time()
