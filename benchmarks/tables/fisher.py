@@ -60,7 +60,22 @@ def tabulate_fisher_first_batch() -> str:
     return make_table(("network", *ours, "without weight gradients", "one sample alone"), *rows)
 
 
+def tabulate_fisher_stages() -> str:
+    """Of what a single batch consists, in plain passes: what cannot be saved, the products, and all else."""
+    rows = []
+    for name, case in read_results("fisher_stages")["networks"].items():
+        seconds, layers = case["seconds"], case["layers"]
+        products, alone = (sum(layer[key] for layer in layers) for key in ("in_run", "alone"))
+        floor = seconds["activations"] + seconds["single"]
+        shown = (seconds["first"], seconds["activations"], seconds["single"], products)
+        parts = (*shown, seconds["first"] - floor - products, alone, floor + alone)
+        rows.append((name, *(f"{part / seconds['plain']:.2f}" for part in parts)))
+    ours = ("a single batch", "without weight gradients", "one sample alone", "products, squared and added", "all else")
+    return make_table(("network", *ours, "products in cache", "the floor"), *rows)
+
+
 TABLES: Tables = {
+    "fisher-stages": tabulate_fisher_stages,
     "fisher-first-batch": tabulate_fisher_first_batch,
     "fisher-time": tabulate_fisher_time,
     "fisher-memory": tabulate_fisher_memory,

@@ -108,7 +108,8 @@ class Passes:
         """Returns a batch of one sample after its forward pass."""
         handles = {name: weight.detach().requires_grad_() for name, weight in self.weights.items()}
         tracker = Tracker({}, 1, self._watch_losses(1), {})  # without weights: only the loss is watched
-        loss = self._forward(sample, handles, tracker)
+        # With labels of the data nothing needs watching, which takes time at every call of a torch function.
+        loss = self._forward(sample, handles, None if self.objective.labels == "empirical" else tracker)
         if not loss.requires_grad:
             raise _independent_of(self.weights)
         call = tracker.losses.pop(loss)
@@ -131,12 +132,14 @@ class Passes:
     def _watch_losses(self, num_samples: int) -> LossCalls:
         return LossCalls(num_samples, self.objective.labels, self.objective.generator)
 
-    def _forward(self, batch: object, handles: Mapping[str, Tensor], tracker: Tracker) -> Tensor:
+    def _forward(self, batch: object, handles: Mapping[str, Tensor], tracker: Tracker | None) -> Tensor:
         autocast = self.objective.autocast
         precision = torch.autocast(self.device.type, autocast) if autocast else contextlib.nullcontext()
 
         def run(model: nn.Module) -> Tensor:
-            with tracker:  # not around run_with, whose own handling of the weights would be looked at too
+            with (
+                tracker or contextlib.nullcontext()
+            ):  # not around run_with, whose own handling of the weights would be looked at too
                 return compute_loss(model, batch, self.objective.loss_fn)
 
         with torch.enable_grad(), precision:

@@ -19,7 +19,7 @@ MIN_COLUMNS_WHEN_TURNING: Final = 128
 def prefers_single_samples(left: Tensor, rows: int, columns: int) -> bool:
     """Returns whether the products of some rows of `left` (samples, rows, inner) are better computed one by one."""
     inner, least = left.shape[2], MIN_MULTIPLICATIONS * torch.get_num_threads()
-    if left.device.type != "cpu" or left.dtype != torch.float32 or not torch.backends.mkldnn.enabled:
+    if left.device.type != "cpu" or left.dtype != torch.float32 or not bool(torch.backends.mkldnn.enabled):
         return False
     if left.stride(2) != 1 and inner > 1:
         fits = columns >= MIN_COLUMNS_WHEN_TURNING and rows * inner * columns >= TURNING * least

@@ -88,7 +88,7 @@ def compute_square_norms(uses: Sequence[Use], block_elements: int | None) -> Ten
 
 
 def iterate_blocks(uses: Sequence[Use], block_elements: int | None) -> Iterator[tuple[int, slice, Iterator[Tensor]]]:
-    """Yields a first sample, rows, and the gradients (samples, rows, columns) from there on, a few samples at a time."""
+    """Yields a first sample, rows, and the gradients (samples, rows, columns) from there on, a few at a time."""
     num_samples, (num_rows, num_columns) = uses[0].num_samples, uses[0].shape
     limit = _find_limit(uses[0].gradients.device, block_elements, uses[0].num_elements)
     num_block_rows = min(num_rows, max(1, limit // num_columns))

@@ -71,23 +71,24 @@ def test_other_products_are_those_of_bmm(num_onednn_calls: list[int], monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("rows", "inner", "columns", "is_turned", "alone"),
+    ("shape", "is_turned", "alone"),
     [
-        (64, 16, 64, False, False),  # too small
-        (1024, 1024, 31, False, True),  # narrow, so computed transposed
-        (1024, 512, 31, False, False),  # narrow, and most of the time would go to the transposed sum
-        (31, 1024, 1024, False, True),
-        (31, 2048, 31, False, False),
-        (64, 256, 64, False, True),
-        (64, 256, 64, True, False),  # the left matrix would be turned for few columns
-        (64, 128, 128, True, False),
-        (64, 256, 128, True, True),
+        ((64, 16, 64), False, False),  # too small
+        ((1024, 1024, 31), False, True),  # narrow, so computed transposed
+        ((1024, 512, 31), False, False),  # narrow, and most of the time would go to the transposed sum
+        ((31, 1024, 1024), False, True),
+        ((31, 2048, 31), False, False),
+        ((64, 256, 64), False, True),
+        ((64, 256, 64), True, False),  # the left matrix would be turned for few columns
+        ((64, 128, 128), True, False),
+        ((64, 256, 128), True, True),
     ],
 )
 @needs_onednn
 def test_products_are_computed_alone_where_that_was_measured_faster(
-    rows: int, inner: int, columns: int, is_turned: bool, alone: bool, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int, int], is_turned: bool, alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    rows, inner, columns = shape
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     left = torch.ones(1, inner, rows).mT if is_turned else torch.ones(1, rows, inner)
     assert prefers_single_samples(left, rows, columns) == alone

@@ -30,5 +30,5 @@ def test_arguments_that_a_rule_does_not_know_are_told_whatever_was_called_before
     inputs = InputSquares({"weight": torch.ones(4, 3)})
     for _ in range(2):
         _multiply(inputs)
-        with pytest.raises(NotSeparableError, match="matmul is called with arguments .* 'out'"):
+        with pytest.raises(NotSeparableError, match=r"matmul is called with arguments .* 'out'"):
             _multiply(inputs, out=torch.empty(2, 3))
