@@ -99,6 +99,8 @@ from .scores import (
 from .storage import load_results, save_results
 from .utils import compute_histogram_quantile, ensure_deterministic_pruning
 
+__version__: str
+
 __all__ = [
     "ConvergenceRule",
     "EarlyBirdWatcher",

@@ -6,6 +6,15 @@ from typing import Final, TypedDict
 
 from torch import nn
 
+from lottery_tickets._core.shown import show_only
+
+__all__ = [
+    "PredictedMemory",
+    "RecommendedSettings",
+    "recommend_settings",
+]
+__dir__ = show_only(__all__)
+
 BYTES_BF16: Final = 2
 BYTES_FLOAT32: Final = 4
 BYTES_ADAMW: Final = 8  # two float32 states a weight

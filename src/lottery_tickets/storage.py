@@ -12,6 +12,7 @@ from lottery_tickets._core.encoding import MASK_KEY, summarise_tensor
 from lottery_tickets._core.files import read_json, read_tensors, write_tensors
 from lottery_tickets._core.folders import HASH, RunFolder, read_hashed
 from lottery_tickets._core.records import Record, check_schema, write_results
+from lottery_tickets._core.shown import show_only
 from lottery_tickets._core.states import hash_state
 from lottery_tickets.masks.mask import Mask
 
@@ -25,6 +26,7 @@ __all__ = [
     "save_weights",
     "summarise_tensor",
 ]
+__dir__ = show_only(__all__)
 
 
 def save_results(results: Mapping[str, Any], path: str | Path) -> None:

@@ -13,6 +13,7 @@ from lottery_tickets._core.checks import check_count, check_share
 from lottery_tickets._core.determinism import make_generator, seed_everything
 from lottery_tickets._core.devices import check_device
 from lottery_tickets._core.selection.patterns import QUARTER_FLOATS, WORDS
+from lottery_tickets._core.shown import show_only
 from lottery_tickets._core.thresholds import Bracket, find_kth_largest
 from lottery_tickets._core.weights import slice_flat
 
@@ -24,6 +25,7 @@ __all__ = [
     "ensure_deterministic_pruning",
     "make_generator",
 ]
+__dir__ = show_only(__all__)
 
 VALUES_PER_CHUNK: Final = 1 << 15  # torch wakes its threads for more, which costs more than the work
 VALUES_PER_DEVICE_CHUNK: Final = 1 << 20

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 import tyro
 
+from lottery_tickets import __version__
 from unified_model_analysis.commands.analyze import Analyze
 from unified_model_analysis.commands.compare import Compare
 from unified_model_analysis.commands.connectivity import Connectivity
@@ -26,7 +27,12 @@ from unified_model_analysis.commands.mask import MaskCommand
 from unified_model_analysis.commands.report import Report
 from unified_model_analysis.commands.score import Score
 from unified_model_analysis.commands.verify import Verify
+from unified_model_analysis.recipes import expand_recipe
 
+DESCRIPTION: Final = (
+    "Find, prove and use winning lottery tickets: subnetworks that train as well as the dense network. Options of any "
+    "command may stand in a TOML file that --recipe names; --version says which version this is."
+)
 WRONG_INPUT: Final = 2
 INTERRUPTED: Final = 130
 
@@ -52,14 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The words after the program's name; those of the process when None.
     """
-    command = tyro.cli(
-        Command,  # a union of dataclasses is what tyro makes subcommands of
-        prog="lottery-tickets",
-        description="Find, prove and use winning lottery tickets: subnetworks that train as well as the dense network.",
-        args=arguments,
-    )
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words == ["--version"]:
+        print(f"lottery-tickets {__version__}")
+        return 0
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
+        command = tyro.cli(
+            Command,  # a union of dataclasses is what tyro makes subcommands of
+            prog="lottery-tickets",
+            description=DESCRIPTION,
+            args=expand_recipe(words),
+        )
         with _interrupted_by_sigterm():
             return command.run()
     except OSError as error:

@@ -53,6 +53,6 @@ class UnifiedConfig:
     learning_rate: float | None = None
     initialise_fn: Any = None
     loss_fn: Any = None
-    seed: int = 0
+    seed: int = 42
     gpu_memory_gb: float | None = None
     progress: bool = True

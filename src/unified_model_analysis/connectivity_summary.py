@@ -71,12 +71,15 @@ def report_line(name: str, found: "ConnectivityResults", record: "Record", folde
 
     record.save({"network": name, **found}, folder / RESULTS)
     save_figure(draw_error_path(found, name), folder / PATH_FIGURE)
-    verdict = "linearly connected" if found["stable"] else "not linearly connected"
-    instability, barrier = _format(found["instability"], 100, ".2f"), _format(found["barrier"], 1, ".4f")
-    print(f"{name}: {verdict}: instability {instability} points of error, loss barrier {barrier}")
+    verdicts = {True: "linearly connected", False: "not linearly connected", None: "not judged, without an error"}
+    verdict = verdicts[found["stable"]]
     line = found["pairs"][0]
+    errors = line["errors"] or [None] * len(line["alphas"])  # what is no classification has none
+    instability, barrier = _format(found["instability"], 100, ".2f"), _format(found["barrier"], 1, ".4f")
+    of_error = "" if line["errors"] is None else f"instability {instability} points of error, "
+    print(f"{name}: {verdict}: {of_error}loss barrier {barrier}")
     rows = [("alpha", "error, %", "loss")]
-    for alpha, error, loss in zip(line["alphas"], line["errors"] or [], line["losses"], strict=True):
+    for alpha, error, loss in zip(line["alphas"], errors, line["losses"], strict=True):
         rows.append((f"{alpha:.3f}", _format(error, 100, ".2f"), _format(loss, 1, ".4f")))
     print(format_rows(rows))
     print(f"figure: {folder / PATH_FIGURE}, results: {folder / RESULTS}")

@@ -80,7 +80,7 @@ def compute_linear_connectivity(
     threshold: float = 0.02,
     metric: MetricFunction | None = None,
     loss_fn: LossFunction | None = None,
-    seed: int = 0,
+    seed: int = 42,
     run_folder: str | Path | None = None,
     accept_changed_environment: bool = False,
     trainer_id: str | None = None,

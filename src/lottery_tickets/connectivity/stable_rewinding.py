@@ -147,7 +147,7 @@ def compute_stable_rewinding_epoch(
     num_points: int = 30,
     metric: MetricFunction | None = None,
     loss_fn: LossFunction | None = None,
-    seed: int = 0,
+    seed: int = 42,
     trainer_id: str | None = None,
     data_id: str | None = None,
     run_folder: str | Path | None = None,

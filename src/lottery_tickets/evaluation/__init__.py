@@ -1,5 +1,6 @@
 """What a ticket is worth: its quality, how much pruning a model bears, whether a model is what its mask says."""
 
+from lottery_tickets._core.shown import show_only
 from lottery_tickets.evaluation.quality import compute_lottery_ticket_quality
 from lottery_tickets.evaluation.robustness import compute_pruning_robustness
 from lottery_tickets.evaluation.strategies import compare_pruning_strategies
@@ -11,3 +12,4 @@ __all__ = [
     "compute_pruning_robustness",
     "validate_pruning_correctness",
 ]
+__dir__ = show_only(__all__)

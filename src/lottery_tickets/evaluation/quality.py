@@ -69,7 +69,7 @@ def compute_lottery_ticket_quality(
     loss_fn: LossFunction | None = None,
     metric: MetricName | MetricFunction = "auto",
     higher_is_better: bool = True,
-    seed: int = 0,
+    seed: int = 42,
     trainer_fn: TrainerFunction | None = None,
     num_epochs: int | None = None,
     train_dataloader: Iterable[Any] | None = None,

@@ -95,7 +95,7 @@ def compute_pruning_robustness(
     tolerance: float = 0.05,
     critical_retention: float = 0.5,
     return_masks: bool = False,
-    seed: int = 0,
+    seed: int = 42,
     progress: bool = False,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> PruningRobustness:

@@ -72,7 +72,7 @@ def compare_pruning_strategies(
     loss_fn: LossFunction | None = None,
     metric: MetricName | MetricFunction = "auto",
     higher_is_better: bool = True,
-    seed: int = 0,
+    seed: int = 42,
     progress: bool = False,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> StrategyComparison:

@@ -78,7 +78,7 @@ def compute_loss_landscape(
     grid_points: int | tuple[int, int] = 25,
     *,
     span: float | tuple[float, float] | None = None,
-    seed: int = 0,
+    seed: int = 42,
     mask: Mapping[str, Tensor] | None = None,
     end_state: Mapping[str, Tensor] | None = None,
     include: Choices | None = None,

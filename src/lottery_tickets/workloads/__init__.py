@@ -1,5 +1,6 @@
 """Something to prune: data sets, models, language models and the papers' recipes."""
 
+from lottery_tickets._core.shown import show_only
 from lottery_tickets.workloads.data import (
     ImageData,
     create_image_batches,
@@ -59,3 +60,4 @@ __all__ = [
     "paper_recipe",
     "read_idx",
 ]
+__dir__ = show_only(__all__)

@@ -139,7 +139,7 @@ def create_token_batches(
     batch_size: int,
     num_tokens: int,
     num_batches: int,
-    seed: int = 0,
+    seed: int = 42,
 ) -> list[dict[str, Tensor]]:
     """Returns batches of sequences of one length, drawn from texts; the same arguments give the same batches.
 

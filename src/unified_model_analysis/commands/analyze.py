@@ -24,6 +24,8 @@ class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
     reported, and the others go on; stopped at any moment, the same command goes on. With --train it also looks for an
     early-bird ticket and prunes iteratively. See docs/analysis.md.
 
+    Example: `lottery-tickets analyze --output analysis --checkpoint trained.safetensors --analyses robustness ticket`
+
     Attributes:
         output: Folder for the results and the report.
         data: Data set of a workload; its test images are measured on.

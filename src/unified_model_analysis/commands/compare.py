@@ -9,7 +9,7 @@ import tyro
 
 from unified_model_analysis.experiment_summary import tell_claims
 from unified_model_analysis.held_results import check_place
-from unified_model_analysis.options import list_settings
+from unified_model_analysis.options import MARGIN, list_settings
 
 RESULTS: Final = "results.json"
 
@@ -21,6 +21,8 @@ class Compare:
     Masks: the overlap of each pair, with what unrelated masks of the same layer densities would have. Run folders of
     `lottery-tickets imp`: for each level whether the ticket matches the dense network and beats its controls, with
     tests over replicates, corrected for the number of levels. See docs/evaluation.md and docs/claims.md.
+
+    Example: `lottery-tickets compare a.mask b.mask --layers --output overlap.json`
 
     Attributes:
         paths: Mask files, or run folders; one kind at a time.
@@ -40,7 +42,7 @@ class Compare:
     output: Path | None = None
     force: bool = False
     moment: Literal["early_stop", "end"] = "early_stop"
-    margin: float = 0.2
+    margin: float = MARGIN
     looks: int = 1
     test: Literal["t", "sign"] = "t"
 

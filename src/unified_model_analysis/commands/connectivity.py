@@ -40,6 +40,9 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
     Trainings are kept in OUTPUT/trainings, an experiment for each step, which `verify OUTPUT` re-checks. Stopped at
     any moment, the same command goes on; more steps and replicates may be asked for later.
 
+    Example: `lottery-tickets connectivity --output connectivity --checkpoints trained.safetensors other.safetensors
+    --points 3`
+
     Attributes:
         output: Folder for results.json, the figure and the trainings.
         checkpoints: Two files with weights of the workload's network, .safetensors or torch.

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
-from lottery_tickets import ConvergenceRule, Probe, TrainerSettings
+from lottery_tickets import ConvergenceRule, TrainerSettings
 from unified_model_analysis.early_bird_summary import report_early_bird
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import hold_results, list_run_caveats
@@ -19,6 +19,9 @@ from unified_model_analysis.options import (
     read_help,
     take_help,
 )
+
+if TYPE_CHECKING:
+    from lottery_tickets import Probe
 
 RUN: Final = "run"
 # From a run to its continuation.
@@ -66,6 +69,8 @@ class EarlyBird(ComputationOptions, NetworkOptions, FolderOutput):
 
     The run lives in OUTPUT/run. Stopped at any moment, the same command goes on from its last check and ends with the
     same bits; when the run is over, it is only shown again. With more epochs or steps it goes on.
+
+    Example: `lottery-tickets early-bird --output early-bird --max-epochs 2 --check-interval 1`
 
     Attributes:
         output: Folder for results.json, ticket.safetensors (the mask), start.safetensors (the weights that the ticket
@@ -184,9 +189,11 @@ class EarlyBird(ComputationOptions, NetworkOptions, FolderOutput):
             "progress": True,
         }
 
-    def _hold_out(self, loaded: LoadedNetwork) -> Probe | list[Any] | None:
-        """Returns batches of images that are not trained on."""
+    def _hold_out(self, loaded: LoadedNetwork) -> "Probe | list[Any] | None":
+        """Returns batches that are not trained on, where there are any."""
         import torch
+
+        from lottery_tickets import Probe
 
         if loaded.workload is None:
             return None if loaded.test_batches is None else Probe(loaded.test_batches, loaded.loss_fn)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import check_place
 from unified_model_analysis.networks import LoadedNetwork, change_num_steps, load_images, load_own, load_text
-from unified_model_analysis.options import ComputationOptions, FileOutput, NetworkOptions, list_settings
+from unified_model_analysis.options import MARGIN, ComputationOptions, FileOutput, NetworkOptions, list_settings
 from unified_model_analysis.terminal import say
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
     With --start the ticket is trained from those weights by the workload's recipe, beside the dense network and three
     controls, and what can be claimed is said in words. Stopped at any moment, the same command goes on; with more
     replicates it adds what is missing. See docs/evaluation.md.
+
+    Example: `lottery-tickets evaluate --output evaluation.json --checkpoint trained.safetensors --mask a.mask`
 
     Attributes:
         output: The JSON file to write.
@@ -65,7 +67,7 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
     run_folder: Path | None = None
     workers: int | None = None
     accept_changed_environment: bool = False
-    margin: float = 0.2
+    margin: float = MARGIN
     test: Literal["t", "sign"] = "t"
 
     def run(self) -> int:

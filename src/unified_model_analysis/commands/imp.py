@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from unified_model_analysis.experiment_summary import check_report_extra, report_experiment
 from unified_model_analysis.networks import load_own
-from unified_model_analysis.options import ComputationOptions, FolderOutput, WorkloadOptions
+from unified_model_analysis.options import MARGIN, ComputationOptions, FolderOutput, WorkloadOptions
 
 if TYPE_CHECKING:
     from lottery_tickets.workloads import Recipe
@@ -23,6 +23,8 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
     The experiment is a folder. Stopped at any moment, the same command goes on where it stopped and ends with the
     same bits. `lottery-tickets verify RUN` re-checks it. Recipes (optimizer, learning rate, batch size, prune rates)
     are those of Frankle & Carbin 2019, arXiv 1803.03635.
+
+    Example: `lottery-tickets imp --output runs/digits --levels 2 --replicates 2 --steps 20`
 
     Attributes:
         output: Folder where the experiment lives; begun when it does not exist.
@@ -68,7 +70,7 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
     rewinding: Literal["weights", "learning_rate"] = "weights"
     data_order: Literal["same", "fresh"] = "same"
     moment: Literal["early_stop", "end"] | None = None
-    margin: float = 0.5
+    margin: float = MARGIN
     looks: int = 1
     test: Literal["t", "sign"] = "t"
     workers: int | None = None

@@ -33,6 +33,8 @@ class Landscape(ComputationOptions, NetworkOptions, FolderOutput):
 
     Stopped at any moment, the same command goes on from the last second.
 
+    Example: `lottery-tickets landscape --output landscape --checkpoint trained.safetensors --grid-points 3`
+
     Attributes:
         output: Folder for landscape.json and landscape.png.
         data: Data set of a workload; its training images are measured on.

@@ -24,6 +24,8 @@ class Create(FileOutput):
     no embeddings, norms or language-model heads. Name them yourself with --include and --exclude; or name the network
     with --from, and its modules decide.
 
+    Example: `lottery-tickets mask create trained.safetensors --sparsity 0.8 --output a.mask`
+
     Attributes:
         checkpoint: A .safetensors file, or a torch file with a state dict (read with weights_only). Not needed with
             --from, whose network has weights.
@@ -75,6 +77,8 @@ class Create(FileOutput):
 @dataclass(frozen=True)
 class Show:
     """Show what a mask file holds: how it was made, its sparsity over all and by layer.
+
+    Example: `lottery-tickets mask show a.mask`
 
     Attributes:
         mask: The file.

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from unified_model_analysis.held_results import check_place
+from unified_model_analysis.options import MARGIN
 from unified_model_analysis.terminal import say
 from unified_model_analysis.workload_pairs import list_runs
 
@@ -20,9 +22,12 @@ class Report:
     Says first what was found, each claim with its verdict and its interval, then shows it, then how it was made and
     what may be wrong with it. Needs no model; two reports on the same results are the same bytes.
 
+    Example: `lottery-tickets report runs/digits --output reports`
+
     Attributes:
         results: Run folders and files of any command or analysis, and folders of `analyze`.
-        output: Where the files go.
+        output: Folder where the files go.
+        force: Replace a report of this name; files that are no report's are never replaced.
         name: Of the report's files.
         verify: Re-check each run folder from its files first, and say in the report what that found.
         style: "summary" leaves out what only those who check need: values by run, each claim, settings, method.
@@ -36,11 +41,12 @@ class Report:
 
     results: Annotated[tuple[Path, ...], tyro.conf.Positional]
     output: Path = Path("reports")
+    force: bool = False
     name: str = "report"
     verify: bool = False
     style: Literal["technical", "summary"] = "technical"
     title: str | None = None
-    margin: float = 0.5
+    margin: float = MARGIN
     looks: int = 1
     moment: Literal["early_stop", "end"] | None = None
     test: Literal["t", "sign"] = "t"
@@ -52,6 +58,8 @@ class Report:
 
         if not self.results:
             raise ValueError("there must be results to report on; name run folders or files")
+        for suffix in ("pdf", "html"):
+            check_place(self.output / f"{self.name}.{suffix}", force=self.force)
         config = ReportConfig(
             output_dir=self.output,
             style=self.style,

@@ -40,6 +40,9 @@ class Score(ComputationOptions, NetworkOptions, FileOutput):
     The network is one of the workloads, with the weights of a checkpoint, or a language model with text. Which score
     answers which question: docs/which-score.md.
 
+    Example: `lottery-tickets score --output scores.json --checkpoint trained.safetensors --num-samples 100
+    --output-mask b.mask`
+
     Attributes:
         output: The JSON file to write, a summary: report, quantiles, histograms and heat maps by layer.
         method: "saliency" is 0.5 * F * w^2, what removing a weight costs; "fisher" is F alone.

@@ -22,6 +22,8 @@ class Verify:
     zero in every checkpoint; nothing may lie there that does not belong to the run. Says what that shows and what it
     leaves open. Exit code 1 when anything fails. See docs/reliability.md.
 
+    Example: `lottery-tickets verify runs/digits --re-evaluate`
+
     Attributes:
         run_folder: The folder that `imp`, `demo` or `evaluate --start` made, or the results of `connectivity`, whose
             trainings are checked step by step.

@@ -1,6 +1,7 @@
 """An experiment is a folder: planned without running, killed at any moment, resumed to the same bits."""
 
 import itertools
+import re
 import signal
 import subprocess
 import sys
@@ -309,7 +310,7 @@ def test_a_finished_run_is_only_shown(uninterrupted: Path, capsys: pytest.Captur
     assert main(["imp", "--output", str(uninterrupted), *SETTINGS, "--workers", "1"]) == 0
     assert list_finished(uninterrupted) == before
     assert read_all(uninterrupted) == contents
-    assert "minus dense, points   verdict" in capsys.readouterr().out
+    assert re.search("minus dense, points +verdict", capsys.readouterr().out)
 
 
 def test_the_run_is_the_experiment_asked_for(uninterrupted: Path) -> None:
@@ -331,7 +332,7 @@ CHANGES = {
     "num_steps is 40 there and 41 here": ["--steps", "41"],
     "evaluation_interval is 20 there and 10 here": ["--evaluate-every", "10"],
     "lr is 0.0012 there and 0.5 here": ["--learning-rate", "0.5"],
-    "seed is 0 there and 1 here": ["--seed", "1"],
+    "seed is 42 there and 1 here": ["--seed", "1"],
     "rewind_step is 0 there and 5 here": ["--rewind-step", "5"],
     "data_order is 'same' there and 'fresh' here": ["--data-order", "fresh"],
     "rewinding is 'weights' there": ["--rewinding", "learning_rate"],
@@ -360,7 +361,7 @@ def test_a_foreign_folder_is_refused_and_nothing_in_it_is_touched(
 ) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("years of work")
-    assert main(["imp", str(tmp_path), *SETTINGS, "--workers", "1"]) == 2
+    assert main(["imp", "--output", str(tmp_path), *SETTINGS, "--workers", "1"]) == 2
     assert "must be empty or the folder of an experiment, but it holds other files" in capsys.readouterr().err
     assert read_all(tmp_path) == {name: b"years of work"}
     assert not (tmp_path / ".lock").exists()

@@ -13,7 +13,14 @@ TIMES: Final = {"seconds", "started", "wall_seconds", "content_sha256"}  # the l
 SHORT: Final = ("--steps", "12", "--replicates", "2")
 COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "imp": ("imp", "--output", "OUT", "--levels=1", "--evaluate-every=12", "--workers=1", *SHORT),
-    "early-bird": ("early-bird", "--output", "OUT", "--check-interval=1", "--max-epochs=2", "--checkpoint=IN/first.safetensors"),
+    "early-bird": (
+        "early-bird",
+        "--output",
+        "OUT",
+        "--check-interval=1",
+        "--max-epochs=2",
+        "--checkpoint=IN/first.safetensors",
+    ),
     "connectivity, trained": (
         *("connectivity", "--output", "OUT", "--rewind-steps", "0", "1", "--search", "--points=3", "--workers=1"),
         *SHORT,
@@ -22,7 +29,14 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
         *("connectivity", "--output", "OUT", "--checkpoints", "IN/first.safetensors", "IN/second.safetensors"),
         "--points=3",
     ),
-    "landscape": ("landscape", "--output", "OUT", "--grid-points=3", "--batches=1", "--checkpoint=IN/first.safetensors"),
+    "landscape": (
+        "landscape",
+        "--output",
+        "OUT",
+        "--grid-points=3",
+        "--batches=1",
+        "--checkpoint=IN/first.safetensors",
+    ),
     "evaluate": (
         *("evaluate", "--output", "OUT/found.json", "--mask=IN/mask.safetensors", "--checkpoint=IN/second.safetensors"),
         *("--start=IN/first.safetensors", "--workers=1", *SHORT),
@@ -33,6 +47,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "mask": ("mask", "create", "IN/first.safetensors", "--output", "OUT/mask.safetensors", "--sparsity=0.5"),
 }
+OF_FILES: Final = ("evaluate", "score", "mask")  # which replace none without --force
 HOLDING: Final = ("imp", "early-bird", "connectivity, trained", "connectivity, given", "landscape")
 
 

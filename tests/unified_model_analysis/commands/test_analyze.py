@@ -75,7 +75,14 @@ def test_a_function_that_brings_its_loss(source: Path, capsys: Output) -> None:
 
 def test_a_workload_with_a_checkpoint(tmp_path: Path, capsys: Output) -> None:
     save_inputs(tmp_path / "in")
-    words = ["analyze", "--output", str(tmp_path / "out"), "--checkpoint", str(tmp_path / "in" / "first.safetensors"), *FAST]
+    words = [
+        "analyze",
+        "--output",
+        str(tmp_path / "out"),
+        "--checkpoint",
+        str(tmp_path / "in" / "first.safetensors"),
+        *FAST,
+    ]
     assert main([*words, "--analyses", "ticket", "quality"]) == 0
     assert "digits/lenet-300-100: 50,610 parameters" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out").glob("*.json")} == {
@@ -129,7 +136,8 @@ def test_what_is_no_model_is_said(source: Path, capsys: Output) -> None:
         ("no_module_of_this_name:make", "No module named"),
         (f"{name}:unmade", "has no attribute 'unmade'"),
         (f"{name}", "--from must be module:function"),
-        (f"{name}:make_nothing", "must return a model and its batches, or these and a loss_fn, got NoneType"),
+        (f"{name}:make_nothing", "must return a model and its batches, or these and a loss_fn, or a dict of model, "),
+        (f"{name}:make_nothing", "batches, loss_fn, test_batches, trainer_fn; got a NoneType"),
     ):
         assert expected in refuse(["analyze", "--output", "out", "--from", given, *FAST], capsys)
     for option in ("--sparsity", "--levels"):

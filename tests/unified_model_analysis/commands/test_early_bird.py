@@ -91,7 +91,7 @@ def test_more_epochs_go_on_and_other_data_is_refused(tmp_path: Path, capsys: Out
     assert "Next: the same command with a larger --max-epochs" in capsys.readouterr().out
     assert "ticket.safetensors is the mask of the last check" in short["findings"][0]
     message = refuse(["early-bird", "--output", tmp_path, *FAST, "--batch-size", 30, "--seed", 1], capsys)
-    assert "--batch-size is None there and 30 here; --seed is 0 there and 1 here" in message
+    assert "--batch-size is None there and 30 here; --seed is 42 there and 1 here" in message
     long = find(tmp_path, *FAST)
     assert long["verdict"] == "converged"
     assert strip(long)[:2] == strip(short)
@@ -105,7 +105,9 @@ def test_the_run_inside_and_a_run_from_python_say_how_they_go_on(tmp_path: Path,
     compute_early_bird_tickets(make_lenet(), make_digits_loader(), max_epochs=1, run_folder=tmp_path / "python" / "run")
     before = sorted((tmp_path / "python").rglob("*"))
     assert whose in refuse(["early-bird", "--output", tmp_path / "python" / "run", *FAST], capsys)
-    assert "it holds other files (run); nothing was written" in refuse(["early-bird", "--output", tmp_path / "python"], capsys)
+    assert "it holds other files (run); nothing was written" in refuse(
+        ["early-bird", "--output", tmp_path / "python"], capsys
+    )
     assert sorted((tmp_path / "python").rglob("*")) == before
 
 
@@ -215,5 +217,7 @@ def test_help_says_that_it_can_be_stopped(capsys: Output) -> None:
 
 
 def test_score_refuses_a_device_in_the_same_words(tmp_path: Path, capsys: Output) -> None:
-    message = refuse(["score", "--output", tmp_path / "s.json", "--method", "magnitude", "--device", "nonsense"], capsys)
+    message = refuse(
+        ["score", "--output", tmp_path / "s.json", "--method", "magnitude", "--device", "nonsense"], capsys
+    )
     assert "device must be one that computes on this machine, but got 'nonsense'" in message

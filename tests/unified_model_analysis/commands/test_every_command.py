@@ -105,6 +105,6 @@ def test_a_place_that_cannot_hold_a_file_is_said_before_any_work(
     for place, reason in places.items():
         for name in ("evaluate", "score"):
             words = make_words(name, given, tmp_path)
-            assert main([words[0], place, *words[2:]]) == 2
+            assert main([words[0], "--output", place, *words[3:]]) == 2
             assert capsys.readouterr().err == f"lottery-tickets: {reason}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

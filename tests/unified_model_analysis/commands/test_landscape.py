@@ -90,7 +90,7 @@ def test_an_interrupted_command_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert num_calls == 6 + 1 + 5
     capsys.readouterr()
     message = refuse(["landscape", "--output", tmp_path / "halves", *FAST, "--seed", 1], capsys)
-    assert "--seed is 0 there and 1 here" in message
+    assert "--seed is 42 there and 1 here" in message
 
 
 def test_a_language_model_of_ones_own(tmp_path: Path, capsys: Output) -> None:

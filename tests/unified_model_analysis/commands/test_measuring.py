@@ -114,7 +114,9 @@ def test_what_evaluate_refuses(trained: Path, tmp_path: Path, capsys: Output) ->
     mask, weights = trained / "mask.safetensors", trained / "trained.safetensors"
     where = tmp_path / "results.json"
     assert "--checkpoint must name the trained weights" in refuse(["evaluate", "--output", str(where)], capsys)
-    assert "there must be something to measure" in refuse(["evaluate", "--output", str(where), "--no-robustness"], capsys)
+    assert "there must be something to measure" in refuse(
+        ["evaluate", "--output", str(where), "--no-robustness"], capsys
+    )
     assert "--start trains a ticket of a workload again; give its --mask" in refuse(
         ["evaluate", "--output", str(where), "--checkpoint", str(weights), "--start", str(weights)], capsys
     )
@@ -122,7 +124,8 @@ def test_what_evaluate_refuses(trained: Path, tmp_path: Path, capsys: Output) ->
         ["evaluate", "--output", str(where), "--checkpoint", str(weights), "--mask", str(weights)], capsys
     )
     assert "device must be one that computes" in refuse(
-        ["evaluate", "--output", str(where), "--checkpoint", str(weights), "--mask", str(mask), "--device", "meta"], capsys
+        ["evaluate", "--output", str(where), "--checkpoint", str(weights), "--mask", str(mask), "--device", "meta"],
+        capsys,
     )
     assert not where.exists()
 

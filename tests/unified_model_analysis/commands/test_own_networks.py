@@ -1,0 +1,146 @@
+"""A network of one's own at the shell: each command that takes a network takes `--from module:function`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from lottery_tickets import Mask, create_magnitude_mask
+from lottery_tickets.storage import load_results, load_weights
+from tests.unified_model_analysis.test_cli import Output, refuse
+from unified_model_analysis.cli import main
+
+SOURCE = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1))
+
+def measure(model, batch):
+    return (model(batch[0]) - batch[1]).square().mean()
+
+def make():
+    model = build()
+    inputs = torch.randn(64, 6)
+    batches = [(one, one[:, :1] * 2) for one in inputs.split(8)]
+    return {"model": model, "batches": batches[:6], "test_batches": batches[6:], "loss_fn": measure}
+
+def make_classes():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    inputs = torch.randn(64, 6)
+    return model, list(zip(inputs.split(8), inputs[:, :3].argmax(1).split(8)))
+
+def make_odd():
+    return {"model": build(), "batches": [], "loader": []}
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"own_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+def build(source: str) -> torch.nn.Module:
+    namespace: dict[str, object] = {}
+    exec(Path(f"{source}.py").read_text(), namespace)  # noqa: S102 - the test's own
+    model = namespace["build"]()  # type: ignore[operator] # a function
+    assert isinstance(model, torch.nn.Module)
+    return model
+
+
+def test_a_mask_of_modules_and_not_of_names(source: str, capsys: Output) -> None:
+    assert main(["mask", "create", "--from", f"{source}:make", "--sparsity", "0.5", "--output", "m"]) == 0
+    assert Mask.load("m") == create_magnitude_mask(build(source), 0.5)
+    other = {name: tensor + 1 for name, tensor in build(source).state_dict().items()}
+    safetensors.torch.save_file(other, "w.safetensors")
+    words = ["mask", "create", "w.safetensors", "--from", f"{source}:make", "--sparsity", "0.5", "--output", "n"]
+    assert main(words) == 0
+    assert Mask.load("n") == create_magnitude_mask(other, 0.5)
+    assert "there must be weights to prune" in refuse(["mask", "create", "--sparsity", 0.5, "--output", "o"], capsys)
+
+
+def test_scores_evaluation_and_landscape_use_its_loss(source: str, capsys: Output) -> None:
+    own = ["--from", f"{source}:make"]
+    assert main(["score", "--output", "s.json", *own, "--num-samples", "48", "--output-mask", "m"]) == 0
+    assert (
+        f"using {source}:make: Sequential of 129 parameters, the weights that it comes with" in capsys.readouterr().err
+    )
+    assert json.loads(Path("s.json").read_text())["network"] == f"{source}:make"
+    assert main(["evaluate", "--output", "e.json", *own, "--mask", "m", "--levels", "0.5"]) == 0
+    assert load_results("e.json")["quality"]["metric"] == "loss"
+    assert main(["landscape", "--output", "land", *own, "--grid-points", "3", "--batches", "2"]) == 0
+    assert "over 16 predictions" in capsys.readouterr().out or load_results("land/landscape.json")["num_measured"] == 9
+
+
+def test_early_bird_holds_out_what_it_names(source: str, capsys: Output) -> None:
+    words = ["early-bird", "--output", "eb", "--from", f"{source}:make", "--max-epochs", "2", "--check-interval", "1"]
+    assert main(words) == 0
+    assert load_results("eb/results.json")["settings"]["probe"]["held_out"]
+    assert main([*words[:2], "none", *words[3:4], f"{source}:make_classes", *words[5:]]) == 0
+    assert not load_results("none/results.json")["settings"]["probe"]["held_out"]
+    assert capsys.readouterr().out
+
+
+def test_iterative_pruning_with_controls_goes_on_and_says_what_it_found(source: str, capsys: Output) -> None:
+    words = ["imp", "--output", "run", "--from", f"{source}:make_classes", "--levels", "2", "--epochs", "2"]
+    assert main([*words, "--replicates", "2"]) == 0
+    first = capsys.readouterr().out
+    assert "verdict" in first
+    rows = load_results("run/results.json")["trainings"]
+    assert {row["branch"] for row in rows} == {"ticket", "reinitialised", "shuffled", "random"}
+    assert {row["replicate"] for row in rows} == {0, 1}
+    assert max(row["level"] for row in rows) == 2
+    assert main([*words, "--replicates", "3"]) == 0
+    assert {row["replicate"] for row in load_results("run/results.json")["trainings"]} == {0, 1, 2}
+    assert main(["verify", "run"]) == 0
+    capsys.readouterr()
+    assert "--steps cannot be said of a network of one's own" in refuse([*words, "--steps", 5], capsys)
+    message = refuse(["imp", "--output", "other", "--epochs", 3], capsys)
+    assert "--epochs cannot be said of a workload, whose recipe says it" in message
+
+
+def test_iterative_pruning_by_a_loss_has_no_figure_of_accuracy(source: str, capsys: Output) -> None:
+    words = ["imp", "--output", "run", "--from", f"{source}:make", "--levels", "1", "--epochs", "1"]
+    assert main([*words, "--replicates", "2"]) == 0
+    assert "figure:" not in capsys.readouterr().out
+    assert load_results("run/summary.json")["claims"]["metric"].endswith("loss")
+    assert main(["verify", "run"]) == 0
+    shutil.copy(Path(__file__), "run/accuracy.png")
+    assert main(["verify", "run"]) == 1
+
+
+def test_a_line_between_two_of_its_checkpoints(source: str, capsys: Output) -> None:
+    for name, shift in (("a", 0.0), ("b", 0.1)):
+        state = {key: value + shift for key, value in build(source).state_dict().items()}
+        safetensors.torch.save_file(state, f"{name}.safetensors")
+    own = ["--from", f"{source}:make", "--points", "3"]
+    assert main(["connectivity", "--output", "c", *own, "--checkpoints", "a.safetensors", "b.safetensors"]) == 0
+    assert f"{source}:make: not judged, without an error: loss barrier " in capsys.readouterr().out
+    refused = refuse(["connectivity", "--output", "d", *own, "--rewind-steps", 0], capsys)
+    assert "--from goes with --checkpoints" in refused
+
+
+def test_a_checkpoint_gives_it_other_weights(source: str) -> None:
+    state = {key: value * 3 for key, value in build(source).state_dict().items()}
+    safetensors.torch.save_file(state, "w.safetensors")
+    words = ["score", "--output", "s.json", "--from", f"{source}:make", "--method", "magnitude"]
+    assert main([*words, "--checkpoint", "w.safetensors", "--output-scores", "scores.safetensors"]) == 0
+    assert torch.equal(load_weights("scores.safetensors")["0.weight"], state["0.weight"].abs())
+
+
+def test_what_a_function_may_return_is_said(source: str, capsys: Output) -> None:
+    message = refuse(["score", "--output", "s.json", "--from", f"{source}:make_odd"], capsys)
+    assert message.endswith("got a dict of model, batches, loader")
+    for option in (["--language-model", "smollm2"], ["--text", "t.txt"], ["--folder", "."]):
+        message = refuse(["score", "--output", "s.json", "--from", f"{source}:make", *option], capsys)
+        assert f"{option[0]} is for other networks than those of --from" in message
+    assert not Path("s.json").exists()
