@@ -26,7 +26,7 @@ from statistical_report_generator.sections.experiment import ExperimentOptions
 from statistical_report_generator.sources import Source, Verification
 from statistical_report_generator.words import clean
 
-MOST_SHOWN: Final = 16  # results with figures and tables on the pages; nobody looks through more, and pages grow large
+MOST_SHOWN: Final = 12  # results with figures and tables on the pages; nobody looks through more, and pages grow large
 EXPERIMENT_TYPES: Final = ("lottery_ticket_analysis",)
 
 
