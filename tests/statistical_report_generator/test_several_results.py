@@ -8,6 +8,7 @@ import pytest
 
 from statistical_report_generator import ReportConfig, StatisticalReportGenerator
 from statistical_report_generator.document import Figure
+from statistical_report_generator.generator import MOST_SHOWN
 from statistical_report_generator.reading import read_sources
 from tests.statistical_report_generator.every_kind import describe, make_result, tell
 
@@ -72,9 +73,9 @@ def test_of_many_results_the_first_have_figures_and_the_tables_of_the_others_are
     sections = generator.describe().sections
     found = [section for section in sections if section.title.endswith("What was found")]
     drawn = [any(isinstance(block, Figure) for block in section.blocks) for section in found]
-    assert drawn == [True] * 16 + [False] * 2
+    assert drawn == [True] * MOST_SHOWN + [False] * (18 - MOST_SHOWN)
     words = json.dumps(list(tell(found[-1:])))
-    assert "Its tables are files beside this page; the first 16 results have figures." in words
+    assert f"Its tables are files beside this page; the first {MOST_SHOWN} results have figures." in words
     assert [section.title for section in sections if section.title.startswith("run 17: ")] == [
         "run 17: What was found",
         "run 17: Threats to validity",
