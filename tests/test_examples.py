@@ -21,7 +21,7 @@ def test_scripts_run(script: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("notebook", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.name)
 def test_notebooks_run_and_are_stored_without_outputs(notebook: Path, tmp_path: Path) -> None:
-    held = nbformat.read(notebook, as_version=4)
+    held = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call] # nbformat has no types here
     assert all(not cell.get("outputs") for cell in held.cells)
     NotebookClient(held, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert any(cell.get("outputs") for cell in held.cells)
