@@ -24,6 +24,7 @@ from lottery_tickets.experiments.results import PruningResults
 from lottery_tickets.experiments.schedules import PruningSchedule, Scope
 from lottery_tickets.experiments.simulation import simulate_rounds
 from lottery_tickets.masks.controls import check_reinitialisable
+from lottery_tickets.storage import KeptState
 
 
 @recorded("experiment")
@@ -184,7 +185,7 @@ def _find_tickets(plan: ExperimentPlan, subject: CallerSubject, keeping: Keeping
                 "target_sparsity": folder.plan.schedule.target_sparsity or 0.0,
                 "masks": masks,
                 "final_mask": masks[-1],
-                "rewind_state": folder.load_rewind_point(tickets[0]),
+                "rewind_state": KeptState(folder.load_rewind_point(tickets[0])),
                 "trainings": results["trainings"],
                 "run_folder": None if keeping.run_folder is None else str(keeping.run_folder),
             }

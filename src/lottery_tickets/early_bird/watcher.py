@@ -26,7 +26,7 @@ from lottery_tickets.early_bird.probe import Measure, Probe
 from lottery_tickets.early_bird.snapshots import Snapshot, take_snapshot
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import describe_mask
-from lottery_tickets.storage import Record, save_results
+from lottery_tickets.storage import KeptState, Record, save_results
 
 logger = logging.getLogger(__name__)
 
@@ -317,7 +317,7 @@ class EarlyBirdWatcher:
             "checkpoints": list(self.checkpoints),
             "final_rankings": self._evidence.rank_shares(),
             "final_mask": self.draw_ticket(),
-            "starting_weights": dict(self.starting_weights),
+            "starting_weights": KeptState(self.starting_weights),
             "settings": self.describe(),
         }
 
