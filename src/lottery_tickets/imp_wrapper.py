@@ -20,7 +20,7 @@ from lottery_tickets.experiments.folder import IMP_FROM_PYTHON
 from lottery_tickets.experiments.growth import grow_to_target
 from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
-from lottery_tickets.experiments.results import PruningResults
+from lottery_tickets.experiments.pruning_results import PruningResults
 from lottery_tickets.experiments.schedules import PruningSchedule, Scope
 from lottery_tickets.experiments.simulation import simulate_rounds
 from lottery_tickets.masks.controls import check_reinitialisable
@@ -107,8 +107,10 @@ def compute_iterative_magnitude_pruning(
     Returns:
         `simulated`, `target_sparsity`, `masks` (one a level, level 0 is dense), `final_mask`, `rewind_state` (theta_k
         by name), `trainings` (rows with `replicate`, `level`, `branch`, `density`, `history`, `layers` and
-        `share_moved`, see `TrainingRow`), `run_folder`. Masks and states are those of the first replicate. A
-        simulation has `trainings` with the loss at each level, and `rewind_state` None.
+        `share_moved`, see `TrainingRow`), `run_folder`; `plan`, `environments`, `unidentified`, `looks` and `records`
+        as in the `results.json` of a run folder. Masks and states are those of the first replicate. `.claims()` says
+        what the trainings show, `.save_ticket(path, level)` writes a ticket as one file. A simulation has `trainings`
+        with the loss at each level, and `rewind_state` None.
 
     Raises:
         TypeError: When `dataloader` is an iterator, which is used up after one epoch, or the model refuses a batch.
@@ -180,15 +182,16 @@ def _find_tickets(plan: ExperimentPlan, subject: CallerSubject, keeping: Keeping
             tickets = [Training(0, level, "ticket") for level in range(folder.plan.num_levels + 1)]
             masks = [folder.load_mask(ticket) for ticket in tickets]
             subject.model.load_state_dict(folder.load_weights(tickets[-1]))
-            return {
-                "simulated": False,
-                "target_sparsity": folder.plan.schedule.target_sparsity or 0.0,
-                "masks": masks,
-                "final_mask": masks[-1],
-                "rewind_state": KeptState(folder.load_rewind_point(tickets[0])),
-                "trainings": results["trainings"],
-                "run_folder": None if keeping.run_folder is None else str(keeping.run_folder),
-            }
+            return PruningResults(
+                simulated=False,
+                target_sparsity=folder.plan.schedule.target_sparsity or 0.0,
+                masks=masks,
+                final_mask=masks[-1],
+                rewind_state=KeptState(folder.load_rewind_point(tickets[0])),
+                trainings=results["trainings"],
+                run_folder=None if keeping.run_folder is None else str(keeping.run_folder),
+                **{name: results[name] for name in ("plan", "environments", "unidentified", "looks", "records")},
+            )
     except BaseException:
         subject.model.load_state_dict(subject.start)  # so that the same call, on the same model, can go on
         raise

@@ -33,6 +33,9 @@ __all__ = [
 class KeptState(dict[str, Tensor]):
     """Weights to start from, which are saved with results whole, in a file beside them, and not as a summary."""
 
+    def __repr__(self) -> str:
+        return f"<state of {len(self):,} tensors>"
+
 
 @encode.register
 def _(state: KeptState, place: Place) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self, final
 
@@ -94,6 +94,14 @@ class Ticket:
     def claim(self) -> str:
         """What was shown of it, in a sentence."""
         return NO_CLAIMS if self.claims is None else str(next(iter(self.claims[CLAIM]), NO_CLAIMS))
+
+    def with_provenance(self, further: Mapping[str, Any]) -> Self:
+        """Returns the ticket with further provenance."""
+        return replace(self, provenance={**self.provenance, **further})
+
+    def with_claims(self, claims: Mapping[str, Any]) -> Self:
+        """Returns the ticket with these claims."""
+        return replace(self, claims=claims)
 
     @property
     def has_weights(self) -> bool:

@@ -28,7 +28,7 @@ def check_report_extra() -> None:
 def report_experiment(
     run: Path, *, moment: str, margin: float, num_looks: int = 1, test: Literal["t", "sign"] = "t"
 ) -> None:
-    """Prints what a finished run has shown, and writes its summary and figure into its folder.
+    """Prints what a finished run has shown, and writes summary, figure and one ticket into its folder.
 
     Args:
         run: The run folder.
@@ -37,13 +37,19 @@ def report_experiment(
         num_looks: Planned number of looks at the results while replicates are added, see `assess_claims`.
         test: Which, see `assess_claims`.
     """
+    from lottery_tickets.experiments.folder import TICKET
     from lottery_tickets.storage import load_results, save_results
+    from unified_model_analysis.experiment_tickets import make_run_ticket
 
     results = load_results(run / "results.json")
     summary = make_summary(results, moment=moment, margin=margin, num_looks=num_looks, test=test)
     tell_claims(results, summary["claims"])
     draw_figure(results, moment, run / FIGURE)
     save_results(summary, run / SUMMARY)
+    ticket = make_run_ticket(run, summary["claims"])
+    if ticket is not None:
+        ticket.save(run / TICKET)
+        say(f"ticket: {run / TICKET}, sparsity {ticket.mask.sparsity:.4f}; use_ticket(model, file) in Python")
     say(
         f"figure: {run / FIGURE}, summary: {run / SUMMARY}, raw results: {run / 'results.json'}",
         f"re-check everything from the files: lottery-tickets verify {run}",

@@ -65,12 +65,16 @@ def find_start(folder: ExperimentFolder, training: Training, mask: Mask) -> dict
     """Returns the stored state that a training starts from, pruned; None when it starts from a fresh initialisation."""
     if training == folder.plan.find_origin(training.replicate) or training.branch in FRESH:
         return None
-    if folder.plan.rewinding == "learning_rate" and training.branch in ("ticket", "copy") and training.level:
-        state = folder.load_weights(training.parent)
-    else:
-        state = folder.load_rewind_point(training)
+    state = load_start(folder, training)
     prune_state_(state, mask)
     return state
+
+
+def load_start(folder: ExperimentFolder, training: Training) -> State:
+    """Returns the state that a training after the first starts from, before pruning: theta_k, or what was trained."""
+    if folder.plan.rewinding == "learning_rate" and training.branch in ("ticket", "copy") and training.level:
+        return folder.load_weights(training.parent)
+    return folder.load_rewind_point(training)
 
 
 def rewind_(model: nn.Module, folder: ExperimentFolder, training: Training, mask: Mask) -> None:
