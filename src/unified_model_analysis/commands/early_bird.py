@@ -62,8 +62,8 @@ class EarlyBird(ComputationOptions, NetworkOptions):
     same bits; when the run is over, it is only shown again. With more epochs or steps it goes on.
 
     Attributes:
-        results: Folder for results.json, ticket.safetensors (the mask), start.safetensors (the weights that the ticket
-            is trained from), early-bird.png, and the run.
+        results: Folder for results.json, ticket.safetensors (the mask and the weights that it is trained from; see
+            `lottery-tickets ticket show`), early-bird.png, and the run.
         checkpoint: Starting weights of the workload's network, .safetensors or torch; fresh ones when not given.
         batch_size: Samples a step, 60 images or 8 sequences when not given.
         num_batches: Batches an epoch of a language model, cut from the text; 100 when not given.
