@@ -12,6 +12,7 @@ from lottery_tickets._core.measuring.performance import Measurement, MetricFunct
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
+from lottery_tickets._core.states import load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
@@ -181,7 +182,7 @@ def _find_tickets(plan: ExperimentPlan, subject: CallerSubject, keeping: Keeping
         with keeping.running(subject, plan, IMP_FROM_PYTHON, grow) as (folder, results):
             tickets = [Training(0, level, "ticket") for level in range(folder.plan.num_levels + 1)]
             masks = [folder.load_mask(ticket) for ticket in tickets]
-            subject.model.load_state_dict(folder.load_weights(tickets[-1]))
+            load_clean_state(subject.model, folder.load_weights(tickets[-1]))
             return PruningResults(
                 simulated=False,
                 target_sparsity=folder.plan.schedule.target_sparsity or 0.0,
@@ -193,7 +194,7 @@ def _find_tickets(plan: ExperimentPlan, subject: CallerSubject, keeping: Keeping
                 **{name: results[name] for name in ("plan", "environments", "unidentified", "looks", "records")},
             )
     except BaseException:
-        subject.model.load_state_dict(subject.start)  # so that the same call, on the same model, can go on
+        load_clean_state(subject.model, subject.start)  # so that the same call, on the same model, can go on
         raise
 
 

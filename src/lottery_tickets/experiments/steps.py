@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.zeroing import zero_pruned_
-from lottery_tickets._core.states import copy_state
+from lottery_tickets._core.states import copy_clean_state, load_clean_state
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.folder import EARLY_STOP, REWIND, START, ExperimentFolder, stops_early
 from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
@@ -81,7 +81,7 @@ def rewind_(model: nn.Module, folder: ExperimentFolder, training: Training, mask
     """Sets a freshly built model to the weights that a training starts from, in place."""
     start = find_start(folder, training, mask)
     if start is not None:
-        model.load_state_dict(start)
+        load_clean_state(model, start)
 
 
 def train(
@@ -105,7 +105,7 @@ def train(
     kept: dict[str, State] = {}
 
     def keep(name: str) -> None:
-        kept[name] = copy_state(model)
+        kept[name] = copy_clean_state(model)
 
     keeps_rewind_point = training == plan.find_origin(training.replicate)
     if keeps_rewind_point and plan.rewind_step == 0:

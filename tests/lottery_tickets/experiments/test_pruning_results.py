@@ -1,15 +1,20 @@
 """What iterative magnitude pruning returns can say what it shows, and write its tickets."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-from lottery_tickets import compute_iterative_magnitude_pruning, load_results, load_ticket, use_ticket
-from lottery_tickets._core.states import copy_state, hash_state
+from lottery_tickets import compute_iterative_magnitude_pruning, load_results, load_ticket, reinitialise_, use_ticket
+from lottery_tickets._core.states import copy_state, hash_state, view_clean_state
+from lottery_tickets.experiments.verification.runs import verify_run
 from statistical_report_generator.claims import assess_claims
-from tests.lottery_tickets.experiments.callers import DATA, Trainer, make_model, run
+from tests.lottery_tickets.experiments.callers import DATA, Trainer, equal, make_model, run
 
 
 def test_claims_are_made_at_a_moment_and_on_a_metric_that_are_there() -> None:
@@ -93,6 +98,53 @@ def test_claims_without_statistics_say_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(ModuleNotFoundError, match=r"claims need scipy.*; install it by: pip install 'lottery-tickets"):
         found.claims()
+
+
+class Inside(nn.Module):
+    """A part of it is compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = compile_eagerly(make_model())
+
+    def forward(self, inputs: Tensor) -> Any:  # noqa: ANN401 - of a compiled part
+        return self.body(inputs)
+
+
+compile_eagerly: Callable[[nn.Module], Any] = partial(torch.compile, backend="eager")
+WRAPPED: dict[str, tuple[str, Callable[[], Any]]] = {
+    "compiled": ("", lambda: compile_eagerly(make_model())),
+    "compiled inside": ("body.", Inside),
+    "data parallel": ("", lambda: nn.DataParallel(make_model())),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize("rewinding", ["weights", "learning_rate"])
+def test_a_wrapped_model_ends_as_the_one_inside(name: str, rewinding: str, tmp_path: Path) -> None:
+    """It ended with KeyError('0.weight'), where the layers of the first training were counted."""
+    prefix, make = WRAPPED[name]
+    settings: dict[str, Any] = {"rewinding": rewinding, "rewind_epoch": 1, "control_levels": [1], "num_replicates": 2}
+    plain, wrapped = make_model(), make()
+    expected = run(plain, Trainer(), 0.3, **settings)
+    found = run(wrapped, Trainer(), 0.3, run_folder=tmp_path / "run", trainer_id="sgd", **settings)
+    assert [row["history"] for row in found["trainings"]] == [row["history"] for row in expected["trainings"]]
+    assert found["final_mask"] == {f"{prefix}{layer}": kept for layer, kept in expected["final_mask"].items()}
+    assert found["rewind_state"] is not None
+    assert expected["rewind_state"] is not None
+    assert equal(found["rewind_state"], {f"{prefix}{n}": tensor for n, tensor in expected["rewind_state"].items()})
+    assert hash_state(view_clean_state(wrapped)) == hash_state(
+        {f"{prefix}{n}": tensor for n, tensor in plain.state_dict().items()}
+    )
+    assert [check for check in verify_run(tmp_path / "run") if check.problem] == []
+    use_ticket(wrapped, found.ticket())
+
+
+def test_a_compiled_layer_is_drawn_anew_once() -> None:
+    plain, wrapped = nn.Linear(3, 2), compile_eagerly(nn.Linear(3, 2))
+    for model in (plain, wrapped):
+        reinitialise_(model, 1)
+    assert torch.equal(wrapped.weight, plain.weight)
 
 
 def test_results_give_theta_k_back_whole(tmp_path: Path) -> None:
