@@ -35,6 +35,9 @@ from . import (
     storage as storage,
 )
 from . import (
+    tickets as tickets,
+)
+from . import (
     utils as utils,
 )
 from . import (
@@ -97,6 +100,7 @@ from .scores import (
     record_movement,
 )
 from .storage import load_results, save_results
+from .tickets import Ticket, load_ticket, save_ticket, use_ticket
 from .utils import compute_histogram_quantile, ensure_deterministic_pruning
 
 __version__: str
@@ -109,6 +113,7 @@ __all__ = [
     "Probe",
     "PruningSchedule",
     "ScoringOptions",
+    "Ticket",
     "TrainerSettings",
     "apply_mask",
     "as_mask",
@@ -143,12 +148,15 @@ __all__ = [
     "find_stable_rewinding_step",
     "hold_mask",
     "load_results",
+    "load_ticket",
     "masked",
     "recommend_settings",
     "record_movement",
     "reinitialise_",
     "remove_mask",
     "save_results",
+    "save_ticket",
     "shuffle_mask",
+    "use_ticket",
     "validate_pruning_correctness",
 ]

@@ -13,6 +13,7 @@ from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
 from lottery_tickets._core.shown import show_only
+from lottery_tickets._core.states import load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
@@ -21,10 +22,11 @@ from lottery_tickets.experiments.folder import IMP_FROM_PYTHON
 from lottery_tickets.experiments.growth import grow_to_target
 from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
-from lottery_tickets.experiments.results import PruningResults
+from lottery_tickets.experiments.pruning_results import PruningResults
 from lottery_tickets.experiments.schedules import PruningSchedule, Scope
 from lottery_tickets.experiments.simulation import simulate_rounds
 from lottery_tickets.masks.controls import check_reinitialisable
+from lottery_tickets.storage import KeptState
 
 __all__ = [
     "compute_iterative_magnitude_pruning",
@@ -112,8 +114,10 @@ def compute_iterative_magnitude_pruning(
     Returns:
         `simulated`, `target_sparsity`, `masks` (one a level, level 0 is dense), `final_mask`, `rewind_state` (theta_k
         by name), `trainings` (rows with `replicate`, `level`, `branch`, `density`, `history`, `layers` and
-        `share_moved`, see `TrainingRow`), `run_folder`. Masks and states are those of the first replicate. A
-        simulation has `trainings` with the loss at each level, and `rewind_state` None.
+        `share_moved`, see `TrainingRow`), `run_folder`; `plan`, `environments`, `unidentified`, `looks` and `records`
+        as in the `results.json` of a run folder. Masks and states are those of the first replicate. `.claims()` says
+        what the trainings show, `.save_ticket(path, level)` writes a ticket as one file. A simulation has `trainings`
+        with the loss at each level, and `rewind_state` None.
 
     Raises:
         TypeError: When `dataloader` is an iterator, which is used up after one epoch, or the model refuses a batch.
@@ -184,18 +188,19 @@ def _find_tickets(plan: ExperimentPlan, subject: CallerSubject, keeping: Keeping
         with keeping.running(subject, plan, IMP_FROM_PYTHON, grow) as (folder, results):
             tickets = [Training(0, level, "ticket") for level in range(folder.plan.num_levels + 1)]
             masks = [folder.load_mask(ticket) for ticket in tickets]
-            subject.model.load_state_dict(folder.load_weights(tickets[-1]))
-            return {
-                "simulated": False,
-                "target_sparsity": folder.plan.schedule.target_sparsity or 0.0,
-                "masks": masks,
-                "final_mask": masks[-1],
-                "rewind_state": folder.load_rewind_point(tickets[0]),
-                "trainings": results["trainings"],
-                "run_folder": None if keeping.run_folder is None else str(keeping.run_folder),
-            }
+            load_clean_state(subject.model, folder.load_weights(tickets[-1]))
+            return PruningResults(
+                simulated=False,
+                target_sparsity=folder.plan.schedule.target_sparsity or 0.0,
+                masks=masks,
+                final_mask=masks[-1],
+                rewind_state=KeptState(folder.load_rewind_point(tickets[0])),
+                trainings=results["trainings"],
+                run_folder=None if keeping.run_folder is None else str(keeping.run_folder),
+                **{name: results[name] for name in ("plan", "environments", "unidentified", "looks", "records")},
+            )
     except BaseException:
-        subject.model.load_state_dict(subject.start)  # so that the same call, on the same model, can go on
+        load_clean_state(subject.model, subject.start)  # so that the same call, on the same model, can go on
         raise
 
 

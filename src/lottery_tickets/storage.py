@@ -2,19 +2,21 @@
 
 import pickle
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from lottery_tickets._core.encoding import MASK_KEY, summarise_tensor
+from lottery_tickets._core.encoding import MASK_KEY, STATE_KEY, Place, encode, summarise_tensor
 from lottery_tickets._core.files import read_json, read_tensors, write_tensors
-from lottery_tickets._core.folders import HASH, RunFolder, read_hashed
+from lottery_tickets._core.folders import HASH, RunFolder, load_state, read_hashed, save_state
 from lottery_tickets._core.records import Record, check_schema, write_results
 from lottery_tickets._core.shown import show_only
 from lottery_tickets._core.states import hash_state
-from lottery_tickets.masks.mask import Mask
+from lottery_tickets.masks.mask import Mask, is_ticket
+from lottery_tickets.tickets import Ticket
 
 __all__ = [
     "Record",
@@ -29,31 +31,47 @@ __all__ = [
 __dir__ = show_only(__all__)
 
 
+@final
+class KeptState(dict[str, Tensor]):
+    """Weights to start from, which are saved with results whole, in a file beside them, and not as a summary."""
+
+    def __repr__(self) -> str:
+        return f"<state of {len(self):,} tensors>"
+
+
+@encode.register
+def _(state: KeptState, place: Place) -> dict[str, Any]:
+    name = f"{place.stem}.{hash_state(state)[:16]}.state.safetensors"  # by content, as the files of masks
+    place.files[name] = partial(save_state, state=state)
+    return {STATE_KEY: name, "num_tensors": len(state)}
+
+
 def save_results(results: Mapping[str, Any], path: str | Path) -> None:
     """Writes results as JSON, whole; masks go beside it, one file each.
 
     A tensor becomes its shape, dtype, mean, standard deviation, quantiles and a histogram, and one of two or more
     dimensions a heat map of at most 16 x 16 means: enough to draw it, not to get it back. `Importance` becomes its
     report with the summaries of its scores and of their standard errors. A `Mask` becomes the name of its file, which
-    is named by its content, and `load_results` gives it back. Mask files of earlier results of the same name stay.
+    is named by its content, and `load_results` gives it back; so does the `rewind_state` of iterative magnitude pruning
+    and the `starting_weights` of early-bird tickets, whole. Such files of earlier results of the same name stay.
 
     Args:
         results: Values that JSON knows, tensors, masks, and mappings and sequences of them.
         path: Where to; an existing file is replaced.
 
     Raises:
-        ValueError: When a number is NaN or infinite, or a key is "mask_file"; the message says where.
+        ValueError: When a number is NaN or infinite, or a key is "mask_file" or "state_file"; the message says where.
         TypeError: When a value is of a type that cannot be written.
     """
     write_results(results, Path(path))
 
 
 def load_results(path: str | Path) -> dict[str, Any]:
-    """Returns the results that `save_results` wrote, or a function that keeps them in a file, with their masks.
+    """Returns the results that `save_results` wrote, or a function that keeps them in a file, with masks and states.
 
     Raises:
         ValueError: When the file is missing, cut short, or not a JSON object, does not match the hash it carries, or
-            when a mask file does not fit.
+            when the file of a mask or a state does not fit.
     """
     source = Path(path)
     content = read_json(source)
@@ -89,6 +107,8 @@ def save_weights(weights: Mapping[str, Tensor], path: str | Path, *, metadata: M
 def load_weights(path: str | Path) -> dict[str, Tensor]:
     """Returns the tensors of a safetensors file, or of a torch file with a state dict, by name and on the CPU.
 
+    Of a ticket's file these are theta_k.
+
     A torch file is read with `weights_only`, so none of its code runs. It may hold the state dict itself, or hold it
     under the key "state_dict"; values that are no tensors are left out.
 
@@ -107,7 +127,8 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     """
     source = Path(path)
     if source.suffix == ".safetensors":
-        return read_tensors(source)[0]
+        tensors, metadata = read_tensors(source)
+        return dict(Ticket.load(source).state) if is_ticket(metadata) else tensors
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
@@ -125,12 +146,18 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 def _from_json(value: Any, folder: Path) -> Any:  # noqa: ANN401 - any result
     if isinstance(value, dict) and MASK_KEY in value:
-        name = value[MASK_KEY]
-        if not isinstance(name, str) or Path(name).name != name:  # a foreign file must not send us elsewhere
-            raise ValueError(f"{MASK_KEY} must be the name of a file beside the results, but is {name!r}")
-        return Mask.load(folder / name)
+        return Mask.load(_find_beside(value, MASK_KEY, folder))
+    if isinstance(value, dict) and STATE_KEY in value:
+        return KeptState(load_state(_find_beside(value, STATE_KEY, folder)))
     if isinstance(value, dict):
         return {key: _from_json(item, folder) for key, item in value.items()}
     if isinstance(value, list):
         return [_from_json(item, folder) for item in value]
     return value
+
+
+def _find_beside(value: Mapping[str, Any], key: str, folder: Path) -> Path:
+    name = value[key]
+    if not isinstance(name, str) or Path(name).name != name:  # a foreign file must not send us elsewhere
+        raise ValueError(f"{key} must be the name of a file beside the results, but is {name!r}")
+    return folder / name

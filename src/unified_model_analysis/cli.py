@@ -26,6 +26,7 @@ from unified_model_analysis.commands.landscape import Landscape
 from unified_model_analysis.commands.mask import MaskCommand
 from unified_model_analysis.commands.report import Report
 from unified_model_analysis.commands.score import Score
+from unified_model_analysis.commands.ticket import TicketCommand
 from unified_model_analysis.commands.verify import Verify
 from unified_model_analysis.recipes import expand_recipe
 
@@ -48,6 +49,7 @@ Command = (
     | Annotated[MaskCommand, tyro.conf.subcommand("mask")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Score, tyro.conf.subcommand("score")]
+    | Annotated[TicketCommand, tyro.conf.subcommand("ticket")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
 )
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 RESULTS: Final = "results.json"
 TICKET: Final = "ticket.safetensors"
-START: Final = "start.safetensors"
 FIGURE: Final = "early-bird.png"
 REMARK: Final = (
     "corr.: rank correlation with the check before; dist., start: mask distance to the check before and to the start, "
@@ -33,7 +32,7 @@ def advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
     ticket, rate = folder / TICKET, found["checkpoints"][-1]["learning_rate"] or 0.0
     if found["converged"]:
         means = f"The ticket stood after {share:.0%} of the training that was allowed; that of its end may differ."
-        advice = f"load {folder / START} into the network, hold_mask(network, Mask.load('{ticket}')), and train."
+        advice = f"use_ticket(network, '{ticket}') loads the starting weights and holds the mask; then train."
         if found["settings"]["channels"]:
             advice += " The mask is over the scales of batch norm: take the removed channels out before you train."
         advice += " Train a random mask too (create_random_mask): a ticket that does no better has won nothing."
@@ -70,14 +69,13 @@ def report_early_bird(
         share: Of the training that was allowed, done at the last check.
         caveats: What the run could not make sure of, in sentences.
     """
-    from lottery_tickets.storage import save_weights
+    from lottery_tickets.early_bird.ticket import make_ticket
     from statistical_report_generator.figures import draw_early_bird, save_figure
     from statistical_report_generator.rows import format_rows
 
     left_out = {"starting_weights", "final_rankings"}
     results = {"network": name, **{key: value for key, value in found.items() if key not in left_out}}
-    save_weights(found["starting_weights"], folder / START)
-    found["final_mask"].save(folder / TICKET)
+    make_ticket(found).save(folder / TICKET)
     # Names alone, so that the results do not depend on where they lie.
     record.save({**results, "findings": [*advise(found, Path(), share), *caveats]}, folder / RESULTS)
     save_figure(draw_early_bird(results), folder / FIGURE)

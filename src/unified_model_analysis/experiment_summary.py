@@ -28,7 +28,7 @@ def check_report_extra() -> None:
 def report_experiment(
     run: Path, *, moment: str | None, margin: float, num_looks: int = 1, test: Literal["t", "sign"] = "t"
 ) -> None:
-    """Prints what a finished run has shown, and writes its summary and figure into its folder.
+    """Prints what a finished run has shown, and writes summary, figure and one ticket into its folder.
 
     Args:
         run: The run folder.
@@ -37,7 +37,9 @@ def report_experiment(
         num_looks: Planned number of looks at the results while replicates are added, see `assess_claims`.
         test: Which, see `assess_claims`.
     """
+    from lottery_tickets.experiments.folder import TICKET
     from lottery_tickets.storage import load_results, save_results
+    from unified_model_analysis.experiment_tickets import make_run_ticket
 
     results = load_results(run / "results.json")
     summary = make_summary(results, moment=moment, margin=margin, num_looks=num_looks, test=test)
@@ -46,6 +48,10 @@ def report_experiment(
     if is_drawn:
         draw_figure(results, summary["claims"], run / FIGURE)
     save_results(summary, run / SUMMARY)
+    ticket = make_run_ticket(run, summary["claims"])
+    if ticket is not None:
+        ticket.save(run / TICKET)
+        say(f"ticket: {run / TICKET}, sparsity {ticket.mask.sparsity:.4f}; use_ticket(model, file) in Python")
     say(
         f"{f'figure: {run / FIGURE}, ' if is_drawn else ''}summary: {run / SUMMARY}, raw results: "
         f"{run / 'results.json'}",
@@ -84,22 +90,12 @@ def make_summary(
     from statistical_report_generator.claims.assessment import assess_claims
     from statistical_report_generator.claims.findings import describe_claims
     from statistical_report_generator.inference.intervals import summarise_experiment
-    from statistical_report_generator.sections.experiment import LESS_IS_BETTER, choose_figures
 
-    metric, moment = choose_figures(results, moment=moment)
-    claims = assess_claims(
-        results,
-        metric=metric,
-        moment=moment,
-        margin=margin,
-        num_looks=num_looks,
-        test=test,
-        higher_is_better=not metric.endswith(LESS_IS_BETTER),
-    )
+    claims = assess_claims(results, moment=moment, margin=margin, num_looks=num_looks, test=test)
     branches = [asdict(summary) for summary in summarise_experiment(results, **choose(claims))]
     findings = describe_claims(claims)
     return {
-        "moment": moment,
+        "moment": claims["moment"],
         "findings": findings,
         "claims": claims,
         "branches": branches,

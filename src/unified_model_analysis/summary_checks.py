@@ -28,6 +28,7 @@ def check_summary(run: Path) -> "list[Check]":
     Args:
         run: The run folder.
     """
+    from lottery_tickets.experiments.folder import TICKET
     from lottery_tickets.experiments.verification.checks import Check, run_check
 
     if not (run / SUMMARY).exists() and not (run / FIGURE).exists():
@@ -38,7 +39,10 @@ def check_summary(run: Path) -> "list[Check]":
     name = "it follows from the results"
     summary = run_check(name, SUMMARY, lambda: _find_odd_summary(run))
     note = "" if summary.problem else _describe_other_drawing(run)
-    return [summary, run_check(name, FIGURE, lambda: "" if note else _find_odd_figure(run), note)]
+    figure = run_check(name, FIGURE, lambda: "" if note else _find_odd_figure(run), note)
+    if not (run / TICKET).exists():  # of an earlier version, or nothing was pruned
+        return [summary, figure]
+    return [summary, figure, run_check("its claims follow from the results", TICKET, lambda: _find_odd_ticket(run))]
 
 
 def _find_odd_summary(run: Path) -> str:
@@ -51,7 +55,17 @@ def _find_odd_summary(run: Path) -> str:
     expected = {**json.loads(json.dumps(made)), "drawn_with": found["drawn_with"]}
     if not isinstance(found["drawn_with"], str):
         return f"it says it was drawn with {found['drawn_with']!r}"
-    return _find_difference(found, expected)
+    return find_difference(found, expected)
+
+
+def _find_odd_ticket(run: Path) -> str:
+    from lottery_tickets.storage import load_results
+    from unified_model_analysis.experiment_tickets import find_odd_claims
+
+    found = load_results(run / SUMMARY)
+    settings = {name: found["claims"][name] for name in ("margin", "num_looks", "test")}
+    made = make_summary(load_results(run / "results.json"), moment=found["moment"], **settings)
+    return find_odd_claims(run, made["claims"])
 
 
 def _describe_other_drawing(run: Path) -> str:
@@ -75,8 +89,14 @@ def _find_odd_figure(run: Path) -> str:
         return "" if drawn.read_bytes() == (run / FIGURE).read_bytes() else "drawn again from the results it is another"
 
 
-def _find_difference(found: Any, expected: Any, where: str = "it") -> str:  # noqa: ANN401 - JSON values
-    """Returns in words where two JSON values differ first; nothing where they are equal but for last digits."""
+def find_difference(found: Any, expected: Any, where: str = "it") -> str:  # noqa: ANN401 - JSON values
+    """Returns in words where two JSON values differ first; nothing where they are equal but for last digits.
+
+    Args:
+        found: That is there.
+        expected: That should be.
+        where: What it is called.
+    """
     pairs: list[tuple[Any, Any, str]] = []
     if isinstance(found, dict) and isinstance(expected, dict) and found.keys() == expected.keys():
         pairs = [(found[name], expected[name], f"{where}.{name}") for name in found]
@@ -86,4 +106,4 @@ def _find_difference(found: Any, expected: Any, where: str = "it") -> str:  # no
         return "" if math.isclose(found, expected, rel_tol=TOLERANCE) else f"{where} is {found}, not {expected}"
     elif found != expected or type(found) is not type(expected):
         return f"{where} is another than the results give"
-    return next(filter(None, (_find_difference(*pair) for pair in pairs)), "")
+    return next(filter(None, (find_difference(*pair) for pair in pairs)), "")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lottery_tickets import Mask, compute_iterative_magnitude_pruning, compute_sparsity, hold_mask
 from lottery_tickets._core.states import copy_state, hash_state
-from lottery_tickets.experiments.results import PruningResults
+from lottery_tickets.experiments.pruning_results import PruningResults
 from tests.lottery_tickets.experiments.callers import DATA, INPUTS, TARGETS, Trainer, equal, make_model, run
 
 

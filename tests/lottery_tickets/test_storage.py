@@ -16,12 +16,14 @@ from torch import Tensor
 
 from lottery_tickets import Mask, load_results, save_results
 from lottery_tickets._core import files
-from lottery_tickets._core.encoding import MASK_KEY, QUANTILES, summarise_tensor
+from lottery_tickets._core.encoding import OWN_KEYS, QUANTILES, summarise_tensor
 from lottery_tickets._core.files import exclusive_lock, hash_file, write_json, write_whole
+from lottery_tickets._core.states import hash_state
 from lottery_tickets.scores.importance import Importance
+from lottery_tickets.storage import KeptState
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-KEYS = st.text().filter(lambda key: key != MASK_KEY)
+KEYS = st.text().filter(lambda key: key not in OWN_KEYS)
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=10)
 MASK = Mask.from_tensors({"w": torch.eye(3)}, {"seed": 1})
 
@@ -39,11 +41,12 @@ def test_json_values_come_back_exactly(tmp_path_factory: pytest.TempPathFactory,
     assert load_results(path) == results
 
 
-def test_the_key_of_a_masks_file_is_refused_before_anything_is_written(path: Path) -> None:
+@pytest.mark.parametrize("kind", ["mask", "state"])
+def test_the_keys_of_files_are_refused_before_anything_is_written(path: Path, kind: str) -> None:
     with pytest.raises(
-        ValueError, match="results must not use the key 'mask_file', which names a mask's file, but /a/0"
+        ValueError, match=f"results must not use the key '{kind}_file', which names a {kind}'s file, but /a/0"
     ):
-        save_results({"a": [{"mask_file": None}]}, path)
+        save_results({"a": [{f"{kind}_file": None}]}, path)
     assert not path.exists()
 
 
@@ -54,6 +57,16 @@ def test_tuples_paths_and_masks(path: Path) -> None:
     assert loaded["masks"] == [MASK, {"final": ~MASK}]
     assert loaded["masks"][0].provenance == {"seed": 1}
     assert len(list(path.parent.glob("results.*.mask.safetensors"))) == 2
+
+
+def test_a_state_that_is_kept_comes_back_bit_for_bit(path: Path) -> None:
+    state = {"w": torch.tensor([math.nan, -0.0, 1e-45]), "b": torch.ones(2, dtype=torch.bfloat16), "n": torch.tensor(3)}
+    save_results({"runs": [{"rewind_state": KeptState(state), "mask": MASK}]}, path)
+    loaded = load_results(path)["runs"][0]
+    assert hash_state(loaded["rewind_state"]) == hash_state(state)
+    assert loaded["mask"] == MASK
+    save_results(loaded, path.with_name("again.json"))
+    assert hash_state(load_results(path.with_name("again.json"))["rewind_state"]) == hash_state(state)
 
 
 def test_masks_under_names_that_look_alike_stay_apart(path: Path) -> None:
@@ -196,6 +209,7 @@ FOREIGN = {
     "a mask elsewhere": (b'{"m": {"mask_file": "../mask"}}', "must be the name of a file beside the results"),
     "a mask at the root": (b'{"m": {"mask_file": "/etc/passwd"}}', "must be the name of a file beside the results"),
     "the folder above": (b'{"m": {"mask_file": ".."}}', "must be"),
+    "a state elsewhere": (b'{"m": {"state_file": "../state"}}', "must be the name of a file beside the results"),
     "no name": (b'{"m": {"mask_file": ""}}', "must be"),
     "a mask named 3": (b'{"m": {"mask_file": 3}}', "must be the name of a file beside the results"),
     "a zero byte": (b'{"m": {"mask_file": "a\\u0000b"}}', "must be"),

@@ -13,6 +13,8 @@ QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 NUM_BINS: Final = 50
 HEAT_MAP_SIDE: Final = 16
 MASK_KEY: Final = "mask_file"
+STATE_KEY: Final = "state_file"
+OWN_KEYS: Final = {MASK_KEY: "a mask's file", STATE_KEY: "a state's file"}
 
 
 @final
@@ -43,7 +45,7 @@ def encode(value: object, place: Place) -> Any:  # noqa: ANN401 - JSON is anythi
         place: Where it stands.
 
     Raises:
-        ValueError: When a number is NaN or infinite, or a key is "mask_file".
+        ValueError: When a number is NaN or infinite, or a key is "mask_file" or "state_file".
         TypeError: When a value is of a type that cannot be written.
     """
     if value is None or isinstance(value, str | bool | int):
@@ -64,9 +66,9 @@ def _(value: float, place: Place) -> float:
 
 @encode.register
 def _(value: Mapping, place: Place) -> dict[str, Any]:  # type: ignore[type-arg] # singledispatch takes classes
-    if MASK_KEY in value:  # it would come back as a mask, or not at all
+    for key in OWN_KEYS.keys() & value.keys():  # it would come back as what is in the file, or not at all
         where = place.where or "the top level"
-        raise ValueError(f"results must not use the key {MASK_KEY!r}, which names a mask's file, but {where} does")
+        raise ValueError(f"results must not use the key {key!r}, which names {OWN_KEYS[key]}, but {where} does")
     return {str(key): encode(item, place.at(key)) for key, item in value.items()}
 
 

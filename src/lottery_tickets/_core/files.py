@@ -10,17 +10,26 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 # Nobody else ends a name like this, so what a killed process leaves can be told from files of others.
 ASIDE: Final = ".lottery-tickets.part"
 LOCK: Final = ".lock"  # of a folder, in it
 PROBE_BYTES: Final = 1 << 16
+DTYPES: Final = {  # as the headers of safetensors name them
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2": torch.float8_e5m2, "F8_E5M2FNUZ": torch.float8_e5m2fnuz, "BOOL": torch.bool,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
+}  # fmt: skip
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -143,14 +152,28 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     write_whole(path, lambda aside: safetensors.torch.save_file(apart, aside, dict(metadata)))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the tensors and the metadata of a safetensors file; anything else is a ValueError that names the file."""
+def read_tensors(path: Path, *, only: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the tensors and the metadata of a safetensors file; anything else is a ValueError that names the file.
+
+    Args:
+        path: The file.
+        only: The beginning of the names of those that are read. The others are on the meta device, without values, so
+            that the file may be larger than the memory: torch maps a whole file or nothing of it.
+    """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - not a dict
-    except (OSError, safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        with safetensors.safe_open(path, framework="np" if only else "pt") as file:
+            read = partial(_read_or_describe, file, only) if only else file.get_tensor
+            return {name: read(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - not a dict
+    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         message = f"{path} must be a whole safetensors file, but reading it gave: {error}; was it cut short or altered?"
         raise ValueError(message) from error
+
+
+def _read_or_describe(file: Any, only: str, name: str) -> Tensor:  # noqa: ANN401 - safetensors names no type
+    if name.startswith(only):
+        return torch.tensor(file.get_tensor(name))
+    described = file.get_slice(name)
+    return torch.empty(described.get_shape(), dtype=DTYPES[described.get_dtype()], device="meta")
 
 
 @contextlib.contextmanager

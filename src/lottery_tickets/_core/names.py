@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
-COMPILED_PREFIX: Final = "_orig_mod."
+COMPILED: Final = "_orig_mod"  # what torch.compile calls the model inside
+COMPILED_PREFIX: Final = f"{COMPILED}."
 
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Returns the model inside what torch.compile and data parallelism wrapped around it."""
-    inner = getattr(model, "_orig_mod", None)
+    inner = getattr(model, COMPILED, None)
     if isinstance(inner, nn.Module):
         return unwrap(inner)
     if isinstance(model, DataParallel | DistributedDataParallel):

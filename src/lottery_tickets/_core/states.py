@@ -31,6 +31,16 @@ def copy_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: copies[place] for name, place in places.items()}
 
 
+def copy_clean_state(model: nn.Module) -> dict[str, Tensor]:
+    """Returns a copy as `copy_state` does, under the names that a model has which nobody compiled or wrapped."""
+    return {clean_name(name): tensor for name, tensor in copy_state(unwrap(model)).items()}
+
+
+def view_clean_state(model: nn.Module) -> dict[str, Tensor]:
+    """Returns the state where it lies, under such names."""
+    return {clean_name(name): tensor for name, tensor in unwrap(model).state_dict().items()}
+
+
 def find_ties(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Returns the names of tensors that stand in a state under an earlier name too, with that name."""
     firsts: dict[int, str] = {}

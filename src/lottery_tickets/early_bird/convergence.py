@@ -3,11 +3,18 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, final
+from typing import Any, Final, TypedDict, final
 
 from lottery_tickets._core.checks import check_count, check_number, check_share
+from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets.early_bird.history import METHODS, Detection, Method, Verdict
 from lottery_tickets.early_bird.learning_rule import judge_carrying, judge_learning
+
+# You et al. (arXiv 1909.11957) train fresh weights by SGD so; AdamW's rate is what the command takes for images.
+RATE_ADVICE: Final = (
+    f"the default learning rate, {TrainerSettings.learning_rate:g}, is for fine-tuning; for fresh weights try what was "
+    "published, training=TrainerSettings(learning_rate=0.1, momentum=0.9), or 1e-3 with AdamW"
+)
 
 
 class Judgement(TypedDict):
@@ -109,7 +116,7 @@ class ConvergenceRule:
             return "trivially stable", (
                 f"the mask differs from that of the starting weights by {moved:.4f} of chance (at least "
                 f"{self.movement_floor:g} is asked for), and the weights moved by {size:.2%} of their norm (at least "
-                f"{self.size_floor:.0%}): they have hardly moved, so stability says nothing"
+                f"{self.size_floor:.0%}): they have hardly moved, so stability says nothing{_advise_rate(last)}"
             )
         without, why = judge_learning(history, self.error_rate, self.carried_floor)
         if without is not None:
@@ -208,6 +215,13 @@ def _is_diverged(check: Mapping[str, Any]) -> bool:
     """Returns whether a check saw values that are not finite."""
     figures = [check.get(name) for name in ("correlation", "loss", "corrected_start_distance")]
     return not check.get("finite", True) or any(f is not None and not math.isfinite(f) for f in figures)
+
+
+def _advise_rate(check: Mapping[str, Any]) -> str:
+    """Returns what to try where weights have hardly moved at the default learning rate."""
+    if check.get("learning_rate") != TrainerSettings.learning_rate:
+        return ""
+    return f"; {RATE_ADVICE}"
 
 
 def _get(check: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - a figure or a list of them

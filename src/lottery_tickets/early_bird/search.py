@@ -1,5 +1,6 @@
 """Early-bird tickets: train until the mask that pruning would draw no longer changes, and draw it then."""
 
+import logging
 from collections.abc import Iterable, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -17,12 +18,14 @@ from lottery_tickets._core.states import copy_state, hash_state, load_clean_stat
 from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes
-from lottery_tickets.early_bird.convergence import ConvergenceRule
+from lottery_tickets.early_bird.convergence import RATE_ADVICE, ConvergenceRule
 from lottery_tickets.early_bird.folder import EarlyBirdFolder, SavedCheck
 from lottery_tickets.early_bird.history import METHODS
 from lottery_tickets.early_bird.probe import Probe
 from lottery_tickets.early_bird.trainers import CallersTrainer, DefaultTrainer, Trainer
 from lottery_tickets.early_bird.watcher import EarlyBirdResults, EarlyBirdWatcher, try_probe
+
+logger = logging.getLogger(__name__)
 
 PUBLISHED_L1: Final = 1e-4  # on the scales of batch norm, in the code of You et al.
 
@@ -85,7 +88,8 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         use_magnitude_ranking: Whether the rule's method is "magnitude_ranking"; if not, it is "mask_distance", as
             published.
         max_batch_size: See `TrainerSettings`; also of the batches that a `trainer_fn` gets.
-        learning_rate: See `TrainerSettings`.
+        learning_rate: See `TrainerSettings`. The default is for fine-tuning: fresh weights hardly move by it, and the
+            verdict is then "trivially stable", with what to try.
         use_sgd: See `TrainerSettings`.
         rule: When the ticket counts as converged; takes the place of `convergence_threshold`, `stability_window` and
             `use_magnitude_ranking`.
@@ -234,7 +238,10 @@ def _run(
         raise
     finally:
         model.zero_grad(set_to_none=True)
-    return {**watcher.results(), "settings": settings}
+    found = watcher.results()
+    if RATE_ADVICE in found["reason"]:
+        logger.warning("%s: %s", found["verdict"], RATE_ADVICE)
+    return {**found, "settings": settings}
 
 
 def _continue(model: nn.Module, watcher: EarlyBirdWatcher, trainer: Trainer, saved: SavedCheck) -> None:

@@ -24,9 +24,10 @@ from lottery_tickets.early_bird.learning import Learning, without_probe
 from lottery_tickets.early_bird.learning_rule import has_moved
 from lottery_tickets.early_bird.probe import Measure, Probe
 from lottery_tickets.early_bird.snapshots import Snapshot, take_snapshot
+from lottery_tickets.early_bird.ticket import make_ticket
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import describe_mask
-from lottery_tickets.storage import Record, save_results
+from lottery_tickets.storage import KeptState, Record, save_results
 
 logger = logging.getLogger(__name__)
 
@@ -317,19 +318,19 @@ class EarlyBirdWatcher:
             "checkpoints": list(self.checkpoints),
             "final_rankings": self._evidence.rank_shares(),
             "final_mask": self.draw_ticket(),
-            "starting_weights": dict(self.starting_weights),
+            "starting_weights": KeptState(self.starting_weights),
             "settings": self.describe(),
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes the ticket and all evidence into a folder: `ticket.safetensors` and `evidence.json`.
+        """Writes the ticket with theta_0, see `use_ticket`, and all evidence: `ticket.safetensors`, `evidence.json`.
 
         Raises:
             ValueError: When no check was made.
         """
         found = self.results()
         folder = Path(folder)
-        found["final_mask"].save(folder / TICKET)
+        make_ticket(found).save(folder / TICKET)
         left_out = {"starting_weights", "final_rankings"}
         record = Record("early-bird", found["settings"])
         kept = {name: value for name, value in found.items() if name not in left_out}

@@ -12,8 +12,8 @@ from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.identity.callers import identify_given
 from lottery_tickets._core.identity.identities import Identity
 from lottery_tickets._core.measuring.performance import Measurement, measure
-from lottery_tickets._core.names import clean_name
-from lottery_tickets._core.states import copy_state, hash_state
+from lottery_tickets._core.names import clean_name, unwrap
+from lottery_tickets._core.states import copy_clean_state, hash_state, load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
 from lottery_tickets._core.training.watched_loader import watch_passes
 from lottery_tickets._core.weights import Weights
@@ -60,7 +60,7 @@ class CallerSubject:
     start: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "start", copy_state(self.model))
+        object.__setattr__(self, "start", copy_clean_state(self.model))
 
     def describe(self) -> Mapping[str, Any]:
         """Returns the hash of the starting weights, the layers, and the name of the model."""
@@ -89,7 +89,7 @@ class CallerSubject:
 
     def build(self, seed: int, *, replicate: int = 0, is_fresh: bool = False) -> nn.Module:
         """Returns the model with its own weights, or with fresh ones; see `Subject`."""
-        self.model.load_state_dict(self.start)
+        load_clean_state(self.model, self.start)
         self.model.zero_grad(set_to_none=True)
         if is_fresh or (replicate and not self.has_one_start):
             self._initialise(seed)
@@ -97,7 +97,9 @@ class CallerSubject:
 
     def find_weights(self, model: nn.Module) -> Weights:
         """Returns the weights of the layers to prune."""
-        return Weights.from_tensors({clean_name(name): p for name, p in model.named_parameters()}).part(self.layers)
+        return Weights.from_tensors({clean_name(name): p for name, p in unwrap(model).named_parameters()}).part(
+            self.layers
+        )
 
     def train(
         self,

@@ -8,7 +8,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from lottery_tickets._core.files import write_json
-from lottery_tickets._core.states import copy_state, hash_state
+from lottery_tickets._core.states import copy_clean_state, hash_state, view_clean_state
 from lottery_tickets.experiments import steps
 from lottery_tickets.experiments.folder import RESULTS, WEIGHTS, ExperimentFolder
 from lottery_tickets.experiments.layers import LAYERS, count_layers
@@ -81,13 +81,13 @@ def compute_training(folder: ExperimentFolder, subject: Subject, training: Train
     mask = steps.prune(folder, training, subject.find_weights(model).shapes, subject.ticket)
     steps.rewind_(model, folder, training, mask)
     hold_mask(model, mask)
-    start = copy_state(model)
+    start = copy_clean_state(model)
     start_hash = hash_state(start)
     try:
         history, states = steps.train(model, subject, training, folder.plan, start)
-        layers = count_layers(mask, start, model.state_dict())
+        layers = count_layers(mask, start, view_clean_state(model))
         del start  # before the trained state is copied: of a large model there is no room for both
-        states[WEIGHTS] = copy_state(model)
+        states[WEIGHTS] = copy_clean_state(model)
     except Exception as error:
         error.add_note(f"in {training.path}, the {training.name}")
         raise

@@ -12,6 +12,7 @@ RUN/
         early_stop.safetensors  the state at the early stop, where that is not the end
     looks.json               how many replicates there were each time that results were given
     results.json             all records together
+    ticket.safetensors       one ticket with what was shown of it, where `imp` or `demo` ran; see `tickets`
 ```
 """
 
@@ -47,6 +48,7 @@ EARLY_STOP: Final = "early_stop.safetensors"
 RECORD: Final = "record.json"
 RESULTS: Final = "results.json"
 LOOKS: Final = "looks.json"
+TICKET: Final = "ticket.safetensors"
 KIND: Final = "an experiment"
 IMP: Final = "lottery-tickets imp"
 EVALUATE: Final = "lottery-tickets evaluate --start"

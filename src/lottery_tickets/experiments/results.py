@@ -2,12 +2,9 @@
 
 from typing import Any, Final, NotRequired, TypedDict
 
-from torch import Tensor
-
 from lottery_tickets._core.files import hash_file
 from lottery_tickets.experiments.folder import RECORD, ExperimentFolder
 from lottery_tickets.experiments.layers import LAYERS, LayerCounts, find_share_moved
-from lottery_tickets.masks.mask import Mask
 
 SCHEMA: Final = "lottery-tickets experiment 2"
 
@@ -32,18 +29,6 @@ class TrainingRow(TypedDict):
     history: dict[str, Any]
     layers: NotRequired[dict[str, LayerCounts]]
     share_moved: NotRequired[float]
-
-
-class PruningResults(TypedDict):
-    """What `compute_iterative_magnitude_pruning` returns."""
-
-    simulated: bool
-    target_sparsity: float
-    masks: list[Mask]
-    final_mask: Mask
-    rewind_state: dict[str, Tensor] | None
-    trainings: list[TrainingRow]
-    run_folder: str | None
 
 
 def collect_results(folder: ExperimentFolder) -> dict[str, Any]:

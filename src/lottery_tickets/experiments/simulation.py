@@ -12,7 +12,8 @@ from lottery_tickets._core.measuring.performance import measuring
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.layers import count_kept
-from lottery_tickets.experiments.results import PruningResults, TrainingRow
+from lottery_tickets.experiments.pruning_results import PruningResults
+from lottery_tickets.experiments.results import TrainingRow
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.steps import prune_survivors
 from lottery_tickets.masks.holding import masked
@@ -56,15 +57,15 @@ def simulate_rounds(
         _measure(model, dataloader, loss_fn, level, mask, seed=seed)
         for level, mask in enumerate(tqdm(masks, unit="level", disable=not progress))
     ]
-    return {
-        "simulated": True,
-        "target_sparsity": schedule.target_sparsity or 0.0,
-        "masks": masks,
-        "final_mask": masks[-1],
-        "rewind_state": None,
-        "trainings": rows,
-        "run_folder": None,
-    }
+    return PruningResults(
+        simulated=True,
+        target_sparsity=schedule.target_sparsity or 0.0,
+        masks=masks,
+        final_mask=masks[-1],
+        rewind_state=None,
+        trainings=rows,
+        run_folder=None,
+    )
 
 
 def _measure(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.zeroing import zero_pruned_
-from lottery_tickets._core.states import copy_state
+from lottery_tickets._core.states import copy_clean_state, load_clean_state
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.folder import EARLY_STOP, REWIND, START, ExperimentFolder, stops_early
 from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
@@ -65,19 +65,23 @@ def find_start(folder: ExperimentFolder, training: Training, mask: Mask) -> dict
     """Returns the stored state that a training starts from, pruned; None when it starts from a fresh initialisation."""
     if training == folder.plan.find_origin(training.replicate) or training.branch in FRESH:
         return None
-    if folder.plan.rewinding == "learning_rate" and training.branch in ("ticket", "copy") and training.level:
-        state = folder.load_weights(training.parent)
-    else:
-        state = folder.load_rewind_point(training)
+    state = load_start(folder, training)
     prune_state_(state, mask)
     return state
+
+
+def load_start(folder: ExperimentFolder, training: Training) -> State:
+    """Returns the state that a training after the first starts from, before pruning: theta_k, or what was trained."""
+    if folder.plan.rewinding == "learning_rate" and training.branch in ("ticket", "copy") and training.level:
+        return folder.load_weights(training.parent)
+    return folder.load_rewind_point(training)
 
 
 def rewind_(model: nn.Module, folder: ExperimentFolder, training: Training, mask: Mask) -> None:
     """Sets a freshly built model to the weights that a training starts from, in place."""
     start = find_start(folder, training, mask)
     if start is not None:
-        model.load_state_dict(start)
+        load_clean_state(model, start)
 
 
 def train(
@@ -101,7 +105,7 @@ def train(
     kept: dict[str, State] = {}
 
     def keep(name: str) -> None:
-        kept[name] = copy_state(model)
+        kept[name] = copy_clean_state(model)
 
     keeps_rewind_point = training == plan.find_origin(training.replicate)
     if keeps_rewind_point and plan.rewind_step == 0:

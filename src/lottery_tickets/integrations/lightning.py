@@ -6,7 +6,7 @@ from lottery_tickets.integrations.lightning import EarlyBirdCallback
 make_watcher = partial(EarlyBirdWatcher, check_steps=50)
 trainer = lightning.Trainer(max_epochs=20, callbacks=[EarlyBirdCallback(make_watcher, folder="bird")])
 trainer.fit(module, dataloader)
-ticket = Mask.load("bird/ticket.safetensors")
+use_ticket(model, "bird/ticket.safetensors")  # theta_0 and the mask, to be trained
 ```
 """
 

@@ -6,7 +6,7 @@ from lottery_tickets.integrations.transformers import EarlyBirdCallback
 make_watcher = partial(EarlyBirdWatcher, check_steps=50)
 arguments = TrainingArguments("out", logging_steps=50, logging_first_step=True)
 Trainer(model, arguments, train_dataset=data, callbacks=[EarlyBirdCallback(make_watcher, folder="bird")]).train()
-ticket = Mask.load("bird/ticket.safetensors")
+use_ticket(model, "bird/ticket.safetensors")  # theta_0 and the mask, to be trained
 ```
 """
 

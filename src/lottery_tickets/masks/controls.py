@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.bits import count_bits
 from lottery_tickets._core.determinism import make_generator, seeded
+from lottery_tickets._core.names import COMPILED
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.scopes import select_in_scope
@@ -90,7 +91,7 @@ def reinitialise_(model: nn.Module, seed: int) -> None:
     with seeded(seed):
         for module in model.modules():
             reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
+            if callable(reset) and not hasattr(module, COMPILED):  # that would call the one inside twice
                 reset()
 
 

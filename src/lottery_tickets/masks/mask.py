@@ -16,6 +16,8 @@ from lottery_tickets._core.files import parse_json, read_tensors, write_tensors
 from lottery_tickets._core.notebooks import render_table
 
 FORMAT: Final = "lottery-tickets mask 1"
+TICKET_FORMAT: Final = "lottery-tickets ticket 1"  # of a file that holds a mask beside weights; see `tickets`
+TICKET_PREFIX: Final = "mask."  # of the names of its bits there
 METADATA_KEY: Final = "lottery_tickets"
 MOST_WEIGHTS: Final = 2**63 - 1  # torch counts in 64 bits
 
@@ -199,23 +201,45 @@ class Mask(Mapping[str, Tensor]):
         Args:
             path: Where to; an existing file is replaced.
         """
-        label = {"format": FORMAT, "content": self._content(), "sha256": self.digest}
         # One metadata key only: safetensors writes several in no fixed order, and equal masks must give equal bytes.
-        write_tensors(Path(path), self._bits, {METADATA_KEY: json.dumps(label)})
+        write_tensors(Path(path), self._bits, {METADATA_KEY: json.dumps(self.to_label())})
+
+    def to_label(self) -> dict[str, str]:
+        """Returns what a file says of the bits in it: shapes, provenance and a digest of all three."""
+        return {"format": FORMAT, "content": self._content(), "sha256": self.digest}
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Returns the mask that `save` wrote.
+        """Returns the mask that `save` wrote, or the one in a ticket's file; its weights are not read.
 
         Raises:
             ValueError: When the file is cut short, altered, or not a mask.
         """
-        bits, metadata = read_tensors(Path(path))
+        tensors, metadata = read_tensors(Path(path), only=TICKET_PREFIX)
         if METADATA_KEY not in metadata:
             message = f"{path} must be a mask that Mask.save wrote, but it is some other safetensors file"
             raise ValueError(message)
+        if not is_ticket(metadata):
+            tensors = read_tensors(Path(path))[0]
+        return cls.from_file(path, tensors, metadata)
+
+    @classmethod
+    def from_file(cls, path: str | Path, bits: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Self:
+        """Returns the mask that the content of a file describes, a mask's or a ticket's.
+
+        Args:
+            path: Of the file, for errors.
+            bits: Its tensors.
+            metadata: With our key.
+
+        Raises:
+            ValueError: When they do not fit.
+        """
         try:
             label = parse_json(metadata[METADATA_KEY])
+            if label["format"] == TICKET_FORMAT:
+                label = label["mask"]
+                bits = {n.removeprefix(TICKET_PREFIX): t for n, t in bits.items() if n.startswith(TICKET_PREFIX)}
             content = parse_json(label["content"])
             mask = cls(bits, {name: tuple(shape) for name, shape in content["shapes"].items()}, content["provenance"])
             whole = label["format"] == FORMAT and label["sha256"] == _digest(label["content"], mask.bits)
@@ -260,6 +284,14 @@ class Mask(Mapping[str, Tensor]):
 
 # Lets torch.load(weights_only=True) build a Mask; __setstate__ checks what the file says.
 torch.serialization.add_safe_globals([Mask])
+
+
+def is_ticket(metadata: Mapping[str, str]) -> bool:
+    """Returns whether the metadata of a safetensors file are a ticket's, as far as its label says."""
+    try:
+        return bool(parse_json(metadata[METADATA_KEY])["format"] == TICKET_FORMAT)
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def as_mask(mask: object) -> Mask:

@@ -18,7 +18,7 @@ from statistical_report_generator.inference.equivalence import (
     count_replicates_by_sign,
     stack_differences,
 )
-from statistical_report_generator.inference.intervals import collect_values
+from statistical_report_generator.inference.intervals import LESS_IS_BETTER, choose_figures, collect_values
 from statistical_report_generator.inference.verdicts import compare_with_dense
 
 MARGIN: Final = 0.002  # 0.2 points: "matching" after Frankle et al. (arXiv 1912.05671)
@@ -31,13 +31,13 @@ MOST_MORE_RUNS: Final = 1000
 def assess_claims(
     results: Mapping[str, Any],
     *,
-    metric: str = "test_accuracy",
-    moment: str = "early_stop",
+    metric: str | None = None,
+    moment: str | None = None,
     margin: float = MARGIN,
     alpha: float = ALPHA,
     controls: Sequence[str] = CONTROLS_TO_BEAT,
     num_looks: int = 1,
-    higher_is_better: bool = True,
+    higher_is_better: bool | None = None,
     test: Test = "t",
 ) -> Claims:
     """Returns what an experiment shows of each level's ticket, all levels together at an error of at most alpha.
@@ -56,14 +56,15 @@ def assess_claims(
     Args:
         results: As an experiment writes to `results.json`, or any dict whose `trainings` are rows with `replicate`,
             `level`, `branch`, `density` and `history[moment][metric]`. Level 0 of branch "ticket" is the dense network.
-        metric: A figure of the history.
-        moment: When it is taken, such as "early_stop" or "end".
+        metric: A figure of the history; when None, the first of accuracy, perplexity and loss, on test data or else on
+            training data, that all trainings have.
+        moment: When it is taken, such as "early_stop" or "end"; when None the first of these that all trainings have.
         margin: The loss that counts as none, positive, in units of the metric; 0.002 is 0.2 points of accuracy.
         alpha: Largest chance of a false "matching" at any level, in (0, 0.5); likewise of a false "not matching" and
             of a false "winning".
         controls: What a ticket must beat to win; at least one. Other branches are ignored.
         num_looks: How often the results are looked at in all while replicates are added, as planned before the first.
-        higher_is_better: False for a loss or a perplexity.
+        higher_is_better: False for what is to be small; when None, that is a metric called a loss or a perplexity.
         test: "t" makes claims on the mean by t tests, for differences that are near to normal. "sign" makes them on the
             median, on what holds in more than half of all trainings, by sign tests: exact for every distribution, and
             in need of more replicates. Choose before looking.
@@ -78,6 +79,9 @@ def assess_claims(
     check_settings(margin=margin, alpha=alpha, controls=controls, num_looks=num_looks, test=test)
     if results.get("simulated"):
         raise ValueError("a simulation trains no ticket, so it supports no claim; run the experiment with training")
+    metric, moment = choose_figures(results, metric, moment)
+    if higher_is_better is None:
+        higher_is_better = not metric.endswith(LESS_IS_BETTER)
     values = collect_values(results, moment, metric)
     densities = {row["level"]: row["density"] for row in results["trainings"] if row["branch"] == "ticket"}
     levels = _list_levels(values)

@@ -27,15 +27,24 @@ def describe_claims(claims: Claims) -> list[str]:
     Args:
         claims: From `assess_claims`.
     """
-    sentences = []
+    sentences: list[str] = []
     for level in claims["levels"]:
-        sentences.append(f"At {POINTS * level['density']:.1f} % of the weights: {_describe_level(level, claims)}")
-        sentences += [f"  {_describe_control(control, claims)}" for control in level["controls"]]
-        if level["controls"]:
-            sentences.append(f"  {_conclude(level)}")
+        sentences += describe_level(level, claims)
     if not claims["levels"]:
         return ["No level was pruned, so there is no ticket to claim anything of."]
     return [*sentences, *state_missing(claims), *state_limits(claims)]
+
+
+def describe_level(level: LevelClaim, claims: Claims) -> list[str]:
+    """Returns sentences on one level: against the dense network, against each control, and what follows.
+
+    Args:
+        level: Of the claims.
+        claims: From `assess_claims`.
+    """
+    sentences = [f"At {POINTS * level['density']:.1f} % of the weights: {_describe_level(level, claims)}"]
+    sentences += [f"  {_describe_control(control, claims)}" for control in level["controls"]]
+    return [*sentences, f"  {_conclude(level)}"] if level["controls"] else sentences
 
 
 def _describe_level(level: LevelClaim, claims: Claims) -> str:

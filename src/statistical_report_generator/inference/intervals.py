@@ -12,6 +12,11 @@ from scipy import stats
 
 CONFIDENCE: Final = 0.95
 PAIRED: Final = frozenset({"shared", "copy"})  # what pairs are trained of, which tickets are not compared with
+METRICS: Final = tuple(
+    f"{split}_{name}" for name in ("metric", "accuracy", "perplexity", "loss") for split in ("test", "train")
+)
+MOMENTS: Final = ("early_stop", "end")
+LESS_IS_BETTER: Final = ("loss", "perplexity")  # how the names of such metrics end
 Row = Mapping[str, Any]
 
 
@@ -143,6 +148,40 @@ def summarise_experiment(
     ]
 
 
+def choose_figures(results: Mapping[str, Any], metric: str | None = None, moment: str | None = None) -> tuple[str, str]:
+    """Returns the metric and the moment that tickets are compared by: the first of both that all trainings have.
+
+    Accuracy goes before perplexity and loss, test data before training data, and the early stop before the end.
+
+    Args:
+        results: With `trainings`.
+        metric: Taken as it is; chosen when None.
+        moment: As `metric`.
+
+    Raises:
+        ValueError: When no such figure is in all trainings.
+
+    Example:
+        >>> row = {"branch": "ticket", "history": {"end": {"train_accuracy": 0.9, "train_loss": 0.2}}}
+        >>> choose_figures({"trainings": [row]})
+        ('train_accuracy', 'end')
+    """
+    if metric is not None and moment is not None:
+        return metric, moment  # who reads them says what is missing, and where
+    metrics, moments = METRICS if metric is None else (metric,), MOMENTS if moment is None else (moment,)
+    histories = [row["history"] for row in _list_rows(results)]
+    for when in moments:
+        for what in metrics:
+            if histories and all(what in history.get(when, {}) for history in histories):
+                return what, when
+    found = {
+        when: sorted(set.intersection(*(set(one.get(when, {})) for one in histories))) for when in MOMENTS if histories
+    }
+    raise ValueError(
+        f"each training must have {_list_choices(metrics)} at {_list_choices(moments)}, but all have {found}"
+    )
+
+
 def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict[tuple[int, str], dict[int, float]]:
     """Returns a figure of every training but those of pairs, by level and branch, then by replicate.
 
@@ -155,12 +194,8 @@ def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict
         ValueError: When there are no trainings, when a row lacks the metric, when it is no finite number, or when a
             training stands there twice.
     """
-    if "trainings" not in results:
-        raise ValueError(
-            f"the results must have 'trainings', but have {sorted(results)}; give those of iterative magnitude pruning"
-        )
     found: dict[tuple[int, str], dict[int, float]] = {}
-    for row in [row for row in results["trainings"] if row["branch"] not in PAIRED]:
+    for row in _list_rows(results):
         figures = row["history"].get(moment, {})
         if metric not in figures:
             raise ValueError(
@@ -178,6 +213,19 @@ def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict
             raise ValueError(f"each training must stand in the results once, but that of {where} stands there twice")
         values[replicate] = float(value)
     return found
+
+
+def _list_choices(names: Sequence[str]) -> str:
+    return repr(names[0]) if len(names) == 1 else f"one of {list(names)}"
+
+
+def _list_rows(results: Mapping[str, Any]) -> list[Row]:
+    """Returns the trainings that tickets are compared by."""
+    if "trainings" not in results:
+        raise ValueError(
+            f"the results must have 'trainings', but have {sorted(results)}; give those of iterative magnitude pruning"
+        )
+    return [row for row in results["trainings"] if row["branch"] not in PAIRED]
 
 
 def compute_differences(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Final, Literal, final
+from typing import Any, Literal, final
 
 from statistical_report_generator.claims.assessment import assess_claims
 from statistical_report_generator.claims.findings import describe_claims, describe_more_runs, format_difference
@@ -18,13 +18,7 @@ from statistical_report_generator.sections.threats import doubt_simulation, list
 from statistical_report_generator.sources import Source
 from statistical_report_generator.tables import HEADINGS, POINTS, format_interval, make_rows
 
-# What tickets are compared by: the first that all trainings have. Of a loss and a perplexity less is better.
-METRICS: Final = tuple(
-    f"{split}_{name}" for name in ("metric", "accuracy", "perplexity", "loss") for split in ("test", "train")
-)
-MOMENTS: Final = ("early_stop", "end")
 Values = dict[tuple[int, str], dict[int, float]]  # by level and branch, then by replicate
-LESS_IS_BETTER: Final = ("loss", "perplexity")
 
 
 @final
@@ -36,8 +30,8 @@ class ExperimentOptions:
         margin: The loss that counts as none, in units of the metric.
         num_looks: Planned.
         test: On the mean or on the median.
-        metric: What tickets are compared by; the first of `METRICS` that all trainings have when None.
-        moment: When it is taken; the first of `MOMENTS` that all trainings have when None.
+        metric: What tickets are compared by; see `choose_figures` for None.
+        moment: When it is taken; as `metric`.
     """
 
     margin: float = 0.002
@@ -93,17 +87,15 @@ def judge_experiment(source: Source, options: ExperimentOptions) -> tuple[Claims
     Raises:
         ValueError: When the results lack what claims are made of.
     """
-    metric, moment = choose_figures(source.results, options.metric, options.moment)
     claims = assess_claims(
         source.results,
-        metric=metric,
-        moment=moment,
+        metric=options.metric,
+        moment=options.moment,
         margin=options.margin,
         num_looks=options.num_looks,
         test=options.test,
-        higher_is_better=not metric.endswith(LESS_IS_BETTER),
     )
-    return claims, summarise_experiment(source.results, metric=metric, moment=moment)
+    return claims, summarise_experiment(source.results, metric=claims["metric"], moment=claims["moment"])
 
 
 def _show_learning(source: Source) -> list[Section]:
@@ -141,27 +133,6 @@ def _join_lines(lines: Iterable[str]) -> Iterator[str]:
 def _describe_simulation() -> Section:
     words = "No ticket was trained here, so none may be claimed. The masks say what magnitudes now would remove."
     return Section("A simulation", [Verdicts((("simulated", words),))])
-
-
-def choose_figures(results: Mapping[str, Any], metric: str | None = None, moment: str | None = None) -> tuple[str, str]:
-    """Returns the metric and the moment that tickets are compared by: the first that all trainings have.
-
-    Args:
-        results: Of an experiment.
-        metric: The only one in question; `METRICS` when None.
-        moment: The only one in question; `MOMENTS` when None.
-
-    Raises:
-        ValueError: When some training has none.
-    """
-    metrics = METRICS if metric is None else (metric,)
-    moments = MOMENTS if moment is None else (moment,)
-    histories = [row["history"] for row in results["trainings"] if row["branch"] not in ("shared", "copy")]
-    for at in moments:
-        for name in metrics:
-            if histories and all(name in history.get(at, {}) for history in histories):
-                return name, at
-    raise ValueError(f"each training must have one of {list(metrics)} at {' or at '.join(moments)}, but not all have")
 
 
 def _judge(level: LevelClaim, claims: Claims) -> tuple[VerdictWord, str]:

@@ -73,8 +73,8 @@ class EarlyBird(ComputationOptions, NetworkOptions, FolderOutput):
     Example: `lottery-tickets early-bird --output early-bird --max-epochs 2 --check-interval 1`
 
     Attributes:
-        output: Folder for results.json, ticket.safetensors (the mask), start.safetensors (the weights that the ticket
-            is trained from), early-bird.png, and the run.
+        output: Folder for results.json, ticket.safetensors (the mask and the weights that it is trained from; see
+            `lottery-tickets ticket show`), early-bird.png, and the run.
         checkpoint: Starting weights of the workload's network, .safetensors or torch; fresh ones when not given.
         batch_size: Samples a step, 60 images or 8 sequences when not given.
         num_batches: Batches an epoch of a language model, cut from the text; 100 when not given.

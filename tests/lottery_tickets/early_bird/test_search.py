@@ -22,7 +22,7 @@ from lottery_tickets import (
     save_results,
 )
 from lottery_tickets._core.states import copy_state, hash_state
-from tests.lottery_tickets.early_bird.digits import find_digits, make_digits_loader, train_with_sgd
+from tests.lottery_tickets.early_bird.digits import find_digits, make_digits_loader, make_held_out, train_with_sgd
 from tests.models import TrainedNorms, load_digits, make_language_model, make_lenet
 
 CONTRACT_KEYS = {
@@ -200,3 +200,25 @@ def test_a_language_model_in_bfloat16() -> None:
     assert all(name.endswith("proj.weight") for name in found["final_mask"])
     assert 0 < float(found["checkpoints"][-1]["share_moved"] or 0) < 0.2
     assert all(weight.dtype == torch.bfloat16 for weight in found["starting_weights"].values())
+
+
+def test_a_default_rate_that_moves_nothing_is_told_with_what_to_try(caplog: pytest.LogCaptureFixture) -> None:
+    """1e-4, promised as the default, is for fine-tuning."""
+    arguments: dict[str, Any] = {"max_epochs": 4, "check_interval": 1, "probe": make_held_out()}
+    found = compute_early_bird_tickets(make_lenet(), make_digits_loader(), **arguments)
+    assert found["verdict"] == "trivially stable"
+    advice = "fresh weights try what was published, training=TrainerSettings(learning_rate=0.1, momentum=0.9)"
+    assert advice in found["reason"]
+    assert [advice in record.message for record in caplog.records if record.levelname == "WARNING"] == [True]
+    caplog.clear()
+    tried = TrainerSettings(learning_rate=0.1, momentum=0.9)
+    found = compute_early_bird_tickets(make_lenet(), make_digits_loader(), training=tried, **arguments)
+    assert (found["checkpoints"][-1]["corrected_start_distance"] or 0.0) > ConvergenceRule.movement_floor
+    assert all("fine-tuning" not in check["reason"] for check in found["checkpoints"])
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+def test_a_small_rate_of_ones_own_is_not_called_the_default() -> None:
+    found, _ = find_digits(max_epochs=4, learning_rate=1e-5, momentum=0.0)
+    assert found["verdict"] == "trivially stable"
+    assert "fine-tuning" not in found["reason"]

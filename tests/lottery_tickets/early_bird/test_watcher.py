@@ -11,6 +11,7 @@ from lottery_tickets import (
     Mask,
     create_magnitude_mask,
     load_results,
+    load_ticket,
 )
 from lottery_tickets._core.prunable_weights import find_prunable_weights
 from lottery_tickets._core.states import copy_state, hash_state
@@ -69,7 +70,11 @@ def test_the_watcher_saves_ticket_and_evidence(tmp_path: Path) -> None:
         watcher.results()
     watcher.observe(model, 1)
     watcher.save(tmp_path)
-    assert Mask.load(tmp_path / "ticket.safetensors") == watcher.draw_ticket()
+    ticket = load_ticket(tmp_path / "ticket.safetensors")
+    assert ticket.mask == watcher.draw_ticket() == Mask.load(tmp_path / "ticket.safetensors")
+    assert ticket.state_sha256 == hash_state(watcher.starting_weights)
+    assert (ticket.step, ticket.claims) == (0, None)
+    assert ticket.provenance["verdict"] == watcher.verdict
     assert load_results(tmp_path / "evidence.json")["verdict"] == "still changing"
 
 

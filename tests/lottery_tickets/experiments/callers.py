@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lottery_tickets import compute_iterative_magnitude_pruning, compute_sparsity
 from lottery_tickets._core.states import copy_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
-from lottery_tickets.experiments.results import PruningResults
+from lottery_tickets.experiments.pruning_results import PruningResults
 from tests.models import make_mlp
 
 INPUTS, TARGETS = torch.randn(24, 6, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 3

@@ -108,6 +108,12 @@ def test_every_flipped_bit_of_the_bits_is_refused(saved: bytes) -> None:
             assert check_refused_or_same(bytes(content))
 
 
+def test_parameters_may_be_called_as_the_parts_of_a_ticket_are(tmp_path: Path) -> None:
+    mask = Mask.from_tensors({"mask.weight": torch.eye(3), "state.weight": torch.ones(2)})
+    mask.save(tmp_path / "mask.safetensors")
+    assert Mask.load(tmp_path / "mask.safetensors") == mask
+
+
 def write_foreign(path: Path, label: object) -> None:
     metadata = None if label is None else {METADATA_KEY: label if isinstance(label, str) else json.dumps(label)}
     safetensors.torch.save_file({"w": bits(1)}, path, metadata)

@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 
-from lottery_tickets import Mask, compute_early_bird_tickets, create_magnitude_mask, hold_mask, load_results
+from lottery_tickets import (
+    Mask,
+    check_held,
+    compute_early_bird_tickets,
+    create_magnitude_mask,
+    load_results,
+    load_ticket,
+    use_ticket,
+)
 from lottery_tickets._core.training.light_training import LightTrainer
 from lottery_tickets.early_bird.folder import EarlyBirdFolder, SavedCheck
 from tests.lottery_tickets.early_bird.digits import make_digits_loader
@@ -19,7 +26,7 @@ from unified_model_analysis.cli import main
 from unified_model_analysis.early_bird_summary import advise
 
 FAST = ("--check-interval", 1, "--max-epochs", 12, "--momentum", 0.9)
-FILES = {"results.json", "ticket.safetensors", "start.safetensors", "early-bird.png", "run.json", ".lock", "run"}
+FILES = {"results.json", "ticket.safetensors", "early-bird.png", "run.json", ".lock", "run"}
 
 
 def find(folder: Path, *options: object) -> dict[str, Any]:
@@ -41,7 +48,7 @@ def test_a_ticket_that_converges_is_saved_with_its_evidence(tmp_path: Path, caps
     rows = [line.split() for line in shown.splitlines() if line.endswith(("still changing", "converged"))]
     assert [int(row[0]) for row in rows] == [check["epoch"] for check in results["checkpoints"]]
     assert f"stood after {results['convergence_epoch'] / 12:.0%} of the training that was allowed" in shown
-    assert "hold_mask(network, Mask.load(" in shown
+    assert f"use_ticket(network, '{tmp_path / 'ticket.safetensors'}')" in shown
     assert results["findings"][0] in shown
 
     mask = Mask.load(tmp_path / "ticket.safetensors")
@@ -50,9 +57,10 @@ def test_a_ticket_that_converges_is_saved_with_its_evidence(tmp_path: Path, caps
     assert {path.name for path in tmp_path.iterdir() if not path.name.endswith(".mask.safetensors")} == FILES
     assert (tmp_path / "results.json").stat().st_size < 20_000
     network = make_lenet()
-    network.load_state_dict(safetensors.torch.load_file(tmp_path / "start.safetensors"))
-    assert create_magnitude_mask(network, 0.7) != mask
-    hold_mask(network, mask)
+    ticket = use_ticket(network, tmp_path / "ticket.safetensors")
+    assert check_held(network) == mask
+    assert (ticket.step, ticket.claims, ticket.provenance["verdict"]) == (0, None, "converged")
+    assert create_magnitude_mask(ticket.state, 0.7) != mask, "theta_0 is whole, and drew another mask"
 
 
 def test_what_has_run_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
@@ -146,7 +154,7 @@ def test_checks_by_step_the_queue_and_other_options(tmp_path: Path, capsys: Outp
     assert (results["method"], rule["queue_length"], rule["distance_threshold"]) == ("mask_distance", 2, 0.3)
     assert results["settings"]["weights"] == ["fc1.weight", "fc2.weight"]
     assert "AdamW, learning rate 0.001; checks at steps 1, 2, 3" in capsys.readouterr().out
-    start = safetensors.torch.load_file(tmp_path / "start.safetensors")
+    start = load_ticket(tmp_path / "ticket.safetensors").state
     assert {tensor.dtype for tensor in start.values()} == {torch.bfloat16}
 
 

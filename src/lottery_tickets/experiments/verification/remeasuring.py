@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.folders import MARKER, find_differences, load_state, read_hashed, to_json_values
 from lottery_tickets._core.identity.identities import compare_identities
-from lottery_tickets._core.states import copy_state, hash_state
+from lottery_tickets._core.states import copy_clean_state, hash_state, load_clean_state
 from lottery_tickets.experiments import steps
 from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.engine import compute_training
@@ -121,7 +121,7 @@ class Remeasurement:
         is_origin = self.training == self.folder.plan.find_origin(self.training.replicate)
         if not is_origin and self.training.branch not in FRESH:
             return ""  # it was rewound to weights that are stored, and that is checked from the files
-        start = copy_state(model)
+        start = copy_clean_state(model)
         steps.prune_state_(start, mask)
         if hash_state(start) == record["start_sha256"]:
             end = self.folder.load_weights(self.training)
@@ -131,7 +131,7 @@ class Remeasurement:
 
     def _find_other_figures(self, state: Mapping[str, Tensor], recorded: Mapping[str, Any], *, is_exact: bool) -> str:
         model = self._build()
-        model.load_state_dict(state)
+        load_clean_state(model, state)
         found = self.subject.evaluate(model)
         expected = {name: value for name, value in recorded.items() if name != "step"}
         if found.keys() != expected.keys():

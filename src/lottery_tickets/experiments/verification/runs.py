@@ -20,18 +20,20 @@ from lottery_tickets.experiments.folder import (
     RECORD,
     RESULTS,
     RETRAINING_FROM_PYTHON,
+    TICKET,
     WEIGHTS,
     ExperimentFolder,
 )
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.results import collect_results
 from lottery_tickets.experiments.subjects import Subject
+from lottery_tickets.experiments.ticket import find_odd_ticket
 from lottery_tickets.experiments.verification.checks import Check, run_check
 from lottery_tickets.experiments.verification.remeasuring import Remeasurement, check_subject
 from lottery_tickets.experiments.verification.trainings import TrainingChecks
 
 REPORT: Final = frozenset({"summary.json", "accuracy.png"})  # what the command line makes of the results
-KNOWN: Final = frozenset({MARKER, LOCK, LOOKS, RESULTS}) | REPORT
+KNOWN: Final = frozenset({MARKER, LOCK, LOOKS, RESULTS, TICKET}) | REPORT
 MOST_MISSING: Final = 1000
 MAKERS: Final = {  # by whether they are about a workload
     True: (IMP, EVALUATE, CONNECTIVITY),
@@ -49,7 +51,8 @@ def verify_run(
     that it started from the stored theta_k (or, with learning-rate rewinding, the stored trained weights) under its
     mask; that checkpoints are of one form, finite, pruned and not emptied; that histories are finite and agree with
     themselves; that controls have their ticket's layer counts; that as many weights of each layer are kept, and have
-    moved, as is recorded; that replicates differ; and that results and looks are those the records give.
+    moved, as is recorded; that replicates differ; that results and looks are those the records give; and that the
+    ticket that lies there, if one does, is one of its own.
 
     With a subject every checkpoint is loaded and measured again, unless a check of its files failed, and must give the
     recorded figures of the end and of the early stop: to the bit in the environment of its record, else within 0.001,
@@ -80,6 +83,7 @@ def verify_run(
         run_check("no replicate is there twice", str(run), partial(_find_copies, folder)),
         run_check("the looks are those at its replicates", LOOKS, partial(_find_odd_looks, folder)),
         run_check("the results are those the records give", RESULTS, partial(_compare_results, folder)),
+        *_check_ticket(folder),
         *measured,
     ]
 
@@ -185,6 +189,13 @@ def _find_odd_looks(folder: ExperimentFolder) -> str:
     if not looks or looks[-1] != most:
         return f"results of {most} replicates were given, but the looks were at {looks}"
     return ""
+
+
+def _check_ticket(folder: ExperimentFolder) -> list[Check]:
+    """Runs of earlier versions, and those from Python, have none."""
+    if not (folder.path / TICKET).exists():
+        return []
+    return [run_check("its ticket is one of its own", TICKET, partial(find_odd_ticket, folder))]
 
 
 def _compare_results(folder: ExperimentFolder) -> str:
