@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from jaxtyping import TypeCheckError
 
+import lottery_tickets
 from tests.budget import BUDGET_SECONDS, LARGER, PROPERTY, Budget, list_over_budget
 
 ROOT = Path(__file__).parent.parent
@@ -222,7 +223,8 @@ def test_decisions_are_short_and_numbered_without_gaps() -> None:
 
 
 def test_one_version_everywhere() -> None:
-    version = tomllib.loads(PYPROJECT)["project"]["version"]
+    version = lottery_tickets.__version__
+    assert tomllib.loads(PYPROJECT)["tool"]["hatch"]["version"]["path"] == "src/lottery_tickets/__init__.py"
     changelog = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert changelog

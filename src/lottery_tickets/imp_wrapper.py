@@ -12,7 +12,7 @@ from lottery_tickets._core.measuring.performance import Measurement, MetricFunct
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.shown import show_only
+from lottery_tickets._core.shown import show_own
 from lottery_tickets._core.states import load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets._core.weights import Weights
@@ -28,10 +28,7 @@ from lottery_tickets.experiments.simulation import simulate_rounds
 from lottery_tickets.masks.controls import check_reinitialisable
 from lottery_tickets.storage import KeptState
 
-__all__ = [
-    "compute_iterative_magnitude_pruning",
-]
-__dir__ = show_only(__all__)
+__dir__ = show_own(__name__)
 
 
 @recorded("experiment")

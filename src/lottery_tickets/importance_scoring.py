@@ -12,7 +12,7 @@ from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.shown import show_only
+from lottery_tickets._core.shown import show_own
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import order_scores, select_mask
@@ -21,15 +21,7 @@ from lottery_tickets.scores.gradient_scores import NumSamples, score_gradients
 from lottery_tickets.scores.importance import Importance
 from lottery_tickets.scores.mixing import find_shares, mix_ranks
 
-__all__ = [
-    "compute_fisher_importance",
-    "compute_gradient_importance",
-    "compute_hybrid_importance",
-    "compute_magnitude_importance",
-    "compute_taylor_importance",
-    "create_importance_mask",
-]
-__dir__ = show_only(__all__)
+__dir__ = show_own(__name__)
 
 MAGNITUDE_NAME: Final = "magnitude"
 

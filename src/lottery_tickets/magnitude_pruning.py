@@ -10,17 +10,12 @@ from torch import Tensor, nn
 from lottery_tickets._core.bits import num_bytes, unpack_bits
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.shown import show_only
+from lottery_tickets._core.shown import show_own
 from lottery_tickets._core.weights import Weight
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import select_mask
 
-__all__ = [
-    "MagnitudeTicket",
-    "compute_layerwise_magnitude_ticket",
-    "create_magnitude_mask",
-]
-__dir__ = show_only(__all__)
+__dir__ = show_own(__name__)
 
 WEIGHTS_PER_BLOCK: Final = 1 << 20  # a multiple of 8
 

@@ -6,14 +6,9 @@ from typing import Final, TypedDict
 
 from torch import nn
 
-from lottery_tickets._core.shown import show_only
+from lottery_tickets._core.shown import show_own
 
-__all__ = [
-    "PredictedMemory",
-    "RecommendedSettings",
-    "recommend_settings",
-]
-__dir__ = show_only(__all__)
+__dir__ = show_own(__name__)
 
 BYTES_BF16: Final = 2
 BYTES_FLOAT32: Final = 4

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lottery_tickets import compute_iterative_magnitude_pruning
 from lottery_tickets._core.files import read_json, write_json
-from lottery_tickets._core.states import copy_state
+from lottery_tickets._core.states import copy_clean_state
 from lottery_tickets.experiments import engine
 from lottery_tickets.experiments.folder import RECORD, RESULTS, ExperimentFolder
 from lottery_tickets.experiments.layers import LAYERS
@@ -125,11 +125,11 @@ def test_the_start_is_let_go_before_the_trained_state_is_copied(monkeypatch: pyt
 
     def copy(model: nn.Module) -> dict[str, Tensor]:
         held.append(sum(any(tensor() is not None for tensor in state) for state in copies))
-        state = copy_state(model)
+        state = copy_clean_state(model)
         copies.append([weakref.ref(tensor) for tensor in state.values()])
         return state
 
-    monkeypatch.setattr(engine, "copy_state", copy)
+    monkeypatch.setattr(engine, "copy_clean_state", copy)
     found = run(make_model(), Trainer(), rewind_epoch=1)
     assert len(held) == 2 * len(found["trainings"])
     assert held == [0] * len(held)

@@ -23,7 +23,7 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["imp", str(run), *RUN, "--margin=30"]) == 0
+    assert main(["imp", "--output", str(run), *RUN, "--margin=30"]) == 0
     return run
 
 
@@ -106,7 +106,7 @@ def test_folders_of_before_have_no_ticket_and_get_one_when_they_are_shown_again(
     before = (run / "ticket.safetensors").read_bytes()
     (run / "ticket.safetensors").unlink()
     assert verify(run, capsys)[0] == 0
-    assert main(["imp", str(run), *RUN, "--margin=30"]) == 0
+    assert main(["imp", "--output", str(run), *RUN, "--margin=30"]) == 0
     assert (run / "ticket.safetensors").read_bytes() == before
     (run / "other.safetensors").write_bytes(before)
     code, said = verify(run, capsys)
@@ -134,7 +134,9 @@ def test_any_ticket_of_a_run_is_a_command_away(run: Path, capsys: Capture) -> No
 def test_a_ticket_that_goes_on_from_trained_weights_has_these(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("--levels=1", "--replicates=1", "--steps=20", "--evaluate-every=20", "--workers=1")
-    assert main(["imp", str(run), *words, "--rewinding=learning_rate", "--rewind-step=5", "--controls"]) == 0
+    assert (
+        main(["imp", "--output", str(run), *words, "--rewinding=learning_rate", "--rewind-step=5", "--controls"]) == 0
+    )
     folder = ExperimentFolder.read(run)
     ticket = load_ticket(run / "ticket.safetensors")
     assert ticket.state_sha256 == hash_state(folder.load_weights(Training(0, 0, "ticket")))
@@ -145,7 +147,9 @@ def test_what_exists_is_not_overwritten_unasked(run: Path, capsys: Capture) -> N
     output = run.parent / "ticket.safetensors"
     output.write_bytes(b"mine")
     assert make(run) == 2
-    assert capsys.readouterr().err.endswith("exists and is not overwritten; name another --output, or pass --force\n")
+    assert capsys.readouterr().err.endswith(
+        "exists and would be replaced; name another place, or say so with --force\n"
+    )
     assert output.read_bytes() == b"mine"
     assert make(run, "--force") == 0
     assert load_ticket(output).has_weights
