@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
+from unified_model_analysis.held_results import check_place
 from unified_model_analysis.options import MARGIN, FileOutput
 from unified_model_analysis.terminal import say
 
