@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 from lottery_tickets._core.checks import check_restartable
+from lottery_tickets._core.loggers import Logger
 from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, MetricName
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
@@ -60,6 +61,7 @@ def compute_iterative_magnitude_pruning(
     trainer_id: str | None = None,
     data_id: str | None = None,
     progress: bool = False,
+    logger: Logger | Iterable[Logger] | None = None,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> PruningResults:
     """Returns the tickets of a model found by iterative magnitude pruning, with their masks and their controls.
@@ -106,6 +108,8 @@ def compute_iterative_magnitude_pruning(
             with the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, of training and of evaluation, where its samples cannot be compared.
         progress: Whether to show a bar.
+        logger: Told the figures of each training when it has ended: anything with `log(values, step)`, or several, such
+            as those of `lottery_tickets.integrations` for TensorBoard and Weights & Biases. It changes nothing.
         path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
@@ -159,7 +163,8 @@ def compute_iterative_magnitude_pruning(
         num_replicates=num_replicates,
         seed=seed,
     )
-    return _find_tickets(plan, subject, Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress))
+    kept = Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress, logger)
+    return _find_tickets(plan, subject, kept)
 
 
 def _check_fresh_weights(plan: ExperimentPlan, subject: CallerSubject) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypedDict, final
 from torch import nn
 
 from lottery_tickets.storage import Record, RunFolder, hash_state, load_results, save_results
+from lottery_tickets.utils import Log, Logger
 from unified_model_analysis.analyses import ANALYSES
 from unified_model_analysis.config import UnifiedConfig
 from unified_model_analysis.registry import Analysis, list_analyses
@@ -84,6 +85,8 @@ class UnifiedModelAnalyzer:
     Args:
         config: What to do; may be changed until `analyze` is called.
         tell: Called with each line that a user should see; printed by default.
+        logger: Told the numbers that each analysis has found, when it has, at the count of analyses so far: anything
+            with `log(values, step)`, or several; see `lottery_tickets.integrations`. It changes nothing.
 
     Example:
         >>> import tempfile
@@ -95,9 +98,16 @@ class UnifiedModelAnalyzer:
         '68.75% of the weights are removed by magnitude; no layer is emptied'
     """
 
-    def __init__(self, config: UnifiedConfig | None = None, *, tell: Callable[[str], object] = say) -> None:
+    def __init__(
+        self,
+        config: UnifiedConfig | None = None,
+        *,
+        tell: Callable[[str], object] = say,
+        logger: Logger | Iterable[Logger] | None = None,
+    ) -> None:
         self.config = config or UnifiedConfig()
         self._tell = tell
+        self._log = Log(logger)
 
     def analyze(self, model: nn.Module, dataloader: Iterable[Any]) -> AnalysisResults:
         """Returns what all analyses found, and leaves results and report in `config.output_dir`.
@@ -118,8 +128,9 @@ class UnifiedModelAnalyzer:
         with RunFolder(folder, KIND, "UnifiedModelAnalyzer").opened(subject.describe()):
             run = _Run(subject, folder, record, self._tell)
             run.begin(chosen)
-            for analysis in chosen:
-                run.go_through(analysis)
+            for number, analysis in enumerate(chosen, start=1):
+                if run.go_through(analysis):
+                    self._log.tell({analysis.name: run.results[analysis.name]}, number)
             report = run.report() if config.generate_report else None
             run.conclude(report)
             return {
@@ -179,11 +190,18 @@ class _Run:
         self._tell(f"{len(waiting)} analyses to run, expected to take {_show_seconds(total)} in all")
         self._save()
 
-    def go_through(self, analysis: Analysis) -> None:
-        """Runs one analysis where it has not finished before; one that fails says so, and the next goes on."""
+    def go_through(self, analysis: Analysis) -> bool:
+        """Runs one analysis where it has not finished before; one that fails says so, and the next goes on.
+
+        Args:
+            analysis: Which.
+
+        Returns:
+            Whether it has finished now.
+        """
         entry = self.entries[analysis.name]
         if entry.status == "finished":
-            return
+            return False
         record = Record(analysis.kind, self._subject.settings)
         begun = time.perf_counter()
         try:
@@ -205,6 +223,7 @@ class _Run:
             entry.seconds = round(time.perf_counter() - begun, 3)
             self._save()
         self._tell(f"{analysis.name}, {_show_seconds(entry.seconds)}: {entry.error or entry.conclusion}")
+        return entry.status == "finished"
 
     def report(self) -> Path:
         """Makes the pages; returns the PDF."""

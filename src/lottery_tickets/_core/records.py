@@ -117,7 +117,7 @@ def recorded(kind: str, *, under: str | None = None) -> Callable[[Callable[P, R]
                 return _show_short(function(*args, **kwargs))
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            left_out = {"path", "progress"}
+            left_out = {"path", "progress", "logger"}
             settings = {name: describe(value) for name, value in bound.arguments.items() if name not in left_out}
             begun = Record(kind, settings)
             begun.find_file(path)  # before the work

@@ -11,6 +11,7 @@ from torch import nn
 
 from lottery_tickets._core.checks import check_count, take_options
 from lottery_tickets._core.identity.callers import identify_given
+from lottery_tickets._core.loggers import Logger
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.records import recorded
@@ -61,6 +62,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     data_id: str | None = None,
     progress: bool = False,
     probe: Probe | Iterable[Any] | None = None,
+    logger: Logger | Iterable[Logger] | None = None,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> EarlyBirdResults:
     """Trains a model until its ticket has converged, and returns the ticket with the evidence for it.
@@ -113,6 +115,8 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         probe: What learning is measured on: a `Probe`, or its batches, which are then taken for held out. By default a
             fixed sample of `dataloader`. It is trained on, so the data must show at the start that it can be learnt
             rather than memorised, which held-out samples need not; hold some out where you can.
+        logger: Told the figures of each check: anything with `log(values, step)`, or several, such as those of
+            `lottery_tickets.integrations` for TensorBoard and Weights & Biases. It changes nothing.
         path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
@@ -154,7 +158,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     if check_steps is not None:
         limit, times = _find_last_step(dataloader, limit, max_steps), CheckTimes(check_steps)
     ranked: dict[str, Any] = {"scope": scope, "channels": channels, "include": include, "exclude": exclude}
-    watcher = EarlyBirdWatcher(model, target_sparsity=target_sparsity, rule=rule, seed=seed, **ranked)
+    watcher = EarlyBirdWatcher(model, target_sparsity=target_sparsity, rule=rule, seed=seed, logger=logger, **ranked)
     _give_probe(watcher, model, probe, _sample_training(dataloader, loss_fn, training))
     by_step = check_steps is not None
     trainer = _choose_trainer(

@@ -11,6 +11,7 @@ from typing import Any, Final, SupportsFloat, TypedDict, final
 import torch
 from torch import Tensor, nn
 
+from lottery_tickets._core.loggers import Log, Logger
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.prunable_weights import Choices, find_channel_scales, find_prunable_weights
 from lottery_tickets._core.selection.scope_names import check_sparsity
@@ -89,6 +90,7 @@ class EarlyBirdWatcher:
         exclude: Removes from the choice.
         seed: Of the sample of weights whose movement is followed, and of the probe's samples and pairs.
         probe: A `Probe`, or its batches, which are then taken for held out: a loader, a list of batches, or one batch.
+        logger: Told the figures of each check, see `compute_early_bird_tickets`.
 
     Raises:
         TypeError: When `model` is not a module, or refuses a batch of the probe.
@@ -123,6 +125,7 @@ class EarlyBirdWatcher:
         exclude: Choices | None = None,
         seed: int = 42,
         probe: Probe | Iterable[Any] | None = None,
+        logger: Logger | Iterable[Logger] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"the model must be a torch.nn.Module, which can be trained, got {type(model).__name__}")
@@ -138,6 +141,7 @@ class EarlyBirdWatcher:
             queue_length=self.rule.queue_length,
         )
         self._seed = seed
+        self._log = Log(logger)
         self._learning: Learning | None = None
         if probe is not None:
             self.take_probe(model, probe)
@@ -254,6 +258,7 @@ class EarlyBirdWatcher:
         self.checkpoints.append(ordered)
         if ordered["verdict"] == "converged" and self._ticket is None:
             self._ticket = self._evidence.mask
+        self._log.tell({"early-bird": ordered}, round(ordered["epoch"]) if step is None else step)
         return ordered
 
     def _put_back(

@@ -1,7 +1,7 @@
 """Where a caller's trainings are kept, what they are told from others by, and the one way to run them there."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, final
 
 from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.folders import Grow
+from lottery_tickets._core.loggers import Logger
 from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.growth import grow_plan
@@ -27,6 +28,7 @@ class Keeping:
         trainer_id: The caller's name for the trainer.
         data_id: The caller's name for the data.
         progress: Whether to show a bar.
+        logger: See `run_experiment`.
     """
 
     run_folder: str | Path | None = None
@@ -34,6 +36,7 @@ class Keeping:
     trainer_id: str | None = None
     data_id: str | None = None
     progress: bool = False
+    logger: Logger | Iterable[Logger] | None = None
 
     @contextmanager
     def running(
@@ -59,5 +62,6 @@ class Keeping:
                 grow=grow,
                 accept_changed_environment=self.accept_changed_environment,
                 progress=self.progress,
+                logger=self.logger,
             )
             yield ExperimentFolder.read(Path(place)), results

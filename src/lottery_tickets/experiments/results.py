@@ -1,10 +1,13 @@
 """The results of an experiment, collected from the records of its trainings."""
 
+from collections.abc import Mapping
 from typing import Any, Final, NotRequired, TypedDict
 
 from lottery_tickets._core.files import hash_file
+from lottery_tickets._core.loggers import Log
 from lottery_tickets.experiments.folder import RECORD, ExperimentFolder
 from lottery_tickets.experiments.layers import LAYERS, LayerCounts, find_share_moved
+from lottery_tickets.experiments.plan import Training
 
 SCHEMA: Final = "lottery-tickets experiment 2"
 
@@ -29,6 +32,24 @@ class TrainingRow(TypedDict):
     history: dict[str, Any]
     layers: NotRequired[dict[str, LayerCounts]]
     share_moved: NotRequired[float]
+
+
+def tell_training(log: Log, training: Training, record: Mapping[str, Any]) -> None:
+    """Tells what a training has recorded: its curve at its steps, and at its level what it ended with.
+
+    Args:
+        log: Told.
+        training: Which training.
+        record: Of it.
+    """
+    history = record["history"]
+    curve = history.get("curve", {})
+    for place, step in enumerate(curve.get("step", ())):
+        figures = {name: values[place] for name, values in curve.items() if name != "step"}
+        log.tell({training.path: figures}, int(step))
+    moments = {name: history[name] for name in ("end", "early_stop") if name in history}
+    density = record["num_kept"] / max(record["num_weights"], 1)
+    log.tell({f"replicate-{training.replicate}/{training.branch}": {**moments, "density": density}}, training.level)
 
 
 def collect_results(folder: ExperimentFolder) -> dict[str, Any]:

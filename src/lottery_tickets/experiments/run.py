@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from typing import Any, Final, Never, Protocol
@@ -13,9 +13,11 @@ from typing import Any, Final, Never, Protocol
 from tqdm import tqdm
 
 from lottery_tickets._core.folders import Grow
+from lottery_tickets._core.loggers import Log, Logger
 from lottery_tickets.experiments.engine import finish_run, run_replicate
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.growth import grow_plan
+from lottery_tickets.experiments.results import tell_training
 from lottery_tickets.experiments.subjects import Subject
 
 POLL_SECONDS: Final = 0.5
@@ -58,6 +60,7 @@ def run_experiment(
     grow: Grow = grow_plan,
     accept_changed_environment: bool = False,
     progress: bool = False,
+    logger: Logger | Iterable[Logger] | None = None,
 ) -> dict[str, Any]:
     """Runs an experiment in its folder, goes on with it or lets it grow, and returns its results.
 
@@ -69,25 +72,30 @@ def run_experiment(
         grow: Joins the plan of the folder with this one.
         accept_changed_environment: Whether to go on where another environment began.
         progress: Whether to show a bar.
+        logger: Told the figures of each training that this call computes, when it has ended, by this process: its
+            curve, and by level what it ended with.
 
     Raises:
+        TypeError: When a logger has no `log`.
         ValueError: When the folder belongs to another experiment, is in use, or holds altered files.
     """
+    log = Log(logger)
     with asked.opened(grow=grow, accept_changed_environment=accept_changed_environment) as folder:
         trainings = folder.plan.list_all_trainings()
         missing = sorted({training.replicate for training in trainings if not folder.is_finished(training)})
         with tqdm(total=len(trainings), unit="training", disable=not progress) as bar:
+            news = _News(folder, log, bar)
             if executor is not None:
-                _wait(_submit(executor, folder, make_subject, missing), folder, bar)
+                _wait(_submit(executor, folder, make_subject, missing), news)
             elif num_workers > 1 and len(missing) > 1:
                 with _worker_processes(min(num_workers, len(missing))) as pool:
                     with _undisturbed():
                         jobs = _submit(pool, folder, make_subject, missing)
-                    _wait(jobs, folder, bar)
+                    _wait(jobs, news)
             elif missing:
                 subject = make_subject()
                 for replicate in missing:
-                    run_replicate(folder, subject, replicate, after_training=bar.update)
+                    run_replicate(folder, subject, replicate, after_training=news.take)
         return finish_run(folder)
 
 
@@ -97,13 +105,32 @@ def _submit(
     return [executor.submit(_run_replicate_anew, folder, make_subject, replicate) for replicate in replicates]
 
 
-def _wait(waiting: list[Job], folder: ExperimentFolder, bar: "tqdm[Never]") -> None:
+class _News:
+    """What has been trained since the last look: shown by a bar, and told to a log."""
+
+    def __init__(self, folder: ExperimentFolder, log: Log, bar: "tqdm[Never]") -> None:
+        self._folder, self._log, self._bar = folder, log, bar
+        trainings = folder.plan.list_all_trainings()
+        self._waiting = [training for training in trainings if not folder.is_finished(training)]
+        bar.update(len(trainings) - len(self._waiting))
+
+    def take(self) -> None:
+        """Looks for trainings that have ended."""
+        ended = [training for training in self._waiting if self._folder.is_finished(training)]
+        self._waiting = [training for training in self._waiting if training not in ended]
+        self._bar.update(len(ended))
+        if self._log:
+            for training in ended:
+                tell_training(self._log, training, self._folder.load_record(training))
+
+
+def _wait(waiting: list[Job], news: _News) -> None:
     try:
         while waiting:
             for job in [job for job in waiting if job.done()]:
                 job.result()
                 waiting.remove(job)
-            bar.update(sum(map(folder.is_finished, folder.plan.list_all_trainings())) - bar.n)
+            news.take()
             if waiting:
                 time.sleep(POLL_SECONDS)
     except BaseException:
