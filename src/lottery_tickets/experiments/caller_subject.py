@@ -14,6 +14,7 @@ from lottery_tickets._core.identity.identities import Identity
 from lottery_tickets._core.measuring.performance import Measurement, measure
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.states import copy_clean_state, hash_state, load_clean_state
+from lottery_tickets._core.training.steps_done import count_steps
 from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
 from lottery_tickets._core.training.watched_loader import watch_passes
 from lottery_tickets._core.weights import Weights
@@ -170,6 +171,7 @@ class CallerSubject:
             nonlocal num_passes
             num_passes += 1
             if num_passes > 1:
+                count_steps()
                 before_passes.append({"step": first_step + num_passes - 1, **self._measure(model)})
 
         data = watch_passes(self.dataloader, on_pass)

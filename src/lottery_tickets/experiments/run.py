@@ -8,17 +8,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
-from typing import Any, Final, Never, Protocol
+from typing import TYPE_CHECKING, Any, Final, Never, Protocol, Self
 
 from tqdm import tqdm
 
 from lottery_tickets._core.folders import Grow
 from lottery_tickets._core.loggers import Log, Logger
+from lottery_tickets._core.training.steps_done import tell_steps_to, telling_steps_to
 from lottery_tickets.experiments.engine import finish_run, run_replicate
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.growth import grow_plan
+from lottery_tickets.experiments.plan import Training
 from lottery_tickets.experiments.results import tell_training
 from lottery_tickets.experiments.subjects import Subject
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
 
 POLL_SECONDS: Final = 0.5
 INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -83,19 +88,19 @@ def run_experiment(
     with asked.opened(grow=grow, accept_changed_environment=accept_changed_environment) as folder:
         trainings = folder.plan.list_all_trainings()
         missing = sorted({training.replicate for training in trainings if not folder.is_finished(training)})
-        with tqdm(total=len(trainings), unit="training", disable=not progress) as bar:
-            news = _News(folder, log, bar)
+        with _News(folder, log, progress=progress) as news:
             if executor is not None:
                 _wait(_submit(executor, folder, make_subject, missing), news)
             elif num_workers > 1 and len(missing) > 1:
-                with _worker_processes(min(num_workers, len(missing))) as pool:
+                with _worker_processes(min(num_workers, len(missing)), news.steps_elsewhere) as pool:
                     with _undisturbed():
                         jobs = _submit(pool, folder, make_subject, missing)
                     _wait(jobs, news)
             elif missing:
                 subject = make_subject()
-                for replicate in missing:
-                    run_replicate(folder, subject, replicate, after_training=news.take)
+                with telling_steps_to(news.count):
+                    for replicate in missing:
+                        run_replicate(folder, subject, replicate, after_training=news.take)
         return finish_run(folder)
 
 
@@ -106,22 +111,55 @@ def _submit(
 
 
 class _News:
-    """What has been trained since the last look: shown by a bar, and told to a log."""
+    """What has been trained since the last look: shown by a bar of steps, and told to a log.
 
-    def __init__(self, folder: ExperimentFolder, log: Log, bar: "tqdm[Never]") -> None:
-        self._folder, self._log, self._bar = folder, log, bar
+    Steps are counted while a training runs; when it has ended, all of its steps are done, counted or not. Those that
+    were done before this call do not count for its speed, and so not for the time that is left.
+    """
+
+    def __init__(self, folder: ExperimentFolder, log: Log, *, progress: bool) -> None:
+        self._folder, self._log = folder, log
+        self.steps_elsewhere: Synchronized[int] = get_context("spawn").Value("q", 0)  # by worker processes
         trainings = folder.plan.list_all_trainings()
         self._waiting = [training for training in trainings if not folder.is_finished(training)]
-        bar.update(len(trainings) - len(self._waiting))
+        self._num_trainings, self._total = len(trainings), sum(map(self._count_steps, trainings))
+        self._before = self._ended = self._total - sum(map(self._count_steps, self._waiting))
+        self._counted = 0
+        unit = "step" if "recipe" in folder.plan.subject else "epoch"
+        self._bar: tqdm[Never] = tqdm(
+            total=self._total, initial=self._before, unit=unit, smoothing=0.05, disable=not progress
+        )
+
+    def __enter__(self) -> Self:
+        self.take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def count(self, num: int) -> None:
+        """Takes steps that were done in this process."""
+        self._counted += num
+        self._show()
 
     def take(self) -> None:
         """Looks for trainings that have ended."""
         ended = [training for training in self._waiting if self._folder.is_finished(training)]
         self._waiting = [training for training in self._waiting if training not in ended]
-        self._bar.update(len(ended))
+        self._ended += sum(map(self._count_steps, ended))
+        num_ended = self._num_trainings - len(self._waiting)
+        self._bar.set_postfix_str(f"{num_ended} of {self._num_trainings} trainings", refresh=False)
+        self._show()
         if self._log:
             for training in ended:
                 tell_training(self._log, training, self._folder.load_record(training))
+
+    def _show(self) -> None:
+        done = max(self._ended, self._before + self._counted + self.steps_elsewhere.value)
+        self._bar.update(min(done, self._total) - self._bar.n)
+
+    def _count_steps(self, training: Training) -> int:
+        return training.last_step(self._folder.plan) - training.first_step(self._folder.plan)
 
 
 def _wait(waiting: list[Job], news: _News) -> None:
@@ -140,9 +178,11 @@ def _wait(waiting: list[Job], news: _News) -> None:
 
 
 @contextlib.contextmanager
-def _worker_processes(num_workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Gives worker processes, which are stopped at once when the block raises."""
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_die_with_parent) as pool:
+def _worker_processes(num_workers: int, steps: "Synchronized[int]") -> Iterator[ProcessPoolExecutor]:
+    """Gives worker processes, which count their steps together, and are stopped at once when the block raises."""
+    with ProcessPoolExecutor(
+        num_workers, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(steps,)
+    ) as pool:
         try:
             yield pool
         except BaseException:
@@ -167,6 +207,16 @@ def _undisturbed() -> Iterator[None]:
 
 def _run_replicate_anew(folder: ExperimentFolder, make_subject: Callable[[], Subject], replicate: int) -> None:
     run_replicate(folder, make_subject(), replicate)
+
+
+def _begin_worker(steps: "Synchronized[int]") -> None:
+    _die_with_parent()
+
+    def count(num: int) -> None:
+        with steps.get_lock():
+            steps.value += num
+
+    tell_steps_to(count)
 
 
 def _die_with_parent() -> None:

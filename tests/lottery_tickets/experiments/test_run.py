@@ -4,11 +4,16 @@ import pickle
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import torch
+from torch import nn
 
+from lottery_tickets import compute_iterative_magnitude_pruning
+from lottery_tickets.experiments import run
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.plan import ExperimentPlan
 from lottery_tickets.experiments.run import INTERRUPTIONS, _undisturbed, _worker_processes, run_experiment
@@ -45,12 +50,17 @@ class Elsewhere:
         return self.jobs[-1]
 
 
-def test_replicates_run_wherever_an_executor_runs_them(tmp_path: Path) -> None:
+def make_plan(num_replicates: int) -> tuple[WorkloadSource, ExperimentPlan]:
+    """Returns a plan of two trainings of 20 steps a replicate."""
     source = WorkloadSource("digits", "lenet-300-100")
     recipe = replace(source().workload.recipe, num_steps=20, evaluation_interval=20)
     source = replace(source, recipe=recipe)
     settings: dict[str, Any] = {"subject": source().describe(), "num_levels": 1, "num_steps": 20, "control_levels": ()}
-    plan = ExperimentPlan(schedule=PruningSchedule(), **settings, num_replicates=2)
+    return source, ExperimentPlan(schedule=PruningSchedule(), **settings, num_replicates=num_replicates)
+
+
+def test_replicates_run_wherever_an_executor_runs_them(tmp_path: Path) -> None:
+    source, plan = make_plan(num_replicates=2)
     executor = Elsewhere()
     elsewhere = run_experiment(ExperimentFolder(tmp_path / "elsewhere", plan), source, executor=executor)
     assert len(executor.jobs) == 2
@@ -76,8 +86,72 @@ def read_blocked_signals() -> set[int]:
 def test_interruptions_do_not_come_to_workers_which_would_answer_with_a_traceback() -> None:
     """A terminal sends Ctrl-C to them too, and one that was just starting once said where it was."""
     before = read_blocked_signals()
-    with _worker_processes(2) as pool:
+    with _worker_processes(2, get_context("spawn").Value("q", 0)) as pool:
         with _undisturbed():
             jobs = [pool.submit(read_blocked_signals) for _ in range(2)]
         assert read_blocked_signals() == before
         assert all(job.result() >= set(INTERRUPTIONS) for job in jobs)
+
+
+class Bar:
+    """Stands for tqdm: what a bar was begun with, and what it was moved by."""
+
+    made: ClassVar[list["Bar"]] = []
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - tqdm's
+        self.settings, self.n, self.moves, self.words = settings, settings["initial"], list[int](), list[str]()
+        Bar.made.append(self)
+
+    def update(self, num: int) -> None:
+        self.n += num
+        self.moves.append(num)
+
+    def set_postfix_str(self, words: str, *, refresh: bool) -> None:
+        self.words.append(words)
+        assert not refresh
+
+    def close(self) -> None:
+        self.moves.append(0)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_bar_moves_by_steps_inside_of_trainings_and_begins_where_a_run_goes_on(
+    num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "tqdm", Bar)
+    Bar.made.clear()
+    for num_replicates, begun in ((2, 0), (2, 80), (3, 80)):
+        source, plan = make_plan(num_replicates)
+        run_experiment(ExperimentFolder(tmp_path, plan), source, num_workers=num_workers, progress=True)
+        bar, num_trainings = Bar.made[-1], 2 * num_replicates
+        start = (bar.settings["total"], bar.settings["initial"], bar.settings["unit"], bar.settings["disable"])
+        assert start == (20 * num_trainings, begun, "step", False)
+        assert bar.n == 20 * num_trainings
+        assert all(move >= 0 for move in bar.moves)
+        assert bar.words[-1] == f"{num_trainings} of {num_trainings} trainings"
+    if num_workers == 1:
+        assert Bar.made[0].moves.count(1) == 80  # each step by itself
+
+
+def test_epochs_of_a_caller_are_counted_and_a_trainer_that_makes_no_passes_is_done_when_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "tqdm", Bar)
+    data = [(torch.randn(8, 4), torch.randint(2, (8,)))]
+    for passes, moves in ((True, [1, 1, 1]), (False, [3])):
+
+        def train(model: nn.Module, loader: Any, *, epochs: int, passes: bool = passes) -> None:  # noqa: ANN401 - a loader
+            for _ in range(epochs):
+                for batch in loader if passes else data:
+                    model(batch[0]).sum().backward()
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        parameter.add_(0.01)
+
+        Bar.made.clear()
+        compute_iterative_magnitude_pruning(
+            nn.Linear(4, 2), data, 0.0, trainer_fn=train, num_epochs=3, run_folder=tmp_path / str(passes)
+        )
+        [bar] = Bar.made
+        assert bar.settings["unit"] == "epoch"
+        assert [move for move in bar.moves if move] == moves

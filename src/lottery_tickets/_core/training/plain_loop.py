@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.training.steps_done import count_steps
 
 
 def train_steps(
@@ -43,3 +44,4 @@ def train_steps(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         after_step(step + 1)
+        count_steps()
