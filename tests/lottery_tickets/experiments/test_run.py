@@ -140,9 +140,9 @@ def test_epochs_of_a_caller_are_counted_and_a_trainer_that_makes_no_passes_is_do
     data = [(torch.randn(8, 4), torch.randint(2, (8,)))]
     for passes, moves in ((True, [1, 1, 1]), (False, [3])):
 
-        def train(model: nn.Module, loader: Any, *, epochs: int, passes: bool = passes) -> None:  # noqa: ANN401 - a loader
+        def train(model: nn.Module, dataloader: Any, *, epochs: int, passes: bool = passes) -> None:  # noqa: ANN401 - a loader
             for _ in range(epochs):
-                for batch in loader if passes else data:
+                for batch in dataloader if passes else data:
                     model(batch[0]).sum().backward()
                 with torch.no_grad():
                     for parameter in model.parameters():
