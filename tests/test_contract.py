@@ -72,6 +72,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "ensure_deterministic_pruning": {"seed": 42},
     "save_results": {"results": REQUIRED, "path": REQUIRED},
     "load_results": {"path": REQUIRED},
+    "save_ticket": {"path": REQUIRED, "mask": REQUIRED, "model_or_state": REQUIRED},
+    "load_ticket": {"path": REQUIRED},
+    "use_ticket": {"model": REQUIRED, "path": REQUIRED},
 }
 
 

@@ -142,15 +142,10 @@ def compute_iterative_magnitude_pruning(
         return simulate_rounds(
             model, weights, dataloader, schedule, num_levels, loss_fn=loss_fn, seed=seed, progress=progress
         )
+    trainer = trainer_fn or AdamTrainer(learning_rate, loss_fn)
+    measurement = Measurement(loss_fn, metric, higher_is_better)
     subject = CallerSubject(
-        model,
-        dataloader,
-        trainer_fn or AdamTrainer(learning_rate, loss_fn),
-        list(weights),
-        num_epochs,
-        evaluation_dataloader,
-        Measurement(loss_fn, metric, higher_is_better),
-        initialise_fn,
+        model, dataloader, trainer, list(weights), num_epochs, evaluation_dataloader, measurement, initialise_fn
     )
     plan = ExperimentPlan(
         subject=subject.describe(),

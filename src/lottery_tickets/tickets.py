@@ -238,9 +238,7 @@ def load_ticket(path: str | Path, *, weights: bool = True) -> Ticket:
     return Ticket.load(path, weights=weights)
 
 
-def use_ticket(
-    model: nn.Module, path_or_ticket: str | Path | Ticket, *, weights: bool = True, cast: bool = False
-) -> Ticket:
+def use_ticket(model: nn.Module, path: str | Path | Ticket, *, weights: bool = True, cast: bool = False) -> Ticket:
     """Loads theta_k into a model and holds the mask on it; returns the ticket. Train the model then as you like.
 
     Everything is checked before anything is written: where something does not fit, the model is as it was.
@@ -248,7 +246,7 @@ def use_ticket(
     Args:
         model: Of the ticket's architecture, on any device; compiled or in data parallel, too. A mask that it was held
             to is let go.
-        path_or_ticket: The file, or what `load_ticket` returned.
+        path: The file, or what `load_ticket` returned.
         weights: Whether to load theta_k; if not, only the mask is held, on the weights that the model has.
         cast: Whether theta_k may be rounded to the model's dtypes where they differ from its own.
 
@@ -265,7 +263,7 @@ def use_ticket(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}; its first argument is it")
-    ticket = path_or_ticket if isinstance(path_or_ticket, Ticket) else load_ticket(path_or_ticket, weights=weights)
+    ticket = path if isinstance(path, Ticket) else load_ticket(path, weights=weights)
     if weights:
         ticket.check_has_weights()
         _check_fits(model, ticket.state, cast=cast)

@@ -22,7 +22,7 @@ from lottery_tickets.experiments.ticket import (
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.tickets import Ticket
 
-# Tickets know no statistics: who has them is asked by name, as other packages are (docs/decisions/0017).
+# Tickets know no statistics: who has them is asked by name, as other packages are (docs/decisions/0016).
 CLAIMS: Final = "statistical_report_generator.claims"
 
 
