@@ -44,6 +44,7 @@ def load_images(
         split: Which images.
 
     Raises:
+        OSError: When there is no such file, or it cannot be read.
         ValueError: When text is named, or a file does not hold what it must.
     """
     from lottery_tickets.utils import make_generator
@@ -91,13 +92,13 @@ def load_text(
         ValueError: When a checkpoint is named or there is too little text.
         OSError: When a folder or file cannot be read.
     """
-    from lottery_tickets.workloads import create_token_batches, load_language_model, load_smollm2, load_speeches
+    from lottery_tickets.workloads import create_token_batches, load_language_model, load_smollm2, load_speeches, read_texts
 
     if options.checkpoint is not None:
         raise ValueError("--checkpoint is for a workload; give the language model's folder as --language-model")
     name = str(options.language_model)
     network, tokenizer = load_smollm2() if name == "smollm2" else load_language_model(name)
-    texts = [path.read_text(encoding="utf-8") for path in options.text] or getattr(load_speeches(), split)
+    texts = read_texts(options.text) or getattr(load_speeches(), split)
     sizes = {"batch_size": batch_size, "num_tokens": options.num_tokens, "num_batches": num_batches}
     batches = create_token_batches(texts, tokenizer, **sizes, seed=seed)
     return LoadedNetwork(network, batches, Path(name).name)
@@ -109,7 +110,7 @@ def change_num_steps(workload: "Workload", num_steps: int | None) -> "Workload":
 
 
 def _load_workload_network(options: NetworkOptions, seed: int) -> tuple["nn.Module", "Workload"]:
-    from lottery_tickets.storage import load_weights
+    from lottery_tickets.storage import load_into
     from lottery_tickets.utils import make_generator
     from lottery_tickets.workloads import load_workload
 
@@ -118,5 +119,5 @@ def _load_workload_network(options: NetworkOptions, seed: int) -> tuple["nn.Modu
     workload = load_workload(options.data, options.model, folder=options.folder)
     network = workload.build_model(make_generator(seed, "initialisation"))
     if options.checkpoint is not None:
-        network.load_state_dict(load_weights(options.checkpoint))
+        load_into(network, options.checkpoint)
     return network, workload

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lottery_tickets._core.reading import naming
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.zeroing import zero_pruned_
-from lottery_tickets._core.states import copy_state
+from lottery_tickets._core.states import copy_state, load_whole_state
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.folder import EARLY_STOP, REWIND, START, ExperimentFolder, stops_early
 from lottery_tickets.experiments.plan import FRESH, ExperimentPlan, Training
@@ -77,7 +78,8 @@ def rewind_(model: nn.Module, folder: ExperimentFolder, training: Training, mask
     """Sets a freshly built model to the weights that a training starts from, in place."""
     start = find_start(folder, training, mask)
     if start is not None:
-        model.load_state_dict(start)
+        with naming(folder.path, f"hold what {training.path} starts from"):
+            load_whole_state(model, start)
 
 
 def train(
