@@ -124,7 +124,7 @@ WEIGHTS: Final = (
     FileKind(
         "mask",
         partial(_one, "mask.safetensors", _save_mask),
-        lambda place: lt.Mask.load(place / "mask.safetensors").num_kept,
+        lambda place: sum(int(kept.sum()) for kept in lt.Mask.load(place / "mask.safetensors").values()),
         (lt.Mask.load,),
         lambda place: ["mask", "show", str(place / "mask.safetensors")],
     ),
@@ -256,7 +256,13 @@ RUNS: Final = (
         lambda place: (storage.load_results(place / "evidence.json"), _describe(place)),
         (storage.load_results, *REPORTS),
     ),
-    FileKind("connectivity folder", partial(_all, _connect), _connect, (lt.compute_linear_connectivity,)),
+    FileKind(
+        "connectivity folder",
+        partial(_all, _connect),
+        _connect,
+        (lt.compute_linear_connectivity,),
+        names_place=False,  # of weights that were read it is said which do not fit the model
+    ),
     FileKind("landscape, gone on with", partial(_all, _survey), _survey, (lt.compute_loss_landscape,)),
     FileKind("search, gone on with", partial(_all, _search), _search, (lt.find_stable_rewinding_step,)),
     FileKind("earlier results", partial(_all, _measure_again), _measure_again, (lt.compute_pruning_robustness,)),

@@ -143,6 +143,7 @@ class RunFolder:
             accept_changed_environment: Whether another environment may go on.
 
         Raises:
+            OSError: When a file cannot be read or written.
             ValueError: When the folder holds files of others or another run, was altered, or is in use; it is left as
                 it was.
         """

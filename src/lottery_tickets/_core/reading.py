@@ -139,7 +139,7 @@ def _list_odd(value: Any, form: Form, place: str) -> Iterator[tuple[str, str, st
         tried = [next(_list_odd(value, one, place), None) for one in form]
         if None not in tried:
             inner = [odd for odd in tried if odd is not None and odd[0] != place]  # of the form that fits best
-            yield inner[0] if inner else (place, " or ".join(WORDS.get(one, "an object") for one in form), show(value))
+            yield inner[0] if inner else (place, " or ".join(map(_say_form, form)), show(value))
     elif isinstance(form, list):
         yield from _list_odd(value, list, place)
         for number, item in enumerate(value if isinstance(value, list) else ()):
@@ -149,7 +149,11 @@ def _list_odd(value: Any, form: Form, place: str) -> Iterator[tuple[str, str, st
         if isinstance(value, dict):
             yield from _list_odd_names(value, form, place)
     elif not _is_of(value, form):
-        yield place, WORDS[form], show(value)
+        yield place, _say_form(form), show(value)
+
+
+def _say_form(form: Form) -> str:
+    return WORDS[list if isinstance(form, list) else dict if isinstance(form, Mapping) else form]
 
 
 def _list_odd_names(

@@ -89,7 +89,8 @@ def find_stable_rewinding_step(
 
     Raises:
         TypeError: When an argument or an instability is not a number.
-        ValueError: When an argument is out of range, or the file is of another search.
+        OSError: When the file cannot be read or written.
+        ValueError: When an argument is out of range, or the file is of another search or was altered.
 
     Example:
         >>> found = find_stable_rewinding_step(lambda step: 0.3 / (1 + step), 100)
@@ -191,6 +192,7 @@ def compute_stable_rewinding_epoch(
 
     Raises:
         TypeError: As `compute_linear_connectivity`.
+        OSError: As `compute_linear_connectivity`.
         ValueError: As `compute_linear_connectivity`, and when the data has no accuracy.
     """
     last = num_epochs - 1 if last_epoch is None else last_epoch

@@ -109,6 +109,7 @@ class ExperimentFolder:
             accept_changed_environment: Whether trainings of another environment may stand beside these.
 
         Raises:
+            OSError: See `RunFolder.opened`.
             ValueError: See `RunFolder.opened`.
         """
         with RunFolder(self.path, KIND, self.made_by, PLAN_FORM).opened(

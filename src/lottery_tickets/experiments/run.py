@@ -71,6 +71,7 @@ def run_experiment(
         progress: Whether to show a bar.
 
     Raises:
+        OSError: When a file of the folder cannot be read or written.
         ValueError: When the folder belongs to another experiment, is in use, or holds altered files.
     """
     with asked.opened(grow=grow, accept_changed_environment=accept_changed_environment) as folder:
