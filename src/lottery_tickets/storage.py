@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from lottery_tickets._core.encoding import MASK_KEY, summarise_tensor
 from lottery_tickets._core.files import read_json, read_tensors, write_tensors
 from lottery_tickets._core.folders import HASH, RunFolder, read_hashed
+from lottery_tickets._core.reading import check_form, find_format, list_names, make_form, naming, read_torch, show
 from lottery_tickets._core.records import Record, check_schema, write_results
-from lottery_tickets._core.reading import check_form, list_names, make_form, naming, read_torch, show
 from lottery_tickets._core.states import hash_state, load_whole_state
 from lottery_tickets.masks.mask import Mask
 
@@ -99,7 +99,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     under the key "state_dict"; values that are no tensors are left out.
 
     Args:
-        path: Ends in ".safetensors"; any other name is taken for a torch file.
+        path: Of the file; what it is, its first bytes say, not its name.
 
     Raises:
         OSError: When there is no such file, or it cannot be read.
@@ -112,10 +112,10 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         ...     load_weights(f"{folder}/model.pt")
         {'weight': tensor([1., 1.])}
     """
-    source = Path(path)
-    if source.suffix == ".safetensors":
+    source, what = Path(path), "a safetensors file or a torch file with a state dict"
+    if find_format(source, what) == "safetensors":
         return read_tensors(source)[0]
-    content = read_torch(source, "a .safetensors file or a torch file with a state dict")
+    content = read_torch(source, what)
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict):
         raise ValueError(

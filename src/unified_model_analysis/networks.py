@@ -92,7 +92,13 @@ def load_text(
         ValueError: When a checkpoint is named or there is too little text.
         OSError: When a folder or file cannot be read.
     """
-    from lottery_tickets.workloads import create_token_batches, load_language_model, load_smollm2, load_speeches, read_texts
+    from lottery_tickets.workloads import (
+        create_token_batches,
+        load_language_model,
+        load_smollm2,
+        load_speeches,
+        read_texts,
+    )
 
     if options.checkpoint is not None:
         raise ValueError("--checkpoint is for a workload; give the language model's folder as --language-model")

@@ -69,7 +69,10 @@ def main() -> None:
         words = ["--print", "--files", str(given.files), "--commands", str(given.commands)]
         command = [sys.executable, "-m", "benchmarks.studies.fuzzing", *words, "--kinds", *given.kinds]
         found = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - ours
-        figures |= {"before": json.loads(found.stdout.splitlines()[-1]), "before_commit": find_commit(Path(given.other))}
+        figures |= {
+            "before": json.loads(found.stdout.splitlines()[-1]),
+            "before_commit": find_commit(Path(given.other)),
+        }
     write_results("fuzzing", figures)
 
 

@@ -9,6 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from tests.models import make_lenet, make_mlp, save_tiny_llama
+from tests.statistical_report_generator.every_kind import KINDS as RESULTS
+from tests.statistical_report_generator.every_kind import make_result
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -19,9 +22,6 @@ from lottery_tickets.experiments.verification import verify_run
 from lottery_tickets.integrations import watch
 from lottery_tickets.workloads import load_language_model, load_mnist_format
 from statistical_report_generator import StatisticalReportGenerator
-from tests.models import make_lenet, make_mlp, save_tiny_llama
-from tests.statistical_report_generator.every_kind import KINDS as RESULTS
-from tests.statistical_report_generator.every_kind import make_result
 from unified_model_analysis import UnifiedConfig, UnifiedModelAnalyzer
 from unified_model_analysis.commands.mask import Create
 from unified_model_analysis.networks import load_images, load_text
@@ -293,6 +293,7 @@ def _make_results(kind: str) -> FileKind:
         partial(_one, "results.json", write),
         lambda place: (_describe(place / "results.json"), storage.load_results(place / "results.json")),
         (storage.load_results, *REPORTS),
+        lambda place: ["report", str(place / "results.json"), f"--output={place.parent / 'report'}"],
     )
 
 
@@ -325,6 +326,11 @@ def _load_text(place: Path) -> object:
     return load_text(options, batch_size=2, num_batches=2, seed=0)
 
 
+def _score_language(place: Path) -> list[str]:
+    given = [f"--language-model={place / 'model'}", f"--text={place / 'text.txt'}"]
+    return ["score", *_name_output(place), "--method=magnitude", *given, "--num-tokens=4", "--num-samples=2"]
+
+
 def _load_language(place: Path) -> object:
     return load_language_model(place / "model")
 
@@ -334,12 +340,20 @@ OTHERS: Final = (
     *map(_make_results, RESULTS),
     FileKind("images, IDX", _save_images, _load_images, (load_mnist_format,)),
     FileKind("images, IDX in gzip", partial(_save_images, suffix=".gz"), _load_images, (load_mnist_format,)),
-    FileKind("text", _save_text, _load_text, (load_text,), names_place=False),  # of too little text no file is named
+    FileKind(
+        "text",
+        _save_text,
+        _load_text,
+        (load_text,),
+        _score_language,
+        names_place=False,  # of too little text no file is named
+    ),
     FileKind(
         "language model folder",
-        lambda place: _all(lambda folder: save_tiny_llama(folder / "model"), place, *LANGUAGE_FILES),
+        lambda place: _all(_save_text, place, *LANGUAGE_FILES),
         _load_language,
         (load_language_model,),
+        _score_language,
     ),
 )
 KINDS: Final = {kind.name: kind for kind in (*WEIGHTS, *RUNS, *OTHERS)}

@@ -110,9 +110,15 @@ def _edit(value: Any, chance: random.Random) -> Any:  # noqa: ANN401 - JSON is a
     inner = value
     for step in outer:
         inner = inner[step]
-    if isinstance(inner[key], str) and inner[key].startswith("{") and chance.random() < 0.9:  # noqa: PLR2004 - JSON within JSON
+    if isinstance(inner[key], str) and inner[key].startswith("{"):  # JSON within JSON
         inner[key] = _dump(_edit(json.loads(inner[key]), chance))
-        return value
+    else:
+        _change(inner, key, chance, value)
+    return value
+
+
+def _change(inner: Any, key: Any, chance: random.Random, whole: Any) -> None:  # noqa: ANN401 - as above
+    """Changes one entry of an object or a list, in place."""
     how = chance.choice(("replace", "replace", "drop", "rename", "swap", "graft", "multiply"))
     if how == "drop":
         del inner[key]
@@ -122,8 +128,8 @@ def _edit(value: Any, chance: random.Random) -> Any:  # noqa: ANN401 - JSON is a
         other = chance.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
         inner[key], inner[other] = inner[other], inner[key]
     elif how == "graft":
-        grafted = value
-        for step in chance.choice(places):
+        grafted = whole
+        for step in chance.choice(list(list_places(whole))):
             grafted = grafted[step]
         inner[key] = json.loads(json.dumps(grafted))
     elif how == "multiply" and isinstance(inner[key], list | str):
@@ -132,7 +138,6 @@ def _edit(value: Any, chance: random.Random) -> Any:  # noqa: ANN401 - JSON is a
         inner[key] = inner[key] * chance.choice((-1, 1000, 2**40, 0))
     else:
         inner[key] = copy.deepcopy(chance.choice(VALUES))
-    return value
 
 
 # ------------------------------------------------------------------------------------------------ files of many parts

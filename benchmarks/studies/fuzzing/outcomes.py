@@ -1,5 +1,6 @@
 """What becomes of a changed file: it is read, refused as documented, or something else happens."""
 
+import builtins
 import contextlib
 import inspect
 import io
@@ -20,7 +21,6 @@ from typing import Any, Final, final
 
 from benchmarks.studies.fuzzing.mutators import list_changes
 from benchmarks.studies.fuzzing.sealing import seal
-
 from unified_model_analysis.cli import main
 
 MOST_SECONDS: Final = 10.0  # for one file; all that are whole take far below one
@@ -57,7 +57,7 @@ class FileKind:
     @property
     def documented(self) -> tuple[type[BaseException], ...]:
         """The exceptions under "Raises:", but TypeError: that is for arguments, which are right here."""
-        known: Mapping[str, Any] = vars(__builtins__) if inspect.ismodule(__builtins__) else __builtins__
+        known = vars(builtins)
         texts = [inspect.getdoc(function) or "" for function in self.documents]
         names = {name for text in texts for name in re.findall(r"^    (\w+(?:Error|Exit)):", text, re.MULTILINE)}
         return tuple(known[name] for name in sorted(names - {"TypeError"}) if name in known)
@@ -104,7 +104,7 @@ def fuzz(kind: FileKind, place: Path, num_files: int, seed: int = 0) -> Outcomes
 def fuzz_command(kind: FileKind, place: Path, num_files: int, seed: int = 1) -> Outcomes:
     """Returns what the command of a kind says to changed files; arguments as for `fuzz`."""
     found = Outcomes()
-    assert kind.command is not None, f"{kind.name} must have a command"  # noqa: S101 - for who writes kinds
+    assert kind.command is not None, f"{kind.name} must have a command"
     for _, how in _change_files(kind, place, num_files, seed):
         _judge_command(list(kind.command(place)), how, found)
     return found
@@ -141,7 +141,9 @@ def _change_file(path: Path, chance: random.Random, others: Sequence[bytes]) -> 
         path.write_bytes(b"")
         return "empty"
     if share < 0.04:  # noqa: PLR2004 - as above
-        foreign = chance.choice((*others, b"NaN", b"\x80\x02}q\x00.", b"null", b"[]", b"{}", b"\x1f\x8b", b"PK\x03\x04"))
+        foreign = chance.choice(
+            (*others, b"NaN", b"\x80\x02}q\x00.", b"null", b"[]", b"{}", b"\x1f\x8b", b"PK\x03\x04")
+        )
         path.write_bytes(foreign)
         return "another file"
     change = chance.choice(list_changes(content))
@@ -171,7 +173,7 @@ def _judge(kind: FileKind, place: Path, how: str, found: Outcomes, names: Sequen
         said = " ".join([str(error), *getattr(error, "__notes__", ())])
         if "\n" in said or (kind.names_place and not any(name in said for name in names)):
             _count(found.unclear, type(error).__name__, how, f"{_tell(error)}: {said}", found)
-    except BaseException as error:  # noqa: BLE001 - to count whatever comes; KeyboardInterrupt is raised again
+    except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         _count(found.undocumented, type(error).__name__, how, _tell(error), found)
@@ -184,7 +186,7 @@ def _judge_command(words: list[str], how: str, found: Outcomes) -> None:
     try:
         with _quiet(said), bounded():
             code = main(words)
-    except BaseException as error:  # noqa: BLE001 - to count whatever comes; KeyboardInterrupt is raised again
+    except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         _count(found.undocumented, type(error).__name__, how, _tell(error), found)

@@ -1,4 +1,4 @@
-"""Hashes made anew after a change, so that what lies behind them is reached: as a careful forger does, but of any folder."""
+"""Hashes made anew after a change, so that what lies behind them is reached; of any folder, unlike `forging.seal`."""
 
 import contextlib
 import hashlib

@@ -17,7 +17,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from lottery_tickets._core.reading import check_file, say_briefly
+from lottery_tickets._core.reading import check_file, find_format, say_briefly
 
 # Nobody else ends a name like this, so what a killed process leaves can be told from files of others.
 ASIDE: Final = ".lottery-tickets.part"
@@ -193,15 +193,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         OSError: When there is no such file, or it cannot be read.
         ValueError: When it is anything else than a whole safetensors file; the message names it.
     """
-    check_file(path, "a whole safetensors file")
+    if find_format(path, "a whole safetensors file") != "safetensors":
+        raise ValueError(f"{path} must be a whole safetensors file, but is a torch file; name another")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - not a dict
     # AttributeError: of types that this torch does not have
     except (safetensors.SafetensorError, ValueError, LookupError, RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"{path} must be a whole safetensors file, but reading it gave: {say_briefly(error)}; is it another file, "
-            "or was it cut short?"
+            f"{path} must be a whole safetensors file, but reading it gave: {say_briefly(error)}; was it cut short or "
+            "altered?"
         ) from error
 
 

@@ -36,7 +36,9 @@ MOST_SAID: Final = 400  # letters of what an identity says
 STATE_HASH: Final = "state_sha256"
 TIES: Final = "tied_names"
 MARKER_FORM: Final[Form] = {
-    **{"kind": Maybe(str), "made_by": Maybe((str, None)), "environments": [dict]},
+    "kind": Maybe(str),
+    "made_by": Maybe((str, None)),
+    "environments": [dict],
     "identities": Maybe({...: make_form(Identity)}),
 }
 
@@ -190,7 +192,9 @@ class RunFolder:
             ValueError: When the folder is of no run of this kind, or was altered.
         """
         if not self.path.exists():
-            raise FileNotFoundError(f"{self.path} must be the folder of {self.kind}, but there is no such folder")
+            raise FileNotFoundError(
+                f"{self.path} must be the folder of {self.kind}, but there is no such folder; check the name"
+            )
         marker = self._read_marker()
         if marker is None:
             raise ValueError(

@@ -13,15 +13,24 @@ from torch import Tensor
 
 MOST_LETTERS: Final = 80  # of what was got
 MOST_NAMES: Final = 3  # of many
+LETTERS_OF_HEAD: Final = 12  # bytes of a file that are looked at, and shown
 WORDS: Final[Mapping[object, str]] = {
-    **{bool: "true or false", int: "a whole number", float: "a number", str: "a text", None: "null"},
-    **{list: "a list", dict: "an object", tuple: "a tuple", Tensor: "a tensor"},
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    None: "null",
+    list: "a list",
+    dict: "an object",
+    tuple: "a tuple",
+    Tensor: "a tensor",
 }
 
 # The form of a JSON value: a type, `object` for any value; None; a tuple of forms, any of which will do; a list of one
 # form, that of all items; a mapping by name, where `...` stands for all other names. A name may be missing where its
 # form is in `Maybe`.
 Form = Any
+Format = Literal["safetensors", "torch"]
 
 
 @final
@@ -59,6 +68,30 @@ def check_file(path: Path, what: str = "a file") -> None:
         raise ValueError(f"{path} must be {what}, but is empty; was it cut short? restore it, or make it again")
 
 
+def find_format(path: Path, what: str) -> Format:
+    """Returns what a file with tensors is, by how it begins.
+
+    Args:
+        path: Of the file.
+        what: As in `check_file`.
+
+    Raises:
+        OSError: As `check_file`.
+        ValueError: As `check_file`, and when it is neither.
+    """
+    check_file(path, what)
+    with path.open("rb") as file:
+        head = file.read(LETTERS_OF_HEAD)
+    if head[8:9] == b"{":  # behind the length of its header
+        return "safetensors"
+    if head.startswith((b"PK", b"\x80")):  # a zip; before torch 1.6 a pickle
+        return "torch"
+    raise ValueError(
+        f"{path} must be {what}, but is no safetensors file and no torch file (it begins with {head!r}); is it another "
+        "file, or was it altered?"
+    )
+
+
 def read_torch(path: Path, what: str = "a torch file") -> Any:  # noqa: ANN401 - anything, until its reader has checked it
     """Returns what a torch file holds, on the CPU; none of its code runs.
 
@@ -70,14 +103,15 @@ def read_torch(path: Path, what: str = "a torch file") -> Any:  # noqa: ANN401 -
         OSError: As `check_file`.
         ValueError: When the file is cut short, altered, no torch file, or needs code.
     """
-    check_file(path, what)
+    if find_format(path, what) != "torch":
+        raise ValueError(f"{path} must be {what}, but is a safetensors file; name another")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     # The file is a program for torch's unpickler. Of a garbled one anything comes: IndexError, struct.error, ...
-    except Exception as error:  # noqa: BLE001 - as said: nothing of ours runs within
+    except Exception as error:
         reason = say_briefly(error).partition(" Please file an issue")[0]  # torch goes on with advice to run the code
         raise ValueError(
-            f"{path} must be {what}, but reading it gave: {reason}; is it another file, or was it cut short?"
+            f"{path} must be {what}, but reading it gave: {reason}; was it cut short or altered?"
         ) from error
 
 
@@ -156,9 +190,7 @@ def _say_form(form: Form) -> str:
     return WORDS[list if isinstance(form, list) else dict if isinstance(form, Mapping) else form]
 
 
-def _list_odd_names(
-    value: Mapping[str, Any], form: Mapping[Any, Form], place: str
-) -> Iterator[tuple[str, str, str]]:
+def _list_odd_names(value: Mapping[str, Any], form: Mapping[Any, Form], place: str) -> Iterator[tuple[str, str, str]]:
     for name, inner in form.items():
         if name is not ... and name not in value and not isinstance(inner, Maybe):
             yield f"{place}.{name}", "there", "missing"
@@ -188,11 +220,10 @@ def make_form(kind: Any) -> Form:  # noqa: ANN401 - annotations are of many type
             list.
     """
     origin, arguments = get_origin(kind), get_args(kind)
-    if is_typeddict(kind):
+    if is_typeddict(kind) or is_dataclass(kind):
         forms = {name: make_form(hint) for name, hint in get_type_hints(kind).items()}
-        return {name: form if name in kind.__required_keys__ else Maybe(form) for name, form in forms.items()}
-    if is_dataclass(kind):
-        return {name: make_form(hint) for name, hint in get_type_hints(kind).items()}
+        optional = getattr(kind, "__optional_keys__", ())
+        return {name: Maybe(form) if name in optional else form for name, form in forms.items()}
     if origin in {Union, UnionType}:
         return tuple(make_form(one) for one in arguments)
     if origin is Literal:

@@ -20,8 +20,8 @@ from torch import nn
 from lottery_tickets._core.encoding import Place, encode
 from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.files import make_folder, read_json, write_json
-from lottery_tickets._core.reading import show, show_name
 from lottery_tickets._core.notebooks import Results
+from lottery_tickets._core.reading import show, show_name
 
 SCHEMA: Final = "schema"
 PROVENANCE: Final = "provenance"
@@ -151,8 +151,8 @@ def check_schema(content: object, file: Path) -> None:
     known = VERSIONS.get(kind, 1)
     if not version.isdecimal() or len(version) > MOST_DIGITS or int(version) > known:
         raise ValueError(
-            f"{file} is of schema {show(schema)}, but this version of lottery-tickets knows {show(kind)} up to {known}; "
-            "update"
+            f"{file} is of schema {show(schema)}, but this version of lottery-tickets knows {show(kind)} up to "
+            f"{known}; update"
         )
 
 

@@ -50,7 +50,8 @@ TRAINER: Final = "trainer.pt"
 HISTORY: Final = "history.json"
 RECORD: Final = "record.json"
 RECORD_FORM: Final[Form] = {
-    **{"files": {...: str}, "history_sha256": str},
+    "files": {...: str},
+    "history_sha256": str,
     "environments": [{"from_check": int, "environment": dict}],
 }
 

@@ -50,8 +50,12 @@ RECORD: Final = "record.json"
 RESULTS: Final = "results.json"
 LOOKS: Final = "looks.json"
 RECORD_FORM: Final[Form] = {  # what is read of a record; `verify` compares the rest
-    **{"files": {MASK: str, WEIGHTS: str, ...: str}, "start_sha256": str, "history": dict},
-    **{"num_weights": int, "num_kept": int, LAYERS: Maybe({...: {**make_form(LayerCounts), "num_moved": int}})},
+    "files": {MASK: str, WEIGHTS: str, ...: str},
+    "start_sha256": str,
+    "history": dict,
+    "num_weights": int,
+    "num_kept": int,
+    LAYERS: Maybe({...: {**make_form(LayerCounts), "num_moved": int}}),
 }
 KIND: Final = "an experiment"
 IMP: Final = "lottery-tickets imp"

@@ -15,8 +15,14 @@ GROWING: Final = frozenset({"num_levels", "control_levels", "num_replicates", "c
 MOST_LEVELS: Final = 1000
 MOST_REPLICATES: Final = 10_000
 PLAN_FORM: Final[Form] = {
-    **{"subject": dict, "schedule": SCHEDULE_FORM, "control_levels": [int], "controls": [str]},
-    **{"num_levels": int, "num_steps": int, "num_replicates": Maybe(int), "copy_levels": Maybe([int])},
+    "subject": dict,
+    "schedule": SCHEDULE_FORM,
+    "control_levels": [int],
+    "controls": [str],
+    "num_levels": int,
+    "num_steps": int,
+    "num_replicates": Maybe(int),
+    "copy_levels": Maybe([int]),
 }
 FRESH: Final = frozenset({"reinitialised", "random"})  # branches that start from a fresh initialisation
 

@@ -10,7 +10,10 @@ from lottery_tickets._core.reading import Form
 
 MAX_LEVELS: Final = 1000
 SCHEDULE_FORM: Final[Form] = {
-    **{"prune_rates": [[(str, float)]], "scope": str, "target_sparsity": (float, None), "passed_targets": [float]},
+    "prune_rates": [[(str, float)]],
+    "scope": str,
+    "target_sparsity": (float, None),
+    "passed_targets": [float],
 }
 Scope = Literal["global", "layer"]
 

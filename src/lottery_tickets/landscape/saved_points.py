@@ -12,7 +12,10 @@ from lottery_tickets._core.reading import Form, check_form, list_names, make_for
 SAME_LOSS: Final = 1e-4
 FIGURES: Final[Form] = [[(float, None)]]
 POINTS_FORM: Final[Form] = {
-    **{"losses": FIGURES, "accuracies": FIGURES, "num_measured": int, "settings": dict},
+    "losses": FIGURES,
+    "accuracies": FIGURES,
+    "num_measured": int,
+    "settings": dict,
     "centre": make_form(PerformanceFigures),
 }
 

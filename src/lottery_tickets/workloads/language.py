@@ -114,8 +114,8 @@ def load_language_model(folder: str | Path, *, dtype: torch.dtype = torch.float3
         model, found = auto.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     if missing := sorted(found["missing_keys"]):
         raise ValueError(
-            f"{folder} must hold all weights of {type(model).__name__}, but lacks {len(missing)} ({list_names(missing)}); "
-            "are configuration and weights of one model?"
+            f"{folder} must hold all weights of {type(model).__name__}, but lacks {len(missing)} "
+            f"({list_names(missing)}); are configuration and weights of one model?"
         )
     with _reading(folder, "tokenizer"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
@@ -224,8 +224,8 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError:  # its message says what to install
         raise
-    # It hands what files say from library to library: of garbled ones anything comes, tokenizers raise Exception itself.
-    except Exception as error:  # noqa: BLE001 - as said: nothing of ours runs within
+    # It hands what files say to other libraries: of garbled ones anything comes, and tokenizers raise Exception itself.
+    except Exception as error:
         raise ValueError(
             f"{folder} must hold the {what} of a causal language model, as save_pretrained writes them, but reading "
             f"gave: {say_briefly(error)}; were its files altered, or cut short?"

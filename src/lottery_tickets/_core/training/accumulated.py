@@ -95,7 +95,6 @@ class AccumulatedAdamW:
             self._check_shapes(state["state"].get(number, {}), weight.shape)
         self.optimizer.load_state_dict(_copy_to_cpu(dict(state)))
 
-
     def _check_shapes(self, saved: Mapping[str, Any], shape: torch.Size) -> None:
         for name, value in saved.items():
             if self._is_full and isinstance(value, Tensor) and value.ndim and value.shape != shape:
