@@ -122,7 +122,9 @@ def compute_iterative_magnitude_pruning(
 
     Raises:
         TypeError: When `dataloader` is an iterator, which is used up after one epoch, or the model refuses a batch.
-        ValueError: When an argument is out of range, the data is empty, or `run_folder` belongs to another experiment.
+        ValueError: When an argument is out of range, the data is empty, or `run_folder` belongs to another experiment
+            or was altered.
+        OSError: When a file of `run_folder` cannot be read or written.
 
     Example:
         >>> import torch

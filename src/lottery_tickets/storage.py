@@ -1,20 +1,20 @@
 """Results on disk: strict JSON, tensors as summaries, masks beside it as safetensors; and weights, whole."""
 
-import pickle
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lottery_tickets._core.encoding import MASK_KEY, STATE_KEY, Place, encode, summarise_tensor
 from lottery_tickets._core.files import read_json, read_tensors, write_tensors
 from lottery_tickets._core.folders import HASH, RunFolder, load_state, read_hashed, save_state
+from lottery_tickets._core.reading import check_form, find_format, list_names, make_form, naming, read_torch, show
 from lottery_tickets._core.records import Record, check_schema, write_results
 from lottery_tickets._core.shown import show_only
-from lottery_tickets._core.states import hash_state
+from lottery_tickets._core.states import hash_state, load_whole_state
 from lottery_tickets.masks.mask import Mask, is_ticket
 from lottery_tickets.tickets import Ticket
 
@@ -22,6 +22,7 @@ __all__ = [
     "Record",
     "RunFolder",
     "hash_state",
+    "load_into",
     "load_results",
     "load_weights",
     "save_results",
@@ -66,12 +67,17 @@ def save_results(results: Mapping[str, Any], path: str | Path) -> None:
     write_results(results, Path(path))
 
 
-def load_results(path: str | Path) -> dict[str, Any]:
+def load_results(path: str | Path, *, kind: type | None = None) -> dict[str, Any]:
     """Returns the results that `save_results` wrote, or a function that keeps them in a file, with masks and states.
 
+    Args:
+        path: Of the JSON file.
+        kind: A TypedDict; the names and values that it has must be there. Anything may be when None.
+
     Raises:
-        ValueError: When the file is missing, cut short, or not a JSON object, does not match the hash it carries, or
-            when the file of a mask or a state does not fit.
+        OSError: When there is no such file, or the file of a mask or a state is missing, or one cannot be read.
+        ValueError: When the file is cut short, or not a JSON object, does not match the hash it carries, is of another
+            kind, or when the file of a mask or a state does not fit.
     """
     source = Path(path)
     content = read_json(source)
@@ -82,7 +88,9 @@ def load_results(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{source} must hold a JSON object, but holds a {type(content).__name__}; was it made by save_results?"
         )
-    loaded: dict[str, Any] = _from_json(content, source.parent)
+    if kind is not None:
+        check_form(content, make_form(kind), str(source))
+    loaded: dict[str, Any] = _from_json(content, source)
     return loaded
 
 
@@ -113,10 +121,11 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     under the key "state_dict"; values that are no tensors are left out.
 
     Args:
-        path: Ends in ".safetensors"; any other name is taken for a torch file.
+        path: Of the file; what it is, its first bytes say, not its name.
 
     Raises:
-        ValueError: When the file is missing, cut short, altered or of another kind; the message names it.
+        OSError: When there is no such file, or it cannot be read.
+        ValueError: When the file is cut short, altered or of another kind; the message names it.
 
     Example:
         >>> import tempfile
@@ -125,39 +134,68 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         ...     load_weights(f"{folder}/model.pt")
         {'weight': tensor([1., 1.])}
     """
-    source = Path(path)
-    if source.suffix == ".safetensors":
+    source, what = Path(path), "a safetensors file or a torch file with a state dict"
+    if find_format(source, what) == "safetensors":
         tensors, metadata = read_tensors(source)
         return dict(Ticket.load(source).state) if is_ticket(metadata) else tensors
-    try:
-        content = torch.load(source, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]  # torch goes on with advice to run the file's code
-        raise ValueError(
-            f"{source} must be a .safetensors file or a torch file with a state dict, but: {reason}"
-        ) from error
+    content = read_torch(source, what)
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict):
         raise ValueError(
             f"{source} must hold a state dict, but holds a {type(state).__name__}; save model.state_dict()"
         )
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    return _check_tensors({name: value for name, value in state.items() if isinstance(value, Tensor)}, source)
 
 
-def _from_json(value: Any, folder: Path) -> Any:  # noqa: ANN401 - any result
+def load_into(model: nn.Module, path: str | Path) -> None:
+    """Loads the weights of a file into a model, which it changes; returns nothing.
+
+    Args:
+        model: That the weights are of; dtypes are converted to its own.
+        path: As for `load_weights`.
+
+    Raises:
+        OSError: As `load_weights`.
+        ValueError: As `load_weights`, and when the weights are of another model: says what they lack, what they have
+            besides, and what is of another shape. The model is then as it was.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights({"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, f"{folder}/model.safetensors")
+        ...     model = torch.nn.Linear(2, 1)
+        ...     load_into(model, f"{folder}/model.safetensors")
+        >>> model.weight.tolist()
+        [[1.0, 1.0]]
+    """
+    weights = load_weights(path)
+    with naming(path, "hold weights of the model"):
+        load_whole_state(model, weights)
+
+
+def _check_tensors(tensors: dict[Any, Tensor], source: Path) -> dict[str, Tensor]:
+    """Returns what a torch file holds, where that can be used: plain tensors with memory, under names."""
+    if odd := [show(name) for name in tensors if not isinstance(name, str)]:
+        raise ValueError(f"{source} must hold tensors under names, but has {list_names(odd)}; save model.state_dict()")
+    if odd := [name for name, tensor in tensors.items() if tensor.layout != torch.strided or tensor.is_meta]:
+        raise ValueError(f"{source} must hold dense tensors with values, but {list_names(odd)} is none")
+    return tensors
+
+
+def _from_json(value: Any, source: Path) -> Any:  # noqa: ANN401 - any result
     if isinstance(value, dict) and MASK_KEY in value:
-        return Mask.load(_find_beside(value, MASK_KEY, folder))
+        return Mask.load(_find_beside(value, MASK_KEY, source))
     if isinstance(value, dict) and STATE_KEY in value:
-        return KeptState(load_state(_find_beside(value, STATE_KEY, folder)))
+        return KeptState(load_state(_find_beside(value, STATE_KEY, source)))
     if isinstance(value, dict):
-        return {key: _from_json(item, folder) for key, item in value.items()}
+        return {key: _from_json(item, source) for key, item in value.items()}
     if isinstance(value, list):
-        return [_from_json(item, folder) for item in value]
+        return [_from_json(item, source) for item in value]
     return value
 
 
-def _find_beside(value: Mapping[str, Any], key: str, folder: Path) -> Path:
+def _find_beside(value: Mapping[str, Any], key: str, source: Path) -> Path:
     name = value[key]
     if not isinstance(name, str) or Path(name).name != name:  # a foreign file must not send us elsewhere
-        raise ValueError(f"{key} must be the name of a file beside the results, but is {name!r}")
-    return folder / name
+        raise ValueError(f"{source}: each {key} must be the name of a file beside the results, but one is {show(name)}")
+    return source.parent / name

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, TypeAdapter
 
 from statistical_report_generator.document import Section
 from statistical_report_generator.schemas.analysis import Analysis, check_analysis
-from statistical_report_generator.schemas.checking import check_results, render_schema, to_plain
+from statistical_report_generator.schemas.checking import check_results, render_schema, show_name, to_plain
 from statistical_report_generator.schemas.early_bird import EarlyBird
 from statistical_report_generator.schemas.experiments import Connectivity, Experiment, Lines
 from statistical_report_generator.schemas.landscape import Landscape, check_landscape
@@ -157,6 +157,8 @@ def describe(source: Source, options: ExperimentOptions) -> list[Section]:
     """
     try:
         return KINDS[source.kind].describe(source, options)
+    except ValueError as error:  # of what claims are made of
+        raise ValueError(f"{source.name}: {error}") from error
     except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError) as error:
         raise ValueError(
             f"{source.name} must hold whole results, but lacks or garbles {error}; was it edited?"
@@ -179,7 +181,7 @@ def recognise(results: Mapping[str, Any], where: str) -> tuple[str, Any]:
         del plain["matrix"]
     kind = _read_schema(plain["schema"], where) if "schema" in plain else _find_kind(plain)
     if kind is None:
-        names = ", ".join(sorted(plain)[:8])
+        names = ", ".join(map(show_name, sorted(plain)[:8]))
         raise ValueError(
             f"{where} must hold results of one of {', '.join(KINDS)}, but has {names or 'nothing'}; give a run folder, "
             "or a file that save_results or a command wrote"

@@ -53,7 +53,9 @@ def read_sources(given: Given, name: str | None = None) -> list[Source]:
 def _find_file(path: Path) -> Path:
     if not path.is_dir():
         if not path.exists():
-            raise FileNotFoundError(f"{path} must be a run folder or a JSON file of results, but is not there")
+            raise FileNotFoundError(
+                f"{path} must be a run folder or a JSON file of results, but there is no such file; check the name"
+            )
         return path
     for name in FILES:
         if (path / name).is_file():

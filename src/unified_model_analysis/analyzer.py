@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict, final
 
@@ -53,6 +53,23 @@ class Entry:
     error: str | None = None
     conclusion: str = ""
     warnings: tuple[str, ...] = ()
+
+
+class _Index(TypedDict):
+    """What is read of the index of a folder."""
+
+    analyses: list[Entry]
+
+
+def _read_index(path: Path) -> dict[str, Entry]:
+    """Returns the analyses of an index, by name."""
+    found = load_results(path, kind=_Index)["analyses"]
+    names = {field.name for field in fields(Entry)}
+    entries = [Entry(**{name: one[name] for name in names}) for one in found]
+    for entry in entries:
+        if entry.file is not None and Path(entry.file).name != entry.file:
+            raise ValueError(f"{path}: each file must be the name of one beside it, but one is {entry.file!r}")
+    return {entry.name: replace(entry, warnings=tuple(entry.warnings)) for entry in entries}
 
 
 class AnalysisResults(TypedDict):
@@ -118,7 +135,9 @@ class UnifiedModelAnalyzer:
 
         Raises:
             TypeError: When the data can be gone through once only, or the model refuses a batch.
-            ValueError: When an analysis is not known, there is no data, or the folder holds something else.
+            OSError: When a file of the folder cannot be read or written.
+            ValueError: When an analysis is not known, there is no data, or the folder holds something else or was
+                altered.
         """
         config = self.config
         chosen = _choose(config)
@@ -167,16 +186,16 @@ class _Run:
     def begin(self, chosen: Iterable[Analysis]) -> None:
         """Says what will be run and how long it is expected to take; takes what is there already."""
         index = self._folder / INDEX
-        before = {entry["name"]: entry for entry in load_results(index)["analyses"]} if index.exists() else {}
+        before = _read_index(index) if index.exists() else {}
         for analysis in chosen:
             expected = self._subject.seconds_a_pass * analysis.count_passes(self._subject)
             entry = Entry(analysis.name, analysis.kind, analysis.title, round(expected, 3))
             earlier = before.pop(analysis.name, None)
-            if earlier is not None and earlier["status"] == "finished":
-                entry = Entry(**{**earlier, "warnings": tuple(earlier["warnings"])})
+            if earlier is not None and earlier.status == "finished":
+                entry = earlier
                 self.results[analysis.name] = load_results(self._folder / str(entry.file))
             self.entries[analysis.name] = entry
-        self.entries |= {name: Entry(**{**one, "warnings": tuple(one["warnings"])}) for name, one in before.items()}
+        self.entries |= before
         waiting = [entry for entry in self.entries.values() if entry.status == "waiting"]
         model = self._subject.describe_model()
         self._tell(

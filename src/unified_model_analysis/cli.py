@@ -1,16 +1,18 @@
 """The command line `lottery-tickets`.
 
-Exit codes: 0 done; 1 a check failed (`verify`); 2 wrong arguments or input; 130 interrupted.
+Exit codes: 0 done; 1 a check failed (`verify`); 2 wrong arguments or input; 130 interrupted; 141 nobody reads on.
 """
 
 import contextlib
 import errno
+import io
 import logging
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Final, TextIO
 
 import tyro
 
@@ -36,6 +38,9 @@ DESCRIPTION: Final = (
 )
 WRONG_INPUT: Final = 2
 INTERRUPTED: Final = 130
+NOBODY_READS: Final = 141  # as a shell says it of a program that SIGPIPE ended
+BEGINS_ANEW: Final = "nothing is kept; the same command begins anew"
+GOES_ON: Final = "the same command goes on"
 
 Command = (
     Annotated[Analyze, tyro.conf.subcommand("analyze")]
@@ -54,6 +59,16 @@ Command = (
 )
 
 
+# What an interrupt leaves, by command; of those that are not here nothing.
+KEPT: Final[Mapping[type, str]] = {
+    Analyze: f"{GOES_ON}: analyses that are finished stay, the one that was cut off begins anew",
+    EarlyBird: f"{GOES_ON} from the last check; what was trained since then is trained again",
+    Imp: f"{GOES_ON}: trainings that are finished stay, those that were cut off begin anew",
+    Demo: f"{GOES_ON}: trainings that are finished stay, those that were cut off begin anew",
+    Landscape: f"{GOES_ON}: points that were measured stay, but for those of the last second",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code of one command.
 
@@ -64,26 +79,87 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words == ["--version"]:
         print(f"lottery-tickets {__version__}")
         return 0
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        command = tyro.cli(
-            Command,  # a union of dataclasses is what tyro makes subcommands of
-            prog="lottery-tickets",
-            description=DESCRIPTION,
-            args=expand_recipe(words),
-        )
-        with _interrupted_by_sigterm():
+        return _run(words)
+    except BrokenPipeError:  # as of `lottery-tickets ... | head -1`, which is no mistake
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                _flush(stream)
+        return NOBODY_READS
+
+
+def _run(words: Sequence[str]) -> int:
+    """Returns the exit code of one command; what goes wrong is said in one line."""
+    command = None
+    try:
+        with _interrupted_by_sigterm(), _writing_out():
+            command = _parse(words)
+            logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
             return command.run()
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        print(f"lottery-tickets: {_describe_os_error(error)}", file=sys.stderr)
-        return WRONG_INPUT
+        return _complain(_describe_os_error(error))
     except (ValueError, TypeError, ModuleNotFoundError) as error:
-        print("lottery-tickets:", error, *getattr(error, "__notes__", ()), file=sys.stderr)
-        return WRONG_INPUT
+        return _complain(" ".join(map(str, (error, *getattr(error, "__notes__", ())))))
     except KeyboardInterrupt:
-        hint = "the same command goes on where it stopped if it keeps a folder, and begins anew if not"
-        print(f"lottery-tickets: interrupted; {hint}", file=sys.stderr)
+        _complain(f"interrupted; {BEGINS_ANEW if command is None else _describe_kept(command)}")
         return INTERRUPTED
+
+
+def _parse(words: Sequence[str]) -> Command:
+    return tyro.cli(
+        Command,  # a union of dataclasses is what tyro makes subcommands of
+        prog="lottery-tickets",
+        description=DESCRIPTION,
+        args=expand_recipe(words),
+    )
+
+
+def _complain(said: str) -> int:
+    """Says in one line what is wrong; returns the exit code for that."""
+    print("lottery-tickets:", " ".join(said.splitlines()), file=sys.stderr)
+    return WRONG_INPUT
+
+
+def _describe_kept(command: Command) -> str:
+    """Returns what of an interrupted command stays, and what does not."""
+    if isinstance(command, Evaluate) and command.start is not None:
+        return f"{GOES_ON}: trainings that are finished stay, the rest is measured anew"
+    if isinstance(command, Connectivity) and command.checkpoints is None:
+        return f"{GOES_ON}: trainings that are finished stay, lines are measured anew"
+    return KEPT.get(type(command), BEGINS_ANEW)
+
+
+@contextlib.contextmanager
+def _writing_out() -> Iterator[None]:
+    """Has all output of the block written at its end, so that what cannot be written is known before Python ends."""
+    stream = sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # names in files may hold what a terminal cannot show
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # what came first is what is to be said
+            _flush(stream)
+        raise
+    _flush(stream)
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        _let_go(stream)
+        raise
+
+
+def _let_go(stream: TextIO) -> None:
+    """Has what is left in a stream that cannot be written go nowhere; Python would try once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # of no descriptor, or closed
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 @contextlib.contextmanager

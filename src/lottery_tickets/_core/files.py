@@ -19,6 +19,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from lottery_tickets._core.reading import check_file, find_format, say_briefly
+
 # Nobody else ends a name like this, so what a killed process leaves can be told from files of others.
 ASIDE: Final = ".lottery-tickets.part"
 LOCK: Final = ".lock"  # of a folder, in it
@@ -30,6 +32,8 @@ DTYPES: Final = {  # as the headers of safetensors name them
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
     "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
 }  # fmt: skip
+MOST_DEPTH: Final = 100  # of lists in lists in JSON; what we write has some ten
+DEEP: Final = f"its lists or objects are nested too deeply, more than {MOST_DEPTH} times"
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -38,7 +42,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: When the place cannot be written or the disk is full; the old file is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     aside = _name_aside(path)
     try:
         with _telling_causes(path):
@@ -60,7 +64,7 @@ def writing_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: As `write_whole`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     aside = _name_aside(path)
     try:
         with _telling_causes(path):
@@ -71,6 +75,20 @@ def writing_folder(path: Path) -> Iterator[Path]:
             flush_to_disk(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those that it is in.
+
+    Raises:
+        NotADirectoryError: When a file lies there, or where one of those should be; it is named.
+        OSError: When the place cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), path)
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(file)) from error
 
 
 def remove_folder(path: Path) -> None:
@@ -116,28 +134,53 @@ def hash_file(path: Path) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes strict JSON (NaN and Infinity are a ValueError), whole."""
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    """Writes strict JSON, whole; NaN, Infinity and lists in lists beyond 100 times are a ValueError."""
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+        _check_depth([value])
+    except RecursionError as error:
+        raise ValueError(DEEP) from error
     write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is anything until its reader has checked it
-    """Returns the value in a JSON file; a file that is missing, cut short or not JSON is a ValueError that names it."""
+    """Returns the value in a JSON file.
+
+    Raises:
+        OSError: When there is no such file, or it cannot be read.
+        ValueError: When it is cut short, or not the JSON that we write; the message names it.
+    """
+    check_file(path, "a whole JSON file")
     try:
         return parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         message = (
-            f"{path} must be a whole JSON file, but reading it gave: {error}; restore it or delete it and run again"
+            f"{path} must be a whole JSON file, but reading it gave: {say_briefly(error)}; restore it or delete it and "
+            "run again"
         )
         raise ValueError(message) from error
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401 - as above
-    """Returns the value of a JSON text; numbers beyond floats (1e999) and endless nesting are a ValueError."""
+    """Returns the value of a JSON text; numbers beyond floats (1e999) and deep nesting are a ValueError."""
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_parse_float)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_parse_float)
     except RecursionError as error:
-        raise ValueError("its lists or objects are nested too deeply") from error
+        raise ValueError(DEEP) from error
+    if text.count("[") + text.count("{") > MOST_DEPTH:
+        _check_depth(value)
+    return value
+
+
+def _check_depth(value: object) -> None:
+    """Raises where lists and objects are nested so deeply that what walks through them would run out of stack."""
+    layer: list[Any] = [value]
+    for _ in range(MOST_DEPTH):
+        held = [one.values() if isinstance(one, dict) else one for one in layer]
+        layer = [item for items in held for item in items if isinstance(item, dict | list)]
+        if not layer:
+            return
+    raise ValueError(DEEP)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -153,20 +196,29 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path, *, only: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the tensors and the metadata of a safetensors file; anything else is a ValueError that names the file.
+    """Returns the tensors and the metadata of a safetensors file.
 
     Args:
         path: The file.
         only: The beginning of the names of those that are read. The others are on the meta device, without values, so
             that the file may be larger than the memory: torch maps a whole file or nothing of it.
+
+    Raises:
+        OSError: When there is no such file, or it cannot be read.
+        ValueError: When it is anything else than a whole safetensors file; the message names it.
     """
+    if find_format(path, "a whole safetensors file") != "safetensors":
+        raise ValueError(f"{path} must be a whole safetensors file, but is a torch file; name another")
     try:
         with safetensors.safe_open(path, framework="np" if only else "pt") as file:
             read = partial(_read_or_describe, file, only) if only else file.get_tensor
             return {name: read(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - not a dict
-    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        message = f"{path} must be a whole safetensors file, but reading it gave: {error}; was it cut short or altered?"
-        raise ValueError(message) from error
+    # AttributeError: of types that this torch does not have
+    except (safetensors.SafetensorError, ValueError, LookupError, RuntimeError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path} must be a whole safetensors file, but reading it gave: {say_briefly(error)}; was it cut short or "
+            "altered?"
+        ) from error
 
 
 def _read_or_describe(file: Any, only: str, name: str) -> Tensor:  # noqa: ANN401 - safetensors names no type
@@ -190,7 +242,7 @@ def exclusive_lock(path: Path, *, of: Path | None = None) -> Iterator[None]:
     """
     import fcntl  # noqa: PLC0415 - not on Windows, where runs are not supported
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,12 +27,20 @@ from lottery_tickets._core.files import (
     write_tensors,
 )
 from lottery_tickets._core.identity.identities import Identity, compare_identities
+from lottery_tickets._core.reading import Form, Maybe, check_form, make_form, show, show_name
 from lottery_tickets._core.states import find_ties, hash_state
 
 MARKER: Final = "run.json"
 HASH: Final = "content_sha256"
+MOST_SAID: Final = 400  # letters of what an identity says
 STATE_HASH: Final = "state_sha256"
 TIES: Final = "tied_names"
+MARKER_FORM: Final[Form] = {
+    "kind": Maybe(str),
+    "made_by": Maybe((str, None)),
+    "environments": [dict],
+    "identities": Maybe({...: make_form(Identity)}),
+}
 
 Settings = dict[str, Any]
 # Called with what a folder holds and what is asked for; returns by name the settings that may differ, joined, or raises
@@ -60,6 +68,7 @@ def read_hashed(path: Path) -> dict[str, Any]:
     """Returns what `write_hashed` wrote.
 
     Raises:
+        OSError: When there is no such file, or it cannot be read.
         ValueError: When the file is cut short or altered.
     """
     found = read_json(path)
@@ -81,6 +90,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     """Returns the state that `save_state` wrote; names of one tensor have one again.
 
     Raises:
+        OSError: When there is no such file, or it cannot be read.
         ValueError: When the file is cut short or altered.
     """
     state, metadata = read_tensors(path)
@@ -91,7 +101,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     try:
         ties = dict(parse_json(metadata.get(TIES, "{}")))
         equal = all(torch.equal(state[name], state[first]) for name, first in ties.items())
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, LookupError, RuntimeError):  # of a value of another form, or tensors of two types
         equal = False
     if not equal:
         raise ValueError(f"{path} must name equal tensors as tied, but does not; it was altered after it was written")
@@ -107,11 +117,13 @@ class RunFolder:
         path: Made when it is not there.
         kind: What it holds, as in "an early-bird run"; the folder of another kind is refused.
         made_by: Which function or command goes on with it; None only to read.
+        settings_form: Of the settings, see `reading.Form`, where more than equality is asked of them.
     """
 
     path: Path
     kind: str
     made_by: str | None = None
+    settings_form: Form = dict
 
     @contextlib.contextmanager
     def opened(
@@ -133,6 +145,7 @@ class RunFolder:
             accept_changed_environment: Whether another environment may go on.
 
         Raises:
+            OSError: When a file cannot be read or written.
             ValueError: When the folder holds files of others or another run, was altered, or is in use; it is left as
                 it was.
         """
@@ -175,11 +188,19 @@ class RunFolder:
         """Returns what the run is to hold.
 
         Raises:
+            OSError: When there is no such folder, or it cannot be read.
             ValueError: When the folder is of no run of this kind, or was altered.
         """
+        if not self.path.exists():
+            raise FileNotFoundError(
+                f"{self.path} must be the folder of {self.kind}, but there is no such folder; check the name"
+            )
         marker = self._read_marker()
         if marker is None:
-            raise ValueError(f"{self.path} must be the folder of {self.kind}, but has no {MARKER}")
+            raise ValueError(
+                f"{self.path} must be the folder of {self.kind}, but has no {MARKER}; name the folder that a run was "
+                "begun in"
+            )
         settings: Settings = marker["settings"]
         return settings
 
@@ -205,12 +226,14 @@ class RunFolder:
         if not (self.path / MARKER).exists():
             return None
         marker = read_hashed(self.path / MARKER)
-        if not isinstance(marker.get("settings"), dict) or not marker.get("environments"):
-            raise ValueError(f"{self.path / MARKER} must say what a run was begun with, but does not; was it altered?")
+        check_form(marker, {**MARKER_FORM, "settings": self.settings_form}, str(self.path / MARKER))
+        if not marker["environments"]:
+            raise ValueError(f"{self.path / MARKER} must say where a run was begun, but does not; was it altered?")
         kind, made_by = marker.pop("kind", "an unknown run"), marker.pop("made_by", None)
         if kind != self.kind or self.made_by not in {None, made_by}:
             raise ValueError(
-                f"{self.path} must be empty or the folder of {self.kind}, but it is that of {kind} made by {made_by}; "
+                f"{self.path} must be empty or the folder of {self.kind}, but it is that of {show_name(kind)} made by "
+                f"{show_name(str(made_by))}; "
                 "go on with that, or name a new folder"
             )
         return marker
@@ -231,14 +254,14 @@ class RunFolder:
         odd = [name for name in both if compare_identities(found[name], asked[name]) == "different"]
         if odd := [*odd, *sorted(found.keys() ^ asked.keys())]:
             sides = [
-                f"{name}: {identities[name]['says']} {where}"
+                f"{show_name(name)}: {show_name(identities[name]['says'], MOST_SAID)} {where}"
                 for name in odd
                 for identities, where in ((found, "there"), (asked, "here"))
                 if name in identities
             ]
             raise ValueError(
-                f"{self.path} must be continued with the code and data it was begun with, but another {', '.join(odd)} "
-                f"is given ({'; '.join(sides)}); use the same, or name a new folder"
+                f"{self.path} must be continued with the code and data it was begun with, but another "
+                f"{', '.join(map(show_name, odd))} is given ({'; '.join(sides)}); use the same, or name a new folder"
             )
         joined = dict(found)
         for name in both:
@@ -281,5 +304,9 @@ def find_differences(found: Any, asked: Any, where: str = "") -> list[str]:  # n
     """Returns in words where two JSON values differ, each place by its name."""
     if isinstance(found, dict) and isinstance(asked, dict):
         names = found.keys() | asked.keys()
-        return [d for n in names for d in find_differences(found.get(n), asked.get(n), f"{where}.{n}".lstrip("."))]
-    return [] if found == asked else [f"{where} is {found!r} there and {asked!r} here"]
+        return [
+            odd
+            for name in names
+            for odd in find_differences(found.get(name), asked.get(name), f"{where}.{show_name(name)}".lstrip("."))
+        ]
+    return [] if found == asked else [f"{where} is {show(found)} there and {show(asked)} here"]

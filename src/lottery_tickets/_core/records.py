@@ -19,8 +19,9 @@ from torch import nn
 
 from lottery_tickets._core.encoding import Place, encode
 from lottery_tickets._core.environment import describe_environment
-from lottery_tickets._core.files import read_json, write_json
+from lottery_tickets._core.files import make_folder, read_json, write_json
 from lottery_tickets._core.notebooks import Results
+from lottery_tickets._core.reading import show, show_name
 
 SCHEMA: Final = "schema"
 PROVENANCE: Final = "provenance"
@@ -28,6 +29,7 @@ PREFIX: Final = "lottery-tickets"
 VERSIONS: Final = {"experiment": 2}  # of schemas; others are in their first
 SECONDS_FOR_GIT: Final = 5.0
 MOST_ITEMS: Final = 100  # of a list among the settings
+MOST_DIGITS: Final = 9  # of a version
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Mapping[str, Any])
@@ -73,7 +75,7 @@ class Record:
         file = place / f"{self._kind}.json" if place.is_dir() else place
         if file.exists():
             _check_earlier(file, self._kind)
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         if not os.access(file.parent, os.W_OK):
             raise PermissionError(f"{file.parent} must be a folder that can be written; name another")
         return file
@@ -147,9 +149,10 @@ def check_schema(content: object, file: Path) -> None:
         return
     kind, _, version = schema.removeprefix(f"{PREFIX} ").rpartition(" ")
     known = VERSIONS.get(kind, 1)
-    if not version.isdecimal() or int(version) > known:
+    if not version.isdecimal() or len(version) > MOST_DIGITS or int(version) > known:
         raise ValueError(
-            f"{file} is of schema {schema!r}, but this version of lottery-tickets knows {kind!r} up to {known}; update"
+            f"{file} is of schema {show(schema)}, but this version of lottery-tickets knows {show(kind)} up to "
+            f"{known}; update"
         )
 
 
@@ -218,7 +221,8 @@ def _check_earlier(file: Path, kind: str) -> None:
         raise ValueError(f"{file} must be results of {kind} or not exist, but is something else; {advice}") from error
     schema = str(found.get(SCHEMA)) if isinstance(found, dict) else None
     if schema is None or not schema.startswith(f"{PREFIX} {kind} "):
-        raise ValueError(f"{file} must be results of {kind} or not exist, but holds {schema or 'a list'}; {advice}")
+        held = show_name(schema) if schema else "a list"
+        raise ValueError(f"{file} must be results of {kind} or not exist, but holds {held}; {advice}")
 
 
 def _holds(file: Path, stamped: Mapping[str, Any]) -> bool:

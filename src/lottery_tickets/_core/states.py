@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.names import clean_name, unwrap
+from lottery_tickets._core.reading import list_names, show_name
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:
@@ -82,19 +83,79 @@ def load_returned_model(model: nn.Module, returned: nn.Module) -> dict[str, Tens
     state = copy_state(returned)
     try:
         load_clean_state(model, state)
-    except (KeyError, RuntimeError) as error:
-        message = f"trainer_fn must return the model it is given, a copy of it or None, but: {error}"
+    except ValueError as error:
+        message = f"trainer_fn must return the model it is given, a copy of it or None, but {error}"
         raise ValueError(message) from error
     return state
 
 
 def load_clean_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Loads a state of clean names into a model whose own names may hold what torch.compile puts into them.
+    """Loads a state into a model; the names of either may hold what torch.compile puts into them.
+
+    Names that the model does not have are left out.
 
     Raises:
-        KeyError: When the state lacks a name.
-        RuntimeError: When it does not fit.
+        ValueError: When the state lacks a name or has a tensor of another shape; says which.
     """
     clean = {clean_name(name): tensor for name, tensor in state.items()}
     inner = unwrap(model)
-    inner.load_state_dict({name: clean[clean_name(name)] for name in inner.state_dict()})
+    names = {name: clean_name(name) for name in inner.state_dict()}
+    load_whole_state(inner, {name: clean[known] for name, known in names.items() if known in clean})
+
+
+def load_whole_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads a state that must have each tensor of the model, of its shape, and no other; dtypes are converted.
+
+    Raises:
+        ValueError: When it does not fit; says in one line what it lacks, what it has besides, and what is of another
+            shape.
+    """
+    own = model.state_dict()
+    shapes = {name: tuple(value.shape) for name, value in own.items() if isinstance(value, Tensor)}
+    odd = [
+        f"{name} {tuple(state[name].shape)} instead of {shape}"
+        for name, shape in shapes.items()
+        if name in state and tuple(state[name].shape) != shape
+    ]
+    found = {
+        "lack": [name for name in own if name not in state],
+        "have besides": [name for name in state if name not in own],
+        "have of other shapes": odd,
+    }
+    if problems := [f"{what} {len(names)} ({list_names(names)})" for what, names in found.items() if names]:
+        raise ValueError(
+            f"of the {len(own)} tensors of {type(model).__name__} these weights {', '.join(problems)}; are they of "
+            "another model?"
+        )
+    model.load_state_dict(dict(state))
+
+
+def pick_at_most_one(state: Mapping[str, Tensor], name: str) -> float | None:
+    """Returns the number that a float64 tensor of a saved state holds, None where it is empty.
+
+    Raises:
+        ValueError: When it is not there, or another tensor.
+    """
+    size = min(1, state[name].numel()) if name in state else 0
+    values = pick(state, name, torch.zeros(size, dtype=torch.float64)).tolist()
+    return values[0] if values else None
+
+
+def pick(state: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
+    """Returns the tensor of a name in a saved state.
+
+    Args:
+        state: As it was saved.
+        name: Of the tensor.
+        like: A tensor of the shape and dtype that it must have.
+
+    Raises:
+        ValueError: When it is not there, or of another shape or dtype.
+    """
+    found = state.get(name)
+    if found is None or found.shape != like.shape or found.dtype != like.dtype:
+        got = "does not" if found is None else f"holds {found.dtype} of shape {tuple(found.shape)}"
+        raise ValueError(
+            f"the saved state must hold {show_name(name)} as {like.dtype} of shape {tuple(like.shape)}, but {got}"
+        )
+    return found

@@ -143,7 +143,8 @@ def compute_linear_connectivity(
     Raises:
         TypeError: When a loader is an iterator, or the model refuses a batch.
         ValueError: When an argument is out of range, a state does not fit or is not finite, the copies do not differ,
-            the loss of an end is not finite, or the run folder belongs to something else.
+            the loss of an end is not finite, or the run folder belongs to something else or was altered.
+        OSError: When a file of `run_folder`, or `path`, cannot be read or written.
 
     Example:
         >>> import torch

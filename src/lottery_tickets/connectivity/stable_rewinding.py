@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from itertools import pairwise
 from numbers import Real
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 from torch import Tensor, nn
 
@@ -16,11 +16,14 @@ from lottery_tickets._core.identity.callers import identify_given
 from lottery_tickets._core.kept_file import KeptFile
 from lottery_tickets._core.measuring.performance import MetricFunction
 from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.reading import check_form, list_names, show
 from lottery_tickets._core.records import Record
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.connectivity.lines import compute_linear_connectivity
 from lottery_tickets.masks.mask import as_mask
+
+MOST_DIGITS: Final = 15  # of a step
 
 
 class InstabilityRise(TypedDict):
@@ -86,7 +89,8 @@ def find_stable_rewinding_step(
 
     Raises:
         TypeError: When an argument or an instability is not a number.
-        ValueError: When an argument is out of range, or the file is of another search.
+        OSError: When the file cannot be read or written.
+        ValueError: When an argument is out of range, or the file is of another search or was altered.
 
     Example:
         >>> found = find_stable_rewinding_step(lambda step: 0.3 / (1 + step), 100)
@@ -188,6 +192,7 @@ def compute_stable_rewinding_epoch(
 
     Raises:
         TypeError: As `compute_linear_connectivity`.
+        OSError: As `compute_linear_connectivity`.
         ValueError: As `compute_linear_connectivity`, and when the data has no accuracy.
     """
     last = num_epochs - 1 if last_epoch is None else last_epoch
@@ -290,12 +295,15 @@ def _list_rises(evaluations: Mapping[int, float | None]) -> list[InstabilityRise
 
 def _read(stored: Mapping[str, Any], path: Path, subject: Mapping[str, Any] | None) -> dict[int, float | None]:
     """Returns the evaluations that a file keeps."""
-    if not isinstance(stored.get("evaluations"), dict):
+    if "evaluations" not in stored:
         raise ValueError(f"{path} must be the file of a search, but has no evaluations; name another file")
+    check_form(stored, {"evaluations": {...: (float, None)}}, str(path))
+    if odd := [step for step in stored["evaluations"] if not step.isdecimal() or len(step) > MOST_DIGITS]:
+        raise ValueError(f"{path} must hold evaluations by step, but has {list_names(odd)}; was it altered?")
     if stored.get("subject") != to_json_values(subject):
         raise ValueError(
-            f"{path} must be continued with what it was begun with, but holds evaluations of {stored.get('subject')}, "
-            f"not of {subject}; name another file"
+            f"{path} must be continued with what it was begun with, but holds evaluations of "
+            f"{show(stored.get('subject'))}, not of {show(subject)}; name another file"
         )
     return {
         int(step): None if value is None else _check_instability(value, int(step))

@@ -10,6 +10,7 @@ from torch import Tensor
 from lottery_tickets._core.bits import count_bits, count_different_bits
 from lottery_tickets._core.measuring.displacement import Displacement, measure_displacement
 from lottery_tickets._core.selection.scopes import select_in_scope
+from lottery_tickets._core.states import pick
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.rank_correlation import correlate_ranks, rank_shares
 from lottery_tickets.early_bird.snapshots import Snapshot, take_snapshot
@@ -106,12 +107,26 @@ class Evidence:
         return {**masks, **ranks}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from a state, in evidence made of the same starting weights."""
+        """Goes on from a state, in evidence made of the same starting weights.
+
+        Raises:
+            ValueError: When the state is of other weights.
+        """
         num_masks = len({name.split(".")[1] for name in state if name.startswith("queue.")})
+        masks = [
+            {name: pick(state, f"queue.{place}.{name}", bits) for name, bits in self._start_mask.items()}
+            for place in range(num_masks)
+        ]
+        ranks = {name: pick(state, f"ranks.{name}", codes) for name, codes in self._snapshot.codes.items()}
         self._queue.clear()
-        self._queue.extend({name: state[f"queue.{place}.{name}"] for name in self.sizes} for place in range(num_masks))
+        self._queue.extend(masks)
         self.mask = self._queue[-1] if self._queue else self._start_mask
-        self._snapshot = Snapshot({name: state[f"ranks.{name}"] for name in self.sizes})
+        self._snapshot = Snapshot(ranks)
+
+    def check_mask(self, bits: Bits) -> None:
+        """Raises a ValueError where a saved mask is not of these weights."""
+        for name, own in self._start_mask.items():
+            pick(bits, name, own)
 
     def _measure_raw(self, mask: Bits, other: Bits) -> float:
         return sum(count_different_bits(bits, other[name]) for name, bits in mask.items()) / max(

@@ -15,7 +15,6 @@ FOLDER/
 
 import contextlib
 import io
-import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from lottery_tickets._core.files import (
 )
 from lottery_tickets._core.folders import RunFolder, hash_json, load_state, read_hashed, save_state, write_hashed
 from lottery_tickets._core.identity.identities import Identity
+from lottery_tickets._core.reading import Form, check_form, list_names, make_form, read_torch
 from lottery_tickets._core.states import hash_state
 from lottery_tickets.early_bird.history import EarlyBirdCheckpoint
 
@@ -49,6 +49,11 @@ WATCH: Final = "watch.safetensors"
 TRAINER: Final = "trainer.pt"
 HISTORY: Final = "history.json"
 RECORD: Final = "record.json"
+RECORD_FORM: Final[Form] = {
+    "files": {...: str},
+    "history_sha256": str,
+    "environments": [{"from_check": int, "environment": dict}],
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ class EarlyBirdFolder:
     def _list_environments(self, number: int) -> list[dict[str, Any]]:
         """Returns from which check on which environment trained, up to the check of a number."""
         checks, here = self._list_checks(), describe_environment(of_threads=True)
-        before = read_hashed(checks[-1] / RECORD).get("environments", []) if checks else []
+        before = read_hashed(checks[-1] / RECORD)["environments"] if checks else []
         if before and before[-1]["environment"] == here:
             return list(before)
         return [*before, {"from_check": number, "environment": here}]
@@ -147,20 +152,9 @@ class EarlyBirdFolder:
         return SavedCheck(
             model=load_state(last / MODEL),
             watch=read_tensors(last / WATCH)[0],
-            trainer=_load_trainer(last / TRAINER),
-            checkpoints=read_json(last / HISTORY),
+            trainer=read_torch(last / TRAINER, "the trainer that a run saved"),
+            checkpoints=_read_history(last / HISTORY),
         )
-
-
-def _load_trainer(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]  # torch goes on with advice to run the file's code
-        raise ValueError(
-            f"{path} must be what a run saved, but reading it gave: {reason}; delete its folder and run again"
-        ) from error
-    return found
 
 
 def _write_trainer(path: Path, state: Mapping[str, Any]) -> None:
@@ -174,15 +168,24 @@ def _hash_history(checkpoints: Sequence[Mapping[str, Any]]) -> str:
     return hash_json([{name: value for name, value in check.items() if name != "seconds"} for check in checkpoints])
 
 
+def _read_history(path: Path) -> list[EarlyBirdCheckpoint]:
+    checkpoints: list[EarlyBirdCheckpoint] = read_json(path)
+    check_form(checkpoints, [make_form(EarlyBirdCheckpoint)], str(path))
+    if not checkpoints:
+        raise ValueError(f"{path} must hold the checks so far, but holds none; was it altered?")
+    return checkpoints
+
+
 def _check_files(folder: Path) -> None:
     """Raises where a file is not the one that was saved: an edited value is never gone on from."""
     record = read_hashed(folder / RECORD)
+    check_form(record, RECORD_FORM, str(folder / RECORD))
     expected = {**record["files"], HISTORY: record["history_sha256"]}
     found = {path.name: hash_file(path) for path in folder.iterdir() if path.name not in {RECORD, HISTORY}}
-    found[HISTORY] = _hash_history(read_json(folder / HISTORY))
+    found[HISTORY] = _hash_history(_read_history(folder / HISTORY))
     odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if odd:
         raise ValueError(
-            f"{folder} must hold what the run saved, but {', '.join(odd)} differ from their hashes; delete the folder "
+            f"{folder} must hold what the run saved, but {list_names(odd)} differ from their hashes; delete the folder "
             "of the run and run again, or restore it"
         )

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lottery_tickets._core.determinism import make_generator
+from lottery_tickets._core.states import pick, pick_at_most_one
 from lottery_tickets._core.weights import Weight, Weights
 from lottery_tickets.early_bird.history import PartEvidence
 from lottery_tickets.early_bird.probe import Measure, Outcome
@@ -122,10 +123,15 @@ class Learning:
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from a state, of the same probe and starting weights."""
-        self._start = Outcome(state["probe.gaps"], state["probe.losses"])
-        self._learnable_p = next(iter(state["probe.learnable"].tolist()), None)
-        self._gradient = {name: state[f"gradient.{name}"] for name in self._places}
+        """Goes on from a state, of the same probe and starting weights.
+
+        Raises:
+            ValueError: When it is of others.
+        """
+        gaps, losses = (pick(state, f"probe.{name}", getattr(self._start, name)) for name in ("gaps", "losses"))
+        learnable = pick_at_most_one(state, "probe.learnable")
+        gradient = {name: pick(state, f"gradient.{name}", own) for name, own in self._gradient.items()}
+        self._start, self._learnable_p, self._gradient = Outcome(gaps, losses), learnable, gradient
 
     def _differentiate(self, model: nn.Module, weights: Weights) -> dict[str, Tensor]:
         sums = {name: torch.zeros(len(places)) for name, places in self._places.items()}

@@ -14,6 +14,7 @@ from lottery_tickets._core.identity.callers import identify_given
 from lottery_tickets._core.loggers import Logger
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices
+from lottery_tickets._core.reading import naming
 from lottery_tickets._core.records import recorded
 from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
 from lottery_tickets._core.training.settings import TrainerSettings
@@ -130,7 +131,8 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         TypeError: When `dataloader` is an iterator, which is used up after one epoch, the model refuses a batch, or an
             option is given both by itself and in `rule` or `training`.
         ValueError: When an argument is out of range, the data is empty, too many losses are not finite, `trainer_fn`
-            returns another model, or `run_folder` belongs to another run.
+            returns another model, or `run_folder` belongs to another run or was altered.
+        OSError: When a file of `run_folder` cannot be read or written.
         ModuleNotFoundError: When `adamw_bits` is 8 and bitsandbytes is not installed.
 
     Warns:
@@ -228,7 +230,8 @@ def _run(
     try:
         with opened as saved:
             if saved is not None:
-                _continue(model, watcher, trainer, saved)
+                with naming(folder.path if folder else "the run", "be gone on with from its last check"):
+                    _continue(model, watcher, trainer, saved)
             while not watcher.should_stop and trainer.position < limit:
                 stop = times.after(trainer.position)
                 if stop is None:

@@ -13,6 +13,7 @@ from lottery_tickets._core.checks import check_count, check_restartable
 from lottery_tickets._core.determinism import derive_seed, seeded
 from lottery_tickets._core.measuring.running import evaluating
 from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.reading import check_form
 from lottery_tickets._core.training.light_training import LightTrainer
 from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
@@ -181,6 +182,7 @@ class CallersTrainer:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Trainer`."""
+        check_form(state, {"position": int}, "the saved trainer")
         self._position = state["position"]
 
 

@@ -15,7 +15,7 @@ from lottery_tickets._core.loggers import Log, Logger
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.prunable_weights import Choices, find_channel_scales, find_prunable_weights
 from lottery_tickets._core.selection.scope_names import check_sparsity
-from lottery_tickets._core.states import copy_state
+from lottery_tickets._core.states import copy_state, pick_at_most_one
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes
 from lottery_tickets.early_bird.convergence import ConvergenceRule, summarise_history
@@ -355,14 +355,19 @@ class EarlyBirdWatcher:
             state: As `state` returned it.
             checkpoints: Those made until then.
             step: Steps made until then.
+
+        Raises:
+            ValueError: When the state is of another watch.
         """
         self._evidence.load_state(state)
         if self._learning is not None:
             self._learning.load_state(state)
         self.checkpoints = list(checkpoints)
         ticket = {name.removeprefix("ticket."): bits for name, bits in state.items() if name.startswith("ticket.")}
+        if ticket:
+            self._evidence.check_mask(ticket)
         self._ticket = ticket or None
-        self._start_loss = next(iter(state["start_loss"].tolist()), None)
+        self._start_loss = pick_at_most_one(state, "start_loss")
         self._next_check = self._times.after(step)
 
     def _find(self, model: nn.Module) -> Weights:

@@ -129,6 +129,7 @@ def compute_lottery_ticket_quality(
         TypeError: When `dataloader` is an iterator, or the model refuses a batch.
         ValueError: When the mask does not fit the model, the data is empty, the model's own loss is not finite, the
             metric has no meaning for the data, or retraining cannot be done as asked.
+        OSError: When `path`, or a file of `run_folder`, cannot be read or written.
 
     References:
         Frankle & Carbin, arXiv:1803.03635 (tickets and their reinitialised control); Frankle et al., arXiv:1912.05671

@@ -142,7 +142,9 @@ def compute_pruning_robustness(
 
     Raises:
         TypeError: When an argument is of another type, or the model refuses the batch.
-        ValueError: When an argument is out of range, a weight is not finite, or the unpruned loss is not finite.
+        ValueError: When an argument is out of range, a weight is not finite, the unpruned loss is not finite, or `path`
+            holds something else.
+        OSError: When `path` cannot be read or written.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))

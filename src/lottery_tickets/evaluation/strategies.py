@@ -99,6 +99,7 @@ def compare_pruning_strategies(
         TypeError: When `dataloader` is an iterator, or the model refuses a batch.
         ValueError: When a level is out of range, a strategy is called "random", scores do not fit the model, or the
             unpruned loss is not finite.
+        OSError: When `path` cannot be read or written.
 
     Example:
         >>> import torch

@@ -81,6 +81,7 @@ def validate_pruning_correctness(
     Raises:
         TypeError: When `mask` is not a mapping of tensors, the model refuses a batch, or the loader is an iterator.
         ValueError: When the data is empty, or an argument is out of range.
+        OSError: When `path` cannot be read or written.
 
     Example:
         >>> from lottery_tickets import apply_mask, create_magnitude_mask

@@ -36,8 +36,10 @@ from lottery_tickets._core.folders import (
     write_hashed,
 )
 from lottery_tickets._core.identity.identities import Identity
+from lottery_tickets._core.reading import Form, Maybe, check_form, make_form, show
 from lottery_tickets.experiments.growth import grow_plan
-from lottery_tickets.experiments.plan import ExperimentPlan, Training
+from lottery_tickets.experiments.layers import LAYERS, LayerCounts
+from lottery_tickets.experiments.plan import PLAN_FORM, ExperimentPlan, Training
 from lottery_tickets.masks.mask import Mask
 
 MASK: Final = "mask.safetensors"
@@ -49,6 +51,14 @@ RECORD: Final = "record.json"
 RESULTS: Final = "results.json"
 LOOKS: Final = "looks.json"
 TICKET: Final = "ticket.safetensors"
+RECORD_FORM: Final[Form] = {  # what is read of a record; `verify` compares the rest
+    "files": {MASK: str, WEIGHTS: str, ...: str},
+    "start_sha256": str,
+    "history": dict,
+    "num_weights": int,
+    "num_kept": int,
+    LAYERS: Maybe({...: {**make_form(LayerCounts), "num_moved": int}}),
+}
 KIND: Final = "an experiment"
 IMP: Final = "lottery-tickets imp"
 EVALUATE: Final = "lottery-tickets evaluate --start"
@@ -87,6 +97,7 @@ class ExperimentFolder:
         """Returns the folder of an experiment as it lies there.
 
         Raises:
+            OSError: When there is no such folder.
             ValueError: When the folder has no plan that can be read.
         """
         settings = RunFolder(path, KIND).read_settings()
@@ -104,9 +115,10 @@ class ExperimentFolder:
             accept_changed_environment: Whether trainings of another environment may stand beside these.
 
         Raises:
+            OSError: See `RunFolder.opened`.
             ValueError: See `RunFolder.opened`.
         """
-        with RunFolder(self.path, KIND, self.made_by).opened(
+        with RunFolder(self.path, KIND, self.made_by, PLAN_FORM).opened(
             self.plan.to_dict(),
             self.environment,
             identities=self.identities,
@@ -158,13 +170,15 @@ class ExperimentFolder:
         """Returns the record of a training.
 
         Raises:
-            ValueError: When it is missing, cut short, altered, or of another training.
+            OSError: When it is missing, or cannot be read.
+            ValueError: When it is cut short, altered, or of another training.
         """
         path = self.place(training) / RECORD
         record = read_hashed(path)
         if record.get("training") != asdict(training):
-            message = f"{path} must be the record of {training}, but speaks of {record.get('training')}; was it moved?"
-            raise ValueError(message)
+            got = show(record.get("training"))
+            raise ValueError(f"{path} must be the record of {training}, but speaks of {got}; was it moved?")
+        check_form(record, RECORD_FORM, str(path))
         return record
 
     def load_mask(self, training: Training) -> Mask:
@@ -193,7 +207,11 @@ class ExperimentFolder:
     def list_looks(self) -> list[int]:
         """Returns how many replicates there were each time that results were given, ascending."""
         path = self.path / LOOKS
-        return list(read_hashed(path)["num_replicates"]) if path.exists() else []
+        if not path.exists():
+            return []
+        found = read_hashed(path)
+        check_form(found, {"num_replicates": [int]}, str(path))
+        return list(found["num_replicates"])
 
     def count_look(self) -> None:
         """Counts the look at results that are about to be given; the same replicates once more are no further look."""

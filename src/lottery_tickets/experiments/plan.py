@@ -6,13 +6,24 @@ from typing import Any, Final, Literal, Self, final
 
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.folders import hash_json
-from lottery_tickets.experiments.schedules import PruningSchedule
+from lottery_tickets._core.reading import Form, Maybe, check_form
+from lottery_tickets.experiments.schedules import SCHEDULE_FORM, PruningSchedule
 
 Branch = Literal["ticket", "reinitialised", "shuffled", "random", "copy", "shared"]
 CONTROLS: Final[tuple[Branch, ...]] = ("reinitialised", "shuffled", "random")
 GROWING: Final = frozenset({"num_levels", "control_levels", "num_replicates", "controls", "copy_levels"})
 MOST_LEVELS: Final = 1000
 MOST_REPLICATES: Final = 10_000
+PLAN_FORM: Final[Form] = {
+    "subject": dict,
+    "schedule": SCHEDULE_FORM,
+    "control_levels": [int],
+    "controls": [str],
+    "num_levels": int,
+    "num_steps": int,
+    "num_replicates": Maybe(int),
+    "copy_levels": Maybe([int]),
+}
 FRESH: Final = frozenset({"reinitialised", "random"})  # branches that start from a fresh initialisation
 
 
@@ -92,6 +103,7 @@ class ExperimentPlan:
         Raises:
             ValueError: When the values do not describe a plan.
         """
+        check_form(values, PLAN_FORM, "the plan")
         try:
             schedule = PruningSchedule.from_dict(values["schedule"])
             tuples = {name: tuple(values[name]) for name in ("control_levels", "controls")}

@@ -65,7 +65,8 @@ def collect_results(folder: ExperimentFolder) -> dict[str, Any]:
         record) and `trainings`, of each what `TrainingRow` has.
 
     Raises:
-        ValueError: When a record is missing or altered.
+        OSError: When a record is missing.
+        ValueError: When a record was altered.
     """
     rows, hashes = [], {}
     for training in folder.plan.list_all_trainings():

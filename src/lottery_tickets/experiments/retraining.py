@@ -139,8 +139,8 @@ def plan_retraining(
 def _load(model: nn.Module, start: Mapping[str, Tensor]) -> None:
     try:
         load_clean_state(model, start)
-    except (KeyError, RuntimeError) as error:
+    except ValueError as error:
         raise ValueError(
-            f"starting_weights must be a state of this model, but: {error}; pass what model.state_dict() gave before "
+            f"starting_weights must be a state of this model, but {error} pass what model.state_dict() gave before "
             "training"
         ) from error

@@ -81,6 +81,7 @@ def run_experiment(
             curve, and by level what it ended with.
 
     Raises:
+        OSError: When a file of the folder cannot be read or written.
         TypeError: When a logger has no `log`.
         ValueError: When the folder belongs to another experiment, is in use, or holds altered files.
     """

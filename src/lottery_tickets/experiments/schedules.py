@@ -6,7 +6,15 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, Self, final
 
+from lottery_tickets._core.reading import Form
+
 MAX_LEVELS: Final = 1000
+SCHEDULE_FORM: Final[Form] = {
+    "prune_rates": [[(str, float)]],
+    "scope": str,
+    "target_sparsity": (float, None),
+    "passed_targets": [float],
+}
 Scope = Literal["global", "layer"]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lottery_tickets._core.reading import naming
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.zeroing import zero_pruned_
 from lottery_tickets._core.states import copy_clean_state, load_clean_state
@@ -81,7 +82,8 @@ def rewind_(model: nn.Module, folder: ExperimentFolder, training: Training, mask
     """Sets a freshly built model to the weights that a training starts from, in place."""
     start = find_start(folder, training, mask)
     if start is not None:
-        load_clean_state(model, start)
+        with naming(folder.path, f"hold what {training.path} starts from"):
+            load_clean_state(model, start)
 
 
 def train(

@@ -13,7 +13,8 @@ from lottery_tickets._core.batches.tensor_batches import TensorBatches
 from lottery_tickets._core.devices import check_device
 from lottery_tickets._core.measuring.evaluating import evaluate_tensors
 from lottery_tickets._core.prunable_weights import find_prunable_weights
-from lottery_tickets._core.states import hash_state
+from lottery_tickets._core.reading import naming
+from lottery_tickets._core.states import hash_state, load_whole_state
 from lottery_tickets._core.training.plain_loop import train_steps
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask
@@ -58,10 +59,8 @@ class WorkloadSubject:
         """Returns the workload's model, freshly initialised unless there are starting weights; see `Subject`."""
         model = self.workload.build_model(torch.Generator().manual_seed(seed))
         if self.start is not None and not is_fresh:
-            try:
-                model.load_state_dict(self.start)
-            except RuntimeError as error:
-                raise ValueError(f"the starting weights must be of {self.workload.name}, but: {error}") from error
+            with naming("the starting weights", f"be of {self.workload.name}"):
+                load_whole_state(model, self.start)
         return model.to(self.device)
 
     def find_weights(self, model: nn.Module) -> Weights:

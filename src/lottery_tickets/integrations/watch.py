@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lottery_tickets._core.files import parse_json, read_tensors, write_tensors
 from lottery_tickets._core.folders import find_differences
 from lottery_tickets._core.names import unwrap
+from lottery_tickets._core.reading import Form, check_form, make_form, naming
 from lottery_tickets._core.states import copy_state, load_clean_state
 from lottery_tickets.early_bird.history import EarlyBirdCheckpoint
 from lottery_tickets.early_bird.probe import Probe
@@ -19,6 +20,7 @@ from lottery_tickets.early_bird.watcher import EarlyBirdWatcher, try_probe
 START: Final = "start."
 WATCH: Final = "watch."
 HISTORY: Final = "history"
+HISTORY_FORM: Final[Form] = {"step": int, "checkpoints": [make_form(EarlyBirdCheckpoint)], "settings": dict}
 # What marks a parameter of which this process holds a part: DeepSpeed's third stage, DTensor.
 MARKS_OF_SHARDS: Final = ("ds_id", "device_mesh")
 
@@ -185,12 +187,15 @@ def read_watch(path: Path) -> SavedWatch:
     """Returns what `write_watch` wrote.
 
     Raises:
-        ValueError: When the file is missing or something else.
+        OSError: When there is no such file, or it cannot be read.
+        ValueError: When it is something else, or was altered.
     """
     tensors, metadata = read_tensors(path)
     if HISTORY not in metadata:
         raise ValueError(f"{path} must be a watch that a callback saved, but is some other safetensors file")
-    history = parse_json(metadata[HISTORY])
+    with naming(path, "be a watch that a callback saved"):
+        history = parse_json(metadata[HISTORY])
+    check_form(history, HISTORY_FORM, str(path))
     return {
         "step": history["step"],
         "start": _below(START, tensors),

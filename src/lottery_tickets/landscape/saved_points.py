@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from lottery_tickets._core.measuring.performance import PerformanceFigures
+from lottery_tickets._core.reading import Form, check_form, list_names, make_form, show
 
 # Two runs of a model on the same data may differ by rounding (threads, devices), on other data they differ by more.
 SAME_LOSS: Final = 1e-4
+FIGURES: Final[Form] = [[(float, None)]]
+POINTS_FORM: Final[Form] = {
+    "losses": FIGURES,
+    "accuracies": FIGURES,
+    "num_measured": int,
+    "settings": dict,
+    "centre": make_form(PerformanceFigures),
+}
 
 
 class Point(NamedTuple):
@@ -32,11 +41,12 @@ def read_points(
     Raises:
         ValueError: When the file is of something else, or of another landscape.
     """
-    if not {*facts, "losses", "accuracies", "centre", "num_measured"} <= found.keys():
+    if not {*facts, *POINTS_FORM} <= found.keys():
         raise ValueError(f"{path} must be a loss landscape or not exist, but holds something else; take another path")
+    check_form(found, POINTS_FORM, str(path))
     if odd := _list_differences(found, facts):
         raise ValueError(
-            f"{path} must be a landscape of this call, but it differs in {', '.join(odd)}; take another path, or the "
+            f"{path} must be a landscape of this call, but it differs in {list_names(odd)}; take another path, or the "
             "same model and arguments"
         )
     before = found["centre"]
@@ -46,12 +56,19 @@ def read_points(
             f"{before['num_predictions']} predictions, and now {centre['loss']} over {centre['num_predictions']}; take "
             "another path, or the same dataloader and loss_fn"
         )
-    points = [
-        Point(loss, accuracy)
-        for losses, accuracies in zip(found["losses"], found["accuracies"], strict=True)
-        for loss, accuracy in zip(losses, accuracies, strict=True)
-    ]
-    return points[: found["num_measured"]]
+    figures = [[figure for row in found[name] for figure in row] for name in ("losses", "accuracies")]
+    if {len(row) for name in ("losses", "accuracies") for row in found[name]} != {len(facts["x"])} or {
+        *map(len, figures)
+    } != {len(facts["x"]) * len(facts["y"])}:
+        raise ValueError(
+            f"{path} must hold {len(facts['y'])} rows of {len(facts['x'])} points, but has others; was it altered?"
+        )
+    if not 0 <= found["num_measured"] <= len(figures[0]):
+        raise ValueError(
+            f"{path}: num_measured must be from 0 to {len(figures[0])}, but is {show(found['num_measured'])}; was it "
+            "altered?"
+        )
+    return [Point(*point) for point in zip(*figures, strict=True)][: found["num_measured"]]
 
 
 def _list_differences(found: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:

@@ -129,7 +129,8 @@ def compute_loss_landscape(
     Raises:
         TypeError: When `dataloader` is an iterator, the model refuses a batch, or a weight is no plain tensor.
         ValueError: When an argument is out of range, the data is empty, weights are not finite, mask or `end_state` do
-            not fit the model, or `path` holds another landscape.
+            not fit the model, or `path` holds another landscape or was altered.
+        OSError: When `path` cannot be read or written.
 
     References:
         Li et al., arXiv:1712.09913 (filter normalisation); Goodfellow et al., arXiv:1412.6544 (lines).

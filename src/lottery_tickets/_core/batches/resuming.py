@@ -1,13 +1,17 @@
 """Batches in an order that is a function of seed and position."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor
 
 from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.determinism import derive_seed, seed_everything
+from lottery_tickets._core.reading import Form, check_form, show
+from lottery_tickets._core.states import pick
+
+STATE_FORM: Final[Form] = {"num_steps": int, "num_epochs": int, "num_epoch_steps": int, "generators": [Tensor]}
 
 
 @final
@@ -77,14 +81,20 @@ class ResumableBatches:
         """Goes to a position.
 
         Raises:
-            ValueError: When the data loader has more or fewer generators than when the state was saved.
+            ValueError: When the state is none, or the data loader has more or fewer generators than when it was saved.
         """
-        wanted, got = len(state["generators"]), len(find_generators(self.dataloader))
+        check_form(state, STATE_FORM, "the saved position")
+        own = find_generators(self.dataloader)
+        wanted, got = len(state["generators"]), len(own)
         if wanted != got:
             raise ValueError(
                 f"the dataloader must have {wanted} generators of its own, as when the state was saved, but has {got}; "
                 "build it the same way"
             )
+        for number, generator in enumerate(own):
+            pick({"its generator": state["generators"][number]}, "its generator", generator.get_state())
+        if min(state[name] for name in ("num_steps", "num_epochs", "num_epoch_steps")) < 0:
+            raise ValueError(f"the saved position must be from 0 on, but is {show(dict(state))}; was it altered?")
         self.num_steps, self.num_epochs = state["num_steps"], state["num_epochs"]
         self.num_epoch_steps = state["num_epoch_steps"]
         self._iterator, self._generator_states = None, [saved.clone() for saved in state["generators"]]

@@ -4,12 +4,16 @@ import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 
+from lottery_tickets._core.reading import Form, check_form, show
+
 FULL_BITS = 32
+SETTING: Final[Form] = (float, bool, str, None, list, tuple)
+STATE_FORM: Final[Form] = {"state": {...: {...: (Tensor, float, None)}}, "param_groups": [{...: SETTING}]}
 
 
 @final
@@ -41,7 +45,8 @@ class AccumulatedAdamW:
         self.norm_l1 = norm_l1
         self.norms = [parameters[name] for name in sorted(norm_names)]
         weights = list(parameters.values())
-        if bits == FULL_BITS:
+        self._is_full = bits == FULL_BITS  # others pack their state
+        if self._is_full:
             is_fused = all(weight.device.type in {"cpu", "cuda"} for weight in weights)
             self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
                 weights, learning_rate, weight_decay=weight_decay, fused=is_fused
@@ -82,7 +87,20 @@ class AccumulatedAdamW:
         Raises:
             ValueError: When it is of other parameters.
         """
+        check_form(state, STATE_FORM, "the saved optimizer")
+        [group] = own = self.optimizer.state_dict()["param_groups"]
+        if state["param_groups"] != own or not state["state"].keys() <= {*group["params"]}:
+            raise ValueError(f"the saved optimizer must be of {show(own)}, but is of {show(state['param_groups'])}")
+        for number, weight in enumerate(self.optimizer.param_groups[0]["params"]):
+            self._check_shapes(state["state"].get(number, {}), weight.shape)
         self.optimizer.load_state_dict(_copy_to_cpu(dict(state)))
+
+    def _check_shapes(self, saved: Mapping[str, Any], shape: torch.Size) -> None:
+        for name, value in saved.items():
+            if self._is_full and isinstance(value, Tensor) and value.ndim and value.shape != shape:
+                raise ValueError(
+                    f"the saved {name} must have shape {tuple(shape)} like its weight, but has {tuple(value.shape)}"
+                )
 
 
 def _copy_to_cpu(value: Any) -> Any:  # noqa: ANN401 - the tree of an optimizer's state

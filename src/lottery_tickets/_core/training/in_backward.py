@@ -15,6 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from lottery_tickets._core.reading import check_form
 from lottery_tickets._core.training.rounding import CHUNK, DEVICE_CHUNK, copy_rounded_
 
 MOMENTUM = "momentum_buffer"
@@ -218,6 +219,7 @@ class InBackwardSGD:
         Raises:
             ValueError: When the buffers are not of these parameters.
         """
+        check_form(state, {...: Tensor}, "the saved momentum")
         for name, buffer in state.items():
             parameter = self.parameters.get(name)
             if parameter is None or parameter.shape != buffer.shape:

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypedDict, final
+from typing import Any, Final, Protocol, TypedDict, final
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from lottery_tickets._core.checks import check_count
 from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.reading import Form, check_form
 from lottery_tickets._core.training.accumulated import AccumulatedAdamW
 from lottery_tickets._core.training.in_backward import InBackwardSGD
 from lottery_tickets._core.training.settings import TrainerSettings
@@ -26,6 +27,7 @@ from lottery_tickets._core.training.settings import TrainerSettings
 FEWEST_TO_JUDGE = 10  # batches; a share of fewer says little
 # What may differ between the trainer that saved a state and the one that goes on.
 FREE_SETTINGS = frozenset({"nonfinite_limit"})
+STATE_FORM: Final[Form] = {"settings": {...: (float, bool, str, None, list, tuple)}, "batches": dict, "optimizer": dict}
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +146,7 @@ class LightTrainer:
         Raises:
             ValueError: When the state is of another training.
         """
+        check_form(state, STATE_FORM, "the saved trainer")
         own = self._list_fixed_settings()
         differing = {name: (state["settings"].get(name), own[name]) for name in own}
         differing = {name: pair for name, pair in differing.items() if pair[0] != pair[1]}

@@ -66,6 +66,7 @@ def verify_run(
         progress: Whether to show a bar while measuring.
 
     Raises:
+        OSError: When there is no such folder.
         ValueError: When the folder has no plan that can be read, so that nothing can be checked against it.
     """
     folder = ExperimentFolder.read(Path(run))

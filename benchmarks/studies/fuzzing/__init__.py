@@ -1,0 +1,1 @@
+"""What becomes of files that were cut short, altered or made by others, when we read them."""
