@@ -162,7 +162,9 @@ def _check_tensors(tensors: dict[Any, Tensor], source: Path) -> dict[str, Tensor
 def _from_json(value: Any, source: Path) -> Any:  # noqa: ANN401 - any result
     if isinstance(value, dict) and MASK_KEY in value:
         name = value[MASK_KEY]
-        if not isinstance(name, str) or Path(name).name != name:  # a foreign file must not send us elsewhere
+        if (
+            not isinstance(name, str) or Path(name).name != name or name in {"", ".."}
+        ):  # a foreign file must not send us elsewhere
             raise ValueError(
                 f"{source}: each {MASK_KEY} must be the name of a file beside the results, but one is {show(name)}"
             )

@@ -19,7 +19,7 @@ from lottery_tickets._core.reading import Form, check_form, say_briefly
 FORMAT: Final = "lottery-tickets mask 1"
 METADATA_KEY: Final = "lottery_tickets"
 LABEL_FORM: Final[Form] = {"format": str, "content": str, "sha256": str}
-CONTENT_FORM: Final[Form] = {"shapes": {...: [int]}, "provenance": dict}
+CONTENT_FORM: Final[Form] = {"shapes": {...: list}, "provenance": dict}
 MOST_WEIGHTS: Final = 2**63 - 1  # torch counts in 64 bits
 
 
