@@ -41,7 +41,7 @@ def seal(run: Path, *, under_plan: bool = False, recounted: bool = True) -> None
 
 def recount_layers(folder: ExperimentFolder, training: Training, counted: Any) -> Any:  # noqa: ANN401 - JSON
     """Returns the counts of a record's layers by the files; as they were where the files do not fit one another."""
-    with contextlib.suppress(ValueError, LookupError, TypeError, RuntimeError):
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RuntimeError):
         mask, end = folder.load_mask(training), folder.load_weights(training)
         start = TrainingChecks(folder, training).load_start(mask)
         found = count_layers(mask, end if start is None else start, end)

@@ -196,6 +196,8 @@ def _from_json(value: Any, source: Path) -> Any:  # noqa: ANN401 - any result
 
 def _find_beside(value: Mapping[str, Any], key: str, source: Path) -> Path:
     name = value[key]
-    if not isinstance(name, str) or Path(name).name != name:  # a foreign file must not send us elsewhere
+    if (
+        not isinstance(name, str) or Path(name).name != name or name in {"", ".."}
+    ):  # a foreign file must not send us elsewhere
         raise ValueError(f"{source}: each {key} must be the name of a file beside the results, but one is {show(name)}")
     return source.parent / name

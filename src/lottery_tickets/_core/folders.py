@@ -195,6 +195,8 @@ class RunFolder:
             raise FileNotFoundError(
                 f"{self.path} must be the folder of {self.kind}, but there is no such folder; check the name"
             )
+        if not self.path.is_dir():
+            raise NotADirectoryError(f"{self.path} must be the folder of {self.kind}, but is a file; name its folder")
         marker = self._read_marker()
         if marker is None:
             raise ValueError(

@@ -190,7 +190,7 @@ def _say_form(form: Form) -> str:
     return WORDS[list if isinstance(form, list) else dict if isinstance(form, Mapping) else form]
 
 
-def _list_odd_names(value: Mapping[str, Any], form: Mapping[Any, Form], place: str) -> Iterator[tuple[str, str, str]]:
+def _list_odd_names(value: Mapping[Any, Any], form: Mapping[Any, Form], place: str) -> Iterator[tuple[str, str, str]]:
     for name, inner in form.items():
         if name is not ... and name not in value and not isinstance(inner, Maybe):
             yield f"{place}.{name}", "there", "missing"

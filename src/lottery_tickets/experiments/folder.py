@@ -36,9 +36,8 @@ from lottery_tickets._core.folders import (
     write_hashed,
 )
 from lottery_tickets._core.identity.identities import Identity
-from lottery_tickets._core.reading import Form, Maybe, check_form, make_form, show
+from lottery_tickets._core.reading import Form, check_form, show
 from lottery_tickets.experiments.growth import grow_plan
-from lottery_tickets.experiments.layers import LAYERS, LayerCounts
 from lottery_tickets.experiments.plan import PLAN_FORM, ExperimentPlan, Training
 from lottery_tickets.masks.mask import Mask
 
@@ -57,7 +56,6 @@ RECORD_FORM: Final[Form] = {  # what is read of a record; `verify` compares the 
     "history": dict,
     "num_weights": int,
     "num_kept": int,
-    LAYERS: Maybe({...: {**make_form(LayerCounts), "num_moved": int}}),
 }
 KIND: Final = "an experiment"
 IMP: Final = "lottery-tickets imp"
@@ -210,13 +208,15 @@ class ExperimentFolder:
         if not path.exists():
             return []
         found = read_hashed(path)
-        check_form(found, {"num_replicates": [int]}, str(path))
+        check_form(found, {"num_replicates": list}, str(path))
         return list(found["num_replicates"])
 
     def count_look(self) -> None:
         """Counts the look at results that are about to be given; the same replicates once more are no further look."""
-        looks = sorted({*self.list_looks(), self.plan.num_replicates})
-        if looks != self.list_looks():
+        before = self.list_looks()
+        check_form(before, [int], str(self.path / LOOKS))
+        looks = sorted({*before, self.plan.num_replicates})
+        if looks != before:
             write_hashed(self.path / LOOKS, {"num_replicates": looks})
 
     def list_plan(self) -> dict[str, Any]:

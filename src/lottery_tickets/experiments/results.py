@@ -5,11 +5,13 @@ from typing import Any, Final, NotRequired, TypedDict
 
 from lottery_tickets._core.files import hash_file
 from lottery_tickets._core.loggers import Log
+from lottery_tickets._core.reading import Form, check_form, make_form
 from lottery_tickets.experiments.folder import RECORD, ExperimentFolder
 from lottery_tickets.experiments.layers import LAYERS, LayerCounts, find_share_moved
 from lottery_tickets.experiments.plan import Training
 
 SCHEMA: Final = "lottery-tickets experiment 2"
+COUNTED: Final[Form] = {...: {**make_form(LayerCounts), "num_moved": int}}  # of a training, never of a simulation
 
 
 class TrainingRow(TypedDict):
@@ -73,6 +75,7 @@ def collect_results(folder: ExperimentFolder) -> dict[str, Any]:
         record = folder.load_record(training)
         row = {name: record[name] for name in ("num_weights", "num_kept", "history")}
         if LAYERS in record:
+            check_form(record[LAYERS], COUNTED, f"{folder.place(training) / RECORD}: {LAYERS}")
             row |= {LAYERS: record[LAYERS], "share_moved": find_share_moved(record[LAYERS])}
         rows.append({**record["training"], "density": record["num_kept"] / max(record["num_weights"], 1), **row})
         hashes[training.path] = hash_file(folder.place(training) / RECORD)

@@ -21,7 +21,7 @@ TICKET_FORMAT: Final = "lottery-tickets ticket 1"  # of a file that holds a mask
 TICKET_PREFIX: Final = "mask."  # of the names of its bits there
 METADATA_KEY: Final = "lottery_tickets"
 LABEL_FORM: Final[Form] = {"format": str, "content": str, "sha256": str}
-CONTENT_FORM: Final[Form] = {"shapes": {...: [int]}, "provenance": dict}
+CONTENT_FORM: Final[Form] = {"shapes": {...: list}, "provenance": dict}
 MOST_WEIGHTS: Final = 2**63 - 1  # torch counts in 64 bits
 
 

@@ -116,5 +116,5 @@ def test_a_file_of_something_else_is_refused_and_kept(tmp_path: Path, text: str)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must be a whole JSON file"):
+    with pytest.raises(IsADirectoryError, match="must be a whole JSON file, but is a folder"):
         compute_loss_landscape(make_mlp(), PAIRS, 3, path=tmp_path)

@@ -233,6 +233,11 @@ def test_foreign_files_are_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "missing", "not\0a path"):
-        with pytest.raises(ValueError, match="must be a whole safetensors file"):
+    for path, error, reason in (
+        (tmp_path, IsADirectoryError, "is a folder"),
+        (tmp_path / "missing", FileNotFoundError, "there is no such file"),
+        (tmp_path / "missing" / "missing", FileNotFoundError, "there is no such file"),
+        ("not\0a path", ValueError, "is no path"),
+    ):
+        with pytest.raises(error, match=f"must be a whole safetensors file, but {reason}"):
             Mask.load(path)

@@ -186,6 +186,11 @@ def test_random_damage_is_always_found(
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "missing", __file__):
-        with pytest.raises(ValueError, match="must be the folder of an experiment"):
+    must = "must be the folder of an experiment, but"
+    for folder, error, reason in (
+        (tmp_path, ValueError, r"has no run\.json"),
+        (tmp_path / "missing", FileNotFoundError, "there is no such folder"),
+        (__file__, NotADirectoryError, "is a file"),
+    ):
+        with pytest.raises(error, match=f"{must} {reason}"):
             verify_run(folder)

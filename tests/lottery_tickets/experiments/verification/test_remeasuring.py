@@ -262,9 +262,9 @@ def test_another_model_or_other_data_is_told(caller_run: Path, model: nn.Module,
     assert measured(caller_run, create_caller_subject(caller_run, model, data, trainer_fn=Trainer()))
 
 
-@pytest.mark.parametrize("fact", ["digest", "says", "num_samples"])
-def test_other_words_on_the_data_of_a_caller_are_found(caller_run: Path, fact: str) -> None:
-    change_marker(caller_run, lambda stored: stored["identities"]["data"].update({fact: "other"}))
+@pytest.mark.parametrize(("fact", "other"), [("digest", "other"), ("says", "other"), ("num_samples", 1)])
+def test_other_words_on_the_data_of_a_caller_are_found(caller_run: Path, fact: str, other: object) -> None:
+    change_marker(caller_run, lambda stored: stored["identities"]["data"].update({fact: other}))
     seal(caller_run)
     subject = create_caller_subject(caller_run, make_model(), DATA, trainer_fn=Trainer())
     assert measured(caller_run, subject) == {("run.json", SUBJECT)}
