@@ -10,10 +10,10 @@ from torch import nn
 from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.loggers import Logger
 from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, MetricName
+from lottery_tickets._core.notebooks import show_own
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.shown import show_own
 from lottery_tickets._core.states import load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets._core.weights import Weights

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from lottery_tickets._core.checks import take_options
 from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
+from lottery_tickets._core.notebooks import show_own
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.shown import show_own
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import order_scores, select_mask

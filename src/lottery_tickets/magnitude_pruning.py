@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.bits import num_bytes, unpack_bits
+from lottery_tickets._core.notebooks import show_own
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.shown import show_own
 from lottery_tickets._core.weights import Weight
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import select_mask

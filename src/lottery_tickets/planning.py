@@ -6,7 +6,7 @@ from typing import Final, TypedDict
 
 from torch import nn
 
-from lottery_tickets._core.shown import show_own
+from lottery_tickets._core.notebooks import show_own
 
 __dir__ = show_own(__name__)
 

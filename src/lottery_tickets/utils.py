@@ -13,8 +13,8 @@ from lottery_tickets._core.checks import check_count, check_share
 from lottery_tickets._core.determinism import make_generator, seed_everything
 from lottery_tickets._core.devices import check_device
 from lottery_tickets._core.loggers import Log, Logger
+from lottery_tickets._core.notebooks import show_only
 from lottery_tickets._core.selection.patterns import QUARTER_FLOATS, WORDS
-from lottery_tickets._core.shown import show_only
 from lottery_tickets._core.thresholds import Bracket, find_kth_largest
 from lottery_tickets._core.weights import slice_flat
 

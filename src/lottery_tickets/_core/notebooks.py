@@ -1,7 +1,8 @@
-"""How objects show themselves in a notebook: small tables in HTML, every text escaped."""
+"""How objects show themselves in a notebook, small tables with every text escaped, and modules at the Tab key."""
 
 import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from itertools import islice
 from typing import Any, Final
@@ -79,3 +80,28 @@ def summarise(value: object) -> str:
 
 def _shorten(words: str) -> str:
     return words if len(words) <= MOST_LETTERS else f"{words[: MOST_LETTERS - 1]}…"
+
+
+def show_only(names: Iterable[str]) -> Callable[[], list[str]]:
+    """Returns the `__dir__` of a module that shows these names.
+
+    Example:
+        >>> show_only(["b", "a"])()
+        ['a', 'b']
+    """
+    shown = sorted(names)
+    return lambda: shown
+
+
+def show_own(module: str) -> Callable[[], list[str]]:
+    """Returns the `__dir__` of a module that shows the public functions and classes that are defined there.
+
+    Args:
+        module: Its `__name__`.
+    """
+
+    def list_own() -> list[str]:
+        held = vars(sys.modules[module]).items()
+        return sorted(n for n, value in held if n[0] != "_" and getattr(value, "__module__", None) == module)
+
+    return list_own

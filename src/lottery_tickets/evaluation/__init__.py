@@ -1,6 +1,6 @@
 """What a ticket is worth: its quality, how much pruning a model bears, whether a model is what its mask says."""
 
-from lottery_tickets._core.shown import show_only
+from lottery_tickets._core.notebooks import show_only
 from lottery_tickets.evaluation.quality import compute_lottery_ticket_quality
 from lottery_tickets.evaluation.robustness import compute_pruning_robustness
 from lottery_tickets.evaluation.strategies import compare_pruning_strategies

@@ -1,6 +1,6 @@
 """The loss landscape around a model."""
 
-from lottery_tickets._core.shown import show_only
+from lottery_tickets._core.notebooks import show_only
 from lottery_tickets.landscape.surface import compute_loss_landscape
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Masks: what they are, how they are held on a model, what they are compared with, how alike two are."""
 
-from lottery_tickets._core.shown import show_only
+from lottery_tickets._core.notebooks import show_only
 from lottery_tickets.masks.controls import create_random_mask, reinitialise_, shuffle_mask
 from lottery_tickets.masks.holding import apply_mask, check_held, compute_sparsity, hold_mask, masked, remove_mask
 from lottery_tickets.masks.mask import Mask, as_mask

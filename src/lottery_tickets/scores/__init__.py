@@ -1,6 +1,6 @@
 """Scores of the literature: SNIP, GraSP, Wanda, SynFlow, movement; and `Importance`, what a score is."""
 
-from lottery_tickets._core.shown import show_only
+from lottery_tickets._core.notebooks import show_only
 from lottery_tickets.scores.importance import Importance
 from lottery_tickets.scores.movement import record_movement
 from lottery_tickets.scores.snip_grasp_wanda import (

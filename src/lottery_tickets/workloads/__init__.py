@@ -1,6 +1,6 @@
 """Something to prune: data sets, models, language models and the papers' recipes."""
 
-from lottery_tickets._core.shown import show_only
+from lottery_tickets._core.notebooks import show_only
 from lottery_tickets.workloads.data import (
     ImageData,
     create_image_batches,
