@@ -129,7 +129,7 @@ def test_the_start_is_let_go_before_the_trained_state_is_copied(monkeypatch: pyt
         copies.append([weakref.ref(tensor) for tensor in state.values()])
         return state
 
-    monkeypatch.setattr(engine, "copy_state", copy)
+    monkeypatch.setattr(engine, "copy_clean_state", copy)
     found = run(make_model(), Trainer(), rewind_epoch=1)
     assert len(held) == 2 * len(found["trainings"])
     assert held == [0] * len(held)
