@@ -64,6 +64,8 @@ def test_a_state_that_is_kept_comes_back_bit_for_bit(path: Path) -> None:
     save_results({"runs": [{"rewind_state": KeptState(state), "mask": MASK}]}, path)
     loaded = load_results(path)["runs"][0]
     assert hash_state(loaded["rewind_state"]) == hash_state(state)
+    assert loaded["rewind_state"] == KeptState(state)
+    assert loaded["rewind_state"] != KeptState({**state, "n": torch.tensor(4)})
     assert loaded["mask"] == MASK
     save_results(loaded, path.with_name("again.json"))
     assert hash_state(load_results(path.with_name("again.json"))["rewind_state"]) == hash_state(state)

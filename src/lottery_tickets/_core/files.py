@@ -223,7 +223,7 @@ def read_tensors(path: Path, *, only: str = "") -> tuple[dict[str, Tensor], dict
 
 def _read_or_describe(file: Any, only: str, name: str) -> Tensor:  # noqa: ANN401 - safetensors names no type
     if name.startswith(only):
-        return torch.tensor(file.get_tensor(name))
+        return torch.from_numpy(file.get_tensor(name))
     described = file.get_slice(name)
     return torch.empty(described.get_shape(), dtype=DTYPES[described.get_dtype()], device="meta")
 
