@@ -220,7 +220,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     monkeypatch.setattr(Mask, "load", interrupt)
     assert main(["mask", "show", str(tmp_path)]) == 130
-    assert "the same command goes on where it stopped" in capsys.readouterr().err
+    assert capsys.readouterr().err == ("lottery-tickets: interrupted; nothing is kept; the same command begins anew\n")
 
 
 def test_the_installed_command_returns_its_exit_code(tmp_path: Path) -> None:

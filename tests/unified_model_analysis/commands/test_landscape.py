@@ -84,7 +84,7 @@ def test_an_interrupted_command_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Measurement, "__call__", measure_and_stop)
     assert main(["landscape", str(tmp_path / "halves"), *map(str, FAST)]) == 130
-    assert "the same command goes on where it stopped" in capsys.readouterr().err
+    assert "the same command goes on: points that were measured stay" in capsys.readouterr().err
     assert load_results(tmp_path / "halves" / "landscape.json")["num_measured"] == 4
     assert find(tmp_path / "halves", *FAST) == whole
     assert num_calls == 6 + 1 + 5
@@ -110,7 +110,7 @@ WRONG = {
     "--batch-size 0": "--batch-size must be an integer of at least 1",
     "--include no.such": "include must match a parameter",
     "--text t.txt": "--text is for a language model",
-    "--to nowhere.pt": "nowhere.pt must be a .safetensors file",
+    "--to nowhere.pt": "nowhere.pt must be a safetensors file or a torch file with a state dict, but there is no such file",
     "--mask nowhere.safetensors": "nowhere.safetensors must be a whole safetensors file",
     "--device nonsense": "device must be one that computes",
     "--data mnist-format": "needs a folder",

@@ -163,4 +163,4 @@ def test_what_compare_refuses(trained: Path, tmp_path: Path, capsys: Output) -> 
     assert f"{tmp_path / 'none'} must be a mask file or a run folder, but is not there" in refuse(
         ["compare", mask, str(tmp_path / "none")], capsys
     )
-    assert "results.json must be a whole JSON file" in refuse(["compare", str(tmp_path)], capsys)
+    assert "must be a run folder, but has no results.json" in refuse(["compare", str(tmp_path)], capsys)
