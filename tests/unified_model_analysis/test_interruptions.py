@@ -81,7 +81,7 @@ def test_sigterm_is_what_ctrl_c_is(tmp_path: Path, number: signal.Signals, wait_
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith("lottery-tickets: interrupted; the same command goes on")
+    assert said.splitlines()[-1].startswith("lottery-tickets: interrupted; the same command goes on: trainings that")
     assert not run.exists(), "nothing was trained, so nothing is left"
 
 

@@ -106,7 +106,8 @@ def read_torch(path: Path, what: str = "a torch file") -> Any:  # noqa: ANN401 -
     if find_format(path, what) != "torch":
         raise ValueError(f"{path} must be {what}, but is a safetensors file; name another")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # and not the path: by its name torch may take it for another format
+            return torch.load(file, map_location="cpu", weights_only=True)
     # The file is a program for torch's unpickler. Of a garbled one anything comes: IndexError, struct.error, ...
     except Exception as error:
         reason = say_briefly(error).partition(" Please file an issue")[0]  # torch goes on with advice to run the code
