@@ -126,7 +126,7 @@ def compute_iterative_magnitude_pruning(
             or was altered.
         OSError: When a file of `run_folder` cannot be read or written.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = nn.Linear(4, 2)
         >>> data = [(torch.randn(8, 4), torch.randint(2, (8,)))]

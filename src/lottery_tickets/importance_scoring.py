@@ -48,7 +48,7 @@ def compute_magnitude_importance(
     Raises:
         ValueError: When a pattern matches nothing or nothing is left.
 
-    Example:
+    Examples:
         >>> import torch
         >>> compute_magnitude_importance({"weight": torch.tensor([[1.0, -2.0]])})["weight"].tolist()
         [[1.0, 2.0]]
@@ -118,7 +118,7 @@ def compute_fisher_importance(  # noqa: PLR0917 - promised by position, tests/te
     References:
         Kirkpatrick et al., arXiv:1612.00796 (the diagonal Fisher); LeCun et al., Optimal Brain Damage, NIPS 1989.
 
-    Example:
+    Examples:
         Of two classes with equal logits, dL/dw is -0.5 * x for the label's row and 0.5 * x for the other.
 
         >>> import torch
@@ -188,7 +188,7 @@ def compute_gradient_importance(
         TypeError: When the model refuses a batch, or an argument is of another type.
         ValueError: When an argument is out of range, the data is empty, or too many gradients are not finite.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = nn.Linear(1, 2, bias=False)
         >>> _ = nn.init.zeros_(model.weight)  # gradients of the first row: -0.5 and 1.5
@@ -259,7 +259,7 @@ def compute_taylor_importance(
     References:
         Molchanov et al., arXiv:1906.10771.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = nn.Linear(1, 2, bias=False)
         >>> _ = nn.init.constant_(model.weight, 2.0)  # equal logits, so gradients are -0.5 and 1.5 in the first row
@@ -324,7 +324,7 @@ def compute_hybrid_importance(
         TypeError: When the model refuses a batch, or an argument is of another type.
         ValueError: When an argument is out of range, the data is empty, or too many gradients are not finite.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = nn.Linear(2, 2, bias=False)
         >>> _ = model.load_state_dict({"weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]])})
@@ -383,7 +383,7 @@ def create_importance_mask(
     Warns:
         UserWarning: When a layer loses all its weights.
 
-    Example:
+    Examples:
         >>> import torch
         >>> create_importance_mask({"weight": torch.tensor([[0.3, -2.0, 0.1, 0.0]])}, 0.5)["weight"].tolist()
         [[True, False, True, False]]

@@ -73,7 +73,7 @@ def create_magnitude_mask(
         Han et al., arXiv:1506.02626 (magnitudes); Evci et al., arXiv:1911.11134 (ERK); Lee et al., arXiv:2010.07611
         (LAMP); Sun et al., arXiv:2306.11695 (rows).
 
-    Example:
+    Examples:
         >>> model = torch.nn.Linear(4, 1, bias=False)
         >>> model.load_state_dict({"weight": torch.tensor([[0.1, -3.0, 2.0, 0.2]])})
         <All keys matched successfully>
@@ -123,7 +123,7 @@ def compute_layerwise_magnitude_ticket(
     Warns:
         UserWarning: When a layer loses all its weights.
 
-    Example:
+    Examples:
         >>> weights = {"a.weight": torch.tensor([[1.0, 2.0]]), "b.weight": torch.tensor([[3.0, 4.0]])}
         >>> ticket = compute_layerwise_magnitude_ticket(weights, 0.5, use_global_ranking=False)
         >>> ticket["layer_sparsities"], ticket["thresholds"]

@@ -110,7 +110,7 @@ def recommend_settings(
         TypeError: When the first argument is neither a model nor a number.
         ValueError: When there are no parameters, or the memory is not positive.
 
-    Example:
+    Examples:
         >>> settings = recommend_settings(14.77e9, gpu_memory_gb=80)
         >>> settings["batch_size"], settings["grid_points"], settings["optimizer"], settings["fits"]["early_bird_sgd"]
         (8, 11, 'sgd', True)

@@ -110,7 +110,7 @@ def save_weights(weights: Mapping[str, Tensor], path: str | Path, *, metadata: M
         path: Where to; an existing file is replaced.
         metadata: What else the file says of itself.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_weights(torch.nn.Linear(3, 2).state_dict(), f"{folder}/model.safetensors")
@@ -135,7 +135,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         OSError: When there is no such file, or it cannot be read.
         ValueError: When the file is cut short, altered or of another kind; the message names it.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     torch.save({"state_dict": {"weight": torch.ones(2)}, "epoch": 3}, f"{folder}/model.pt")
@@ -167,7 +167,7 @@ def load_into(model: nn.Module, path: str | Path) -> None:
         ValueError: As `load_weights`, and when the weights are of another model: says what they lack, what they have
             besides, and what is of another shape. The model is then as it was.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_weights({"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, f"{folder}/model.safetensors")

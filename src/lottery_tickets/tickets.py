@@ -46,7 +46,7 @@ class Ticket:
         TypeError: When mask or state are no mappings of tensors, or a part cannot be written as JSON.
         ValueError: When the mask does not fit the state, `step` is negative, or a number is not finite.
 
-    Example:
+    Examples:
         >>> state = nn.Linear(2, 1).state_dict()
         >>> Ticket({"weight": torch.tensor([[True, False]])}, state)
         Ticket(2 tensors at step 0, 1 of 2 weights kept, sparsity 0.5000, no claims: never trained beside its controls)
@@ -211,7 +211,7 @@ def save_ticket(
         TypeError: When a part is of a type that cannot be written.
         ValueError: When the mask does not fit theta_k, or a number is not finite.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> model = nn.Linear(2, 1)
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -254,7 +254,7 @@ def use_ticket(model: nn.Module, path: str | Path | Ticket, *, weights: bool = T
         TypeError: When a weight of the model is not a plain tensor, such as one that is sharded over devices.
         ValueError: When names, shapes or dtypes of model and ticket differ, or the file is not a whole ticket.
 
-    Example:
+    Examples:
         >>> model = nn.Linear(2, 1)
         >>> start = {"weight": torch.ones(1, 2), "bias": torch.ones(1)}
         >>> ticket = Ticket({"weight": torch.tensor([[True, False]])}, start)

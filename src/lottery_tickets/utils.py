@@ -56,7 +56,7 @@ def ensure_deterministic_pruning(seed: int = 42) -> None:
     Raises:
         ValueError: When the seed is out of range.
 
-    Example:
+    Examples:
         >>> ensure_deterministic_pruning(7)
         >>> first = torch.rand(3)
         >>> ensure_deterministic_pruning(7)
@@ -91,7 +91,7 @@ def compute_histogram_quantile(tensor: Tensor, q: float, bins: int = 1000) -> fl
         TypeError: When the dtype has no order here, such as complex.
         ValueError: When the tensor is empty or holds NaN, `q` is out of [0, 1] or `bins` is less than 2.
 
-    Example:
+    Examples:
         >>> compute_histogram_quantile(torch.tensor([3.0, -1.0, 2.0, 1e30]), 0.5)
         2.0
     """

@@ -76,7 +76,7 @@ class StatisticalReportGenerator:
     Args:
         config: What it is to be like.
 
-    Example:
+    Examples:
         >>> generator = StatisticalReportGenerator(ReportConfig(title="A small run"))
         >>> generator.num_results
         0

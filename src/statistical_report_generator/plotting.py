@@ -23,7 +23,7 @@ def plot_results(results: Given, path: str | Path) -> list[Path]:
         FileNotFoundError: When there is nothing.
         ValueError: When nothing is to be drawn of them, or the path ends otherwise.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> figures = {"actual_sparsity": 0.5, "collapsed_layers": [], "thresholds": {"fc": 0.1}}
         >>> found = {"layer_sparsities": {"fc": 0.5}, **figures}

@@ -17,7 +17,7 @@ def list_records(name: str, kind: str, results: Results) -> list[Record]:
         kind: Of the results.
         results: As they were saved.
 
-    Example:
+    Examples:
         >>> list_records("a", "experiment", {"trainings": [{"level": 1, "history": {"end": {"loss": 0.5}}}]})
         [{'results': 'a', 'kind': 'experiment', 'level': 1, 'history.end.loss': 0.5}]
     """

@@ -17,7 +17,7 @@ def format_rows(rows: Sequence[Sequence[str]], *, align: str = ">", rule: bool =
     Raises:
         ValueError: When rows differ in length, or when `align` does not fit them.
 
-    Example:
+    Examples:
         >>> print(format_rows([("name", "kept"), ("fc", "7"), ("output", "12")], align="<>", rule=True))
         name    kept
         ------------

@@ -20,7 +20,7 @@ def clean(words: str) -> str:
     Args:
         words: Of results, which may hold anything that JSON can.
 
-    Example:
+    Examples:
         >>> clean("a\x07b")
         'a[U+0007]b'
     """
@@ -37,7 +37,7 @@ def spell_out(words: str) -> str:
     Args:
         words: As `clean` returns them, or not.
 
-    Example:
+    Examples:
         >>> spell_out("réseau 模")
         'réseau [U+6A21]'
     """

@@ -105,7 +105,7 @@ class UnifiedModelAnalyzer:
         logger: Told the numbers that each analysis has found, when it has, at the count of analyses so far: anything
             with `log(values, step)`, or several; see `lottery_tickets.integrations`. It changes nothing.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import torch
         >>> model, data = nn.Linear(8, 4), [(torch.randn(16, 8), torch.randint(4, (16,)))]

@@ -24,7 +24,7 @@ OUTPUTS: Final = ("output", "output_mask", "output_scores", "force")  # options 
 def read_help(options: type, name: str) -> str:
     """Returns what the docstring of a class of options says about one of them.
 
-    Example:
+    Examples:
         >>> from lottery_tickets import TrainerSettings
         >>> read_help(TrainerSettings, "momentum")
         "Of SGD, in [0, 1); costs one buffer a weight, in the weight's dtype."

@@ -20,7 +20,7 @@ def expand_recipe(words: Sequence[str]) -> list[str]:
         ValueError: When the file is no TOML of options, or none is named.
         OSError: When it cannot be read.
 
-    Example:
+    Examples:
         >>> expand_recipe(["imp", "--levels", "2"])
         ['imp', '--levels', '2']
     """

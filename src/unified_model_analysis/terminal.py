@@ -25,7 +25,7 @@ def wrap(paragraph: str, columns: int) -> str:
         paragraph: Leading spaces stay, and the lines that follow are indented by two more.
         columns: That there are.
 
-    Example:
+    Examples:
         >>> print(wrap("  one two three", 9))
           one two
             three

@@ -24,7 +24,7 @@ def check_count(argument: str, value: object, allowed: str = "an integer of at l
         TypeError: When it is not an integer.
         ValueError: When it is less than 1.
 
-    Example:
+    Examples:
         >>> check_count("num_samples", 8)
         8
     """
@@ -46,7 +46,7 @@ def check_share(what: str, value: object) -> float:
         TypeError: When it is no number.
         ValueError: When it is outside, or NaN.
 
-    Example:
+    Examples:
         >>> check_share("threshold", 1)
         1.0
     """
@@ -71,7 +71,7 @@ def check_number(argument: str, value: object, allowed: str, is_allowed: Callabl
         TypeError: When it is no number.
         ValueError: When it is out of the range.
 
-    Example:
+    Examples:
         >>> check_number("momentum", 0.9, "in [0, 1)", lambda value: 0 <= value < 1)
         0.9
     """

@@ -34,7 +34,7 @@ def make_generator(seed: int, *uses: str | int) -> torch.Generator:
         seed: The experiment's seed.
         uses: The path to the use, such as `"replicate", 0, "initialisation"`.
 
-    Example:
+    Examples:
         >>> first = torch.rand(3, generator=make_generator(7, "samples"))
         >>> torch.equal(first, torch.rand(3, generator=make_generator(7, "samples")))
         True

@@ -12,7 +12,7 @@ def check_device(device: str) -> None:
     Raises:
         ValueError: When torch does not know the device, or this machine does not have it.
 
-    Example:
+    Examples:
         >>> check_device("cpu")
     """
     try:

@@ -34,7 +34,7 @@ class Log:
     Raises:
         TypeError: When one has no `log`.
 
-    Example:
+    Examples:
         >>> class Printer:
         ...     def log(self, values, step):
         ...         print(step, values)

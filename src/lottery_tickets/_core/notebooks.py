@@ -22,7 +22,7 @@ def render_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[ob
         rows: Their cells.
         num_rows: How many there are.
 
-    Example:
+    Examples:
         >>> render_table("A & B", ["name"], [["<b>"]], 1)
         '<table><caption>A &amp; B</caption><tr><th>name</th></tr><tr><td>&lt;b&gt;</td></tr></table>'
     """
@@ -40,7 +40,7 @@ def _render_row(tag: str, cells: Sequence[object]) -> str:
 class Results(dict[str, Any]):
     """A dict like any other that shows itself in a few lines: what is large in it is counted, not printed.
 
-    Example:
+    Examples:
         >>> Results(verdict="converged", losses=[0.5, 0.25], layers={"fc": 0.9})
         Results(verdict='converged', losses=<list of 2>, layers=<dict of 1>)
     """
@@ -65,7 +65,7 @@ def summarise(value: object) -> str:
     Args:
         value: Anything.
 
-    Example:
+    Examples:
         >>> summarise([1] * 1000), summarise(0.123456789)
         ('<list of 1,000>', '0.123457')
     """
@@ -85,7 +85,7 @@ def _shorten(words: str) -> str:
 def show_only(names: Iterable[str]) -> Callable[[], list[str]]:
     """Returns the `__dir__` of a module that shows these names.
 
-    Example:
+    Examples:
         >>> show_only(["b", "a"])()
         ['a', 'b']
     """

@@ -77,7 +77,7 @@ def find_prunable_weights(
         ValueError: When a pattern matches nothing, nothing is left to prune, or a chosen weight cannot be ranked: it is
             complex, not floating-point, not initialised, on the meta device, or computed by a parametrisation.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
         >>> list(find_prunable_weights(model))
         ['0.weight', '2.weight']

@@ -157,7 +157,7 @@ def check_form(value: object, form: Form, where: str) -> None:
         form: See `Form`.
         where: What messages call it: the file, or the place.
 
-    Example:
+    Examples:
         >>> check_form({"seeds": [1, 2], "note": None}, {"seeds": [int], ...: (str, None)}, "run.json")
         >>> check_form({"seeds": [1, "2"]}, {"seeds": [int]}, "run.json")
         Traceback (most recent call last):

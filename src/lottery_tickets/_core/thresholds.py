@@ -54,7 +54,7 @@ def find_kth_largest(
     Raises:
         RuntimeError: When counts of one pass contradict those of another, as of integers that change meanwhile.
 
-    Example:
+    Examples:
         >>> values = np.array([7, 3, 3, 1, 0])
         >>> def count(bracket):
         ...     inside = values[(values >= bracket.lo) & (values <= bracket.hi)]

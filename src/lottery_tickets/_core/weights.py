@@ -90,7 +90,7 @@ class Weights(Mapping[str, Weight]):
     Args:
         weights: Each of another name.
 
-    Example:
+    Examples:
         >>> weights = Weights.from_tensors({"fc.weight": torch.ones(3, 2)})
         >>> weights.num_weights, weights.shapes, weights["fc.weight"].read(1, 3).tolist()
         (6, {'fc.weight': torch.Size([3, 2])}, [1.0, 1.0])

@@ -146,7 +146,7 @@ def compute_linear_connectivity(
             the loss of an end is not finite, or the run folder belongs to something else or was altered.
         OSError: When a file of `run_folder`, or `path`, cannot be read or written.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = nn.Linear(1, 2, bias=False)
         >>> data = [(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 0]))]

@@ -92,7 +92,7 @@ def find_stable_rewinding_step(
         OSError: When the file cannot be read or written.
         ValueError: When an argument is out of range, or the file is of another search or was altered.
 
-    Example:
+    Examples:
         >>> found = find_stable_rewinding_step(lambda step: 0.3 / (1 + step), 100)
         >>> found["step"], found["num_evaluations"]
         (15, 9)

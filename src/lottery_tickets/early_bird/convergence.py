@@ -180,7 +180,7 @@ def detect_early_bird_convergence(
     References:
         You et al., arXiv:1909.11957 (mask distance and queue). The rest is ours: docs/early-bird.md.
 
-    Example:
+    Examples:
         >>> evidence = {"correlation": 0.99, "corrected_start_distance": 0.01, "movement": 0.001}
         >>> history = [{"epoch": epoch, **evidence} for epoch in range(1, 5)]
         >>> detect_early_bird_convergence(history)["verdict"]

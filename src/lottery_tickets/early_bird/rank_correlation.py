@@ -61,7 +61,7 @@ def correlate_ranks(
     Raises:
         ValueError: When names or shapes differ.
 
-    Example:
+    Examples:
         >>> from lottery_tickets.early_bird.snapshots import take_snapshot
         >>> from lottery_tickets._core.weights import Weights
         >>> earlier, later = torch.tensor([0.1, -0.2, 0.3, 0.4]), torch.tensor([0.1, 0.2, -0.6, 0.5])
@@ -108,7 +108,7 @@ def rank_shares(snapshot: Snapshot, *, backend: Backend | None = None) -> dict[s
     Returns:
         For each name uint16 on the CPU, in the weight's shape.
 
-    Example:
+    Examples:
         >>> from lottery_tickets.early_bird.snapshots import take_snapshot
         >>> from lottery_tickets._core.weights import Weights
         >>> snapshot = take_snapshot(Weights.from_tensors({"fc.weight": torch.tensor([0.1, -0.4])}))

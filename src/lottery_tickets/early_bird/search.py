@@ -142,7 +142,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         You et al., arXiv:1909.11957 (mask distance, queue, batch-norm scales). Rank correlation of weights is another
         criterion, not theirs.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
         >>> data = [(torch.randn(16, 8), torch.randint(2, (16,)))]

@@ -37,7 +37,7 @@ def compare_signs(differences: Tensor) -> Prevalence:
     Args:
         differences: Of any shape.
 
-    Example:
+    Examples:
         >>> found = compare_signs(torch.tensor([3.0, 1.0, 2.0, 40.0, 0.0]))
         >>> found.p, round(found.z, 2)
         (0.0625, 1.83)

@@ -103,7 +103,7 @@ def take_snapshot(weights: Weights, *, backend: Backend | None = None) -> Snapsh
         TypeError: When a weight is not of a float dtype.
         ValueError: When a weight is NaN or infinite.
 
-    Example:
+    Examples:
         >>> weights = {"fc.weight": torch.tensor([1.0, -2.0, 0.0], dtype=torch.bfloat16)}
         >>> snapshot = take_snapshot(Weights.from_tensors(weights))
         >>> snapshot.codes["fc.weight"].tolist()

@@ -97,7 +97,7 @@ class EarlyBirdWatcher:
         ValueError: When an argument is out of range, there is nothing to prune, or it is not known what the targets of
             the probe are.
 
-    Example:
+    Examples:
         >>> model = nn.Linear(64, 64)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
         >>> held_out = (torch.randn(64, 64), torch.randint(64, (64,)))

@@ -135,7 +135,7 @@ def compute_lottery_ticket_quality(
         Frankle & Carbin, arXiv:1803.03635 (tickets and their reinitialised control); Frankle et al., arXiv:1912.05671
         (matching); Su et al., arXiv:2009.11094 (random tickets).
 
-    Example:
+    Examples:
         >>> import torch
         >>> model, data = nn.Linear(4, 3), [(torch.randn(8, 4), torch.randint(3, (8,)))]
         >>> quality = compute_lottery_ticket_quality(model, {"weight": torch.ones(3, 4)}, data)

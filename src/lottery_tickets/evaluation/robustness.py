@@ -146,7 +146,7 @@ def compute_pruning_robustness(
             holds something else.
         OSError: When `path` cannot be read or written.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
         >>> found = compute_pruning_robustness(model, (torch.randn(64, 8), torch.randint(4, (64,))), [0.5, 1.0])
         >>> [point["sparsity"] for point in found["sparsity_curves"]["magnitude"]], found["metric"]

@@ -101,7 +101,7 @@ def compare_pruning_strategies(
             unpruned loss is not finite.
         OSError: When `path` cannot be read or written.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model, data = nn.Linear(8, 4), [(torch.randn(16, 8), torch.randint(4, (16,)))]
         >>> found = compare_pruning_strategies(model, data, sparsity_levels=[0.5])

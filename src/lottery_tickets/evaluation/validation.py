@@ -83,7 +83,7 @@ def validate_pruning_correctness(
         ValueError: When the data is empty, or an argument is out of range.
         OSError: When `path` cannot be read or written.
 
-    Example:
+    Examples:
         >>> from lottery_tickets import apply_mask, create_magnitude_mask
         >>> model, data = nn.Linear(8, 4), [(torch.randn(4, 8), torch.arange(4))]
         >>> mask = create_magnitude_mask(model, 0.5)

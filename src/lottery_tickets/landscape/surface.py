@@ -135,7 +135,7 @@ def compute_loss_landscape(
     References:
         Li et al., arXiv:1712.09913 (filter normalisation); Goodfellow et al., arXiv:1412.6544 (lines).
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> data = [(torch.randn(16, 4), torch.randint(2, (16,)))]
         >>> found = compute_loss_landscape(model, data, grid_points=(5, 3), span=0.5)

@@ -38,7 +38,7 @@ def create_random_mask(
     Raises:
         ValueError: When the sparsity or the scope is not allowed.
 
-    Example:
+    Examples:
         >>> create_random_mask(nn.Linear(10, 10), 0.75, seed=0).num_kept
         25
     """
@@ -60,7 +60,7 @@ def shuffle_mask(mask: Mapping[str, Tensor], seed: int) -> Mask:
         mask: The mask to scramble.
         seed: Same seed, same result.
 
-    Example:
+    Examples:
         >>> mask = Mask.from_tensors({"weight": torch.eye(4)})
         >>> shuffle_mask(mask, seed=0).num_kept
         4

@@ -38,7 +38,7 @@ def apply_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: When the mask does not fit the model.
 
-    Example:
+    Examples:
         >>> model = nn.Linear(2, 1)
         >>> apply_mask(model, {"weight": torch.tensor([[True, False]])})
         >>> model.weight[0, 1].item()
@@ -62,7 +62,7 @@ def compute_sparsity(
         include: Replaces the default choice of a model's weights: names, glob patterns or module types.
         exclude: Removes from the choice.
 
-    Example:
+    Examples:
         >>> compute_sparsity({"weight": torch.tensor([[True, False]])})
         0.5
     """
@@ -96,7 +96,7 @@ def masked(model: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[nn.Module]:
         ValueError: When the mask does not fit the model.
         RuntimeError: When something inside the block changes a masked parameter in place; train with `hold_mask`.
 
-    Example:
+    Examples:
         >>> model = nn.Linear(2, 1, bias=False)
         >>> with masked(model, {"weight": torch.tensor([[False, False]])}):
         ...     model(torch.ones(1, 2)).item()
@@ -139,7 +139,7 @@ def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
         ValueError: When the mask does not fit the model.
         TypeError: When a parameter is sharded over devices (DTensor).
 
-    Example:
+    Examples:
         >>> model = nn.Linear(2, 1)
         >>> hold_mask(model, {"weight": torch.tensor([[True, False]])})
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -180,7 +180,7 @@ def check_held(model: nn.Module) -> Mask:
         ValueError: When no mask is held on the model.
         RuntimeError: When a held parameter is no longer the model's, or a pruned weight or its gradient is not zero.
 
-    Example:
+    Examples:
         >>> model = nn.Linear(2, 1)
         >>> hold_mask(model, {"weight": torch.tensor([[True, False]])})
         >>> check_held(model).num_kept

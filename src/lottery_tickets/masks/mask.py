@@ -40,7 +40,7 @@ class Mask(Mapping[str, Tensor]):
     Raises:
         ValueError: When names, shapes, sizes, dtypes or padding bits do not fit.
 
-    Example:
+    Examples:
         >>> mask = Mask.from_tensors({"fc.weight": torch.tensor([[1.0, 0.0], [0.0, 0.0]])})
         >>> mask.sparsity, mask.num_kept, mask["fc.weight"].tolist()
         (0.75, 1, [[True, False], [False, False]])

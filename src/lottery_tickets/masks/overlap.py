@@ -126,7 +126,7 @@ def compute_ticket_overlap(
         TypeError: When a mask is not a mapping of tensors.
         ValueError: When the masks cover different parameters, or the method is unknown.
 
-    Example:
+    Examples:
         >>> import torch
         >>> first = {"weight": torch.tensor([True, True, False, False])}
         >>> second = {"weight": torch.tensor([True, False, True, False])}
@@ -165,7 +165,7 @@ def compute_overlap_matrix(
         TypeError: When a mask is not a mapping of tensors.
         ValueError: When there is no mask, masks cover different parameters, or the method is unknown.
 
-    Example:
+    Examples:
         >>> import torch
         >>> ticket = {"weight": torch.tensor([True, False])}
         >>> compute_overlap_matrix({"a": ticket, "b": ticket})["overlaps"]

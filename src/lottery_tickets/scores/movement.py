@@ -130,7 +130,7 @@ def record_movement(
     References:
         Sanh et al., arXiv:2005.07683.
 
-    Example:
+    Examples:
         >>> model = nn.Linear(2, 1, bias=False)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> with record_movement(model) as movement:

@@ -91,7 +91,7 @@ def compute_snip_importance(
     References:
         Lee et al., arXiv:1810.02340.
 
-    Example:
+    Examples:
         >>> model = nn.Linear(2, 2, bias=False)
         >>> _ = nn.init.ones_(model.weight)
         >>> data = [(torch.tensor([[1.0, 3.0]]), torch.tensor([0]))]  # equal logits: g is -x / 2 and x / 2
@@ -172,7 +172,7 @@ def compute_grasp_importance(
     References:
         Wang et al., arXiv:2002.07376.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
         >>> scores = compute_grasp_importance(model, [(torch.ones(4, 3), torch.tensor([0, 1, 0, 0]))])
         >>> scores["0.weight"].shape, scores.report["score"]
@@ -256,7 +256,7 @@ def compute_wanda_importance(
     References:
         Sun et al., arXiv:2306.11695.
 
-    Example:
+    Examples:
         >>> model = nn.Linear(2, 1, bias=False)
         >>> model.load_state_dict({"weight": torch.tensor([[-1.0, 2.0]])})
         <All keys matched successfully>

@@ -83,7 +83,7 @@ def compute_synflow_importance(
     References:
         Tanaka et al., arXiv:2006.05467.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> scores = compute_synflow_importance(model, (4,), 0.75)
         >>> sum(int((score > 0).sum()) for score in scores.values()), scores.report["score"]

@@ -14,7 +14,7 @@ def space_out(places: Sequence[float], num_ticks: int = NUM_TICKS) -> list[float
         places: Positive, ascending or descending.
         num_ticks: For how many labels the axis has room.
 
-    Example:
+    Examples:
         >>> space_out([100, 80, 64, 63.9, 51.2])
         [100, 80, 64, 51.2]
     """

@@ -31,7 +31,7 @@ def shorten(words: str, most: int) -> str:
         words: Any.
         most: Letters, at least 3.
 
-    Example:
+    Examples:
         >>> shorten("model.layers.17.self_attn.q_proj.weight", 24)
         'model.layer…_proj.weight'
     """
@@ -50,7 +50,7 @@ def tell_apart(names: Sequence[str], most: int = MOST_LETTERS) -> list[str]:
         names: Such as paths of files, or layers of a deep model.
         most: Letters.
 
-    Example:
+    Examples:
         >>> tell_apart(["fc.weight", "head.weight"])
         ['fc.weight', 'head.weight']
         >>> tell_apart([f"model.layers.{number}.self_attn.q_proj.weight" for number in (8, 10)])

@@ -47,7 +47,7 @@ def summarise_differences(values: npt.ArrayLike, reference: npt.ArrayLike) -> Di
         values: Finite numbers, shape (..., n): one value a replicate. n may be 0.
         reference: Those of the same replicates, a shape that broadcasts.
 
-    Example:
+    Examples:
         >>> found = summarise_differences([0.5, 0.75, 1.0], [0.5, 0.5, 0.5])
         >>> float(found.mean), float(found.std), int(found.num)
         (0.25, 0.25, 3)
@@ -145,7 +145,7 @@ def adjust_holm(p_values: npt.ArrayLike) -> Floats:
     Args:
         p_values: In [0, 1], shape (..., number of tests).
 
-    Example:
+    Examples:
         >>> adjust_holm([0.01, 0.04, 0.03]).round(3).tolist()
         [0.03, 0.06, 0.06]
     """
@@ -185,7 +185,7 @@ def count_replicates(distance: float, std: float, *, alpha: float, power: float,
         power: Chance to decide, in (0, 1).
         most: Largest number to consider, at least 2.
 
-    Example:
+    Examples:
         >>> count_replicates(0.002, 0.002, alpha=0.05, power=0.8, most=1000)
         8
     """
@@ -211,7 +211,7 @@ def count_replicates_by_sign(share: float, *, alpha: float, power: float, most: 
         power: Chance to decide, in (0, 1).
         most: Largest number to consider, at least 2.
 
-    Example:
+    Examples:
         >>> count_replicates_by_sign(1.0, alpha=0.05, power=0.8, most=1000)
         5
     """

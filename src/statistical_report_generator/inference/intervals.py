@@ -64,7 +64,7 @@ def compute_t_interval(values: Sequence[float], confidence: float = CONFIDENCE) 
     Raises:
         ValueError: When there is no value.
 
-    Example:
+    Examples:
         >>> compute_t_interval([1.0, 2.0, 3.0])
         Interval(mean=2.0, low=-0.484..., high=4.484..., num_replicates=3)
     """
@@ -161,7 +161,7 @@ def choose_figures(results: Mapping[str, Any], metric: str | None = None, moment
     Raises:
         ValueError: When no such figure is in all trainings.
 
-    Example:
+    Examples:
         >>> row = {"branch": "ticket", "history": {"end": {"train_accuracy": 0.9, "train_loss": 0.2}}}
         >>> choose_figures({"trainings": [row]})
         ('train_accuracy', 'end')

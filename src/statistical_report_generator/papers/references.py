@@ -242,7 +242,7 @@ def render_bibtex(keys: Iterable[str]) -> str:
     Args:
         keys: Of `REFERENCES`.
 
-    Example:
+    Examples:
         >>> print(render_bibtex(["holm1979simple"]))
         @article{holm1979simple,
           author = {Holm, Sture},

@@ -51,7 +51,7 @@ def find_score(name: str) -> tuple[str, tuple[str, ...]]:
     Args:
         name: Or formula, as results have it.
 
-    Example:
+    Examples:
         >>> find_score("|w|")
         ('their magnitude', ('han2015learning',))
     """

@@ -31,7 +31,7 @@ def shorten(words: str, most: int) -> str:
         words: Any.
         most: Letters, at least 3.
 
-    Example:
+    Examples:
         >>> shorten("layers.17.self_attn.q_proj.weight", 16)
         'layers.1….weight'
     """

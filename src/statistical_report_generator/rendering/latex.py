@@ -72,7 +72,7 @@ def escape_latex(words: str) -> str:
     Args:
         words: Any.
 
-    Example:
+    Examples:
         >>> print(escape_latex("50 % of a_b \\input{x}"))
         50 \% of a\_b \textbackslash{}input\{x\}
     """

@@ -73,7 +73,7 @@ def identify_data(
         what: What sentences call the data.
         argument: The argument by which the caller can name it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> images, labels = torch.rand(6, 2), torch.arange(6)
         >>> whole, halves = [(images, labels)], [(images[3:], labels[3:]), (images[:3], labels[:3])]

@@ -52,7 +52,7 @@ def compare_identities(earlier: Identity, later: Identity) -> Verdict:
         earlier: What a run folder has recorded.
         later: What was found now.
 
-    Example:
+    Examples:
         >>> compare_identities(name_identity("v1", "trainer_fn"), name_identity("v2", "trainer_fn"))
         'different'
     """

@@ -22,7 +22,7 @@ def allocate_erk(shapes: Mapping[str, tuple[int, ...]], capacities: Mapping[str,
         capacities: How many weights a layer can keep at most.
         num_kept: How many all layers together keep, at most the sum of the capacities.
 
-    Example:
+    Examples:
         >>> shapes = {"a": (2, 4), "b": (3, 6, 7), "c": (7, 4)}
         >>> allocate_erk(shapes, {"a": 8, "b": 126, "c": 28}, 81)
         {'a': 8, 'b': 45, 'c': 28}
@@ -57,7 +57,7 @@ def allocate_lamp(scores: Weights, within: Mapping[str, Tensor] | None, num_kept
         within: For each name the packed bits of the eligible ones.
         num_kept: The total, at most the number of eligible weights.
 
-    Example:
+    Examples:
         >>> allocate_lamp(Weights.from_tensors({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.1, 0.1])}), None, 3)
         {'a': 1, 'b': 2}
     """

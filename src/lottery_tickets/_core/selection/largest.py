@@ -40,7 +40,7 @@ def select_largest(
         TypeError: When a score is not a float tensor.
         ValueError: When a score is NaN or infinite, `num_kept` is out of range, or `within` does not fit.
 
-    Example:
+    Examples:
         >>> bits = select_largest(Weights.from_tensors({"a": torch.tensor([0.5, -2.0, 0.5, 1.0])}), 3)
         >>> f"{int(bits['a'][0]):04b}"[::-1]
         '1101'
@@ -65,7 +65,7 @@ class Ranking:
     Args:
         scores: As for `select_largest`; not to be changed in between.
 
-    Example:
+    Examples:
         >>> ranking = Ranking(Weights.from_tensors({"a": torch.tensor([0.5, -2.0, 0.5, 1.0])}))
         >>> [f"{int(bits):04b}"[::-1] for n in (1, 2, 3) for bits in ranking.keep(n).values()]
         ['0100', '0101', '1101']

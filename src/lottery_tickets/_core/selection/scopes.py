@@ -63,7 +63,7 @@ def select_in_scope(
         ValueError: When the sparsity is out of range, the scope unknown, a score NaN or infinite, `within` does not fit
             or has too few bits, or N:M does not divide a tensor's inputs.
 
-    Example:
+    Examples:
         >>> import torch
         >>> scores = Weights.from_tensors({"a": torch.tensor([[4.0, 1.0], [3.0, 2.0]])})
         >>> bits = select_in_scope(scores, 0.5, scope="row")

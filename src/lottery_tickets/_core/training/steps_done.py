@@ -29,7 +29,7 @@ def tell_steps_to(listen: Listen | None) -> None:
 def telling_steps_to(listen: Listen) -> Iterator[None]:
     """Within the block, has a function told the number of steps as they are done.
 
-    Example:
+    Examples:
         >>> told = []
         >>> with telling_steps_to(told.append):
         ...     count_steps()

@@ -14,7 +14,7 @@ def watch_passes(dataloader: Iterable[Any], on_pass: Callable[[], object]) -> It
         dataloader: Whatever gives batches anew each time it is iterated over.
         on_pass: Called before the first batch of a pass is asked for.
 
-    Example:
+    Examples:
         >>> passes = []
         >>> watched = watch_passes([1, 2], lambda: passes.append(len(passes)))
         >>> isinstance(watched, list), list(watched), list(watched), passes
