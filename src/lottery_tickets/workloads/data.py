@@ -92,9 +92,10 @@ def load_digits_data(*, split_seed: int = DIGITS_SPLIT_SEED) -> ImageData:
     Raises:
         ModuleNotFoundError: scikit-learn is not installed.
 
-    >>> data = load_digits_data()
-    >>> data.train_inputs.shape, data.validation_inputs.shape, data.test_inputs.shape
-    (torch.Size([1079, 1, 8, 8]), torch.Size([179, 1, 8, 8]), torch.Size([539, 1, 8, 8]))
+    Examples:
+        >>> data = load_digits_data()
+        >>> data.train_inputs.shape, data.validation_inputs.shape, data.test_inputs.shape
+        (torch.Size([1079, 1, 8, 8]), torch.Size([179, 1, 8, 8]), torch.Size([539, 1, 8, 8]))
     """
     try:
         datasets = importlib.import_module("sklearn.datasets")
@@ -210,10 +211,11 @@ def create_image_batches(
     Raises:
         ValueError: A number is below 1, or there are not as many classes as images.
 
-    >>> data = load_digits_data()
-    >>> batches = create_image_batches(data.test_inputs, data.test_targets, batch_size=40, num_images=100)
-    >>> [len(targets) for _, targets in batches]
-    [40, 40, 20]
+    Examples:
+        >>> data = load_digits_data()
+        >>> batches = create_image_batches(data.test_inputs, data.test_targets, batch_size=40, num_images=100)
+        >>> [len(targets) for _, targets in batches]
+        [40, 40, 20]
     """
     for name, value in (("batch_size", batch_size), ("num_images", num_images)):
         if value is not None and value < 1:

@@ -43,12 +43,13 @@ def read_idx(path: str | Path, *, num_dimensions: int) -> npt.NDArray[np.uint8]:
         ValueError: The file is not IDX, has another element type or number of dimensions, is truncated or too long, or
             announces more than `MAX_IDX_BYTES`.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "labels"
-    ...     _ = path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
-    ...     read_idx(path, num_dimensions=1)
-    array([7, 8, 9], dtype=uint8)
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "labels"
+        ...     _ = path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
+        ...     read_idx(path, num_dimensions=1)
+        array([7, 8, 9], dtype=uint8)
     """
     path = Path(path)
     check_file(path, "an IDX file")

@@ -192,10 +192,11 @@ def build_model(
     Raises:
         ValueError: The name is unknown, the images are too small for the model, or the generator is not on the CPU.
 
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> model = build_model("lenet-300-100", input_shape=(1, 28, 28), num_classes=10, generator=generator)
-    >>> sum(weight.numel() for name, weight in model.named_parameters() if name.endswith("weight"))
-    266200
+    Examples:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> model = build_model("lenet-300-100", input_shape=(1, 28, 28), num_classes=10, generator=generator)
+        >>> sum(weight.numel() for name, weight in model.named_parameters() if name.endswith("weight"))
+        266200
     """
     if name not in _MODELS:
         raise ValueError(f"model must be one of {', '.join(MODEL_NAMES)}, got {name!r}; choose one of these")

@@ -118,8 +118,9 @@ def paper_recipe(model_name: str) -> Recipe:
     Raises:
         ValueError: The name is unknown.
 
-    >>> paper_recipe("lenet-300-100").optimizer_arguments
-    {'lr': 0.0012}
+    Examples:
+        >>> paper_recipe("lenet-300-100").optimizer_arguments
+        {'lr': 0.0012}
     """
     if model_name not in _PAPER_RECIPES:
         raise ValueError(f"model must be one of {', '.join(_PAPER_RECIPES)}, got {model_name!r}; choose one of these")
@@ -135,8 +136,9 @@ def digits_recipe(model_name: str) -> Recipe:
     Raises:
         ValueError: The name is unknown.
 
-    >>> digits_recipe("lenet-300-100").num_steps
-    600
+    Examples:
+        >>> digits_recipe("lenet-300-100").num_steps
+        600
     """
     return replace(paper_recipe(model_name), num_steps=DIGITS_NUM_STEPS, evaluation_interval=DIGITS_EVALUATION_INTERVAL)
 

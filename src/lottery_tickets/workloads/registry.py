@@ -61,9 +61,10 @@ def load_workload(data: str, model: str, *, folder: str | Path | None = None) ->
         FileNotFoundError: The folder lacks a file; the message says which, and how to get it.
         ModuleNotFoundError: The digits need scikit-learn, which is not installed.
 
-    >>> workload = load_workload("digits", "lenet-300-100")
-    >>> workload.name, workload.data.input_shape, workload.recipe.batch_size
-    ('digits/lenet-300-100', (1, 8, 8), 60)
+    Examples:
+        >>> workload = load_workload("digits", "lenet-300-100")
+        >>> workload.name, workload.data.input_shape, workload.recipe.batch_size
+        ('digits/lenet-300-100', (1, 8, 8), 60)
     """
     if data not in DATA_NAMES:
         raise ValueError(f"data must be one of {', '.join(DATA_NAMES)}, got {data!r}; choose one of these")
