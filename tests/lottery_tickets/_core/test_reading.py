@@ -180,7 +180,7 @@ def test_any_of_several_forms_will_do_and_the_nearest_is_named() -> None:
         check_form(value, form, "f")
     with pytest.raises(ValueError, match=r"f: a\.b must be a whole number, but is 'x'"):
         check_form({"a": {"b": "x"}}, form, "f")
-    with pytest.raises(ValueError, match="f: a must be an object or a list or null, but is 3"):
+    with pytest.raises(ValueError, match=r"f: a must be an object or a list or null, but is 3"):
         check_form({"a": 3}, form, "f")
 
 
@@ -192,7 +192,7 @@ def test_what_others_say_is_cut_to_a_line() -> None:
         "Error(s) in loading: Missing key(s): w"
     )
     assert say_briefly(IndexError()) == "IndexError"
-    with pytest.raises(ValueError, match="^f must be whole, but it is not$"), naming("f", "be whole"):
+    with pytest.raises(ValueError, match=r"^f must be whole, but it is not$"), naming("f", "be whole"):
         raise ValueError("it is not")
 
 
@@ -212,7 +212,7 @@ def test_a_file_where_a_folder_must_be_is_named(tmp_path: Path) -> None:
         for write in (Mask.from_tensors({"w": torch.eye(2)}).save, lambda path: save_results({"a": 1}, path)):
             with pytest.raises(NotADirectoryError, match=rf"'{tmp_path / 'file'}'$"):
                 write(path)
-    with pytest.raises(NotADirectoryError, match="file'$"):
+    with pytest.raises(NotADirectoryError, match=r"file'$"):
         make_folder(tmp_path / "file")
 
 

@@ -161,7 +161,7 @@ WRONG = {
     "--rewind-steps 0 --device nonsense": "device must be one that computes",
     "--rewind-steps 0 --statistics-images 0": "--statistics-images must be",
     "--rewind-steps 0 --test-images -5": "--test-images must be an integer of at least 1, got -5",
-    "--checkpoints a.safetensors b.safetensors": "a.safetensors must be a safetensors file or a torch file with a state dict, but there is no such",
+    "--checkpoints a.safetensors b.safetensors": "a.safetensors must be a safetensors file or a torch file",
 }
 
 
