@@ -101,6 +101,7 @@ def test_signals_are_handled_as_before_afterwards(tmp_path: Path) -> None:
 
 def start(*words: str, **options: Any) -> "subprocess.Popen[str]":  # noqa: ANN401 - as Popen's
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment.pop("PYTHONUNBUFFERED", None)  # so that what is written last is written when Python ends
     return subprocess.Popen([*COMMAND, *words], text=True, env=environment, stderr=subprocess.PIPE, **options)
 
 
