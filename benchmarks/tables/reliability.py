@@ -1,5 +1,6 @@
 """The tables of what `verify` finds."""
 
+from collections import Counter
 from typing import Any
 
 from benchmarks.common import read_results
@@ -59,7 +60,70 @@ def tabulate_missed() -> str:
     return tabulate(read_results("forgeries")["missed"], columns)
 
 
+def tabulate_fuzzing() -> str:
+    """What becomes of changed files, by kind, before and now."""
+    found = read_results("fuzzing")
+    before, now = found["before"], found["this"]
+    columns: Columns = {
+        "file": lambda row: row["name"],
+        "changed": lambda row: f"{row['now']['files']:,}",
+        "read": lambda row: f"{row['now']['python']['read']:,}",
+        "refused": lambda row: f"{row['now']['python']['refused']:,}",
+        "undocumented exceptions, before": lambda row: _sum_types(row["before"]["python"]["undocumented"]),
+        "now": lambda row: _sum_types(row["now"]["python"]["undocumented"]),
+        "unclear words, before": lambda row: _sum_types(row["before"]["python"]["unclear"]),
+        "now ": lambda row: _sum_types(row["now"]["python"]["unclear"]),
+        "at the shell": lambda row: f"{row['now']['shell']['files']}" if row["now"]["shell"] else "",
+        "not one line, before": lambda row: _sum_shell(row["before"]),
+        "now  ": lambda row: _sum_shell(row["now"]),
+    }
+    rows = [{"name": name, "now": now[name], "before": before[name]} for name in now]
+    everything = {label: _add_up(list(counts.values())) for label, counts in (("now", now), ("before", before))}
+    return tabulate([*rows, {"name": "all", **everything}], columns)
+
+
+def tabulate_undocumented() -> str:
+    """The exceptions that nobody had documented, by type, over all kinds of files."""
+    found = read_results("fuzzing")
+    sums = {label: Counter[str]() for label in ("before", "this")}
+    for label, counts in sums.items():
+        for row in found[label].values():
+            for way in ("python", "shell"):
+                counts.update(row[way]["undocumented"] if row[way] else {})
+    names = [name for name, _ in sums["before"].most_common()]
+    rows = [(f"`{name}`", f"{sums['before'][name]}", f"{sums['this'][name]}") for name in names]
+    total = ("all", *(f"{sum(counts.values())}" for counts in sums.values()))
+    return make_table(("exception that is not documented", "before", "now"), *rows, total)
+
+
+def _sum_types(counts: dict[str, int]) -> str:
+    return f"{sum(counts.values()):,}"
+
+
+def _sum_shell(row: dict[str, Any]) -> str:
+    shell = row["shell"]
+    return "" if shell is None else f"{sum(shell['undocumented'].values()) + sum(shell['unclear'].values())}"
+
+
+def _add_up(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the sums over kinds of files, in the form of one."""
+
+    def add(way: str) -> dict[str, Any]:
+        found = [row[way] for row in rows if row[way]]
+        sums = {name: sum(one[name] for one in found) for name in ("read", "refused")}
+        types = {name: sum((Counter(one[name]) for one in found), Counter()) for name in ("undocumented", "unclear")}
+        return {
+            **sums,
+            **types,
+            "files": sum(one["read"] + one["refused"] + sum(one["undocumented"].values()) for one in found),
+        }
+
+    return {"files": sum(row["files"] for row in rows), "python": add("python"), "shell": add("shell")}
+
+
 TABLES: Tables = {
+    "fuzzing": tabulate_fuzzing,
+    "undocumented": tabulate_undocumented,
     "forgeries": tabulate_forgeries,
     "mutations": tabulate_mutations,
     "missed-mutations": tabulate_missed,

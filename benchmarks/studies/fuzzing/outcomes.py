@@ -222,7 +222,7 @@ def bounded() -> Iterator[None]:
     """Within the block no more memory is to be had than 4 GiB, and no more time than 10 seconds."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise TooSlowError
+        raise TooSlowError(f"it took more than {MOST_SECONDS} s")
 
     before, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGALRM, stop)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])

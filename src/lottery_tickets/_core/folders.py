@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-import torch
 from torch import Tensor
 
 from lottery_tickets._core.files import (
@@ -27,8 +26,8 @@ from lottery_tickets._core.files import (
     write_tensors,
 )
 from lottery_tickets._core.identity.identities import Identity, compare_identities
-from lottery_tickets._core.reading import Form, Maybe, check_form, make_form, show, show_name
-from lottery_tickets._core.states import find_ties, hash_state
+from lottery_tickets._core.reading import Form, Maybe, check_form, list_names, make_form, naming, show, show_name
+from lottery_tickets._core.states import find_ties, hash_state, is_same_tensor
 
 MARKER: Final = "run.json"
 HASH: Final = "content_sha256"
@@ -97,14 +96,13 @@ def load_state(path: Path) -> dict[str, Tensor]:
     if metadata.get(STATE_HASH) != hash_state(state):
         message = f"{path} must match the hash it carries, but does not; delete its folder and run again, or restore it"
         raise ValueError(message)
-    ties: dict[str, str] = {}
-    try:
-        ties = dict(parse_json(metadata.get(TIES, "{}")))
-        equal = all(torch.equal(state[name], state[first]) for name, first in ties.items())
-    except (ValueError, TypeError, LookupError, RuntimeError):  # of a value of another form, or tensors of two types
-        equal = False
-    if not equal:
-        raise ValueError(f"{path} must name equal tensors as tied, but does not; it was altered after it was written")
+    with naming(path, "name equal tensors as tied"):
+        ties: dict[str, str] = parse_json(metadata.get(TIES, "{}"))
+        check_form(ties, {...: str}, TIES)
+        if odd := [name for pair in ties.items() for name in pair if name not in state]:
+            raise ValueError(f"has no {list_names(odd)}; it was altered after it was written")
+        if odd := [name for name, first in ties.items() if not is_same_tensor(state[name], state[first])]:
+            raise ValueError(f"{list_names(odd)} differ; it was altered after it was written")
     return {**state, **{name: state[first] for name, first in ties.items()}}
 
 

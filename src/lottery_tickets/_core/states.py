@@ -49,6 +49,11 @@ def find_ties(state: Mapping[str, Tensor]) -> dict[str, str]:
     return {name: first for name, first in names.items() if name != first}
 
 
+def is_same_tensor(first: Tensor, second: Tensor) -> bool:
+    """Returns whether two tensors have one dtype, shape and values."""
+    return first.dtype == second.dtype and torch.equal(first, second)
+
+
 def _locate(tensor: Tensor, name: str) -> object:
     """Returns where a tensor lies, which is its name where it lies nowhere."""
     if not tensor.numel():

@@ -180,7 +180,7 @@ def test_any_of_several_forms_will_do_and_the_nearest_is_named() -> None:
         check_form(value, form, "f")
     with pytest.raises(ValueError, match=r"f: a\.b must be a whole number, but is 'x'"):
         check_form({"a": {"b": "x"}}, form, "f")
-    with pytest.raises(ValueError, match="f: a must be an object or a list or null, but is 3"):
+    with pytest.raises(ValueError, match=r"f: a must be an object or a list or null, but is 3"):
         check_form({"a": 3}, form, "f")
 
 

@@ -110,7 +110,7 @@ WRONG = {
     "--batch-size 0": "--batch-size must be an integer of at least 1",
     "--include no.such": "include must match a parameter",
     "--text t.txt": "--text is for a language model",
-    "--to nowhere.pt": "nowhere.pt must be a safetensors file or a torch file",
+    "--to nowhere.pt": "nowhere.pt must be a safetensors file or a torch file with a state dict, but there is no",
     "--mask nowhere.safetensors": "nowhere.safetensors must be a whole safetensors file",
     "--device nonsense": "device must be one that computes",
     "--data mnist-format": "needs a folder",
