@@ -52,7 +52,11 @@ def list_commands() -> list[tuple[str, str]]:
         for line in [*blocks.splitlines(), *inline]:
             command = line.partition(" #")[0].strip()
             words = command.split()
-            is_whole = len(words) > 2 and words[-1] not in {"--help", "...", "FILE", "RUN", "FOLDER"}  # else a mention
+            is_whole = (
+                len(words) > 2
+                and words[2:] not in (["make"], ["show"], ["create"])
+                and words[-1] not in {"--help", "...", "FILE", "RUN", "FOLDER"}
+            )  # else a mention
             if command.startswith("lottery-tickets ") and is_whole:
                 found.append((str(page.relative_to(ROOT)), command))
     return found
