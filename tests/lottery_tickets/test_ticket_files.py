@@ -19,6 +19,7 @@ from lottery_tickets._core.files import read_tensors
 from lottery_tickets._core.states import hash_state
 from lottery_tickets.masks.mask import METADATA_KEY
 from lottery_tickets.storage import load_weights
+from tests.damaged_files import cut, flip_each_bit, flip_some
 
 STATE = {"a.weight": torch.randn(3, 5), "a.bias": torch.ones(3), "steps": torch.tensor(7)}
 TICKET = Ticket(
@@ -58,26 +59,17 @@ def check_refused_or_same(content: bytes) -> bool:
 
 
 def test_a_truncated_file_is_refused_at_every_length(saved: bytes) -> None:
-    assert all(check_refused_or_same(saved[:length]) for length in range(len(saved)))
+    assert all(map(check_refused_or_same, cut(saved)))
 
 
 @given(st.data())
 @settings(max_examples=300, deadline=None)
 def test_flipped_bytes_are_refused_or_harmless(saved: bytes, data: st.DataObject) -> None:
-    content = bytearray(saved)
-    places = st.lists(st.integers(0, len(saved) - 1), min_size=1, max_size=3, unique=True)
-    for place in data.draw(places):
-        content[place] ^= data.draw(st.integers(1, 255))
-    check_refused_or_same(bytes(content))
+    check_refused_or_same(flip_some(saved, data))
 
 
 def test_every_flipped_bit_of_the_tensors_is_refused(saved: bytes) -> None:
-    length = int.from_bytes(saved[:8], "little")
-    for place in range(8 + length, len(saved)):
-        for bit in range(8):
-            content = bytearray(saved)
-            content[place] ^= 1 << bit
-            assert check_refused_or_same(bytes(content))
+    assert all(map(check_refused_or_same, flip_each_bit(saved)))
 
 
 Tensors = dict[str, Tensor]

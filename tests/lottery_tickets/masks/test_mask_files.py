@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lottery_tickets import Mask
 from lottery_tickets.masks.mask import METADATA_KEY
+from tests.damaged_files import cut, flip_each_bit, flip_some
 from tests.lottery_tickets.masks.drawn import bits, equal, make_tensors
 
 
@@ -86,26 +87,17 @@ def check_refused_or_same(content: bytes) -> bool:
 
 
 def test_a_truncated_file_is_refused_at_every_length(saved: bytes) -> None:
-    assert all(check_refused_or_same(saved[:length]) for length in range(len(saved)))
+    assert all(map(check_refused_or_same, cut(saved)))
 
 
 @given(st.data())
 @settings(max_examples=400, deadline=None)
 def test_flipped_bytes_are_refused_or_harmless(saved: bytes, data: st.DataObject) -> None:
-    content = bytearray(saved)
-    places = st.lists(st.integers(0, len(saved) - 1), min_size=1, max_size=3, unique=True)
-    for place in data.draw(places):
-        content[place] ^= data.draw(st.integers(1, 255))
-    check_refused_or_same(bytes(content))
+    check_refused_or_same(flip_some(saved, data))
 
 
 def test_every_flipped_bit_of_the_bits_is_refused(saved: bytes) -> None:
-    length = int.from_bytes(saved[:8], "little")
-    for place in range(8 + length, len(saved)):
-        for bit in range(8):
-            content = bytearray(saved)
-            content[place] ^= 1 << bit
-            assert check_refused_or_same(bytes(content))
+    assert all(map(check_refused_or_same, flip_each_bit(saved)))
 
 
 def test_parameters_may_be_called_as_the_parts_of_a_ticket_are(tmp_path: Path) -> None:
