@@ -243,6 +243,7 @@ class Mask(Mapping[str, Tensor]):
             label = parse_json(metadata[METADATA_KEY])
             check_form(label, {"format": str, ...: object}, "its label")
             if label["format"] == TICKET_FORMAT:
+                check_form(label, {"mask": dict, ...: object}, "its label")
                 label = label["mask"]
                 bits = {n.removeprefix(TICKET_PREFIX): t for n, t in bits.items() if n.startswith(TICKET_PREFIX)}
             check_form(label, LABEL_FORM, "its label")
