@@ -73,7 +73,7 @@ def tabulate_fuzzing() -> str:
         "now": lambda row: _sum_types(row["now"]["python"]["undocumented"]),
         "unclear words, before": lambda row: _sum_types(row["before"]["python"]["unclear"]),
         "now ": lambda row: _sum_types(row["now"]["python"]["unclear"]),
-        "at the shell": lambda row: f"{row['now']['shell']['files']}" if row["now"]["shell"] else "",
+        "at the shell": lambda row: _count_files(row["now"]["shell"]),
         "not one line, before": lambda row: _sum_shell(row["before"]),
         "now  ": lambda row: _sum_shell(row["now"]),
     }
@@ -98,6 +98,10 @@ def tabulate_undocumented() -> str:
 
 def _sum_types(counts: dict[str, int]) -> str:
     return f"{sum(counts.values()):,}"
+
+
+def _count_files(counts: dict[str, Any] | None) -> str:
+    return "" if counts is None else f"{counts['read'] + counts['refused'] + sum(counts['undocumented'].values()):,}"
 
 
 def _sum_shell(row: dict[str, Any]) -> str:

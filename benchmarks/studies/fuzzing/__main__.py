@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.common import ROOT, find_commit, write_results
+from benchmarks.common import ROOT, find_commit, read_results, write_results
 from benchmarks.studies.fuzzing.kinds import KINDS
 from benchmarks.studies.fuzzing.outcomes import Outcomes, fuzz, fuzz_command
 
@@ -63,16 +63,16 @@ def main() -> None:
         return
     if given.tell:
         return
-    figures: dict[str, Any] = {"this": here}
+    earlier = read_results("fuzzing") if given.kinds else {}  # the other kinds stay as they were counted
+    figures: dict[str, Any] = {"this": {**earlier.get("this", {}), **here}}
     if given.other is not None:
         environment = {**os.environ, "PYTHONPATH": f"{Path(given.other).resolve()}:{ROOT}"}
         words = ["--print", "--files", str(given.files), "--commands", str(given.commands)]
         command = [sys.executable, "-m", "benchmarks.studies.fuzzing", *words, "--kinds", *given.kinds]
         found = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - ours
-        figures |= {
-            "before": json.loads(found.stdout.splitlines()[-1]),
-            "before_commit": find_commit(Path(given.other)),
-        }
+        there = json.loads(found.stdout.splitlines()[-1])
+        figures["before"] = {**earlier.get("before", {}), **there}
+        figures["before_commit"] = find_commit(Path(given.other))
     write_results("fuzzing", figures)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lottery_tickets as lt
-from benchmarks.studies.fuzzing.outcomes import FileKind
+from benchmarks.studies.fuzzing.outcomes import FileKind, name_output
 from lottery_tickets import storage
 from lottery_tickets.experiments.verification import verify_run
 from lottery_tickets.integrations import watch
@@ -33,7 +33,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def _name_output(place: Path) -> list[str]:
-    output = str(place.parent / f"{place.name}-output" / "output")
+    output = str(name_output(place))
     return ["--output", output, "--force"] if HAS_OUTPUT_OPTION else [output]
 
 
@@ -293,7 +293,7 @@ def _make_results(kind: str) -> FileKind:
         partial(_one, "results.json", write),
         lambda place: (_describe(place / "results.json"), storage.load_results(place / "results.json")),
         (storage.load_results, *REPORTS),
-        lambda place: ["report", str(place / "results.json"), f"--output={place.parent / 'report'}"],
+        lambda place: ["report", str(place / "results.json"), f"--output={name_output(place)}"],
     )
 
 

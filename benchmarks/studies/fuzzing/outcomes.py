@@ -26,6 +26,7 @@ from unified_model_analysis.cli import main
 MOST_SECONDS: Final = 10.0  # for one file; all that are whole take far below one
 MOST_BYTES: Final = 4 << 30  # of memory that may be asked for beyond what the process has
 WRONG_INPUT: Final = 2
+WHOLE: Final = "whole"
 SHARE_SEALED: Final = 0.5  # of changes after which hashes are made anew
 
 
@@ -97,21 +98,40 @@ def fuzz(kind: FileKind, place: Path, num_files: int, seed: int = 0) -> Outcomes
     """
     found = Outcomes()
     for target, how in _change_files(kind, place, num_files, seed):
+        if how == WHOLE:
+            continue
         _judge(kind, place, how, found, (place.name, target.stem, target.parent.name))
     return found
 
 
 def fuzz_command(kind: FileKind, place: Path, num_files: int, seed: int = 1) -> Outcomes:
-    """Returns what the command of a kind says to changed files; arguments as for `fuzz`."""
+    """Returns what the command of a kind says to changed files; arguments as for `fuzz`.
+
+    Raises:
+        ValueError: When the command fails on files that are whole, so that it would say nothing.
+    """
     found = Outcomes()
     assert kind.command is not None, f"{kind.name} must have a command"
+    words = list(kind.command(place))
     for _, how in _change_files(kind, place, num_files, seed):
-        _judge_command(list(kind.command(place)), how, found)
+        shutil.rmtree(name_output(place).parent, ignore_errors=True)
+        if how == WHOLE:
+            with _quiet():
+                code = main(words)
+            if code:
+                raise ValueError(f"{words} must succeed on whole files, but ends with {code}")
+        else:
+            _judge_command(words, how, found)
     return found
 
 
+def name_output(place: Path) -> Path:
+    """Returns where a command writes: beside the folder that is changed."""
+    return place.parent / f"{place.name}-output" / "output"
+
+
 def _change_files(kind: FileKind, place: Path, num_files: int, seed: int) -> Iterator[tuple[Path, str]]:
-    """Changes one file at a time, and yields which and how; before the next the folder is as it was."""
+    """Changes one file at a time, after none, and yields which and how; before the next the folder is as it was."""
     chance = random.Random(f"{seed} {kind.name}")  # noqa: S311 - no secret
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -119,6 +139,7 @@ def _change_files(kind: FileKind, place: Path, num_files: int, seed: int) -> Ite
     with _quiet():
         kind.read(place)  # what is whole can be read; what reading adds belongs to it
     whole = {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    yield targets[0], WHOLE
     for _ in range(num_files):
         target = chance.choice(targets)
         how = _change_file(target, chance, list(whole.values()))
