@@ -28,7 +28,7 @@ from unified_model_analysis.networks import load_images, load_text
 from unified_model_analysis.options import NetworkOptions
 
 # Where results go was a word by its place once; another checkout may be compared with.
-HAS_OUTPUT_OPTION: Final = "Positional" not in str(Create.__annotations__["output"])
+HAS_OUTPUT_OPTION: Final = "Positional" not in str(Create.__annotations__.get("output"))
 Batch = tuple[Tensor, Tensor]
 
 

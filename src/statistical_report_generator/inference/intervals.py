@@ -169,17 +169,23 @@ def choose_figures(results: Mapping[str, Any], metric: str | None = None, moment
     if metric is not None and moment is not None:
         return metric, moment  # who reads them says what is missing, and where
     metrics, moments = METRICS if metric is None else (metric,), MOMENTS if moment is None else (moment,)
-    histories = [row["history"] for row in _list_rows(results)]
+    common = {when: _list_common(results, when) for when in dict.fromkeys((*MOMENTS, *moments))}
     for when in moments:
         for what in metrics:
-            if histories and all(what in history.get(when, {}) for history in histories):
+            if what in common[when]:
                 return what, when
-    found = {
-        when: sorted(set.intersection(*(set(one.get(when, {})) for one in histories))) for when in MOMENTS if histories
-    }
+    found = {when: sorted(common[when]) for when in MOMENTS if common[when]}
     raise ValueError(
         f"each training must have {_list_choices(metrics)} at {_list_choices(moments)}, but all have {found}"
     )
+
+
+def _list_common(results: Mapping[str, Any], when: str) -> set[str]:
+    """Returns the names of figures that all trainings have at a moment; a foreign file may hold anything there."""
+    histories = [row["history"] for row in _list_rows(results)]
+    figures = [history.get(when) if isinstance(history, Mapping) else None for history in histories]
+    names = [{name for name in at if isinstance(name, str)} if isinstance(at, Mapping) else set() for at in figures]
+    return set.intersection(*names) if names else set()
 
 
 def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict[tuple[int, str], dict[int, float]]:
