@@ -69,13 +69,13 @@ def tabulate_fuzzing() -> str:
         "changed": lambda row: f"{row['now']['files']:,}",
         "read": lambda row: f"{row['now']['python']['read']:,}",
         "refused": lambda row: f"{row['now']['python']['refused']:,}",
-        "undocumented exceptions, before": lambda row: _sum_types(row["before"]["python"]["undocumented"]),
-        "now": lambda row: _sum_types(row["now"]["python"]["undocumented"]),
-        "unclear words, before": lambda row: _sum_types(row["before"]["python"]["unclear"]),
-        "now ": lambda row: _sum_types(row["now"]["python"]["unclear"]),
-        "at the shell": lambda row: _count_files(row["now"]["shell"]),
-        "not one line, before": lambda row: _sum_shell(row["before"]),
-        "now  ": lambda row: _sum_shell(row["now"]),
+        "undocumented, before": lambda row: _sum_types(row["before"]["python"]["undocumented"]),
+        "undocumented, now": lambda row: _sum_types(row["now"]["python"]["undocumented"]),
+        "unclear, before": lambda row: _sum_types(row["before"]["python"]["unclear"]),
+        "unclear, now": lambda row: _sum_types(row["now"]["python"]["unclear"]),
+        "changed, for the shell": lambda row: _count_files(row["now"]["shell"]),
+        "not in one line, before": lambda row: _sum_shell(row["before"]),
+        "not in one line, now": lambda row: _sum_shell(row["now"]),
     }
     rows = [{"name": name, "now": now[name], "before": before[name]} for name in now]
     everything = {label: _add_up(list(counts.values())) for label, counts in (("now", now), ("before", before))}
@@ -116,11 +116,7 @@ def _add_up(rows: list[dict[str, Any]]) -> dict[str, Any]:
         found = [row[way] for row in rows if row[way]]
         sums = {name: sum(one[name] for one in found) for name in ("read", "refused")}
         types = {name: sum((Counter(one[name]) for one in found), Counter()) for name in ("undocumented", "unclear")}
-        return {
-            **sums,
-            **types,
-            "files": sum(one["read"] + one["refused"] + sum(one["undocumented"].values()) for one in found),
-        }
+        return {**sums, **types}
 
     return {"files": sum(row["files"] for row in rows), "python": add("python"), "shell": add("shell")}
 

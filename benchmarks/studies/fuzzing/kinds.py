@@ -247,7 +247,7 @@ RUNS: Final = (
         lambda place: _all(_prune, place, "results.json"),
         lambda place: _describe(place / "run"),
         REPORTS,
-        lambda place: ["compare", str(place / "run"), "--moment=end"],
+        lambda place: ["report", str(place / "run"), f"--output={name_output(place)}"],
     ),
     FileKind("early-bird folder", partial(_all, _find_ticket), _find_ticket, (lt.compute_early_bird_tickets,)),
     FileKind(
