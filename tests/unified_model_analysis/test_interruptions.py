@@ -1,5 +1,6 @@
 """What a command does when the disk is full or read-only, or a scheduler ends it: one sentence, no half file."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -118,9 +119,15 @@ def interrupt_when(process: "subprocess.Popen[str]", is_time: Callable[[], objec
     return said.splitlines()[-1]
 
 
+def open_if_read(pipe: Path, writers: list[int]) -> None:
+    """Opens a named pipe, and adds it to the writers, where somebody reads it by now."""
+    with contextlib.suppress(OSError):
+        writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+
+
 def test_ctrl_c_says_what_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with start("imp", str(run), *SETTINGS, "--steps=100000", stdout=subprocess.DEVNULL) as process:
+    with start("imp", "--output", str(run), *SETTINGS, "--steps=100000", stdout=subprocess.DEVNULL) as process:
         said = interrupt_when(process, (run / "run.json").exists)
     assert said == (
         "lottery-tickets: interrupted; the same command goes on: trainings that are finished stay, those that were cut "
@@ -133,10 +140,10 @@ def test_ctrl_c_says_what_begins_anew(tmp_path: Path) -> None:
     folder = save_tiny_llama(tmp_path / "model")
     opened = tmp_path / "opened"
     words = ["--language-model", str(folder), "--text", str(tmp_path / "text"), "--method=magnitude"]
-    with start("score", str(opened), *words, stdout=subprocess.DEVNULL) as process:
-        writer = os.open(tmp_path / "text", os.O_WRONLY)  # returns when the command reads
-        said = interrupt_when(process, lambda: True)
-        os.close(writer)
+    with start("score", "--output", str(opened), *words, stdout=subprocess.DEVNULL) as process:
+        writers: list[int] = []
+        said = interrupt_when(process, lambda: writers or open_if_read(tmp_path / "text", writers))
+        os.close(writers[0])
     assert said == "lottery-tickets: interrupted; nothing is kept; the same command begins anew"
     assert not opened.exists()
 
@@ -145,12 +152,12 @@ def test_each_command_says_what_an_interrupt_leaves() -> None:
     def describe(*words: str) -> str:
         return cli._describe_kept(cli._parse(words))
 
-    assert describe("evaluate", "e", "--mask=m") == cli.BEGINS_ANEW
-    assert "trainings that are finished stay" in describe("evaluate", "e", "--mask=m", "--start=s")
-    assert describe("connectivity", "c", "--checkpoints", "a", "b") == cli.BEGINS_ANEW
-    assert "lines are measured anew" in describe("connectivity", "c", "--rewind-steps", "0")
-    assert "from the last check" in describe("early-bird", "b")
-    assert "analyses that are finished stay" in describe("analyze", "a")
+    assert describe("evaluate", "--output", "e", "--mask=m") == cli.BEGINS_ANEW
+    assert "trainings that are finished stay" in describe("evaluate", "--output", "e", "--mask=m", "--start=s")
+    assert describe("connectivity", "--output", "c", "--checkpoints", "a", "b") == cli.BEGINS_ANEW
+    assert "lines are measured anew" in describe("connectivity", "--output", "c", "--rewind-steps", "0")
+    assert "from the last check" in describe("early-bird", "--output", "b")
+    assert "analyses that are finished stay" in describe("analyze", "--output", "a")
     assert "begin anew" in describe("demo")
     assert [describe(*words) for words in (["verify", "run"], ["compare", "a"], ["report", "a"])] == [
         cli.BEGINS_ANEW
