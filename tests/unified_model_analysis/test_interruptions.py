@@ -119,10 +119,11 @@ def interrupt_when(process: "subprocess.Popen[str]", is_time: Callable[[], objec
     return said.splitlines()[-1]
 
 
-def open_if_read(pipe: Path, writers: list[int]) -> None:
-    """Opens a named pipe, and adds it to the writers, where somebody reads it by now."""
+def open_if_read(pipe: Path, writers: list[int]) -> bool:
+    """Opens a named pipe, and adds it to the writers, where somebody reads it by now; returns whether there is one."""
     with contextlib.suppress(OSError):
         writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    return bool(writers)
 
 
 def test_ctrl_c_says_what_goes_on(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_ctrl_c_says_what_begins_anew(tmp_path: Path) -> None:
     words = ["--language-model", str(folder), "--text", str(tmp_path / "text"), "--method=magnitude"]
     with start("score", "--output", str(opened), *words, stdout=subprocess.DEVNULL) as process:
         writers: list[int] = []
-        said = interrupt_when(process, lambda: writers or open_if_read(tmp_path / "text", writers))
+        said = interrupt_when(process, lambda: open_if_read(tmp_path / "text", writers))
         os.close(writers[0])
     assert said == "lottery-tickets: interrupted; nothing is kept; the same command begins anew"
     assert not opened.exists()
