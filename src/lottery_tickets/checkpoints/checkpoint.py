@@ -103,13 +103,12 @@ class CheckpointWeights(WeightSource):
             for name, (place, output_dims) in self._choose(include, exclude).items()
         )
 
-    def write_pruned(self, mask: Mask, output: Path, *, progress: bool = False) -> None:
+    def write_pruned(self, mask: Mask, output: Path) -> None:
         """Writes a copy of the checkpoint with pruned weights set to zero; see `apply_mask`.
 
         Args:
             mask: Whose names are those of the model.
             output: Where to.
-            progress: Whether to show a bar.
 
         Raises:
             OSError: As `apply_mask`.
@@ -118,7 +117,7 @@ class CheckpointWeights(WeightSource):
         places = self.find_places(mask.shapes)
         check_stored_base(mask, self.model, self.entries)
         bits = {places[name]: packed for name, packed in mask.bits.items()}
-        write_pruned_checkpoint(self.layout, bits, output, progress=progress)
+        write_pruned_checkpoint(self.layout, bits, output)
 
     def name_base(self, mask: Mapping[str, Tensor]) -> Mask:
         """Returns the mask, which says now that it is for this checkpoint: name, revision, hash of each tensor.
