@@ -84,7 +84,7 @@ def compute_square_norms(uses: Sequence[Use], block_elements: int | None) -> Ten
     parts: dict[int, list[Tensor]] = {}
     for _, rows, blocks in iterate_blocks(uses, block_elements):
         parts.setdefault(rows.start, []).extend(map(_sum_of_squares, blocks))
-    return torch.stack([torch.cat(part) for part in parts.values()]).sum(0)
+    return _add_all([torch.cat(part) for part in parts.values()])
 
 
 def iterate_blocks(uses: Sequence[Use], block_elements: int | None) -> Iterator[tuple[int, slice, Iterator[Tensor]]]:
@@ -131,7 +131,7 @@ def _add_blocks(
             first += size
         for part in parts.values():
             part.finish()
-    return torch.stack(norms).sum(0) if norms else None
+    return _add_all(norms) if norms else None
 
 
 @final
@@ -199,6 +199,10 @@ def _find_limit(device: torch.device, block_elements: int | None, num_elements: 
     if device.type == "cpu":
         return CPU_BLOCK
     return max(num_elements, GPU_BLOCK)
+
+
+def _add_all(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).sum(0)
 
 
 def _sum_of_squares(tensor: Tensor) -> Tensor:
