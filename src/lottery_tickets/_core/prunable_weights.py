@@ -1,6 +1,6 @@
 """Which weights of a model are pruned: by kind of module, or as the caller says."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Final, final
@@ -235,9 +235,10 @@ def _derived(module: nn.Module, local_name: str, name: str, owners: list[nn.Modu
 def _embeddings_and_heads(modules: Mapping[str, nn.Module]) -> Iterator[Tensor]:
     for name, module in modules.items():
         head: object = None
-        # Of the type, because a module takes long to say that it has no such attribute.
-        if callable(getattr(type(module), "get_output_embeddings", None)):
-            get_head: Callable[[], object] = module.get_output_embeddings
+        # Looked for at the type first, because a module takes long to say that it has no such attribute.
+        has_head = hasattr(type(module), "get_output_embeddings")
+        get_head: object = getattr(module, "get_output_embeddings", None) if has_head else None
+        if callable(get_head):
             # Some base models of transformers have the method but no head.
             with suppress(NotImplementedError, AttributeError):
                 head = get_head()

@@ -180,9 +180,8 @@ class GradientStream:
         ready.tracker.drops_bad = False
         ready.run_backward(receive)
         differs = bool(others) and not torch.equal(reduce(torch.add, others), together[smallest])
-        if self._find_overflow() is None and self._verify_first(
-            batch, size, chosen, self._stack_norms(together), differs
-        ):
+        is_finite = self._find_overflow() is None
+        if is_finite and self._verify_first(batch, size, chosen, self._stack_norms(together), differs):
             self._num_finite = size
             return True
         for sums in (*self.sums.values(), *self.squares.values()):
@@ -281,13 +280,13 @@ class GradientStream:
 
     def _stack_norms(self, norms: Mapping[str, Tensor], num_samples: int = 1) -> Tensor:
         """Returns norms as one tensor (weights, samples), 0 for a weight that has no gradient."""
-        rows = [norms[name].tolist() if name in norms else [0.0] * num_samples for name in self.passes.weights]
-        return torch.tensor(rows, dtype=torch.float64)
+        nothing = torch.zeros(num_samples)
+        return torch.tensor([norms.get(name, nothing).tolist() for name in self.passes.weights], dtype=torch.float64)
 
     def _verify_first(self, batch: object, size: int, chosen: int, together: Tensor, differs: bool) -> bool:  # noqa: FBT001 - of one sample
         """Returns whether a sample of a batch that was added has the norms that it has alone, and others do not."""
         alone = self._find_norms_alone(batch, chosen)
-        if self.passes.computes_roughly and not self._are_near(together, alone):
+        if self.passes.computes_roughly and bool(self._find_apart(together, alone).any()):
             self._verify_exactly(batch, size, chosen)
             return False
         if not (self._agree(together, alone) and differs):
@@ -321,9 +320,6 @@ class GradientStream:
             "or keeps them in another dimension than the first"
         )
         return False
-
-    def _are_near(self, got: Tensor, expected: Tensor) -> bool:
-        return not bool(self._find_apart(got, expected).any())
 
     def _find_apart(self, got: Tensor, expected: Tensor) -> Tensor:
         # The last term lets gradients pass that are zero but for rounding.

@@ -120,16 +120,16 @@ def _add_blocks(
 ) -> Tensor | None:
     norms = []
     for start, rows, blocks in iterate_blocks(uses, block_elements):
-        parts = {value: _Part(total[rows], matrix[rows], value) for value, total in totals.items()}
+        parts = [_Part(total[rows], matrix[rows], value) for value, total in totals.items()]
         first = start
         for block in blocks:
-            for part in parts.values():
+            for part in parts:
                 part.add(block)
             size = block.shape[0]  # not its length, which takes longer to ask for
             if watched is not None and first <= watched < first + size:
                 norms.append(_sum_of_squares(block[watched - first : watched - first + 1]))
             first += size
-        for part in parts.values():
+        for part in parts:
             part.finish()
     return _add_all(norms) if norms else None
 

@@ -10,7 +10,7 @@ import inspect
 import math
 import types
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, final
 
@@ -97,7 +97,9 @@ class Tracker(TorchFunctionMode):
         if not self.weights:
             return func(*args, **kwargs)
         parts = [
-            part for tensor in _find_tensors((*args, *kwargs.values())) if (part := getattr(tensor, PART, None)) is not None
+            part
+            for tensor in _find_tensors((*args, *kwargs.values()))
+            if (part := getattr(tensor, PART, None)) is not None
         ]
         name = _name_of(func)
         # A use under no_grad adds nothing to a gradient.

@@ -189,7 +189,7 @@ class GroupedConvolutionUse(Use):
             gradients, rows = gradients[:, :, rows], slice(None)
         num_images = gradients.shape[:2].numel()
         size = (num_images * gradients.shape[2], inputs.shape[2] // self.groups, *self.kernel_size)
-        _, products, _ = torch.ops.aten.convolution_backward.default(
+        _, products, _ = torch.ops.aten.convolution_backward(
             gradients.reshape(1, -1, *gradients.shape[3:]),
             inputs.reshape(1, -1, *inputs.shape[3:]),
             inputs.new_empty(size),  # stands for the weight, of which only the shape counts here

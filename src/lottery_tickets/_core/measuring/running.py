@@ -51,7 +51,7 @@ class Slots:
                 self._taken.append((slot, by_memory.get(identify(slot.tensor))))
 
     def run_with(self, tensors: Mapping[str, Tensor], function: Callable[[nn.Module], Any]) -> Any:  # noqa: ANN401 - whatever the function returns
-        """Returns `function(model)`, as the function `run_with` does, for tensors of exactly the names that were told."""
+        """Returns `function(model)`, as the function `run_with` does; tensors are of the names that were told."""
         try:
             for slot, name in self._taken:
                 slot.module_slots[slot.key] = slot.tensor.detach() if name is None else tensors[name]
