@@ -38,7 +38,7 @@ from lottery_tickets._core.reading import check_form
 from lottery_tickets._core.selection.zeroing import zero_pruned_
 from lottery_tickets._core.tensor_files.buffers import take_buffer
 from lottery_tickets._core.tensor_files.shards import BYTES_PER_BLOCK, PAGE, Shard, open_file
-from lottery_tickets._core.weights import READERS
+from lottery_tickets._core.weights import INTEGERS_BY_BYTES, READERS
 from lottery_tickets.checkpoints.layout import OTHER_FORMATS, Layout
 
 BYTES_PER_FLUSH: Final = 1 << 30  # of one file, after which it is noted how far it has come
@@ -175,7 +175,7 @@ class _Copy:
                 break
             first, last = max(entry.start, start), min(entry.stop, stop)
             width = entry.dtype.itemsize
-            part = torch.from_numpy(values[first - start : last - start]).view(entry.dtype)
+            part = torch.from_numpy(values[first - start : last - start]).view(INTEGERS_BY_BYTES[width])
             _zero(part, self._bits[name], (first - entry.start) // width)
         whole = _pad(values) if stop == self._shard.header.stop else values
         done = 0
@@ -191,7 +191,7 @@ def _pad(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _zero(values: Tensor, bits: Tensor, first: int) -> None:
-    """Zeroes the pruned of a tensor's elements, of which `values` are some from number `first` on."""
+    """Zeroes the pruned of a tensor's elements, of which `values` are some, as integers, from number `first` on."""
     head = min(-first % 8, len(values))  # up to the next byte of the bits
     if head:
         kept = np.unpackbits(bits[first // 8 : first // 8 + 1].numpy(), bitorder="little")[first % 8 :][:head]
