@@ -1,7 +1,7 @@
 """Masks and pruned copies of a checkpoint that is larger than memory, beside reading and writing its files once.
 
-`python -m benchmarks.checkpoints.large --folder FOLDER` makes 14.77 B bf16 weights there (29.5 GB, and as much again for
-copies), and writes `results/checkpoints.json`. Each step runs in a process of its own, of which the peak resident
+`python -m benchmarks.checkpoints.large --folder FOLDER` makes 14.77 B bf16 weights there, 29.5 GB and as much again
+for copies, and writes `results/checkpoints.json`. Each step runs in a process of its own, of which the peak resident
 memory is taken; before each the system's cache is emptied, which takes root. Plain reading and copying are timed in
 turns with ours, through the cache and past it; the fastest way is what ours is compared with.
 """
