@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from unified_model_analysis.exit_codes import ExitCode
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.options import ComputationOptions, FolderOutput, NetworkOptions
 
@@ -61,7 +62,7 @@ class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
     epochs: int = 5
 
     def run(self) -> int:
-        """Analyses, saves and shows; returns the exit code: 1 when an analysis failed."""
+        """Analyses, saves and shows; returns the exit code."""
         from lottery_tickets.utils import check_count, check_device
         from unified_model_analysis import UnifiedConfig, UnifiedModelAnalyzer, list_analyses
 
@@ -91,7 +92,8 @@ class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
             seed=self.seed,
         )
         found = UnifiedModelAnalyzer(config).analyze(model.to(self.device), batches)
-        return int(any(entry["status"] == "failed" for entry in found["analyses"]))
+        failed = any(entry["status"] == "failed" for entry in found["analyses"])
+        return ExitCode.NOT_COMPUTED if failed else ExitCode.DONE
 
     def _load(self) -> "tuple[str, nn.Module, Any, Any]":
         from unified_model_analysis.networks import load_images, load_own, load_text

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from unified_model_analysis.exit_codes import ExitCode
 from unified_model_analysis.summary_checks import check_summary
 from unified_model_analysis.terminal import say
 from unified_model_analysis.workload_pairs import list_runs
@@ -42,7 +43,7 @@ class Verify:
     show_all: bool = False
 
     def run(self) -> int:
-        """Prints what was checked; returns 0 when all holds, else 1."""
+        """Prints what was checked; returns the exit code."""
         runs = list_runs(self.run_folder)
         code = max(map(self._check_run, runs))
         if runs != [self.run_folder]:
@@ -50,7 +51,8 @@ class Verify:
         return code
 
     def _check_run(self, run: Path) -> int:
-        return int(any(check.problem for check in self.check_run(run)))
+        failed = any(check.problem for check in self.check_run(run))
+        return ExitCode.CHECK_FAILED if failed else ExitCode.DONE
 
     def check_run(self, run: Path) -> "list[Check]":
         """Returns the checks of one run folder, and prints what they show.
