@@ -24,7 +24,7 @@ NUM_IMAGES: Final = 1000  # a batch; bounds the memory of activations
 
 # From a call to the one that goes on: what is trained already stays, and all is measured again.
 MAY_CHANGE: Final = frozenset(
-    {"rewind_steps", "replicates", "search", "threshold", "points", "test_images", "statistics_images"}
+    {"rewind_steps", "replicates", "search", "threshold", "grid_points", "test_images", "statistics_images"}
     | {"device", "workers", "accept_changed_environment"}
 )
 
@@ -41,20 +41,20 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
     any moment, the same command goes on; more steps and replicates may be asked for later.
 
     Example: `lottery-tickets connectivity --output connectivity --checkpoints trained.safetensors other.safetensors
-    --points 3`
+    --grid-points 3`
 
     Attributes:
         output: Folder for results.json, the figure and the trainings.
         checkpoints: Two files with weights of the workload's network, .safetensors or torch.
         rewind_steps: The steps k at which copies part.
         replicates: Pairs at each step; intervals need at least 3.
-        start: Weights at step 0 of all replicates; fresh ones for each when not given. A mask needs those that it was
-            found from.
+        start: Starting weights of all replicates, at step 0; fresh ones for each when not given. A mask needs those
+            that it was found from.
         mask: A mask file; its subnetwork is trained from each step beside the dense network.
         search: Whether to find the earliest stable step by bisection, up to the largest of --rewind-steps, or over the
             whole training without.
         threshold: Instability below which training is stable, as a fraction.
-        points: Alphas on each line, the ends included.
+        grid_points: Points on each line, the ends included.
         steps: Training steps of each training; the recipe's own when not given.
         test_images: The first images of the test set, on which errors are measured; all when not given.
         statistics_images: Training images that batch-norm statistics are computed from at each point.
@@ -71,7 +71,7 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
     mask: Path | None = None
     search: bool = False
     threshold: float = 0.02
-    points: int = 30
+    grid_points: int = 30
     steps: int | None = None
     test_images: int | None = None
     statistics_images: int = 1000
@@ -153,7 +153,7 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
             for network in (networks if self.search else [])
         }
         in_order = [rows[key] for key in sorted(rows)]
-        settings = {"threshold": self.threshold, "num_points": self.points, "seed": self.seed}
+        settings = {"threshold": self.threshold, "num_points": self.grid_points, "seed": self.seed}
         caveats = list_caveats(self.output)
         shown: dict[str, Any] = {"settings": settings, "record": record, "folder": self.output, "caveats": caveats}
         report_steps(workload.name, in_order, searches, **shown)
@@ -174,7 +174,7 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
                 loaded.network.to(self.device),
                 loaded.batches if loaded.test_batches is None else loaded.test_batches,
                 *map(load_weights, self.checkpoints),
-                num_points=self.points,
+                num_points=self.grid_points,
                 threshold=self.threshold,
                 statistics_dataloader=loaded.batches,
                 loss_fn=loaded.loss_fn,
@@ -204,7 +204,7 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
             tested,
             first,
             second,
-            num_points=self.points,
+            num_points=self.grid_points,
             threshold=self.threshold,
             statistics_dataloader=seen,
         )

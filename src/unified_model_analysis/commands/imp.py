@@ -38,7 +38,7 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
         steps: Training steps of each training; the recipe's own when not given.
         evaluate_every: Steps from one evaluation to the next; the recipe's own when not given.
         learning_rate: The recipe's own when not given; of a network of one's own that of Adam, 0.001 when not given.
-        epochs: Of each training of a network of one's own.
+        epochs: Epochs of each training of a network of one's own.
         prune_rate: Share of the survivors that a round removes from a network of one's own.
         rewind_step: k: survivors are set back to their weights after k steps of the dense training; of a network of
             one's own after k epochs.

@@ -80,7 +80,7 @@ class Show:
     Example: `lottery-tickets mask show a.mask`
 
     Attributes:
-        mask: The file.
+        mask: The mask file.
     """
 
     mask: Annotated[Path, tyro.conf.Positional]

@@ -34,7 +34,7 @@ class Report:
         style: "summary" leaves out what only those who check need: values by run, each claim, settings, method.
         title: Stands above.
         margin: Points of accuracy whose loss counts as none.
-        looks: How often the results are looked at in all while replicates are added, as planned before the first time.
+        looks: How often the findings are read in all while replicates are added, as planned before the first time.
         moment: When accuracy is taken: at the least validation loss, or after the last step; the first of both that all
             trainings have when not given.
         test: Whether claims are on the mean, by t tests, or on the median, by sign tests.

@@ -10,7 +10,7 @@ from tests.unified_model_analysis.commands.every_command import save_inputs
 from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
 
-FAST = ("--no-report", "--num-samples", "16", "--grid-points", "3", "--batches", "1", "--levels", "0.5")
+FAST = ("--no-report", "--num-samples", "16", "--grid-points", "3", "--batches", "1", "--sparsities", "0.5")
 SOURCE = """
 import torch
 from torch import nn
@@ -140,7 +140,7 @@ def test_what_is_no_model_is_said(source: Path, capsys: Output) -> None:
         (f"{name}:make_nothing", "batches, loss_fn, test_batches, trainer_fn; got a NoneType"),
     ):
         assert expected in refuse(["analyze", "--output", "out", "--from", given, *FAST], capsys)
-    for option in ("--sparsity", "--levels"):
+    for option in ("--sparsity", "--sparsities"):
         message = refuse(["analyze", "--output", "out", "--from", f"{name}:make", *FAST, option, "1.5"], capsys)
         assert "each of sparsity_levels, must be from 0 to 1, got 1.5" in message
     assert "there must be a model to analyse" in refuse(["analyze", "--output", "out", *FAST], capsys)

@@ -52,7 +52,7 @@ def evaluate(folder: Path, *options: object) -> dict[str, Any]:
 def test_a_mask_is_measured_and_validated(trained: Path, workload: Workload, tmp_path: Path, capsys: Output) -> None:
     results = evaluate(
         tmp_path, "--mask", trained / "mask.safetensors", "--checkpoint", trained / "trained.safetensors",
-        "--levels", 0.5, 0.9,
+        "--sparsities", 0.5, 0.9,
     )  # fmt: skip
     shown = capsys.readouterr().out
     network = workload.build_model(torch.Generator())
@@ -104,7 +104,7 @@ def test_a_language_model_is_measured_on_text(tmp_path: Path, capsys: Output) ->
     text.write_text("the union is strong " * 200, encoding="utf-8")
     results = evaluate(
         tmp_path, "--language-model", folder, "--text", text, "--num-tokens", 4, "--batches", 2, "--batch-size", 2,
-        "--levels", 0.5,
+        "--sparsities", 0.5,
     )  # fmt: skip
     assert results["robustness"]["metric"] == "perplexity"
     assert "retention of perplexity" in capsys.readouterr().out

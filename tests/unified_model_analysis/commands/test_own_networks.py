@@ -75,14 +75,14 @@ def test_scores_evaluation_and_landscape_use_its_loss(source: str, capsys: Outpu
         f"using {source}:make: Sequential of 129 parameters, the weights that it comes with" in capsys.readouterr().err
     )
     assert json.loads(Path("s.json").read_text())["network"] == f"{source}:make"
-    assert main(["evaluate", "--output", "e.json", *own, "--mask", "m", "--levels", "0.5"]) == 0
+    assert main(["evaluate", "--output", "e.json", *own, "--mask", "m", "--sparsities", "0.5"]) == 0
     assert load_results("e.json")["quality"]["metric"] == "loss"
     assert main(["landscape", "--output", "land", *own, "--grid-points", "3", "--batches", "2"]) == 0
     assert "over 16 predictions" in capsys.readouterr().out or load_results("land/landscape.json")["num_measured"] == 9
 
 
 def test_early_bird_holds_out_what_it_names(source: str, capsys: Output) -> None:
-    words = ["early-bird", "--output", "eb", "--from", f"{source}:make", "--max-epochs", "2", "--check-interval", "1"]
+    words = ["early-bird", "--output", "eb", "--from", f"{source}:make", "--epochs", "2", "--check-interval", "1"]
     assert main(words) == 0
     assert load_results("eb/results.json")["settings"]["probe"]["held_out"]
     assert main([*words[:2], "none", *words[3:4], f"{source}:make_classes", *words[5:]]) == 0
@@ -122,7 +122,7 @@ def test_a_line_between_two_of_its_checkpoints(source: str, capsys: Output) -> N
     for name, shift in (("a", 0.0), ("b", 0.1)):
         state = {key: value + shift for key, value in build(source).state_dict().items()}
         safetensors.torch.save_file(state, f"{name}.safetensors")
-    own = ["--from", f"{source}:make", "--points", "3"]
+    own = ["--from", f"{source}:make", "--grid-points", "3"]
     assert main(["connectivity", "--output", "c", *own, "--checkpoints", "a.safetensors", "b.safetensors"]) == 0
     assert f"{source}:make: not judged, without an error: loss barrier " in capsys.readouterr().out
     refused = refuse(["connectivity", "--output", "d", *own, "--rewind-steps", 0], capsys)
