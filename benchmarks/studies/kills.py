@@ -45,7 +45,7 @@ def command(*words: str) -> Run:
     """Returns a run of the command line in a folder."""
 
     def run(folder: Path) -> None:
-        if run_command([words[0], str(folder / "run"), *words[1:]]) not in {0, 1}:
+        if run_command([words[0], "--output", str(folder / "run"), *words[1:]]) != 0:
             raise SystemExit(2)
 
     return run
