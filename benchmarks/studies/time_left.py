@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import torch
 
@@ -48,13 +49,14 @@ def follow(words: tuple[str, ...]) -> list[tuple[float, float]]:
         if done == bar._total:  # noqa: SLF001 - as above
             told.append((time.perf_counter(), 0.0))
 
-    pace.StepsBar._foretell, pace.StepsBar.show = listen, watch  # type: ignore[method-assign] # noqa: SLF001 - as above
-    try:
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            if run_command([words[0], "--output", str(Path(folder) / "run"), *words[1:]]) != 0:
-                raise SystemExit(2)
-    finally:
-        pace.StepsBar._foretell, pace.StepsBar.show = foretell, show  # type: ignore[method-assign] # noqa: SLF001 - as above
+    with (
+        mock.patch.object(pace.StepsBar, "_foretell", listen),
+        mock.patch.object(pace.StepsBar, "show", watch),
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        if run_command([words[0], "--output", str(Path(folder) / "run"), *words[1:]]) != 0:
+            raise SystemExit(2)
     first_end = next(place for place, (_, seconds) in enumerate(told) if seconds == 0)
     return told[: first_end + 1]
 

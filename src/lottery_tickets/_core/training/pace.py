@@ -1,6 +1,7 @@
 """How fast steps are done, and how long the rest takes: told from the steps themselves, so nothing is tried out."""
 
 import heapq
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ SETTLED_SECONDS: Final = 2.0  # of steps, before anything is foretold from them,
 SETTLED_STEPS: Final = 5  # and so many, of which the first few are slower,
 LONGEST_SECONDS: Final = 30.0  # or so long, where a step takes long
 LONG_SECONDS: Final = 10.0  # a command that takes less is not worth a sentence
+SHORTEST_MEMORY: Final = 10.0  # seconds after which a step counts a third, at least;
+MEMORY: Final = 0.2  # later this share of all the time
 REFRESH_SECONDS: Final = 0.1
 MINUTE, HOUR, DAY = 60, 3600, 86400
 FORM: Final = "{percentage:3.0f}%|{bar}| {elapsed}{postfix}"
@@ -19,7 +22,7 @@ FORM: Final = "{percentage:3.0f}%|{bar}| {elapsed}{postfix}"
 
 @final
 class Pace:
-    """Seconds that a process takes for a step, over all that are at work.
+    """Seconds that a process takes for a step, over all that are at work, of late: what is long ago counts less.
 
     Args:
         clock: Gives seconds.
@@ -36,9 +39,9 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._last: float | None = None
-        self._first = self._done = 0
+        self._done = self.num_measured = 0
         self.seconds = 0.0  # since counting began, by this clock
-        self._seconds_at_work = 0.0  # of all processes together
+        self._steps_of_late = self._seconds_of_late = 0.0  # the latter of all processes together
 
     def take(self, done: int, num_at_work: int) -> None:
         """Takes how many steps are done by now.
@@ -50,16 +53,14 @@ class Pace:
         now = self._clock()
         if self._last is None:
             if done > 0:  # what comes before the first step is no step
-                self._last, self._first, self._done = now, done, done
+                self._last, self._done = now, done
             return
-        self.seconds += now - self._last
-        self._seconds_at_work += (now - self._last) * num_at_work
+        seconds, steps = now - self._last, done - self._done
+        kept = math.exp(-seconds / max(SHORTEST_MEMORY, MEMORY * self.seconds))
+        self._seconds_of_late = kept * self._seconds_of_late + seconds * num_at_work
+        self._steps_of_late = kept * self._steps_of_late + steps
+        self.seconds, self.num_measured = self.seconds + seconds, self.num_measured + steps
         self._last, self._done = now, done
-
-    @property
-    def num_measured(self) -> int:
-        """Steps that it was measured over."""
-        return self._done - self._first
 
     @property
     def is_settled(self) -> bool:
@@ -70,7 +71,7 @@ class Pace:
     @property
     def seconds_a_step(self) -> float | None:
         """Of one process; None before any is known."""
-        return self._seconds_at_work / self.num_measured if self.num_measured > 0 else None
+        return self._seconds_of_late / self._steps_of_late if self._steps_of_late > 0 else None
 
 
 @final

@@ -48,6 +48,16 @@ def test_a_process_that_is_idle_does_not_count() -> None:
     assert watched.seconds_a_step == pytest.approx(0.2)
 
 
+def test_what_is_long_ago_counts_less() -> None:
+    clock, done = Clock(), 1
+    watched = Pace(clock)
+    for seconds_a_step in (1.0, 0.5):  # the machine has become twice as fast
+        for _ in range(100):
+            watched.take(done, num_at_work=1)
+            done, clock.now = done + 1, clock.now + seconds_a_step
+    assert watched.seconds_a_step == pytest.approx(0.5, abs=0.1)
+
+
 def follow(bar: StepsBar, clock: Clock, num_steps: int, total: int) -> None:
     """Shows steps of half a second each."""
     for done in range(1, num_steps + 1):
