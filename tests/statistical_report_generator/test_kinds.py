@@ -167,9 +167,7 @@ def test_ten_thousand_layers_are_shown_in_part_and_said(name: str) -> None:
 # ------------------------------------------------------------------------------------------------------------- figures
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if name not in {"performance", "quality", "validation", "table"}]
-)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WITHOUT_FIGURES])
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
 def test_any_result_is_drawn_into_a_file(name: str, suffix: str, tmp_path: Path) -> None:
     files = plot_results(make_result(name), tmp_path / f"figure.{suffix}")

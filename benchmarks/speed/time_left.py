@@ -1,6 +1,6 @@
 """Compares the time that a command foretells with the time that it then takes.
 
-Run with `python -m benchmarks.studies.time_left`; about ten minutes on two cores. Each command runs as at the shell;
+Run with `python -m benchmarks.speed.time_left`; about ten minutes on two cores. Each command runs as at the shell;
 what its bar says is noted with when it was said. The time in question is that of steps, from the first to the last.
 """
 
