@@ -10,7 +10,7 @@ from lottery_tickets.experiments.plan import Training
 from lottery_tickets.experiments.results import tell_training
 
 if TYPE_CHECKING:
-    from multiprocessing.sharedctypes import Synchronized
+    from multiprocessing.sharedctypes import SynchronizedArray
 
 
 @final
@@ -29,7 +29,6 @@ class News:
 
     def __init__(self, folder: ExperimentFolder, log: Log, *, num_processes: int, progress: bool) -> None:
         self._folder, self._log = folder, log
-        self.steps_elsewhere: Synchronized[int] = get_context("spawn").Value("q", 0)  # by worker processes
         trainings = folder.plan.list_all_trainings()
         self._waiting = [training for training in trainings if not folder.is_finished(training)]
         self._num_trainings, self._total = len(trainings), sum(map(self._count_steps, trainings))
@@ -38,6 +37,7 @@ class News:
         self._unit = "step" if "recipe" in folder.plan.subject else "epoch"
         self._left = self._list_left()
         self._num_processes = max(1, min(num_processes, len(self._left)))
+        self.steps_elsewhere: SynchronizedArray[int] = get_context("spawn").Array("q", self._num_processes)
         self._bar = StepsBar(
             self._total,
             before=self._before,
@@ -78,11 +78,13 @@ class News:
                 tell_training(self._log, training, self._folder.load_record(training))
 
     def _show(self) -> None:
-        done = min(self._total, max(self._ended, self._before + self._counted + self.steps_elsewhere.value))
+        elsewhere = self.steps_elsewhere[:]  # by worker process, of which some are at work before others
+        done = min(self._total, max(self._ended, self._before + self._counted + sum(elsewhere)))
+        begun = sum(steps > 0 for steps in elsewhere) or self._num_processes
         self._bar.show(
             done,
             left=lambda: self._find_left(done),
-            num_at_work=max(1, min(self._num_processes, len(self._left))),
+            num_at_work=max(1, min(begun, len(self._left))),
             note=f"{self._num_trainings - len(self._waiting)} of {self._num_trainings} trainings",
         )
 

@@ -20,7 +20,7 @@ from lottery_tickets.experiments.news import News
 from lottery_tickets.experiments.subjects import Subject
 
 if TYPE_CHECKING:
-    from multiprocessing.sharedctypes import Synchronized
+    from multiprocessing.sharedctypes import Synchronized, SynchronizedArray
 
 POLL_SECONDS: Final = 0.5
 INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -125,10 +125,11 @@ def _wait(waiting: list[Job], news: News) -> None:
 
 
 @contextlib.contextmanager
-def _worker_processes(num_workers: int, steps: "Synchronized[int]") -> Iterator[ProcessPoolExecutor]:
-    """Gives worker processes, which count their steps together, and are stopped at once when the block raises."""
+def _worker_processes(num_workers: int, steps: "SynchronizedArray[int]") -> Iterator[ProcessPoolExecutor]:
+    """Gives worker processes, each of which counts its steps, and which are stopped at once when the block raises."""
+    begun = get_context("spawn").Value("q", 0)
     with ProcessPoolExecutor(
-        num_workers, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(steps,)
+        num_workers, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(steps, begun)
     ) as pool:
         try:
             yield pool
@@ -156,12 +157,15 @@ def _run_replicate_anew(folder: ExperimentFolder, make_subject: Callable[[], Sub
     run_replicate(folder, make_subject(), replicate)
 
 
-def _begin_worker(steps: "Synchronized[int]") -> None:
+def _begin_worker(steps: "SynchronizedArray[int]", begun: "Synchronized[int]") -> None:
     _die_with_parent()
+    with begun.get_lock():
+        place = begun.value % len(steps)
+        begun.value += 1
 
     def count(num: int) -> None:
         with steps.get_lock():
-            steps.value += num
+            steps[place] += num
 
     tell_steps_to(count)
 

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import check_place
-from unified_model_analysis.networks import LoadedNetwork, change_num_steps, load_images, load_own, load_text
+from unified_model_analysis.networks import (
+    LoadedNetwork,
+    change_num_steps,
+    load_images,
+    load_own,
+    load_text,
+    refuse_options,
+)
 from unified_model_analysis.options import MARGIN, ComputationOptions, FileOutput, NetworkOptions, list_settings
+from unified_model_analysis.own_networks import EPOCHS
 from unified_model_analysis.terminal import say
 
 if TYPE_CHECKING:
@@ -49,6 +57,8 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         sparsities: Sparsities of robustness; 0.1 to 0.9 in tenths and 0.95 when not given.
         start: Starting weights of the ticket, theta_0: trains it again beside its controls.
         steps: Training steps of each training; the recipe's own when not given.
+        epochs: Epochs of each training of a network of one's own, 10 when not given.
+        learning_rate: Of Adam, for a network of one's own without a trainer_fn, 0.001 when not given.
         replicates: Trainings of each branch, in other data orders; claims need at least 3.
         run_folder: Keeps these trainings; beside OUTPUT, as NAME-trainings, when not given.
         workers: Processes that share the replicates; all cores when not given. Does not change the results.
@@ -65,6 +75,8 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
     sparsities: tuple[float, ...] = ()
     start: Path | None = None
     steps: int | None = None
+    epochs: int | None = None
+    learning_rate: float | None = None
     replicates: int = 3
     run_folder: Path | None = None
     workers: int | None = None
@@ -109,11 +121,17 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
     def _check(self, mask: "Mask | None") -> None:
         if self.start is not None:
             check_report_extra()
-            if mask is None or self.language_model is not None or self.source is not None:
+            if mask is None or self.language_model is not None:
                 raise ValueError(
-                    "--start trains a ticket of a workload again; give its --mask, and neither --language-model nor "
-                    "--from: others are trained in Python, by compute_lottery_ticket_quality(trainer_fn=...)"
+                    "--start trains a ticket of a workload or of a network of --from again; give its --mask, and no "
+                    "--language-model: name one of your own by --from, with a trainer_fn that tunes it"
                 )
+        if self.source is None:
+            refuse_options(self, "a workload, whose recipe says it", "epochs", "learning_rate")
+        elif self.start is None:
+            refuse_options(self, "what is not trained; --start trains", "epochs", "learning_rate")
+        else:
+            refuse_options(self, "a network of one's own", "steps", "workers")
         if self.language_model is None and self.source is None and self.checkpoint is None:
             raise ValueError("--checkpoint must name the trained weights that are measured; fresh ones show nothing")
 
@@ -128,15 +146,17 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
     def _measure_mask(self, network: "nn.Module", mask: "Mask", loaded: LoadedNetwork) -> dict[str, Any]:
         import lottery_tickets as lt
 
+        batches = loaded.batches if self.start is None else loaded.measured
+        settings = {} if self.start is None or self.source is None else self._plan_own(loaded, self.start)
         quality = lt.compute_lottery_ticket_quality(
-            network, mask, loaded.batches, loss_fn=loaded.loss_fn, seed=self.seed
+            network, mask, batches, loss_fn=loaded.loss_fn, seed=self.seed, **settings
         )
         original = {name: tensor.to("cpu", copy=True) for name, tensor in network.state_dict().items()}
         lt.apply_mask(network, mask)
         validation = lt.validate_pruning_correctness(
             network,
             mask,
-            loaded.batches,
+            batches,
             quality["baseline_performance"],
             original_weights=original,
             loss_fn=loaded.loss_fn,
@@ -145,9 +165,26 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         found: dict[str, Any] = {"quality": quality, "validation": validation}
         if self.start is None:
             return found
-        retrained = self._retrain(mask, self.start)
-        both = {**quality, "kind": "post-hoc and retrained", "retrained": {"kind": "retrained", **retrained}}
+        retrained = quality["retrained"]
+        if retrained is None:  # of a workload, whose replicates run in processes of their own
+            retrained = {"kind": "retrained", **self._retrain(mask, self.start)}
+        both = {**quality, "kind": "post-hoc and retrained", "retrained": retrained}
         return {**found, "quality": both, "claims": self._claim(retrained)}
+
+    def _plan_own(self, loaded: LoadedNetwork, start: Path) -> dict[str, Any]:
+        """Returns the arguments that have a ticket of a network of one's own trained again."""
+        from lottery_tickets.storage import load_weights
+
+        return {
+            "trainer_fn": loaded.choose_trainer(self.learning_rate),
+            "num_epochs": EPOCHS if self.epochs is None else self.epochs,
+            "train_dataloader": None if loaded.test_batches is None else loaded.batches,
+            "starting_weights": load_weights(start),
+            "num_replicates": self.replicates,
+            "run_folder": self._run_folder,
+            "accept_changed_environment": self.accept_changed_environment,
+            "progress": True,
+        }
 
     def _retrain(self, mask: "Mask", start: Path) -> dict[str, Any]:
         """Returns the results of the experiment that trains the ticket, the dense network and the controls."""

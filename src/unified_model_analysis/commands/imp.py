@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from unified_model_analysis.experiment_summary import check_report_extra, report_experiment
-from unified_model_analysis.networks import load_own
+from unified_model_analysis.networks import load_own, refuse_options
 from unified_model_analysis.options import MARGIN, ComputationOptions, FolderOutput, WorkloadOptions
+from unified_model_analysis.own_networks import EPOCHS, LEARNING_RATE
 
 if TYPE_CHECKING:
     from lottery_tickets.workloads import Recipe
 
-EPOCHS: Final = 10  # of a network of one's own
-PRUNE_RATE: Final = 0.2
-LEARNING_RATE: Final = 1e-3
+PRUNE_RATE: Final = 0.2  # of a network of one's own
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
         from lottery_tickets.experiments.schedules import PruningSchedule
         from lottery_tickets.experiments.workload_subject import WorkloadSource
 
-        self._refuse("a workload, whose recipe says it", "epochs", "prune_rate")
+        refuse_options(self, "a workload, whose recipe says it", "epochs", "prune_rate")
         source = WorkloadSource(self.data, self.model, self.folder, device=self.device)
         subject = source()
         recipe = self._change_recipe(subject.workload.recipe)
@@ -128,7 +127,7 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
         from lottery_tickets import compute_iterative_magnitude_pruning
         from lottery_tickets.utils import check_device
 
-        self._refuse("a network of one's own", "steps", "evaluate_every", "workers", "data_order")
+        refuse_options(self, "a network of one's own", "steps", "evaluate_every", "workers", "data_order")
         check_device(self.device)
         loaded = load_own(self)
         rate = PRUNE_RATE if self.prune_rate is None else self.prune_rate
@@ -152,11 +151,6 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
             accept_changed_environment=self.accept_changed_environment,
             progress=True,
         )
-
-    def _refuse(self, whom: str, *names: str) -> None:
-        given = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != getattr(Imp, name)]
-        if given:
-            raise ValueError(f"{', '.join(given)} cannot be said of {whom}; leave it out")
 
     def _list_control_levels(self) -> tuple[int, ...]:
         last = (self.levels,) if self.levels else ()

@@ -136,7 +136,7 @@ def test_what_evaluate_refuses(trained: Path, tmp_path: Path, capsys: Output) ->
     mask, weights = trained / "mask.safetensors", trained / "trained.safetensors"
     where = tmp_path / "results.json"
     assert "--checkpoint must name the trained weights" in refuse(["evaluate", "--output", str(where)], capsys)
-    assert "--start trains a ticket of a workload again; give its --mask" in refuse(
+    assert "--start trains a ticket of a workload or of a network of --from again; give its --mask" in refuse(
         ["evaluate", "--output", str(where), "--checkpoint", str(weights), "--start", str(weights)], capsys
     )
     assert "must be a mask that Mask.save wrote" in refuse(
