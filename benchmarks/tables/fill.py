@@ -21,6 +21,7 @@ from benchmarks.tables import (
     reliability,
     reports,
     scores,
+    time_left,
 )
 from benchmarks.tables.parts import Tables
 
@@ -40,6 +41,7 @@ DRAWER = (
     reliability,
     reports,
     scores,
+    time_left,
 )
 TABLES: Tables = {name: make for module in DRAWER for name, make in module.TABLES.items()}
 

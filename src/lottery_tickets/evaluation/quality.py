@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 from torch import Tensor, nn
 
 from lottery_tickets._core.checks import check_count
+from lottery_tickets._core.loggers import Logger
 from lottery_tickets._core.measuring.performance import (
     Measurement,
     MetricFunction,
@@ -82,6 +83,7 @@ def compute_lottery_ticket_quality(
     trainer_id: str | None = None,
     data_id: str | None = None,
     progress: bool = False,
+    logger: Logger | Iterable[Logger] | None = None,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> TicketQuality:
     """Returns how well a model does under a mask, beside itself as it is; with a `trainer_fn` also retrained.
@@ -120,6 +122,8 @@ def compute_lottery_ticket_quality(
             with the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, of training and of measuring, where its samples cannot be compared.
         progress: Whether to show a bar.
+        logger: Told the figures of each training when it has ended: anything with `log(values, step)`, or several, such
+            as those of `lottery_tickets.integrations` for TensorBoard and Weights & Biases. It changes nothing.
         path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
@@ -155,6 +159,7 @@ def compute_lottery_ticket_quality(
         "accept_changed_environment": accept_changed_environment or None,
         "trainer_id": trainer_id,
         "data_id": data_id,
+        "logger": logger,
         "progress": progress or None,  # False, the default, counts as not given
     }
     given = {name: value for name, value in options.items() if value is not None}

@@ -71,7 +71,7 @@ class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
                 print(f"{analysis.name:11}  {analysis.title}{' (trains)' if analysis.trains else ''}")
             return 0
         if self.report:
-            check_report_extra()
+            check_report_extra(pages=True)
         check_device(self.device)
         check_count("--batches", self.batches)
         name, model, batches, loss_fn = self._load()

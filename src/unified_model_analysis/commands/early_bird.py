@@ -14,6 +14,7 @@ from unified_model_analysis.networks import LoadedNetwork, load_own, load_shuffl
 from unified_model_analysis.options import (
     ComputationOptions,
     FolderOutput,
+    LoggingOptions,
     NetworkOptions,
     list_settings,
     read_help,
@@ -60,7 +61,7 @@ def take_help_by_method(ranking: str, distance: str) -> Any:  # noqa: ANN401 - a
 
 
 @dataclass(frozen=True)
-class EarlyBird(ComputationOptions, NetworkOptions, FolderOutput):
+class EarlyBird(ComputationOptions, LoggingOptions, NetworkOptions, FolderOutput):
     """Train a network until its early-bird ticket has converged, and draw the ticket.
 
     A ticket has converged when it is stable, has moved away from that of the starting weights, the network has learnt
@@ -133,7 +134,8 @@ class EarlyBird(ComputationOptions, NetworkOptions, FolderOutput):
         loaded = self._load()
         network = loaded.network.to(self.device, getattr(torch, self.dtype))
         settings = self._choose_settings()
-        with hold_results(self.output, "early-bird", self, MAY_CHANGE):
+        holding = hold_results(self.output, "early-bird", self, MAY_CHANGE)
+        with holding, self.opened_loggers() as settings["logger"]:
             print(_describe_choices(settings, self._defaults), flush=True)
             settings["loss_fn"] = loaded.loss_fn
             found = compute_early_bird_tickets(network, loaded.batches, **settings, probe=self._hold_out(loaded))

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from unified_model_analysis.experiment_summary import check_report_extra, report_experiment
 from unified_model_analysis.networks import load_own, refuse_options
-from unified_model_analysis.options import MARGIN, ComputationOptions, FolderOutput, WorkloadOptions
+from unified_model_analysis.options import MARGIN, ComputationOptions, FolderOutput, LoggingOptions, WorkloadOptions
 from unified_model_analysis.own_networks import EPOCHS, LEARNING_RATE
 
 if TYPE_CHECKING:
+    from lottery_tickets.utils import Logger
     from lottery_tickets.workloads import Recipe
 
 PRUNE_RATE: Final = 0.2  # of a network of one's own
 
 
 @dataclass(frozen=True)
-class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
+class Imp(ComputationOptions, LoggingOptions, WorkloadOptions, FolderOutput):
     """Find lottery tickets by iterative magnitude pruning: train, prune, rewind, repeat, with controls on equal budget.
 
     The experiment is a folder. Stopped at any moment, the same command goes on where it stopped and ends with the
@@ -81,15 +82,16 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
         from statistical_report_generator.claims.assessment import check_settings
 
         check_settings(margin=self.margin / 100, num_looks=self.looks)
-        if self.source is None:
-            self._run_workload()
-        else:
-            self._run_own()
+        with self.opened_loggers() as loggers:
+            if self.source is None:
+                self._run_workload(loggers)
+            else:
+                self._run_own(loggers)
         settings: dict[str, Any] = {"moment": self.moment, "num_looks": self.looks, "test": self.test}
         report_experiment(self.output, margin=self.margin / 100, **settings)
         return 0
 
-    def _run_workload(self) -> None:
+    def _run_workload(self, loggers: "list[Logger]") -> None:
         from lottery_tickets.experiments.folder import ExperimentFolder
         from lottery_tickets.experiments.plan import ExperimentPlan
         from lottery_tickets.experiments.run import run_experiment
@@ -121,9 +123,10 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
             num_workers=workers,
             accept_changed_environment=self.accept_changed_environment,
             progress=True,
+            logger=loggers,
         )
 
-    def _run_own(self) -> None:
+    def _run_own(self, loggers: "list[Logger]") -> None:
         from lottery_tickets import compute_iterative_magnitude_pruning
         from lottery_tickets.utils import check_device
 
@@ -150,6 +153,7 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
             run_folder=self.output,
             accept_changed_environment=self.accept_changed_environment,
             progress=True,
+            logger=loggers,
         )
 
     def _list_control_levels(self) -> tuple[int, ...]:
