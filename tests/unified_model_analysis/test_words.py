@@ -48,9 +48,11 @@ MEANINGS: Final = {
     "start": "tarting weights",
     "steps": "Training steps",
     "style": '"summary"',
+    "tensorboard": "TensorBoard",
     "test": "laims are on the mean, by t tests, or on the median, by sign tests",
     "text": "Text files for the language model",
     "threshold": "stable",
+    "wandb": "Weights & Biases",
     "workers": "Processes that share the replicates",
 }
 

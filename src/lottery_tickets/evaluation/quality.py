@@ -146,8 +146,7 @@ def compute_lottery_ticket_quality(
         >>> quality["ticket_loss"] == quality["baseline_loss"], quality["metric"], quality["kind"]
         (True, 'accuracy', 'post-hoc')
     """
-    checked = as_mask(mask)
-    measurement = Measurement(loss_fn, metric, higher_is_better)
+    checked, measurement = as_mask(mask), Measurement(loss_fn, metric, higher_is_better)
     options = {
         "num_epochs": num_epochs,
         "train_dataloader": train_dataloader,
@@ -162,13 +161,12 @@ def compute_lottery_ticket_quality(
         "logger": logger,
         "progress": progress or None,  # False, the default, counts as not given
     }
-    given = {name: value for name, value in options.items() if value is not None}
     baseline = measure(model, dataloader, measurement, seed)
     if baseline.value is None or baseline.figures["loss"] is None:
         raise ValueError("the model's own loss must be finite, but is NaN or infinite on this data; did it diverge?")
     with masked(model, checked):
         ticket = measure(model, dataloader, measurement, seed)
-    retraining = _plan_retraining(trainer_fn, seed, given)
+    retraining = _plan_retraining(trainer_fn, seed, options)
     trained = None if retraining is None else retraining.run(model, checked, dataloader, measurement)
     return {
         "kind": "post-hoc" if retraining is None else "post-hoc and retrained",
@@ -187,6 +185,7 @@ def compute_lottery_ticket_quality(
 
 
 def _plan_retraining(trainer_fn: Any, seed: int, options: dict[str, Any]) -> Retraining | None:  # noqa: ANN401 - checked here
+    options = {name: value for name, value in options.items() if value is not None}
     if trainer_fn is None:
         if unused := sorted(options):
             raise ValueError(
