@@ -108,7 +108,7 @@ SHARED: Final = [name for name, commands in OPTIONS.items() if len(commands) > 1
 
 
 def test_all_commands_are_looked_at() -> None:
-    assert len(dict(list_commands())) == 15
+    assert {"imp", "mask create", "ticket show"} < dict(list_commands()).keys()
     assert set(SHARED) == MEANINGS.keys()
 
 
