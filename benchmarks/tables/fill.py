@@ -22,6 +22,7 @@ from benchmarks.tables import (
     reliability,
     reports,
     scores,
+    time_left,
 )
 from benchmarks.tables.parts import Tables
 
@@ -42,6 +43,7 @@ DRAWER = (
     reliability,
     reports,
     scores,
+    time_left,
 )
 TABLES: Tables = {name: make for module in DRAWER for name, make in module.TABLES.items()}
 
