@@ -80,6 +80,13 @@ def _save_mask(path: Path) -> None:
     lt.create_magnitude_mask(_make_model(), 0.5).save(path)
 
 
+def _save_ticket(path: Path) -> None:
+    model = _make_model()
+    claims = {"sentences": ["It matches.", "At sparsity 0.5."], "verdict": "matching", "num_replicates": 3}
+    mask = lt.create_magnitude_mask(model, 0.5)
+    lt.save_ticket(path, mask, model, step=2, provenance={"method": "imp", "seeds": [1, 2]}, claims=claims)
+
+
 def _save_torch(path: Path, *, is_zip: bool = True) -> None:
     torch.save({"state_dict": _make_state(), "epoch": 3}, path, _use_new_zipfile_serialization=is_zip)
 
@@ -127,6 +134,21 @@ WEIGHTS: Final = (
         lambda place: sum(int(kept.sum()) for kept in lt.Mask.load(place / "mask.safetensors").values()),
         (lt.Mask.load,),
         lambda place: ["mask", "show", str(place / "mask.safetensors")],
+    ),
+    FileKind(
+        "ticket",
+        partial(_one, "ticket.safetensors", _save_ticket),
+        lambda place: (lt.load_ticket(place / "ticket.safetensors"), lt.Mask.load(place / "ticket.safetensors")),
+        (lt.load_ticket, lt.Mask.load),
+        lambda place: ["ticket", "show", str(place / "ticket.safetensors"), "--check"],
+    ),
+    FileKind(
+        "ticket, put on a model",
+        partial(_one, "ticket.safetensors", _save_ticket),
+        lambda place: lt.use_ticket(_make_model(), place / "ticket.safetensors"),
+        (lt.use_ticket,),
+        lambda place: ["ticket", "show", str(place / "ticket.safetensors")],
+        names_place=False,  # of a ticket that was read it is said what does not fit the model
     ),
     FileKind(
         "weights, safetensors",
