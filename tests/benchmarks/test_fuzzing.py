@@ -22,7 +22,14 @@ from lottery_tickets._core.folders import read_hashed, write_hashed
 NUM_FILES = 60
 NUM_COMMANDS = 5
 FEW = 20
-SLOWEST = {"run folder, verified", "run folder, gone on with", "early-bird folder", "connectivity folder", "text"} | {
+SLOWEST = {
+    "run folder, verified",
+    "run folder, compared",
+    "run folder, gone on with",
+    "early-bird folder",
+    "connectivity folder",
+    "text",
+} | {
     "earlier results",
     "analysis, gone on with",
     "landscape, gone on with",

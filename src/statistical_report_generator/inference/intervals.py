@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Final, final
 
 from scipy import stats
@@ -16,8 +16,17 @@ METRICS: Final = tuple(
     f"{split}_{name}" for name in ("metric", "accuracy", "perplexity", "loss") for split in ("test", "train")
 )
 MOMENTS: Final = ("early_stop", "end")
+MOST_LETTERS: Final = 80  # of what was got
 LESS_IS_BETTER: Final = ("loss", "perplexity")  # how the names of such metrics end
 Row = Mapping[str, Any]
+# What a training must have; results come from files that anybody may have written.
+FORM: Final[Mapping[str, tuple[type, str]]] = {
+    "replicate": (Integral, "a whole number"),
+    "level": (Integral, "a whole number"),
+    "branch": (str, "a word"),
+    "density": (Real, "a number"),
+    "history": (Mapping, "an object"),
+}
 
 
 @final
@@ -130,7 +139,7 @@ def summarise_experiment(
         )
     values = collect_values(results, moment, metric)
     steps = collect_values(results, moment, "step")
-    densities = {(row["level"], row["branch"]): row["density"] for row in results["trainings"]}
+    densities = collect_densities(results)
     return [
         BranchSummary(
             level=level,
@@ -182,8 +191,7 @@ def choose_figures(results: Mapping[str, Any], metric: str | None = None, moment
 
 def _list_common(results: Mapping[str, Any], when: str) -> set[str]:
     """Returns the names of figures that all trainings have at a moment; a foreign file may hold anything there."""
-    histories = [row["history"] for row in _list_rows(results)]
-    figures = [history.get(when) if isinstance(history, Mapping) else None for history in histories]
+    figures = [row["history"].get(when) for row in _list_rows(results, "history")]
     names = [{name for name in at if isinstance(name, str)} if isinstance(at, Mapping) else set() for at in figures]
     return set.intersection(*names) if names else set()
 
@@ -197,13 +205,14 @@ def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict
         metric: A figure at this moment.
 
     Raises:
-        ValueError: When there are no trainings, when a row lacks the metric, when it is no finite number, or when a
-            training stands there twice.
+        ValueError: When there are no trainings, when a row lacks the metric or what says which training it is, when
+            the metric is no finite number, or when a training stands there twice.
     """
     found: dict[tuple[int, str], dict[int, float]] = {}
-    for row in _list_rows(results):
+    for row in _list_rows(results, "replicate", "level", "history"):
         figures = row["history"].get(moment, {})
-        if metric not in figures:
+        if not isinstance(figures, Mapping) or metric not in figures:
+            figures = figures if isinstance(figures, Mapping) else {}
             raise ValueError(
                 f"the results must have {metric!r} at {moment!r}, but have {sorted(figures)}; choose one of these"
             )
@@ -221,17 +230,38 @@ def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict
     return found
 
 
+def collect_densities(results: Mapping[str, Any]) -> dict[tuple[int, str], float]:
+    """Returns the share of weights that is kept, by level and branch, of every training but those of pairs.
+
+    Args:
+        results: With `trainings`, rows as in `results.json`.
+
+    Raises:
+        ValueError: When there are no trainings, or a row lacks its density or what says which training it is.
+    """
+    return {(row["level"], row["branch"]): row["density"] for row in _list_rows(results, "level", "density")}
+
+
 def _list_choices(names: Sequence[str]) -> str:
     return repr(names[0]) if len(names) == 1 else f"one of {list(names)}"
 
 
-def _list_rows(results: Mapping[str, Any]) -> list[Row]:
-    """Returns the trainings that tickets are compared by."""
+def _list_rows(results: Mapping[str, Any], *needed: str) -> list[Row]:
+    """Returns the trainings that tickets are compared by; raises where one lacks what is needed of it."""
     if "trainings" not in results:
         raise ValueError(
             f"the results must have 'trainings', but have {sorted(results)}; give those of iterative magnitude pruning"
         )
-    return [row for row in results["trainings"] if row["branch"] not in PAIRED]
+    rows = results["trainings"]
+    if not isinstance(rows, Sequence) or isinstance(rows, str) or not all(isinstance(row, Mapping) for row in rows):
+        raise ValueError("'trainings' must be a list of objects, one a training, but is something else; was it edited?")
+    for number, row in enumerate(rows):
+        for name in ("branch", *needed):
+            kind, words = FORM[name]
+            if not isinstance(row.get(name), kind):
+                got = repr(row[name])[:MOST_LETTERS] if name in row else "missing"
+                raise ValueError(f"{name!r} of trainings[{number}] must be {words}, but is {got}; was it edited?")
+    return [row for row in rows if row["branch"] not in PAIRED]
 
 
 def compute_differences(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
