@@ -11,6 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lottery_tickets import Mask, create_random_mask, reinitialise_, shuffle_mask
+from lottery_tickets._core.determinism import make_generator
+from lottery_tickets._core.selection import largest, patterns
+from lottery_tickets._core.selection.scopes import select_in_scope
+from lottery_tickets._core.weights import Weights
+from lottery_tickets.masks import draws
 
 SIZES = st.dictionaries(st.sampled_from(["a", "b", "c"]), st.lists(st.integers(0, 9), max_size=3), min_size=1)
 
@@ -208,3 +213,20 @@ def test_a_parameter_that_would_keep_its_value_is_refused_before_anything_change
     with pytest.raises(ValueError, match=r"'1\.scale' belongs to _OwnParameter; pass initialise_fn"):
         reinitialise_(model, 0)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("scope", ["global", "layer", "row", "erk"])
+def test_random_numbers_are_those_of_one_generator_wherever_they_are_read(
+    scope: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks are those of numbers that are drawn at once, whatever the blocks: old seeds keep their masks."""
+    shapes = {"a": (30, 41), "b": (5, 8, 3), "c": (1000,), "d": (0, 3)}
+    generator = make_generator(3, "random mask")
+    numbers = {name: torch.rand(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+    expected = select_in_scope(Weights.from_tensors(numbers), 0.7, scope=scope)
+    monkeypatch.setattr(patterns, "WEIGHTS_PER_CHUNK", 64)
+    monkeypatch.setattr(largest, "SMALLEST_TO_SAMPLE", 1)
+    for size in (1, 7, 1 << 22):
+        monkeypatch.setattr(draws, "DRAWS_PER_BLOCK", size)
+        mask = create_random_mask(Mask.keeping_all(shapes), 0.7, seed=3, scope=scope)
+        assert all(torch.equal(mask.bits[name], bits) for name, bits in expected.items())

@@ -1,5 +1,6 @@
 """Keeping exactly n of many scores: the one selector that every mask comes from."""
 
+import logging
 from collections.abc import Mapping
 from queue import SimpleQueue
 from typing import Final, final
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.bits import num_bytes
-from lottery_tickets._core.selection.backends import Backend, Kernels, kernels_for, refuse_not_finite
+from lottery_tickets._core.selection.backends import Backend, Kernels, count_workers, kernels_for, refuse_not_finite
 from lottery_tickets._core.selection.one_pass import guess_bracket, select_in_one_pass
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chunks
 from lottery_tickets._core.thresholds import Bracket, Counters, Threshold, find_kth_largest
 from lottery_tickets._core.weights import Weights
+
+logger = logging.getLogger(__name__)
 
 SMALLEST_TO_SAMPLE: Final = 1 << 21  # elements; below it, a sample costs more than the pass it saves
 
@@ -53,6 +56,8 @@ def select_largest(
         bits = select_in_one_pass(magnitudes, kernels, num_kept, guess_bracket(magnitudes, num_kept))
         if bits is not None:
             return bits
+        if not magnitudes.is_in_memory:
+            logger.info("the threshold is not where a sample of the weights suggests; the files are read again")
     return _pack(magnitudes, kernels, find_threshold(magnitudes, num_kept, kernels), num_kept)
 
 
@@ -131,7 +136,7 @@ def _nothing(magnitudes: Magnitudes) -> Bracket:
 
 
 def _count_pass(magnitudes: Magnitudes, kernels: Kernels, bracket: Bracket) -> tuple[int, Counters]:
-    num_workers = kernels.num_workers()
+    num_workers = count_workers(magnitudes, kernels)
     free: SimpleQueue[Counters] = SimpleQueue()
     # Of 4 bytes where they suffice, so that the counters of one thread fit its cache.
     dtype: type[np.signedinteger] = np.int32 if magnitudes.num_elements < np.iinfo(np.int32).max else np.int64
@@ -168,8 +173,8 @@ def _pack(magnitudes: Magnitudes, kernels: Kernels, threshold: Threshold, num_ke
     def pack(chunk: Chunk) -> int:
         return kernels.pack_above(magnitudes.words(chunk), magnitudes.eligible(chunk), pattern, bits_of(chunk))
 
-    chunks = magnitudes.chunks()
-    num_equal = np.array(map_chunks(pack, chunks, kernels.num_workers()), dtype=np.int64)
+    chunks, num_workers = magnitudes.chunks(), count_workers(magnitudes, kernels)
+    num_equal = np.array(map_chunks(pack, chunks, num_workers), dtype=np.int64)
     if keeps_all_equal:
         return packed
     quotas = np.clip(num_equal_kept - (num_equal.cumsum() - num_equal), 0, num_equal)
@@ -180,5 +185,5 @@ def _pack(magnitudes: Magnitudes, kernels: Kernels, threshold: Threshold, num_ke
             magnitudes.words(chunk), magnitudes.eligible(chunk), pattern, quota_of[chunk], bits_of(chunk)
         )
 
-    map_chunks(keep_first_equal, quota_of, kernels.num_workers())
+    map_chunks(keep_first_equal, quota_of, num_workers)
     return packed
