@@ -1,6 +1,6 @@
 """What stands for what a reader has and a test has not: networks, masks, a text, a run; and what makes commands short.
 
-Toys: fresh weights in place of trained ones, a recipe of 12 training steps in place of 600, a demo of 4 replicates in
+Toys: fresh weights in place of trained ones, a recipe of 4 training steps in place of 600, a demo of 4 replicates in
 place of 10. So it is shown that what a page says to type runs, and goes with what stands before it on that page; not
 what comes of it at full size.
 """
@@ -22,7 +22,7 @@ from tests.models import make_lenet
 from unified_model_analysis.commands import demo
 from unified_model_analysis.commands.imp import Imp
 
-NUM_STEPS: Final = 12
+NUM_STEPS: Final = 4
 NUM_REPLICATES: Final = 4
 NETWORKS: Final = ("trained.safetensors", "other.safetensors")
 MASKS: Final = ("a.safetensors", "b.safetensors", "c.safetensors")
