@@ -19,9 +19,9 @@ from benchmarks.studies.fuzzing.sealing import seal
 from lottery_tickets import Mask, load_ticket
 from lottery_tickets._core.folders import read_hashed, write_hashed
 
-NUM_FILES = 60
+NUM_FILES = 40
 NUM_COMMANDS = 5
-FEW = 20
+FEW = 15
 SLOWEST = {
     "run folder, verified",
     "run folder, compared",
