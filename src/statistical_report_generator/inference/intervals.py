@@ -16,6 +16,7 @@ METRICS: Final = tuple(
     f"{split}_{name}" for name in ("metric", "accuracy", "perplexity", "loss") for split in ("test", "train")
 )
 MOMENTS: Final = ("early_stop", "end")
+LARGEST: Final = 1e150  # squares and sums of larger ones overflow
 MOST_LETTERS: Final = 80  # of what was got
 LESS_IS_BETTER: Final = ("loss", "perplexity")  # how the names of such metrics end
 Row = Mapping[str, Any]
@@ -218,10 +219,10 @@ def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict
             )
         replicate, level, branch, value = row["replicate"], row["level"], row["branch"], figures[metric]
         where = f"replicate {replicate}, level {level}, branch {branch!r}"
-        if not isinstance(value, Real) or not math.isfinite(value):
+        if not isinstance(value, Real) or not abs(value) <= LARGEST:
             raise ValueError(
-                f"{metric!r} at {moment!r} must be a finite number in each row, but is {value!r} in that of {where};"
-                " leave this replicate out of every branch, and say so"
+                f"{metric!r} at {moment!r} must be a finite number in each row, but is {_show(value)} in that of "
+                f"{where}; leave this replicate out of every branch, and say so"
             )
         values = found.setdefault((level, branch), {})
         if replicate in values:
@@ -242,6 +243,13 @@ def collect_densities(results: Mapping[str, Any]) -> dict[tuple[int, str], float
     return {(row["level"], row["branch"]): row["density"] for row in _list_rows(results, "level", "density")}
 
 
+def _show(value: object) -> str:
+    try:
+        return repr(value)[:MOST_LETTERS]
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
+
+
 def _list_choices(names: Sequence[str]) -> str:
     return repr(names[0]) if len(names) == 1 else f"one of {list(names)}"
 
@@ -258,8 +266,8 @@ def _list_rows(results: Mapping[str, Any], *needed: str) -> list[Row]:
     for number, row in enumerate(rows):
         for name in ("branch", *needed):
             kind, words = FORM[name]
-            if not isinstance(row.get(name), kind):
-                got = repr(row[name])[:MOST_LETTERS] if name in row else "missing"
+            if not isinstance(row.get(name), kind) or (isinstance(row[name], Real) and not abs(row[name]) <= LARGEST):
+                got = _show(row[name]) if name in row else "missing"
                 raise ValueError(f"{name!r} of trainings[{number}] must be {words}, but is {got}; was it edited?")
     return [row for row in rows if row["branch"] not in PAIRED]
 

@@ -105,6 +105,8 @@ def test_results_that_say_nothing_are_refused(changes: dict[str, Any], settings:
         ("replicate", None, r"'replicate' of trainings\[1\] must be a whole number, but is missing"),
         ("level", "1", r"'level' of trainings\[1\] must be a whole number, but is '1'; was it edited"),
         ("density", "x" * 200, r"'density' of trainings\[1\] must be a number, but is 'x{79}; was it edited"),
+        ("density", 10**400, r"'density' of trainings\[1\] must be a number, but is 10{79}; was it edited"),
+        ("history", {"end": {"test_accuracy": 10**400}}, r"must be a finite number in each row, but is 10{79} in that"),
         ("history", {"end": 3}, r"must have 'test_accuracy' at 'end', but have \[\]"),
         ("looks", 3, "'looks' of the results must be a list"),
         ("environments", 3, "'environments' of the results must be a list"),
@@ -119,3 +121,10 @@ def test_results_that_were_edited_are_refused_by_their_place(name: str, value: o
         del at[name]
     with pytest.raises(ValueError, match=words):
         assess_claims(results, metric="test_accuracy", moment="end")
+
+
+def test_a_number_of_thousands_of_digits_is_refused() -> None:
+    results: dict[str, Any] = make_results({(0, "ticket"): [0.9, 0.8]})
+    results["trainings"][1]["level"] = 10**5000
+    with pytest.raises(ValueError, match=r"'level' .* must be .*, but is a number of thousands of digits"):
+        assess_claims(results)
