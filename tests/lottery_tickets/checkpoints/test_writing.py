@@ -135,6 +135,8 @@ def test_headers_that_early_versions_did_not_fill_up(filling: int, tmp_path: Pat
     length = int.from_bytes(content[:8], "little")
     header = content[8 : 8 + length].rstrip() + b" " * filling
     path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+    for stored in CheckpointWeights(tmp_path / "old").find_prunable().values():
+        assert stored.read(0, 5).data_ptr() % stored.dtype.itemsize == 0
     mask = create_random_mask(Mask.keeping_all({"b.weight": (9, 1111), "c.weight": (13, 5)}), 0.5, seed=0)
     apply_mask(CheckpointWeights(tmp_path / "old"), mask, output=tmp_path / "new")
     assert_same(load_all(tmp_path / "new"), prune(state, mask))

@@ -230,3 +230,13 @@ def test_random_numbers_are_those_of_one_generator_wherever_they_are_read(
         monkeypatch.setattr(draws, "DRAWS_PER_BLOCK", size)
         mask = create_random_mask(Mask.keeping_all(shapes), 0.7, seed=3, scope=scope)
         assert all(torch.equal(mask.bits[name], bits) for name, bits in expected.items())
+
+
+def test_random_numbers_are_the_same_in_whatever_order_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draws, "DRAWS_PER_BLOCK", 5)
+    whole = torch.rand(60, generator=make_generator(0, "test"), dtype=torch.float64)
+    weights = draws.draw_weights({"a": torch.Size((4, 5)), "b": torch.Size((40,))}, {}, make_generator(0, "test"))
+    for name, start, stop in (("b", 31, 40), ("a", 7, 9), ("b", 0, 33), ("a", 0, 20), ("b", 12, 12), ("a", 7, 9)):
+        assert torch.equal(weights[name].read(start, stop), whole[20 if name == "b" else 0 :][start:stop])
+    assert torch.equal(weights["a"].read(3, 9, (1, 0)), whole[:20].view(4, 5).t().reshape(-1)[3:9])
+    assert torch.equal(weights["b"].pick(np.array([0, 4, 5, 39])), whole[20:][[0, 4, 5, 39]])
