@@ -197,7 +197,7 @@ def find_own_metric(results: Mapping[str, Any]) -> tuple[str, bool] | None:
     Args:
         results: With `trainings`.
     """
-    histories = [row["history"] for row in _list_rows(results)]
+    histories = [row["history"] for row in _list_rows(results, "history")]
     found = [history.get(OWN_METRIC) if isinstance(history, Mapping) else None for history in histories]
     first = found[0] if found else None
     if not isinstance(first, Mapping) or any(one != first for one in found):
@@ -246,7 +246,7 @@ def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict
             )
         replicate, level, branch, value = row["replicate"], row["level"], row["branch"], figures[metric]
         where = f"replicate {replicate}, level {level}, branch {branch!r}"
-        if not isinstance(value, Real) or not abs(value) <= LARGEST:
+        if not isinstance(value, int | float) or not abs(value) <= LARGEST:
             raise ValueError(
                 f"{metric!r} at {moment!r} must be a finite number in each row, but is {_show(value)} in that of "
                 f"{where}; leave this replicate out of every branch, and say so"
