@@ -2,6 +2,9 @@ from . import (
     connectivity as connectivity,
 )
 from . import (
+    doctor as doctor,
+)
+from . import (
     early_bird as early_bird,
 )
 from . import (

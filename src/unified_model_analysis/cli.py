@@ -1,6 +1,7 @@
 """The command line `lottery-tickets`.
 
-Exit codes: 0 done; 1 a check failed (`verify`); 2 wrong arguments or input; 130 interrupted; 141 nobody reads on.
+Exit codes: 0 done; 1 a check failed (`verify`, `doctor`); 2 wrong arguments or input; 130 interrupted; 141 nobody
+reads on.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from unified_model_analysis.commands.analyze import Analyze
 from unified_model_analysis.commands.compare import Compare
 from unified_model_analysis.commands.connectivity import Connectivity
 from unified_model_analysis.commands.demo import Demo
+from unified_model_analysis.commands.doctor import Doctor
 from unified_model_analysis.commands.early_bird import EarlyBird
 from unified_model_analysis.commands.evaluate import Evaluate
 from unified_model_analysis.commands.imp import Imp
@@ -47,6 +49,7 @@ Command = (
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Connectivity, tyro.conf.subcommand("connectivity")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[EarlyBird, tyro.conf.subcommand("early-bird")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Imp, tyro.conf.subcommand("imp")]
