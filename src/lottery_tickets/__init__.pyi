@@ -1,4 +1,7 @@
 from . import (
+    checkpoints as checkpoints,
+)
+from . import (
     connectivity as connectivity,
 )
 from . import (
@@ -48,6 +51,7 @@ from . import (
 )
 from ._core.gradients.options import ScoringOptions
 from ._core.training.settings import TrainerSettings
+from .checkpoints import CheckpointWeights
 from .connectivity import (
     compute_linear_connectivity,
     compute_stable_rewinding_epoch,
@@ -109,6 +113,7 @@ from .utils import compute_histogram_quantile, ensure_deterministic_pruning
 __version__: str
 
 __all__ = [
+    "CheckpointWeights",
     "ConvergenceRule",
     "EarlyBirdWatcher",
     "Importance",

@@ -11,7 +11,7 @@ from lottery_tickets._core.bits import num_bytes, unpack_bits
 from lottery_tickets._core.notebooks import show_own
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.weights import Weight
+from lottery_tickets._core.weights import Weight, WeightSource
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import select_mask
 
@@ -31,7 +31,7 @@ class MagnitudeTicket(TypedDict):
 
 
 def create_magnitude_mask(
-    model: nn.Module | Mapping[str, Tensor],
+    model: nn.Module | Mapping[str, Tensor] | WeightSource,
     sparsity: float | None,
     *,
     scope: str = "global",
@@ -47,7 +47,7 @@ def create_magnitude_mask(
     weight).
 
     Args:
-        model: A model, or a mapping of weights by name, such as a state dict.
+        model: A model, a mapping of weights by name such as a state dict, or a `CheckpointWeights`.
         sparsity: The share of all weights that is removed, from 0 to 1; also where `within` has removed some before.
             None only for N:M, whose share is 1 - N/M.
         scope: What is compared with what: "global" (all weights), "layer" (the same share of each layer), "row" (of
@@ -92,7 +92,7 @@ def create_magnitude_mask(
 
 @recorded("ticket")
 def compute_layerwise_magnitude_ticket(
-    model: nn.Module | Mapping[str, Tensor],
+    model: nn.Module | Mapping[str, Tensor] | WeightSource,
     target_sparsity: float = 0.9,
     use_global_ranking: bool = True,  # noqa: FBT001, FBT002 - promised by position, tests/test_contract.py
     *,
@@ -104,7 +104,7 @@ def compute_layerwise_magnitude_ticket(
     """Returns a magnitude mask with each layer's sparsity and threshold.
 
     Args:
-        model: A model, or a mapping of weights by name.
+        model: A model, a mapping of weights by name, or a `CheckpointWeights`.
         target_sparsity: The share of all weights that is removed, from 0 to 1.
         use_global_ranking: Whether all weights are compared with each other; if not, the same share of each layer goes.
         within: An earlier mask; only its survivors are ranked.

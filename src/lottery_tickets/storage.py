@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.encoding import MASK_KEY, STATE_KEY, Place, encode, summarise_tensor
-from lottery_tickets._core.files import read_json, read_tensors, write_tensors
+from lottery_tickets._core.files import read_json
 from lottery_tickets._core.folders import HASH, RunFolder, load_state, read_hashed, save_state
 from lottery_tickets._core.notebooks import show_only
 from lottery_tickets._core.reading import check_form, find_format, list_names, make_form, naming, read_torch, show
 from lottery_tickets._core.records import Record, check_schema, write_results
 from lottery_tickets._core.states import hash_state, load_whole_state
+from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
 from lottery_tickets.masks.mask import Mask, is_ticket
 from lottery_tickets.tickets import Ticket
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lottery_tickets._core.files import parse_json, read_tensors, write_tensors
+from lottery_tickets._core.files import parse_json
 from lottery_tickets._core.names import clean_name, identify, unwrap
 from lottery_tickets._core.notebooks import render_table
 from lottery_tickets._core.states import hash_state, load_clean_state
+from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
 from lottery_tickets.masks.holding import find_masked_parameters, hold_mask, remove_mask
 from lottery_tickets.masks.mask import METADATA_KEY, TICKET_FORMAT, TICKET_PREFIX, Mask, as_mask
 

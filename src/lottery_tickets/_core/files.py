@@ -9,29 +9,18 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
 
-from lottery_tickets._core.reading import check_file, find_format, say_briefly
+from lottery_tickets._core.reading import check_file, say_briefly
 
 # Nobody else ends a name like this, so what a killed process leaves can be told from files of others.
 ASIDE: Final = ".lottery-tickets.part"
 LOCK: Final = ".lock"  # of a folder, in it
 PROBE_BYTES: Final = 1 << 16
-DTYPES: Final = {  # as the headers of safetensors name them
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.complex64,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
-    "F8_E5M2": torch.float8_e5m2, "F8_E5M2FNUZ": torch.float8_e5m2fnuz, "BOOL": torch.bool,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
-}  # fmt: skip
 MOST_DEPTH: Final = 100  # of lists in lists in JSON; what we write has some ten
 DEEP: Final = f"its lists or objects are nested too deeply, more than {MOST_DEPTH} times"
 
@@ -181,51 +170,6 @@ def _check_depth(value: object) -> None:
         if not layer:
             return
     raise ValueError(DEEP)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file, whole; tensors that share memory are stored apart."""
-    apart: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in tensors.items():
-        stored = tensor.detach().contiguous()
-        storage = stored.untyped_storage().data_ptr()  # safetensors refuses tensors that share memory
-        apart[name] = stored.clone() if storage in storages else stored
-        storages.add(storage)
-    write_whole(path, lambda aside: safetensors.torch.save_file(apart, aside, dict(metadata)))
-
-
-def read_tensors(path: Path, *, only: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the tensors and the metadata of a safetensors file.
-
-    Args:
-        path: The file.
-        only: The beginning of the names of those that are read. The others are on the meta device, without values, so
-            that the file may be larger than the memory: torch maps a whole file or nothing of it.
-
-    Raises:
-        OSError: When there is no such file, or it cannot be read.
-        ValueError: When it is anything else than a whole safetensors file; the message names it.
-    """
-    if find_format(path, "a whole safetensors file") != "safetensors":
-        raise ValueError(f"{path} must be a whole safetensors file, but is a torch file; name another")
-    try:
-        with safetensors.safe_open(path, framework="np" if only else "pt") as file:
-            read = partial(_read_or_describe, file, only) if only else file.get_tensor
-            return {name: read(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - not a dict
-    # AttributeError: of types that this torch does not have
-    except (safetensors.SafetensorError, ValueError, LookupError, RuntimeError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{path} must be a whole safetensors file, but reading it gave: {say_briefly(error)}; was it cut short or "
-            "altered?"
-        ) from error
-
-
-def _read_or_describe(file: Any, only: str, name: str) -> Tensor:  # noqa: ANN401 - safetensors names no type
-    if name.startswith(only):
-        return torch.from_numpy(file.get_tensor(name))
-    described = file.get_slice(name)
-    return torch.empty(described.get_shape(), dtype=DTYPES[described.get_dtype()], device="meta")
 
 
 @contextlib.contextmanager

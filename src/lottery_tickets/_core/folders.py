@@ -20,14 +20,13 @@ from lottery_tickets._core.files import (
     is_leftover,
     parse_json,
     read_json,
-    read_tensors,
     remove_leftovers,
     write_json,
-    write_tensors,
 )
 from lottery_tickets._core.identity.identities import Identity, compare_identities
 from lottery_tickets._core.reading import Form, Maybe, check_form, list_names, make_form, naming, show, show_name
 from lottery_tickets._core.states import find_ties, hash_state, is_same_tensor
+from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
 
 MARKER: Final = "run.json"
 HASH: Final = "content_sha256"

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from lottery_tickets._core.names import clean_name, identify, unwrap
-from lottery_tickets._core.weights import Weight, Weights
+from lottery_tickets._core.weights import TensorWeight, Weights, WeightSource
 
 Choice = str | type[nn.Module]
 Choices = Choice | Sequence[Choice]
@@ -50,7 +50,7 @@ class _Candidate:
 
 
 def find_prunable_weights(
-    model_or_weights: nn.Module | Mapping[str, Tensor],
+    model_or_weights: nn.Module | Mapping[str, Tensor] | WeightSource,
     *,
     include: Choices | None = None,
     exclude: Choices | None = None,
@@ -64,9 +64,9 @@ def find_prunable_weights(
     count, because pruning needs no gradient.
 
     Args:
-        model_or_weights: A model, or a mapping such as a state dict. Of a mapping, the floating-point tensors of two or
-            more dimensions named `*weight` (or lying in `experts`) are taken, but for those whose name says embedding,
-            norm or head. Their first dimension is taken for the outputs.
+        model_or_weights: A model, a source such as a checkpoint, or a mapping such as a state dict. Of a mapping, the
+            floating-point tensors of two or more dimensions named `*weight` (or lying in `experts`) are taken, but for
+            those whose name says embedding, norm or head. Their first dimension is taken for the outputs.
         include: Replaces the default choice. A parameter's or module's name, a glob pattern or a module type, or
             several of them; a module stands for all it contains. Each picks prunable kinds where it matches any (heads
             included), else every floating-point parameter that it matches.
@@ -84,21 +84,49 @@ def find_prunable_weights(
         >>> list(find_prunable_weights(model, exclude="2"))
         ['0.weight']
     """
-    candidates = _find_candidates(model_or_weights)
-    chosen = [candidate for candidate in candidates if candidate.is_default]
-    if include is not None:
-        chosen = _included(candidates, _listed("include", include))
-    for choice in _listed("exclude", exclude):
-        _check_matched("exclude", choice, candidates)
-        chosen = [candidate for candidate in chosen if not candidate.matches(choice)]
-    if not chosen:
-        raise ValueError(
-            "there must be a weight to prune, but no Linear or convolution weight is left; "
-            f"name parameters with include=, there are {_enumerate(candidates)}"
-        )
+    if isinstance(model_or_weights, WeightSource):
+        return model_or_weights.find_prunable(include, exclude)
+    chosen = _choose(_find_candidates(model_or_weights), include, exclude)
     for candidate in chosen:
+        _check_on_hand(candidate)
         _check_rankable(candidate)
     return _view(chosen)
+
+
+def choose_stored(
+    stored: Mapping[str, Tensor], model: nn.Module | None, include: Choices | None, exclude: Choices | None
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Returns which of a checkpoint's tensors are pruned: by the model's name that of the tensor, and its output dims.
+
+    Args:
+        stored: By name tensors of the stored shapes and dtypes, on the meta device.
+        model: The model that they are of, on any device. Tensors that it does not know, and all without it, are chosen
+            by their names.
+        include: As in `find_prunable_weights`.
+        exclude: Likewise.
+
+    Raises:
+        ValueError: As `find_prunable_weights`, and when the model's shapes are others.
+    """
+    known: list[_Candidate] = []
+    places: dict[str, str] = {}
+    for candidate in _candidates_of_model(unwrap(model)) if model is not None else ():
+        place = next((name for name in candidate.names if name in stored), None)
+        if place is None:
+            continue
+        if stored[place].shape != candidate.tensor.shape:
+            raise ValueError(
+                f"{place!r} must have the shape {tuple(candidate.tensor.shape)} that the configuration says, but has "
+                f"{tuple(stored[place].shape)}; are configuration and weights of one model?"
+            )
+        candidate.tensor = stored[place]
+        known.append(candidate)
+        places |= dict.fromkeys(candidate.names, place)
+    others: dict[object, object] = {name: tensor for name, tensor in stored.items() if name not in places}
+    chosen = _choose([*known, *_candidates_of_mapping(others)], include, exclude)
+    for candidate in chosen:
+        _check_rankable(candidate)
+    return {found.name: (places.get(found.name, found.name), found.output_dims or (0,)) for found in chosen}
 
 
 def find_channel_scales(model: nn.Module, *, include: Choices | None = None, exclude: Choices | None = None) -> Weights:
@@ -159,6 +187,7 @@ def find_filtered_weights(
             f"are {_enumerate(candidates)}"
         )
     for found in chosen:
+        _check_on_hand(found)
         _check_rankable(found)
     return _view(chosen)
 
@@ -168,8 +197,23 @@ def find_output_dims(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {found.name: found.output_dims or (0,) for found in _find_candidates(model)}
 
 
+def _choose(candidates: list[_Candidate], include: object, exclude: object) -> list[_Candidate]:
+    chosen = [candidate for candidate in candidates if candidate.is_default]
+    if include is not None:
+        chosen = _included(candidates, _listed("include", include))
+    for choice in _listed("exclude", exclude):
+        _check_matched("exclude", choice, candidates)
+        chosen = [candidate for candidate in chosen if not candidate.matches(choice)]
+    if not chosen:
+        raise ValueError(
+            "there must be a weight to prune, but no Linear or convolution weight is left; "
+            f"name parameters with include=, there are {_enumerate(candidates)}"
+        )
+    return chosen
+
+
 def _view(chosen: Iterable[_Candidate]) -> Weights:
-    return Weights(Weight(found.name, found.tensor, found.output_dims or (0,)) for found in chosen)
+    return Weights(TensorWeight(found.name, found.tensor, found.output_dims or (0,)) for found in chosen)
 
 
 def _find_candidates(given: object) -> list[_Candidate]:
@@ -323,7 +367,8 @@ def _enumerate(candidates: list[_Candidate]) -> str:
     return ", ".join(names[:MOST_NAMES_LISTED]) + more if names else "no parameters"
 
 
-def _check_rankable(candidate: _Candidate) -> None:
+def _check_on_hand(candidate: _Candidate) -> None:
+    """Raises where there are no values, or none that could be changed."""
     tensor, name = candidate.tensor, candidate.name
     if candidate.derived:
         raise ValueError(
@@ -334,6 +379,10 @@ def _check_rankable(candidate: _Candidate) -> None:
         raise ValueError(f"{name!r} must be initialised, but it is lazy; run one batch through the model first")
     if tensor.device.type == "meta":
         raise ValueError(f"{name!r} must hold values, but it is on the meta device; load the weights first")
+
+
+def _check_rankable(candidate: _Candidate) -> None:
+    tensor, name = candidate.tensor, candidate.name
     if not tensor.is_floating_point():
         raise ValueError(f"{name!r} must be real floating-point, got {tensor.dtype}; leave it out with exclude=")
     if tensor.layout != torch.strided:

@@ -25,20 +25,12 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.environment import describe_environment
-from lottery_tickets._core.files import (
-    hash_file,
-    read_json,
-    read_tensors,
-    remove_folder,
-    write_json,
-    write_tensors,
-    write_whole,
-    writing_folder,
-)
+from lottery_tickets._core.files import hash_file, read_json, remove_folder, write_json, write_whole, writing_folder
 from lottery_tickets._core.folders import RunFolder, hash_json, load_state, read_hashed, save_state, write_hashed
 from lottery_tickets._core.identity.identities import Identity
 from lottery_tickets._core.reading import Form, check_form, list_names, make_form, read_torch
 from lottery_tickets._core.states import hash_state
+from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
 from lottery_tickets.early_bird.history import EarlyBirdCheckpoint
 
 KIND: Final = "an early-bird run"

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.determinism import make_generator
 from lottery_tickets._core.states import pick, pick_at_most_one
-from lottery_tickets._core.weights import Weight, Weights
+from lottery_tickets._core.weights import TensorWeight, Weight, Weights
 from lottery_tickets.early_bird.history import PartEvidence
 from lottery_tickets.early_bird.probe import Measure, Outcome
 from lottery_tickets.early_bird.sign_flips import compare_signs
@@ -137,7 +137,7 @@ class Learning:
         sums = {name: torch.zeros(len(places)) for name, places in self._places.items()}
 
         def take(name: str, gradient: Tensor) -> None:
-            sums[name] += Weight(name, gradient).pick(self._places[name]).to("cpu", torch.float32)
+            sums[name] += TensorWeight(name, gradient).pick(self._places[name]).to("cpu", torch.float32)
 
         self.measure.differentiate(model, weights, take)
         return sums

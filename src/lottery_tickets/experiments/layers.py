@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits
 from lottery_tickets._core.measuring.displacement import measure_displacement
-from lottery_tickets._core.weights import Weight
+from lottery_tickets._core.weights import TensorWeight
 from lottery_tickets.masks.mask import Mask
 
 LAYERS: Final = "layers"  # of a record; those of earlier versions have none
@@ -49,7 +49,7 @@ def count_layers(mask: Mask, start: Mapping[str, Tensor], end: Mapping[str, Tens
     return {  # what is pruned is zero at both ends, so whatever moved is kept
         name: {
             **counts,
-            "num_moved": measure_displacement(Weight(name, end[name]), Weight(name, start[name])).num_moved,
+            "num_moved": measure_displacement(TensorWeight(name, end[name]), TensorWeight(name, start[name])).num_moved,
             "dtype": str(end[name].dtype).removeprefix("torch."),
         }
         for name, counts in count_kept(mask).items()

@@ -8,11 +8,12 @@ from typing import Any, Final, SupportsFloat, TypedDict, final
 
 from torch import Tensor, nn
 
-from lottery_tickets._core.files import parse_json, read_tensors, write_tensors
+from lottery_tickets._core.files import parse_json
 from lottery_tickets._core.folders import find_differences
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.reading import Form, check_form, make_form, naming
 from lottery_tickets._core.states import copy_state, load_clean_state
+from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
 from lottery_tickets.early_bird.history import EarlyBirdCheckpoint
 from lottery_tickets.early_bird.probe import Probe
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher, try_probe

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.bits import count_bits
@@ -11,12 +10,13 @@ from lottery_tickets._core.names import COMPILED
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.scopes import select_in_scope
-from lottery_tickets._core.weights import Weights
+from lottery_tickets._core.weights import Weights, WeightSource
+from lottery_tickets.masks.draws import draw, draw_weights
 from lottery_tickets.masks.mask import Mask, as_mask
 
 
 def create_random_mask(
-    model_or_mask: nn.Module | Mapping[str, Tensor],
+    model_or_mask: nn.Module | Mapping[str, Tensor] | WeightSource,
     sparsity: float,
     seed: int,
     *,
@@ -27,7 +27,7 @@ def create_random_mask(
     """Returns a mask that keeps weights drawn uniformly at random.
 
     Args:
-        model_or_mask: A model, or a mask whose names and shapes are taken.
+        model_or_mask: A model, a `CheckpointWeights`, or a mask whose names and shapes are taken.
         sparsity: Fraction removed, in [0, 1]; exactly round(sparsity * n) weights go.
         seed: Same seed, same mask.
         scope: As in `create_magnitude_mask`: "global" draws over all weights, "layer" the same share of
@@ -42,13 +42,13 @@ def create_random_mask(
         >>> create_random_mask(nn.Linear(10, 10), 0.75, seed=0).num_kept
         25
     """
-    if isinstance(model_or_mask, nn.Module):
+    if isinstance(model_or_mask, nn.Module | WeightSource):
         weights = find_prunable_weights(model_or_mask, include=include, exclude=exclude)
         shapes, output_dims = weights.shapes, weights.output_dims
     else:
         shapes, output_dims = dict(as_mask(model_or_mask).shapes), {}
     generator = make_generator(seed, "random mask")
-    scores = Weights.from_tensors({name: _draw(shape, generator) for name, shape in shapes.items()}, output_dims)
+    scores = draw_weights(shapes, output_dims, generator)
     bits = select_in_scope(scores, sparsity, scope=scope)
     return Mask(bits, shapes, {"method": "random", "sparsity": sparsity, "scope": scope, "seed": seed})
 
@@ -69,7 +69,7 @@ def shuffle_mask(mask: Mapping[str, Tensor], seed: int) -> Mask:
     generator = make_generator(seed, "shuffled mask")
     bits: dict[str, Tensor] = {}
     for name, shape in original.shapes.items():
-        scores = Weights.from_tensors({name: _draw(shape, generator)})
+        scores = Weights.from_tensors({name: draw(shape.numel(), generator)})
         bits |= select_largest(scores, count_bits(original.bits[name]))
     return Mask(bits, original.shapes, {"method": "shuffled", "seed": seed, "of": original.provenance})
 
@@ -106,8 +106,3 @@ def check_reinitialisable(model: nn.Module) -> None:
                 f"belongs to {type(owner).__name__}; pass initialise_fn(model)"
             )
             raise ValueError(message)
-
-
-def _draw(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    # float64 has 53 random bits, so that equal draws, which would favour earlier places, do not happen in practice.
-    return torch.rand(shape, generator=generator, dtype=torch.float64)

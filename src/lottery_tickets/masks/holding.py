@@ -6,7 +6,9 @@ The model is never wrapped: parameters keep their names, their identity and thei
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -18,7 +20,7 @@ from lottery_tickets._core.measuring.stand_ins import ReplacedReads
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.selection.zeroing import zero_pruned_
-from lottery_tickets._core.weights import Weight
+from lottery_tickets._core.weights import READERS, Weight, WeightSource
 from lottery_tickets.masks.guard import find_guard, hang_guards, take_guards_off
 from lottery_tickets.masks.holder import Holder
 from lottery_tickets.masks.mask import Mask, as_mask
@@ -28,15 +30,26 @@ WEIGHTS_PER_BLOCK: Final = 1 << 24
 logger = logging.getLogger(__name__)
 
 
-def apply_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
-    """Zeroes the pruned weights of a model once, in place; returns nothing.
+def apply_mask(
+    model: nn.Module | WeightSource, mask: Mapping[str, Tensor], *, output: str | Path | None = None
+) -> None:
+    """Zeroes the pruned weights of a model once, in place, or those of a checkpoint in a new one; returns nothing.
+
+    A new checkpoint has the files, headers and index of the old one, and what lies beside them but for weights in other
+    formats. It is written tensor by tensor and appears whole; a call that was stopped goes on where it was.
 
     Args:
-        model: The model to change.
-        mask: By parameter name, True where a weight is kept.
+        model: The model to change, or a `CheckpointWeights`, which stays as it is.
+        mask: By parameter name, True where a weight is kept. A mask that names its base (`name_base`) is applied to a
+            checkpoint of this base only.
+        output: Where the new checkpoint goes: a folder, or a file where the old one is a file alone; there must be
+            nothing.
 
     Raises:
-        ValueError: When the mask does not fit the model.
+        OSError: When the new checkpoint cannot be written, or the disk is full.
+        ValueError: When the mask does not fit the model, there is something at `output`, the checkpoint changes
+            meanwhile, or is not the mask's base.
+        TypeError: When a checkpoint has no `output`, or a model has one.
 
     Examples:
         >>> model = nn.Linear(2, 1)
@@ -45,12 +58,17 @@ def apply_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
         0.0
     """
     checked = as_mask(mask)
+    if isinstance(model, WeightSource) != (output is not None):
+        raise TypeError("a checkpoint must have output=, where the new one goes; a model, which is changed, has none")
+    if isinstance(model, WeightSource):
+        model.write_pruned(checked, Path(str(output)))
+        return
     for name, parameter in find_masked_parameters(model, checked).items():
         zero_pruned_(parameter, checked.bits[name].to(parameter.device))
 
 
 def compute_sparsity(
-    model_or_mask: nn.Module | Mapping[str, Tensor],
+    model_or_mask: nn.Module | Mapping[str, Tensor] | WeightSource,
     *,
     include: Choices | None = None,
     exclude: Choices | None = None,
@@ -58,7 +76,7 @@ def compute_sparsity(
     """Returns the fraction of prunable weights that are zero in a model, or that a mask removes, in [0, 1].
 
     Args:
-        model_or_mask: A model, or a mask.
+        model_or_mask: A model, a `CheckpointWeights`, or a mask.
         include: Replaces the default choice of a model's weights: names, glob patterns or module types.
         exclude: Removes from the choice.
 
@@ -66,10 +84,11 @@ def compute_sparsity(
         >>> compute_sparsity({"weight": torch.tensor([[True, False]])})
         0.5
     """
-    if not isinstance(model_or_mask, nn.Module):
+    if not isinstance(model_or_mask, nn.Module | WeightSource):
         return as_mask(model_or_mask).sparsity
     weights = find_prunable_weights(model_or_mask, include=include, exclude=exclude)
-    num_zeros = sum(_count_zeros(weight) for weight in weights.values())
+    with ThreadPoolExecutor(READERS if any(not weight.is_in_memory for weight in weights.values()) else 1) as pool:
+        num_zeros = sum(pool.map(_count_zeros, weights.values()))
     return num_zeros / weights.num_weights if weights.num_weights else 0.0
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits, num_bytes, pack_bits, unpack_bits
 from lottery_tickets._core.encoding import MASK_KEY, Place, encode
-from lottery_tickets._core.files import parse_json, read_tensors, write_tensors
+from lottery_tickets._core.files import parse_json
 from lottery_tickets._core.notebooks import render_table
 from lottery_tickets._core.reading import Form, check_form, say_briefly
+from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
 
 FORMAT: Final = "lottery-tickets mask 1"
 TICKET_FORMAT: Final = "lottery-tickets ticket 1"  # of a file that holds a mask beside weights; see `tickets`

@@ -122,6 +122,33 @@ def load_language_model(folder: str | Path, *, dtype: torch.dtype = torch.float3
     return model.eval(), cast("Tokenizer", tokenizer)
 
 
+def describe_model(folder: str | Path) -> nn.Module | None:
+    """Returns the model that a folder's `config.json` describes, on the meta device: shapes, names and no values.
+
+    Args:
+        folder: Holds `config.json`.
+
+    Returns:
+        None where there is no configuration, transformers is not installed, or does not know such a model.
+
+    Raises:
+        ValueError: The configuration is garbled.
+    """
+    if not (Path(folder) / CONFIG).is_file() or importlib.util.find_spec("transformers") is None:
+        return None
+    transformers = _import_transformers("transformers")
+    _check_num_layers(Path(folder))
+    config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    if config.get("model_type") not in transformers.CONFIG_MAPPING:
+        return None
+    with _reading(Path(folder), "configuration"), torch.device("meta"):
+        described = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        kinds = [getattr(transformers, name, None) for name in described.architectures or ()]
+        kind = next((kind for kind in kinds if kind is not None), None)
+        model = transformers.AutoModel.from_config(described) if kind is None else kind(described)
+        return cast("nn.Module", model)
+
+
 def read_texts(paths: Iterable[str | Path]) -> list[str]:
     """Returns the texts of files, which must be in UTF-8.
 

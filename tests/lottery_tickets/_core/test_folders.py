@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from lottery_tickets import create_magnitude_mask
-from lottery_tickets._core.files import ASIDE, exclusive_lock, write_json, write_tensors, writing_folder
+from lottery_tickets._core.files import ASIDE, exclusive_lock, write_json, writing_folder
 from lottery_tickets._core.folders import MARKER, RunFolder, load_state, save_state
 from lottery_tickets._core.identity.code import identify_callable
 from lottery_tickets._core.identity.identities import Identity
 from lottery_tickets._core.kept_file import KeptFile
 from lottery_tickets._core.records import Record
 from lottery_tickets._core.states import copy_state, hash_state
+from lottery_tickets._core.tensor_files.whole import write_tensors
 
 FOLDER_KIND, MAKER = "a test", "test_folders"
 RECORD = Record("kept", {})

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from lottery_tickets import Mask, save_results
-from lottery_tickets._core.files import make_folder, read_json, read_tensors, write_json
+from lottery_tickets._core.files import make_folder, read_json, write_json
 from lottery_tickets._core.reading import Maybe, check_form, list_names, make_form, naming, read_text, say_briefly
 from lottery_tickets._core.states import load_whole_state, pick
+from lottery_tickets._core.tensor_files.whole import read_tensors
 from lottery_tickets.storage import load_into, load_results, load_weights
 from lottery_tickets.workloads import load_language_model, read_texts
 from tests.models import save_tiny_llama

@@ -10,6 +10,7 @@ from lottery_tickets._core.kernels import selecting_numpy, selecting_reference
 from lottery_tickets._core.kernels.selecting_reference import Listed
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes
 from lottery_tickets._core.thresholds import Bracket, Counters
+from lottery_tickets._core.weights import READERS
 
 SMALLEST_FOR_CPU_KERNEL: Final = 1 << 20  # elements; below it numpy takes milliseconds and numba need not be imported
 
@@ -60,6 +61,11 @@ def kernels_for(magnitudes: Magnitudes, backend: Backend | None) -> Kernels:
 
         return selecting_cpu
     return selecting_numpy if backend == "small" else selecting_reference
+
+
+def count_workers(magnitudes: Magnitudes, kernels: Kernels) -> int:
+    """Returns how many chunks to work on at a time."""
+    return kernels.num_workers() if magnitudes.is_in_memory else max(kernels.num_workers(), READERS)
 
 
 def refuse_not_finite(chunk: Chunk, is_finite: bool) -> None:  # noqa: FBT001 - what is refused

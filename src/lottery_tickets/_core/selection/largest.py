@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.bits import num_bytes
-from lottery_tickets._core.selection.backends import Backend, Kernels, kernels_for, refuse_not_finite
+from lottery_tickets._core.selection.backends import Backend, Kernels, count_workers, kernels_for, refuse_not_finite
 from lottery_tickets._core.selection.one_pass import guess_bracket, select_in_one_pass
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chunks
 from lottery_tickets._core.thresholds import Bracket, Counters, Threshold, find_kth_largest
@@ -131,7 +131,7 @@ def _nothing(magnitudes: Magnitudes) -> Bracket:
 
 
 def _count_pass(magnitudes: Magnitudes, kernels: Kernels, bracket: Bracket) -> tuple[int, Counters]:
-    num_workers = kernels.num_workers()
+    num_workers = count_workers(magnitudes, kernels)
     free: SimpleQueue[Counters] = SimpleQueue()
     # Of 4 bytes where they suffice, so that the counters of one thread fit its cache.
     dtype: type[np.signedinteger] = np.int32 if magnitudes.num_elements < np.iinfo(np.int32).max else np.int64
@@ -168,8 +168,8 @@ def _pack(magnitudes: Magnitudes, kernels: Kernels, threshold: Threshold, num_ke
     def pack(chunk: Chunk) -> int:
         return kernels.pack_above(magnitudes.words(chunk), magnitudes.eligible(chunk), pattern, bits_of(chunk))
 
-    chunks = magnitudes.chunks()
-    num_equal = np.array(map_chunks(pack, chunks, kernels.num_workers()), dtype=np.int64)
+    chunks, num_workers = magnitudes.chunks(), count_workers(magnitudes, kernels)
+    num_equal = np.array(map_chunks(pack, chunks, num_workers), dtype=np.int64)
     if keeps_all_equal:
         return packed
     quotas = np.clip(num_equal_kept - (num_equal.cumsum() - num_equal), 0, num_equal)
@@ -180,5 +180,5 @@ def _pack(magnitudes: Magnitudes, kernels: Kernels, threshold: Threshold, num_ke
             magnitudes.words(chunk), magnitudes.eligible(chunk), pattern, quota_of[chunk], bits_of(chunk)
         )
 
-    map_chunks(keep_first_equal, quota_of, kernels.num_workers())
+    map_chunks(keep_first_equal, quota_of, num_workers)
     return packed

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import num_bytes
 from lottery_tickets._core.kernels.selecting_reference import Listed
-from lottery_tickets._core.selection.backends import Kernels, refuse_not_finite
+from lottery_tickets._core.selection.backends import Kernels, count_workers, refuse_not_finite
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chunks
 from lottery_tickets._core.thresholds import Bracket, Counters, find_kth_largest
 
 NUM_SAMPLED: Final = 1 << 18
-NUM_SAMPLED_ON_DEVICE: Final = 1 << 20  # fewer weights in the bracket, because these travel to the CPU
+NUM_SAMPLED_ELSEWHERE: Final = 1 << 20  # of a GPU or a file: fewer weights in the bracket, because these are kept
 NUM_BINS: Final = 1 << 12  # for what is listed: they stay in the cache
 STANDARD_DEVIATIONS: Final = 2.5  # half the width of the bracket, in the rank of the sample; one guess in 80 is wrong
 LARGEST_SHARE: Final = 16  # a chunk may have one in so many of its weights listed, which bounds the memory
@@ -36,7 +36,8 @@ class _Classified(NamedTuple):
 
 def guess_bracket(magnitudes: Magnitudes, num_kept: int) -> tuple[int, int]:
     """Returns patterns between which the least one that is kept probably lies, from a sample."""
-    sample = magnitudes.sample(NUM_SAMPLED if magnitudes.is_on_cpu else NUM_SAMPLED_ON_DEVICE)
+    is_near = magnitudes.is_on_cpu and magnitudes.is_in_memory
+    sample = magnitudes.sample(NUM_SAMPLED if is_near else NUM_SAMPLED_ELSEWHERE)
     size = len(sample)
     density = num_kept / magnitudes.num_eligible
     spread = 1 + math.ceil(STANDARD_DEVIATIONS * math.sqrt(size * density * (1 - density)))
@@ -82,7 +83,7 @@ def _classify(
     chunks: list[Chunk],
     packed: dict[str, Tensor],
 ) -> list[_Classified] | None:
-    num_workers = kernels.num_workers()
+    num_workers = count_workers(magnitudes, kernels)
     room = max((chunk.stop - chunk.start for chunk in chunks), default=0) // LARGEST_SHARE + 1
     free: SimpleQueue[Listed] = SimpleQueue()
     for _ in range(num_workers):

@@ -26,6 +26,8 @@ QUARTER_FLOATS: Final = {torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4
 WEIGHTS_PER_CHUNK: Final = 1 << 22
 WEIGHTS_PER_DEVICE_CHUNK: Final = 1 << 25  # each chunk waits for the device several times
 NEIGHBOURS: Final = 8  # sampled together, because reading one reads the line of the cache that holds them
+NEIGHBOURS_IN_FILES: Final = 64  # likewise: the page
+SAMPLERS: Final = 8  # likewise, where one waits for each piece of the sample
 WEIGHTS_PER_COPIED_CHUNK: Final = LARGEST_COPY
 
 
@@ -72,6 +74,11 @@ class Magnitudes:
         """Whether all weights are."""
         return all(weight.device.type == "cpu" for weight in self.weights.values())
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether all weights are."""
+        return all(weight.is_in_memory for weight in self.weights.values())
+
     def chunks(self) -> list[Chunk]:
         """Returns the pieces that cover all elements, in order."""
         return [
@@ -102,15 +109,23 @@ class Magnitudes:
 
     def sample(self, num_sampled: int) -> NDArray[np.signedinteger]:
         """Returns the patterns, in ascending order, of the eligible among about so many elements, from all weights."""
-        step = max(1, self.num_elements // num_sampled) * NEIGHBOURS
-        return np.sort(np.concatenate([self._sample_weight(weight, step) for weight in self.weights.values()]))
+        together = NEIGHBOURS if self.is_in_memory else NEIGHBOURS_IN_FILES
+        step = max(1, self.num_elements // num_sampled) * together
 
-    def _sample_weight(self, weight: Weight, step: int) -> NDArray[np.signedinteger]:
+        def sample(weight: Weight) -> NDArray[np.signedinteger]:
+            return self._sample_weight(weight, step, together)
+
+        if self.is_in_memory:
+            return np.sort(np.concatenate([sample(weight) for weight in self.weights.values()]))
+        with ThreadPoolExecutor(SAMPLERS) as pool:
+            return np.sort(np.concatenate(list(pool.map(sample, self.weights.values()))))
+
+    def _sample_weight(self, weight: Weight, step: int, together: int) -> NDArray[np.signedinteger]:
         steps = np.arange(weight.size // step)
         # A jitter, because a plain stride can meet the same column of a matrix or the same tap of a kernel every time;
         # 40503 is 2^16 over the golden ratio, whose multiples spread evenly.
-        first = steps * step + (steps * 40503) % (step - NEIGHBOURS + 1)
-        positions = (first[:, None] + np.arange(NEIGHBOURS)).reshape(-1)
+        first = steps * step + (steps * 40503) % (step - together + 1)
+        positions = (first[:, None] + np.arange(together)).reshape(-1)
         if self.within is not None:
             bits = self.within[weight.name].numpy()
             positions = positions[((bits[positions >> 3] >> (positions & 7)) & 1).astype(np.bool_)]

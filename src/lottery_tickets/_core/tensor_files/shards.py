@@ -1,0 +1,155 @@
+"""Reading a safetensors file block by block, into memory of the reader's.
+
+Files are read and not mapped: pages of a map count as the process's memory, and a file that is cut short while it is
+mapped kills the process, where a read that comes up short is an error in words.
+"""
+
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lottery_tickets._core.tensor_files.headers import Entry, read_header
+from lottery_tickets._core.weights import Weight, slice_flat
+
+BYTES_PER_BLOCK: Final = 1 << 23  # where a tensor is walked through
+
+
+@final
+class Shard:
+    """An open safetensors file.
+
+    Args:
+        path: Of the file.
+
+    Attributes:
+        path: As given.
+        header: What the file says of itself.
+        stamp: Its size and the time of its last change when it was opened.
+
+    Raises:
+        OSError: When there is no such file, or it cannot be read.
+        ValueError: When it is anything else than a whole safetensors file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header = read_header(path)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+        self.stamp = self._look()
+
+    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Returns the bytes from start to stop, in memory of their own.
+
+        Raises:
+            OSError: When the system cannot read them.
+            ValueError: When the file has changed since it was opened.
+        """
+        buffer = np.empty(stop - start, np.uint8)
+        done = 0
+        while done < len(buffer):
+            num_read = os.preadv(self._descriptor, [buffer[done:].data], start + done)
+            if not num_read:
+                break
+            done += num_read
+        if done < len(buffer) or self._look() != self.stamp:
+            raise ValueError(f"{self.path} must stay as it is while it is read, but has changed; start again")
+        return buffer
+
+    def read_elements(self, entry: Entry, start: int, stop: int) -> Tensor:
+        """Returns elements start to stop, in C order, of one of its tensors, 1-D, in memory of their own."""
+        width = entry.dtype.itemsize
+        block = self.read(entry.start + start * width, entry.start + stop * width)
+        return torch.from_numpy(block).view(entry.dtype)
+
+    def walk(self, entry: Entry) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yields one of its tensors in blocks: the byte of the tensor at which each starts, and its bytes."""
+        for start in range(0, entry.num_bytes, BYTES_PER_BLOCK):
+            stop = min(start + BYTES_PER_BLOCK, entry.num_bytes)
+            yield start, self.read(entry.start + start, entry.start + stop)
+
+    def _look(self) -> tuple[int, int]:
+        found = os.fstat(self._descriptor)
+        return found.st_size, found.st_mtime_ns
+
+
+@final
+class StoredWeight(Weight):
+    """A weight in a file, which is read where it is looked at.
+
+    Args:
+        name: Of the weight.
+        shard: The file.
+        entry: Where it lies there.
+        output_dims: As in `Weight`.
+    """
+
+    def __init__(self, name: str, shard: Shard, entry: Entry, output_dims: tuple[int, ...] = (0,)) -> None:
+        self.name = name
+        self.output_dims = output_dims
+        self._shard = shard
+        self._entry = entry
+
+    @property
+    def tensor(self) -> Tensor:
+        """The weight, read whole: there is no parameter that could be trained.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            f"{self.name!r} lies in {self._shard.path} and in no model, so it cannot be trained or differentiated; "
+            "load the model"
+        )
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the weight."""
+        return self._entry.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As it is stored."""
+        return self._entry.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Blocks in C order are read alone."""
+        return True
+
+    @property
+    def is_in_memory(self) -> bool:
+        """No block is."""
+        return False
+
+    def read(self, start: int, stop: int, order: Sequence[int] | None = None) -> Tensor:
+        """Returns elements start to stop; in another order than C all of the dimensions that change places are read."""
+        dims = range(len(self.shape))
+        moved = [place for place, dim in enumerate(order or dims) if place != dim]
+        if order is None or not moved:
+            return self._shard.read_elements(self._entry, start, stop)
+        inner = self.shape[min(moved) :].numel()  # elements of one block whose order is its own
+        first, last = start // inner, -(-stop // inner)
+        block = self._shard.read_elements(self._entry, first * inner, last * inner)
+        inner_order = [0, *(dim - min(moved) + 1 for dim in list(order)[min(moved) :])]
+        turned = block.view(last - first, *self.shape[min(moved) :]).permute(*inner_order)
+        return slice_flat(turned, start - first * inner, stop - first * inner)
+
+    def pick(self, positions: NDArray[np.int64]) -> Tensor:
+        """Returns the elements at these positions; neighbours that follow each other are read at once."""
+        breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+        runs = np.split(positions, breaks) if len(positions) else []
+        parts = [self._shard.read_elements(self._entry, int(run[0]), int(run[-1]) + 1) for run in runs]
+        return torch.cat(parts) if parts else torch.empty(0, dtype=self.dtype)

@@ -1,0 +1,150 @@
+"""`CheckpointWeights`: the weights of a checkpoint's files, which are read block by block and never whole."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import nn
+
+from lottery_tickets._core.prunable_weights import Choices, choose_stored
+from lottery_tickets._core.tensor_files.headers import Entry
+from lottery_tickets._core.tensor_files.shards import Shard, StoredWeight
+from lottery_tickets._core.weights import Weights, WeightSource
+from lottery_tickets.checkpoints.layout import find_layout
+from lottery_tickets.checkpoints.writing import write_pruned_checkpoint
+from lottery_tickets.masks.mask import Mask
+from lottery_tickets.workloads.language import describe_model
+
+logger = logging.getLogger(__name__)
+
+
+@final
+class CheckpointWeights(WeightSource):
+    """The weights of a safetensors checkpoint of any size, for functions that take a model's weights.
+
+    `create_magnitude_mask`, `compute_sparsity`, `create_random_mask` and `apply_mask` take it in place of a model, and
+    give the same bits. Weights are read in blocks of some megabytes; in memory are the mask, one bit a weight, and what
+    is undecided, some bits a weight.
+
+    Which weights are pruned says the model of `config.json`, where transformers knows it, by its modules as in memory;
+    else, and for tensors that this model does not have, their names: floating-point tensors of two or more dimensions
+    called "*weight", but no embeddings, norms or heads. `choice` says which it was.
+
+    The files must stay as they are while this object is used; a change is noticed at the next read.
+
+    Args:
+        path: A safetensors file; a folder as `save_pretrained` writes it, with one file or several and an index; a
+            model's folder in a hub's cache, or its name there, such as "Qwen/Qwen2.5-14B". Nothing is downloaded.
+
+    Attributes:
+        model: What the checkpoint is called: its name on the hub where it lies in a hub's cache, else its folder's.
+        revision: The commit in a hub's cache; None elsewhere.
+        choice: By what weights are chosen, in words.
+
+    Raises:
+        OSError: When there is no such file or folder, or it cannot be read.
+        ValueError: When files are missing, damaged, quantised, of another format (GGUF, pickles), or not those of the
+            index.
+
+    Examples:
+        >>> import tempfile
+        >>> from lottery_tickets import create_magnitude_mask
+        >>> from lottery_tickets.storage import save_weights
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(nn.Linear(4, 2).state_dict(), f"{folder}/model.safetensors")
+        ...     create_magnitude_mask(CheckpointWeights(folder), 0.5).num_kept
+        4
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.layout = find_layout(path)
+        self.model, self.revision = self.layout.model, self.layout.revision
+        self.entries: dict[str, tuple[Shard, Entry]] = dict(
+            sorted(
+                (name, (shard, entry))
+                for shard in self.layout.shards.values()
+                for name, entry in shard.header.entries.items()
+            )
+        )
+        self._described: nn.Module | None = None
+        if self.layout.folder is not None:
+            self._described = describe_model(self.layout.folder)
+        kind = type(self._described).__name__
+        self.choice = "their names" if self._described is None else f"the modules of {kind}, as config.json says"
+        logger.info("%r; weights to prune are chosen by %s", self, self.choice)
+
+    @property
+    def num_bytes(self) -> int:
+        """How many bytes all tensors take."""
+        return sum(entry.num_bytes for _, entry in self.entries.values())
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """The shapes of all tensors by name."""
+        return {name: entry.shape for name, (_, entry) in self.entries.items()}
+
+    def find_prunable(self, include: Choices | None = None, exclude: Choices | None = None) -> Weights:
+        """Returns the weights that are pruned, by the names that they have in the model.
+
+        Args:
+            include: Replaces the default choice: names, glob patterns or module types.
+            exclude: Removes from the choice.
+
+        Raises:
+            ValueError: When a pattern matches nothing, nothing is left to prune, a chosen weight is not of a float
+                dtype, or configuration and weights are not of one model.
+        """
+        return Weights(
+            StoredWeight(name, *self.entries[place], output_dims)
+            for name, (place, output_dims) in self._choose(include, exclude).items()
+        )
+
+    def write_pruned(self, mask: Mask, output: Path, *, progress: bool = False) -> None:
+        """Writes a copy of the checkpoint with pruned weights set to zero; see `apply_mask`.
+
+        Args:
+            mask: Whose names are those of the model.
+            output: Where to.
+            progress: Whether to show a bar.
+
+        Raises:
+            OSError: As `apply_mask`.
+            ValueError: As `apply_mask`.
+        """
+        places = self.find_places(mask.shapes)
+        bits = {places[name]: packed for name, packed in mask.bits.items()}
+        write_pruned_checkpoint(self.layout, bits, output, progress=progress)
+
+    def find_places(self, shapes: Mapping[str, torch.Size]) -> dict[str, str]:
+        """Returns under which names the tensors of a model's weights are stored.
+
+        Args:
+            shapes: By the model's names.
+
+        Raises:
+            ValueError: When one is missing or has another shape.
+        """
+        known = {name: place for name, (place, _) in self._choose("*", None).items()} if shapes else {}
+        for name, shape in shapes.items():
+            stored = self.shapes.get(known.get(name, name))
+            if stored != shape:
+                has = "has none of this name" if stored is None else f"has {tuple(stored)}"
+                raise ValueError(
+                    f"the mask prunes {name!r} of shape {tuple(shape)}, but the checkpoint {self.model} {has}; was it "
+                    "made for another model?"
+                )
+        return {name: known.get(name, name) for name in shapes}
+
+    def _choose(self, include: Choices | None, exclude: Choices | None) -> dict[str, tuple[str, tuple[int, ...]]]:
+        entries = {name: entry for name, (_, entry) in self.entries.items()}
+        stored = {name: torch.empty(entry.shape, dtype=entry.dtype, device="meta") for name, entry in entries.items()}
+        return choose_stored(stored, self._described, include, exclude)
+
+    def __repr__(self) -> str:
+        files = len(self.layout.shards)
+        return (
+            f"CheckpointWeights({self.model!r}: {len(self.entries)} tensors, {self.num_bytes:,} bytes in {files} "
+            f"file{'s' if files > 1 else ''})"
+        )
