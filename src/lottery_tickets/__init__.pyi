@@ -97,7 +97,7 @@ from .masks import (
     remove_mask,
     shuffle_mask,
 )
-from .planning import recommend_settings
+from .planning import plan_memory, recommend_settings
 from .scores import (
     Importance,
     compute_grasp_importance,
@@ -158,6 +158,7 @@ __all__ = [
     "load_results",
     "load_ticket",
     "masked",
+    "plan_memory",
     "recommend_settings",
     "record_movement",
     "reinitialise_",

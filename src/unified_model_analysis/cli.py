@@ -28,6 +28,7 @@ from unified_model_analysis.commands.evaluate import Evaluate
 from unified_model_analysis.commands.imp import Imp
 from unified_model_analysis.commands.landscape import Landscape
 from unified_model_analysis.commands.mask import MaskCommand
+from unified_model_analysis.commands.plan import Plan
 from unified_model_analysis.commands.report import Report
 from unified_model_analysis.commands.score import Score
 from unified_model_analysis.commands.ticket import TicketCommand
@@ -55,6 +56,7 @@ Command = (
     | Annotated[Imp, tyro.conf.subcommand("imp")]
     | Annotated[Landscape, tyro.conf.subcommand("landscape")]
     | Annotated[MaskCommand, tyro.conf.subcommand("mask")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[TicketCommand, tyro.conf.subcommand("ticket")]

@@ -34,7 +34,7 @@ def check_device(device: str) -> None:
         ) from error
 
 
-def find_free_bytes(device: str | torch.device = "cpu") -> int | None:
+def find_free_bytes(device: str | torch.device = "cpu", *, with_swap: bool = False) -> int | None:
     """Returns how much memory this process can still get on a device; None where that is not known.
 
     Of a GPU what the driver has free, and what torch keeps of it without using it. Of the CPU what the system calls
@@ -42,6 +42,7 @@ def find_free_bytes(device: str | torch.device = "cpu") -> int | None:
 
     Args:
         device: The CPU or a CUDA device.
+        with_swap: Whether what the system can put aside counts too.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -49,17 +50,19 @@ def find_free_bytes(device: str | torch.device = "cpu") -> int | None:
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     if device.type != "cpu":
         return None
-    found = [given for given in (_read_available(), _read_container_room()) if given is not None]
+    found = [given for given in (_read_available(with_swap=with_swap), _read_container_room()) if given is not None]
     return min(found, default=None)
 
 
-def _read_available() -> int | None:
+def _read_available(*, with_swap: bool) -> int | None:
     try:
         fields = MEMORY.read_text(encoding="ascii")
     except OSError:  # of other systems than Linux
         return None
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", fields, re.MULTILINE)
-    return None if found is None else 1024 * int(found[1])
+    found = dict(re.findall(r"^(MemAvailable|SwapFree):\s+(\d+) kB", fields, re.MULTILINE))
+    if "MemAvailable" not in found:
+        return None
+    return 1024 * (int(found["MemAvailable"]) + with_swap * int(found.get("SwapFree", 0)))
 
 
 def _read_container_room() -> int | None:
