@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from lottery_tickets import TrainerSettings, compute_fisher_importance, plan_memory
 from lottery_tickets._core.memory.counting import StorageCounter
-from lottery_tickets._core.memory.sizes import ANALYSES
+from lottery_tickets._core.memory.sizes import ANALYSES, ModelSizes
 from lottery_tickets._core.training.light_training import LightTrainer
-from lottery_tickets.planning import budget, plan, stand_in
+from lottery_tickets.planning import PlannedAnalysis
+from lottery_tickets.planning.budget import Budget
+from lottery_tickets.planning.phases import Asked, Foretold, Phase
+from lottery_tickets.planning.stand_in import StandIn
 from lottery_tickets.storage import save_weights
 
 IMAGE = (torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.int64))
@@ -33,7 +36,7 @@ def make_config(**changes: Any) -> transformers.Qwen2Config:  # noqa: ANN401 - o
     return transformers.Qwen2Config(**(sizes | changes), architectures=["Qwen2ForCausalLM"])
 
 
-def sum_up(planned: plan.PlannedAnalysis) -> int:
+def sum_up(planned: PlannedAnalysis) -> int:
     return planned["device_bytes"] + planned["host_bytes"]
 
 
@@ -96,9 +99,9 @@ def test_a_training_step_takes_what_counting_a_real_one_finds(use_sgd: bool) -> 
 
 
 def find_step(model: nn.Module, name: Any, settings: TrainerSettings) -> dict[str, int]:  # noqa: ANN401 - a name
-    sizes = plan.ModelSizes.of_model(model)
-    asked = plan.Asked({"input_ids": torch.zeros(1, 16, dtype=torch.int64)}, 4, settings)
-    phases = plan.Foretold(stand_in.StandIn(model, on_gpu=False), sizes, asked).list_phases(name)
+    sizes = ModelSizes.of_model(model)
+    asked = Asked({"input_ids": torch.zeros(1, 16, dtype=torch.int64)}, 4, settings)
+    phases = Foretold(StandIn(model, on_gpu=False), sizes, asked).list_phases(name)
     return next(phase.device for phase in phases if phase.name == "a training step")
 
 
@@ -160,8 +163,8 @@ def test_beside_a_gpu_what_lies_on_the_cpu_is_not_counted_against_it() -> None:
     gpu = plan_memory(make_network(), **options, gpu_memory_gb=1)["analyses"]["early_bird_sgd"]
     assert gpu["host_bytes"] > 4 * 5000  # starting weights
     assert "starting weights" not in gpu["parts"]
-    phase = plan.Phase("", {"a": 3}, {"b": 4})
-    assert [budget.Budget(None, on_gpu).count(phase) for on_gpu in (True, False)] == [3, 7]
+    phase = Phase("", {"a": 3}, {"b": 4})
+    assert [Budget(None, on_gpu).count(phase) for on_gpu in (True, False)] == [3, 7]
 
 
 def test_a_model_that_looks_at_values_is_foretold_without_activations_and_says_why() -> None:

@@ -48,7 +48,7 @@ NEEDED = {
 
 
 def run(name: str) -> object:
-    model, steps = make_model(), {"max_epochs": 1, "check_interval": 1}
+    model, steps = make_model(), dict[str, Any](max_epochs=1, check_interval=1)
     if name in {"SGD", "AdamW"}:
         return compute_early_bird_tickets(model, DATA, use_sgd=name == "SGD", **steps)
     if name == "a trainer_fn":
@@ -126,10 +126,10 @@ def test_sizes_of_a_model_are_the_same_without_values_and_ties_count_once() -> N
                 nn.Embedding(10, 8), nn.Linear(8, 10, bias=False), nn.BatchNorm1d(10), nn.Linear(10, 3)
             )
         model[1].weight = model[0].weight
-        model[3].bias.requires_grad_(requires_grad=False)
+        model[3].bias.requires_grad_(False)
         found.append(ModelSizes.of_model(model))
-    sizes = found[0]
-    assert sizes == found[1]
+    sizes, without_values = found
+    assert sizes == without_values
     assert sizes.num_params == 80 + 20 + 30 + 3
     assert sizes.weight_bytes == 4 * sizes.num_params
     assert sizes.gradient_bytes == sizes.weight_bytes - 12
@@ -140,7 +140,7 @@ def test_sizes_of_a_model_are_the_same_without_values_and_ties_count_once() -> N
     with pytest.raises(ValueError, match="a model must have at least one parameter, got 0"):
         ModelSizes.of_model(nn.ReLU())
     with pytest.raises(ValueError, match="matches"):
-        ModelSizes.of_model(model, include="no such")
+        ModelSizes.of_model(make_model(), include="no such")
 
 
 def test_states_of_8_bits_take_a_quarter_of_float32() -> None:
