@@ -12,7 +12,6 @@ from lottery_tickets import TrainerSettings, compute_fisher_importance, plan_mem
 from lottery_tickets._core.memory.counting import StorageCounter
 from lottery_tickets._core.memory.sizes import ANALYSES, ModelSizes
 from lottery_tickets._core.training.light_training import LightTrainer
-from lottery_tickets.planning import PlannedAnalysis
 from lottery_tickets.planning.budget import Budget
 from lottery_tickets.planning.phases import Asked, Foretold, Phase
 from lottery_tickets.planning.stand_in import StandIn
@@ -34,10 +33,6 @@ def make_config(**changes: Any) -> transformers.Qwen2Config:  # noqa: ANN401 - o
         "num_key_value_heads": 2, "vocab_size": 200, "max_position_embeddings": 64, "tie_word_embeddings": False,
     }  # fmt: skip
     return transformers.Qwen2Config(**(sizes | changes), architectures=["Qwen2ForCausalLM"])
-
-
-def sum_up(planned: PlannedAnalysis) -> int:
-    return planned["device_bytes"] + planned["host_bytes"]
 
 
 def test_parts_add_up_and_every_analysis_is_foretold() -> None:
@@ -67,15 +62,11 @@ def test_a_model_without_values_is_foretold_as_one_with_them_which_stays_as_it_i
 @pytest.mark.parametrize("analysis", ANALYSES)
 def test_what_grows_with_the_batch_grows_in_proportion(analysis: Any) -> None:  # noqa: ANN401 - a name
     """And nothing else does: each further batch of 64 samples takes as much as the one before."""
-    settings = TrainerSettings(max_batch_size=512)  # so that a probe runs as many samples as there are
-    sizes = [64, 128, 192]
+    model, settings = make_network(), TrainerSettings(max_batch_size=512)  # so that a probe runs a whole batch
+    replica, sizes, nowhere = StandIn(model, on_gpu=False), ModelSizes.of_model(model), Budget(None, on_gpu=False)
     totals = [
-        sum_up(
-            plan_memory(make_network(), batch=IMAGE, batch_size=n, analyses=[analysis], training=settings)["analyses"][
-                analysis
-            ]
-        )
-        for n in sizes
+        max(map(nowhere.count, Foretold(replica, sizes, Asked(IMAGE, size, settings)).list_phases(analysis)))
+        for size in (64, 128, 192)
     ]
     assert totals[2] - totals[1] == totals[1] - totals[0] > 64 * 8 * 64 * 4
 
