@@ -142,7 +142,7 @@ def plan_memory(
         >>> batch = (torch.empty(1, 784), torch.empty(1, dtype=torch.int64))
         >>> plan = plan_memory(model, batch=batch, batch_size=60, gpu_memory_gb=16, analyses=["fisher"])
         >>> plan["analyses"]["fisher"]["parts"]["sums of scores"], plan["analyses"]["fisher"]["fits"]
-        (940800, True)
+        (952800, True)
     """
     check_memory("gpu_memory_gb", gpu_memory_gb)
     _check_analyses(analyses)
