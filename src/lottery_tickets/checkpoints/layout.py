@@ -14,6 +14,7 @@ from lottery_tickets._core.tensor_files.shards import Shard
 CONFIG: Final = "config.json"
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
+LARGE: Final = 0.25  # of the memory: of less, the system keeps what was read
 INDEX_FORM: Final = {"weight_map": {...: str}, ...: object}
 OTHER_FORMATS: Final = {".gguf": "GGUF, which is quantised", ".bin": "pickles", ".pt": "pickles", ".pth": "pickles"}
 
@@ -60,14 +61,20 @@ def find_layout(path: str | Path) -> Layout:
     """
     place = _find_place(Path(path))
     if not place.is_dir():
-        return Layout(None, {place.name: Shard(place)}, place.name, None)
+        return Layout(None, _open_shards([place]), place.name, None)
     _refuse_quantised(place)
     names = sorted(set(_read_index(place).values())) if (place / INDEX).exists() else [_find_single(place)]
     for name in names:
         check_file(place / name, "a shard of the checkpoint, as its index says")
-    layout = Layout(place, {name: Shard(place / name) for name in names}, *_name_model(place))
+    layout = Layout(place, _open_shards([place / name for name in names]), *_name_model(place))
     _check_index(layout)
     return layout
+
+
+def _open_shards(paths: list[Path]) -> dict[str, Shard]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    is_large = sum(path.stat().st_size for path in paths) > LARGE * memory
+    return {path.name: Shard(path, is_large=is_large) for path in paths}
 
 
 def _find_place(path: Path) -> Path:

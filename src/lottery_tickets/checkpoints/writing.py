@@ -5,18 +5,22 @@ new checkpoint or nothing. What a call that was stopped has written and flushed 
 from there.
 """
 
+import contextlib
 import hashlib
+import itertools
 import os
 import shutil
+import weakref
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from lottery_tickets._core.bits import num_bytes
 from lottery_tickets._core.files import (
@@ -30,135 +34,175 @@ from lottery_tickets._core.files import (
     write_json,
 )
 from lottery_tickets._core.folders import hash_json
+from lottery_tickets._core.reading import check_form
 from lottery_tickets._core.selection.zeroing import zero_pruned_
-from lottery_tickets._core.tensor_files.shards import Shard
-from lottery_tickets._core.weights import READERS
+from lottery_tickets._core.tensor_files.buffers import take_buffer
+from lottery_tickets._core.tensor_files.shards import BYTES_PER_BLOCK, PAGE, Shard, open_file
+from lottery_tickets._core.weights import INTEGERS_BY_BYTES, READERS
 from lottery_tickets.checkpoints.layout import OTHER_FORMATS, Layout
 
-BYTES_PER_FLUSH: Final = 1 << 30
+BYTES_PER_FLUSH: Final = 1 << 30  # of one file, after which it is noted how far it has come
 PROGRESS: Final = "progress.json"
 WEIGHT_FORMATS: Final = {*OTHER_FORMATS, ".safetensors", ".h5", ".msgpack", ".onnx", ".ot"}
 
 
-def write_pruned_checkpoint(
-    layout: Layout,
-    bits: Mapping[str, Tensor],
-    path: Path,
-    *,
-    sha256: Mapping[str, str] | None = None,
-    progress: bool = False,
-) -> None:
+def write_pruned_checkpoint(layout: Layout, bits: Mapping[str, Tensor], path: Path) -> None:
     """Writes a checkpoint in which weights whose bit is 0 are zero, and all else is as before.
 
     Args:
         layout: Of the checkpoint.
         bits: By name of a tensor the packed bits of its elements.
         path: A file, where the checkpoint is a file alone; else a folder. There must be nothing, or an empty folder.
-        sha256: By name of a tensor the hash that its bytes must have, in hexadecimal.
-        progress: Whether to show a bar.
 
     Raises:
         OSError: When the place cannot be written, or the disk is full; what was written stays aside.
-        ValueError: When there is something at `path`, another process writes there, a tensor has another hash, or the
-            checkpoint changes while it is read.
+        ValueError: When there is something at `path`, another process writes there, or the checkpoint changes while it
+            is read.
     """
     _check_place(layout, path)
-    stamps = {name: shard.stamp for name, shard in layout.shards.items()}
-    hashes = {name: hashlib.sha256(packed.numpy().data).hexdigest() for name, packed in bits.items()}
-    key = hash_json([str(layout.folder), stamps, hashes])[:16]
-    aside = path.with_name(f".{path.name}.{key}{ASIDE}")
+    aside = path.with_name(f".{path.name}.{_hash_task(layout, bits)}{ASIDE}")
     make_folder(aside)
-    with exclusive_lock(aside / LOCK, of=path):
+    with exclusive_lock(aside / LOCK, of=path), _keeping_progress(aside, path):
         _remove_stale(path, aside)
         _check_room(layout, aside, path)
-        _fill(layout, _Pruning(bits, sha256 or {}), aside, progress=progress)
+        for shard in layout.shards.values():
+            _write_shard(shard, bits, aside)
         for other in layout.others:
             if other.suffix not in WEIGHT_FORMATS:
                 shutil.copyfile(other, aside / other.name)
+                flush_to_disk(aside / other.name)
         (aside / PROGRESS).unlink()
         (aside / LOCK).unlink()
         flush_to_disk(aside)
         _put_in_place(layout, aside, path)
 
 
+def _hash_task(layout: Layout, bits: Mapping[str, Tensor]) -> str:
+    """Returns what tells one copy from others: that of other files, or with other bits."""
+    stamps = {str(shard.path.absolute()): shard.stamp for shard in layout.shards.values()}
+    hashes = {name: hashlib.sha256(packed.numpy().data).hexdigest() for name, packed in bits.items()}
+    return hash_json([stamps, hashes])[:16]
+
+
+@contextlib.contextmanager
+def _keeping_progress(aside: Path, path: Path) -> Iterator[None]:
+    """Within the block a folder aside is filled; it stays when that fails, once there is something to go on from."""
+    try:
+        yield
+    except BaseException as error:
+        if not (aside / PROGRESS).exists():
+            shutil.rmtree(aside)
+        elif isinstance(error, OSError) and error.errno is not None:
+            told = f"{os.strerror(error.errno)}; call again to go on, or delete {aside}"
+            raise OSError(error.errno, told, str(path)) from error
+        raise
+
+
+def _write_shard(shard: Shard, bits: Mapping[str, Tensor], aside: Path) -> None:
+    """Writes what is not yet there of a shard."""
+    file = shard.path.name
+    done = _read_progress(aside)
+    copy = _Copy(shard, bits, aside / file)
+    with ThreadPoolExecutor(READERS) as pool:
+        for group in _group(copy.cut(done.get(file, 0))):
+            list(pool.map(copy.write, group))
+            if group[-1][1] == shard.header.stop:
+                os.ftruncate(copy.descriptor, shard.header.stop)
+            os.fsync(copy.descriptor)
+            write_json(aside / PROGRESS, {**done, file: group[-1][1]})
+
+
+def _read_progress(aside: Path) -> dict[str, int]:
+    """Returns up to which byte each file is written and on the disk."""
+    if not (aside / PROGRESS).exists():
+        return {}
+    done = read_json(aside / PROGRESS)
+    check_form(done, {...: int}, str(aside / PROGRESS))
+    return {file: stop for file, stop in done.items() if (aside / file).stat().st_size >= stop}
+
+
 @final
-@dataclass(frozen=True)
-class _Pruning:
-    """What is done to each tensor on its way."""
+class _Copy:
+    """A shard on its way into a new file of the same layout, block by block.
 
-    bits: Mapping[str, Tensor]
-    sha256: Mapping[str, str]
+    Args:
+        shard: The file.
+        bits: By name of a tensor the packed bits of its elements.
+        path: Of the new file.
 
-    def copy(self, name: str, shard: Shard, descriptor: int) -> int:
-        """Writes one tensor to where it lies in its file; returns how many bytes that were."""
-        entry, hashed = shard.header.entries[name], hashlib.sha256()
-        for start, block in shard.walk(entry):
-            if name in self.sha256:
-                hashed.update(block.data)
-            if name in self.bits:
-                width = entry.dtype.itemsize
-                first = start // width // 8  # blocks begin at whole bytes of bits
-                values = torch.from_numpy(block).view(entry.dtype)
-                zero_pruned_(values, self.bits[name][first : first + num_bytes(len(values))])
-            done = 0
-            while done < len(block):
-                done += os.pwrite(descriptor, block[done:].data, entry.start + start + done)
-        if name in self.sha256 and hashed.hexdigest() != self.sha256[name]:
-            raise ValueError(
-                f"{name!r} must be that of the base model, but has another hash; take the checkpoint that the ticket "
-                "names, in its revision and dtype"
-            )
-        return entry.num_bytes
+    Attributes:
+        descriptor: Of the new file, which is closed with this object.
 
+    Raises:
+        ValueError: When a tensor lies so that its elements would be parted.
+    """
 
-def _fill(layout: Layout, pruning: _Pruning, aside: Path, *, progress: bool) -> None:
-    """Writes all shards that are not yet there."""
-    done: dict[str, int] = read_json(aside / PROGRESS) if (aside / PROGRESS).exists() else {}
-    total = sum(header.stop for header in layout.headers.values())
-    with tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar, ThreadPoolExecutor(READERS) as pool:
-        for file, shard in layout.shards.items():
-            names = [name for name, entry in shard.header.entries.items() if entry.start >= done.get(file, 0)]
-            bar.update(done.get(file, 0))
-            descriptor = os.open(aside / file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                if file not in done:
-                    bar.update(os.pwrite(descriptor, shard.read(0, shard.header.start).data, 0))
-                flushed: Future[None] | None = None
-                for group in _group(names, shard):
-                    for written in pool.map(lambda name, s=shard, d=descriptor: pruning.copy(name, s, d), group):
-                        bar.update(written)
-                    # While the next group is written, this one goes to the disk.
-                    if flushed is not None:
-                        flushed.result()
-                    last = shard.header.entries[group[-1]]
-                    now = {**done, file: last.start + last.num_bytes}
-                    flushed = pool.submit(_record, aside, descriptor, now)
-                    done = now
-                if flushed is not None:
-                    flushed.result()
-                done[file] = shard.header.stop
-                _record(aside, descriptor, done)
-            finally:
-                os.close(descriptor)
+    def __init__(self, shard: Shard, bits: Mapping[str, Tensor], path: Path) -> None:
+        self._shard = shard
+        self._bits = bits
+        entries = shard.header.entries
+        self._pruned = [name for name in entries if name in bits and entries[name].num_bytes]
+        self._stops = [entries[name].stop for name in self._pruned]
+        # Early versions of safetensors did not fill their headers up; there, tensors lie well behind the header only.
+        self._origin = 0 if all(entries[name].is_aligned for name in self._pruned) else shard.header.start
+        for name in self._pruned:
+            if (entries[name].start - self._origin) % entries[name].dtype.itemsize:
+                raise ValueError(
+                    f"{name!r} in {shard.path} must lie at a multiple of its elements' width, as safetensors lays it; "
+                    "load the checkpoint and save it again"
+                )
+        is_large = shard.is_large and not self._origin
+        self.descriptor = open_file(path, os.O_WRONLY | os.O_CREAT, is_large=is_large)
+        weakref.finalize(self, os.close, self.descriptor)
 
+    def cut(self, start: int) -> Iterator[tuple[int, int]]:
+        """Yields the blocks of the file from a byte on: whole pages where possible, none of which parts an element."""
+        stop = self._shard.header.stop
+        while start < stop:
+            end = self._origin if start < self._origin else min(start + BYTES_PER_BLOCK, stop)
+            yield start, end
+            start = end
 
-def _record(aside: Path, descriptor: int, done: dict[str, int]) -> None:
-    """Notes how far each file has come, once that is on the disk."""
-    os.fsync(descriptor)
-    write_json(aside / PROGRESS, done)
+    def write(self, block: tuple[int, int]) -> None:
+        """Writes one block, pruned."""
+        start, stop = block
+        values = self._shard.read(start, stop)
+        if self._origin:
+            values = values.copy()
+        for name in self._pruned[bisect_right(self._stops, start) :]:
+            entry = self._shard.header.entries[name]
+            if entry.start >= stop:
+                break
+            first, last = max(entry.start, start), min(entry.stop, stop)
+            width = entry.dtype.itemsize
+            part = torch.from_numpy(values[first - start : last - start]).view(INTEGERS_BY_BYTES[width])
+            _zero(part, self._bits[name], (first - entry.start) // width)
+        whole = _pad(values) if stop == self._shard.header.stop else values
+        done = 0
+        while done < len(whole):
+            done += os.pwrite(self.descriptor, whole[done:].data, start + done)
 
 
-def _group(names: list[str], shard: Shard) -> Iterator[list[str]]:
-    """Yields names of tensors that follow each other and have a gigabyte together."""
-    group: list[str] = []
-    size = 0
-    for name in names:
-        group.append(name)
-        size += shard.header.entries[name].num_bytes
-        if size >= BYTES_PER_FLUSH:
-            yield group
-            group, size = [], 0
-    if group:
+def _pad(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns the last bytes of a file in whole pages; it is cut to its length in the end."""
+    padded = take_buffer(-(-len(values) // PAGE) * PAGE)
+    padded[: len(values)] = values
+    return padded
+
+
+def _zero(values: Tensor, bits: Tensor, first: int) -> None:
+    """Zeroes the pruned of a tensor's elements, of which `values` are some, as integers, from number `first` on."""
+    head = min(-first % 8, len(values))  # up to the next byte of the bits
+    if head:
+        kept = np.unpackbits(bits[first // 8 : first // 8 + 1].numpy(), bitorder="little")[first % 8 :][:head]
+        values[:head].masked_fill_(torch.from_numpy(kept == 0), 0)
+    rest = values[head:]
+    zero_pruned_(rest, bits[(first + head) // 8 :][: num_bytes(len(rest))])
+
+
+def _group(blocks: Iterator[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Yields blocks of a gigabyte together."""
+    while group := list(itertools.islice(blocks, BYTES_PER_FLUSH // BYTES_PER_BLOCK)):
         yield group
 
 
@@ -194,8 +238,9 @@ def _remove_stale(path: Path, aside: Path) -> None:
 
 def _put_in_place(layout: Layout, aside: Path, path: Path) -> None:
     if layout.folder is not None:
-        aside.replace(path)
+        aside.replace(path)  # fails where somebody else has put something there meanwhile
     else:
+        _check_place(layout, path)
         (aside / next(iter(layout.shards))).replace(path)
         aside.rmdir()
     flush_to_disk(path.parent)

@@ -55,6 +55,16 @@ class Entry:
         """How many bytes it takes."""
         return self.size * self.dtype.itemsize
 
+    @property
+    def stop(self) -> int:
+        """The byte of the file behind it."""
+        return self.start + self.num_bytes
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether it lies where elements of its dtype may lie in memory; all that safetensors writes does."""
+        return self.start % self.dtype.itemsize == 0
+
 
 @final
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class Header:
     @property
     def stop(self) -> int:
         """The byte behind the last tensor, which is how long the file is."""
-        return max((entry.start + entry.num_bytes for entry in self.entries.values()), default=self.start)
+        return max((entry.stop for entry in self.entries.values()), default=self.start)
 
 
 def read_header(path: Path) -> Header:

@@ -1,12 +1,14 @@
 """Reading a safetensors file block by block, into memory of the reader's.
 
 Files are read and not mapped: pages of a map count as the process's memory, and a file that is cut short while it is
-mapped kills the process, where a read that comes up short is an error in words.
+mapped kills the process, where a read that comes up short is an error in words. Large ones are read past the system's
+cache (O_DIRECT), which could not keep them and would drop what others have there.
 """
 
+import contextlib
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, final
 
@@ -15,9 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lottery_tickets._core.tensor_files.buffers import take_buffer
 from lottery_tickets._core.tensor_files.headers import Entry, read_header
 from lottery_tickets._core.weights import Weight, slice_flat
 
+PAGE: Final = 4096
 BYTES_PER_BLOCK: Final = 1 << 23  # where a tensor is walked through
 
 
@@ -27,23 +31,28 @@ class Shard:
 
     Args:
         path: Of the file.
+        is_large: Whether to read past the system's cache, where that is possible.
 
     Attributes:
         path: As given.
+        is_large: As given.
         header: What the file says of itself.
         stamp: Its size and the time of its last change when it was opened.
+        tell: Called with how many bytes were read, after each block, by any thread.
 
     Raises:
         OSError: When there is no such file, or it cannot be read.
         ValueError: When it is anything else than a whole safetensors file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_large: bool = False) -> None:
         self.path = path
         self.header = read_header(path)
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.is_large = is_large
+        self._descriptor = open_file(path, os.O_RDONLY, is_large=is_large)
         weakref.finalize(self, os.close, self._descriptor)
         self.stamp = self._look()
+        self.tell: Callable[[int], object] = lambda _num_bytes: None
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Returns the bytes from start to stop, in memory of their own.
@@ -52,32 +61,48 @@ class Shard:
             OSError: When the system cannot read them.
             ValueError: When the file has changed since it was opened.
         """
-        buffer = np.empty(stop - start, np.uint8)
+        first = start // PAGE * PAGE  # whole pages, as direct reading wants it
+        buffer = take_buffer(-(-stop // PAGE) * PAGE - first)
         done = 0
-        while done < len(buffer):
-            num_read = os.preadv(self._descriptor, [buffer[done:].data], start + done)
+        while done < stop - first:
+            num_read = os.preadv(self._descriptor, [buffer[done:].data], first + done)
             if not num_read:
                 break
             done += num_read
-        if done < len(buffer) or self._look() != self.stamp:
+        if done < stop - first or self._look() != self.stamp:
             raise ValueError(f"{self.path} must stay as it is while it is read, but has changed; start again")
-        return buffer
+        self.tell(stop - start)
+        return buffer[start - first : stop - first]
 
     def read_elements(self, entry: Entry, start: int, stop: int) -> Tensor:
         """Returns elements start to stop, in C order, of one of its tensors, 1-D, in memory of their own."""
         width = entry.dtype.itemsize
         block = self.read(entry.start + start * width, entry.start + stop * width)
-        return torch.from_numpy(block).view(entry.dtype)
+        return torch.from_numpy(block if entry.is_aligned else block.copy()).view(entry.dtype)
 
-    def walk(self, entry: Entry) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yields one of its tensors in blocks: the byte of the tensor at which each starts, and its bytes."""
-        for start in range(0, entry.num_bytes, BYTES_PER_BLOCK):
-            stop = min(start + BYTES_PER_BLOCK, entry.num_bytes)
-            yield start, self.read(entry.start + start, entry.start + stop)
+    def walk(self, entry: Entry) -> Iterator[NDArray[np.uint8]]:
+        """Yields the bytes of one of its tensors in blocks."""
+        for start in range(entry.start, entry.stop, BYTES_PER_BLOCK):
+            yield self.read(start, min(start + BYTES_PER_BLOCK, entry.stop))
 
     def _look(self) -> tuple[int, int]:
         found = os.fstat(self._descriptor)
         return found.st_size, found.st_mtime_ns
+
+
+def open_file(path: Path, flags: int, *, is_large: bool) -> int:
+    """Returns a descriptor; of a large file one that goes past the system's cache, where that is possible.
+
+    Such a one takes whole pages only: places, lengths and memory are multiples of `PAGE`.
+    """
+    flags |= os.O_CLOEXEC
+    if is_large:
+        with contextlib.suppress(OSError, AttributeError):  # some file systems refuse, and macOS has other ways
+            return os.open(path, flags | os.O_DIRECT, 0o666)
+    descriptor = os.open(path, flags, 0o666)
+    with contextlib.suppress(AttributeError):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    return descriptor
 
 
 @final
