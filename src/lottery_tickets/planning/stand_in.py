@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
@@ -75,8 +76,13 @@ class StandIn:
         counter.label = WEIGHTS
         for tensor in held:
             counter.add(tensor)
-        with torch.random.fork_rng(devices=[]), self._mode, counter:
-            yield counter
+        told = logging.getLogger("torch._subclasses.fake_tensor")
+        was_silent, told.disabled = told.disabled, True  # it prints where an operation failed, which the plan says
+        try:
+            with torch.random.fork_rng(devices=[]), self._mode, counter:
+                yield counter
+        finally:
+            told.disabled = was_silent
 
     def _imitate(self, tensor: Tensor) -> Tensor:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self._device)
