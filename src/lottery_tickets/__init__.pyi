@@ -67,6 +67,7 @@ from .early_bird import (
 from .evaluation import (
     compare_pruning_strategies,
     compute_lottery_ticket_quality,
+    compute_performance,
     compute_pruning_robustness,
     validate_pruning_correctness,
 )
@@ -140,6 +141,7 @@ __all__ = [
     "compute_lottery_ticket_quality",
     "compute_magnitude_importance",
     "compute_overlap_matrix",
+    "compute_performance",
     "compute_pruning_robustness",
     "compute_snip_importance",
     "compute_sparsity",

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 from torch import Tensor, nn
 
 from lottery_tickets._core.checks import check_count
+from lottery_tickets._core.loggers import Logger
 from lottery_tickets._core.measuring.performance import (
     Measurement,
     MetricFunction,
@@ -82,6 +83,7 @@ def compute_lottery_ticket_quality(
     trainer_id: str | None = None,
     data_id: str | None = None,
     progress: bool = False,
+    logger: Logger | Iterable[Logger] | None = None,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> TicketQuality:
     """Returns how well a model does under a mask, beside itself as it is; with a `trainer_fn` also retrained.
@@ -120,6 +122,8 @@ def compute_lottery_ticket_quality(
             with the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, of training and of measuring, where its samples cannot be compared.
         progress: Whether to show a bar.
+        logger: Told the figures of each training when it has ended: anything with `log(values, step)`, or several, such
+            as those of `lottery_tickets.integrations` for TensorBoard and Weights & Biases. It changes nothing.
         path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
@@ -142,8 +146,7 @@ def compute_lottery_ticket_quality(
         >>> quality["ticket_loss"] == quality["baseline_loss"], quality["metric"], quality["kind"]
         (True, 'accuracy', 'post-hoc')
     """
-    checked = as_mask(mask)
-    measurement = Measurement(loss_fn, metric, higher_is_better)
+    checked, measurement = as_mask(mask), Measurement(loss_fn, metric, higher_is_better)
     options = {
         "num_epochs": num_epochs,
         "train_dataloader": train_dataloader,
@@ -155,15 +158,15 @@ def compute_lottery_ticket_quality(
         "accept_changed_environment": accept_changed_environment or None,
         "trainer_id": trainer_id,
         "data_id": data_id,
+        "logger": logger,
         "progress": progress or None,  # False, the default, counts as not given
     }
-    given = {name: value for name, value in options.items() if value is not None}
     baseline = measure(model, dataloader, measurement, seed)
     if baseline.value is None or baseline.figures["loss"] is None:
         raise ValueError("the model's own loss must be finite, but is NaN or infinite on this data; did it diverge?")
     with masked(model, checked):
         ticket = measure(model, dataloader, measurement, seed)
-    retraining = _plan_retraining(trainer_fn, seed, given)
+    retraining = _plan_retraining(trainer_fn, seed, options)
     trained = None if retraining is None else retraining.run(model, checked, dataloader, measurement)
     return {
         "kind": "post-hoc" if retraining is None else "post-hoc and retrained",
@@ -182,6 +185,7 @@ def compute_lottery_ticket_quality(
 
 
 def _plan_retraining(trainer_fn: Any, seed: int, options: dict[str, Any]) -> Retraining | None:  # noqa: ANN401 - checked here
+    options = {name: value for name, value in options.items() if value is not None}
     if trainer_fn is None:
         if unused := sorted(options):
             raise ValueError(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unified_model_analysis.exit_codes import ExitCode
 from unified_model_analysis.terminal import say
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Doctor:
         say(f"{num_held} of {len(findings)} checks hold" + ("" if failed else "; this installation does what it must"))
         print("\nTo paste into a report of a bug:\n")
         print(f"```text\n{describe_findings(findings)}\n```")
-        return int(bool(failed))
+        return ExitCode.CHECK_FAILED if failed else ExitCode.DONE
 
 
 def _tell(finding: "Finding") -> None:

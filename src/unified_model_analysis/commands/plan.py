@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
+from unified_model_analysis.exit_codes import ExitCode
 from unified_model_analysis.own_networks import call_source
 from unified_model_analysis.terminal import say
 
@@ -78,7 +79,7 @@ class Plan:
         chosen |= {"num_tokens": self.num_tokens, "gpu_memory_gb": memory, "dtype": dtype, "offload": self.offload}
         size = given.pop("batch_size", None)
         show(plan_memory(model, batch_size=self.batch_size or size, **given, **chosen))
-        return 0
+        return ExitCode.DONE
 
     def _find(self) -> tuple[Any, dict[str, Any]]:
         """Returns what is planned for, and a batch where it is not a language model's."""
