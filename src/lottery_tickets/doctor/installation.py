@@ -21,22 +21,27 @@ from lottery_tickets.doctor.machine import (
 )
 from lottery_tickets.doctor.small_ticket import ADVICE as TICKET_ADVICE
 from lottery_tickets.doctor.small_ticket import FOLDER_ADVICE, check_small_ticket
+from lottery_tickets.doctor.speed import check_speed
 
 SHORTEST_NAME: Final = 3  # of a user or a machine that is taken out: shorter ones are parts of words
 REINSTALL: Final = "install the package again: python -m pip install --force-reinstall lottery-tickets"
 DEVICE_ADVICE: Final = "install a build of torch for this device and its driver"
 
 
-def check_installation(tell: Callable[[Finding], object] | None = None) -> list[Finding]:
-    """Returns what was found of this installation on this machine: versions, devices, kernels, a ticket, room.
+def check_installation(
+    tell: Callable[[Finding], object] | None = None, *, begin: Callable[[str], object] | None = None
+) -> list[Finding]:
+    """Returns what was found of this installation on this machine: versions, devices, kernels, a ticket, room, speed.
 
     Each kernel, on each device, must give the bits of the plain reference on the CPU: for all dtypes, sizes with tails,
     equal magnitudes, NaN. A small ticket is trained, pruned, rewound, verified, saved, loaded and used in a temporary
-    folder. What fails keeps nothing else from being checked. Takes some 4 seconds, 15 the first time, when loops are
-    compiled.
+    folder. What fails keeps nothing else from being checked. At last calls of several sizes are timed, for the times
+    that `plan_memory` foretells, and kept in the user's cache folder. Takes some 6 seconds, 17 the first time, when
+    loops are compiled.
 
     Args:
         tell: Told each finding when it is there.
+        begin: Told the name of each check when it begins.
 
     Returns:
         Findings; those with a `problem` failed.
@@ -48,6 +53,8 @@ def check_installation(tell: Callable[[Finding], object] | None = None) -> list[
     """
     findings = []
     for name, look, advice in _list_checks():
+        if begin is not None:
+            begin(name)
         finding = examine(name, look, advice)
         findings.append(finding)
         if tell is not None:
@@ -88,6 +95,7 @@ def _list_checks() -> Iterator[tuple[str, Callable[[], Finding | str], str]]:
             yield name, compare, ADVICE
     for device in devices:
         yield f"a ticket on {device}", partial(check_small_ticket, device), TICKET_ADVICE
+    yield "speed", partial(check_speed, devices), ""
 
 
 def _take_names_out(text: str) -> str:

@@ -19,6 +19,7 @@ from lottery_tickets._core.measuring.stand_ins import ReplacedReads
 from lottery_tickets._core.memory.counting import StorageCounter
 from lottery_tickets._core.memory.sizes import Parts
 from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.rates.work import Work, WorkCounter
 from lottery_tickets._core.training.in_backward import InBackwardSGD
 from lottery_tickets._core.training.light_training import checkpointing
 from lottery_tickets._core.training.settings import TrainerSettings
@@ -39,10 +40,12 @@ class Pass(NamedTuple):
     Attributes:
         parts: At the moment when they are the most together; bytes.
         largest_elements: Of the largest tensor that is made.
+        work: What is computed.
     """
 
     parts: Parts
     largest_elements: int
+    work: Work
 
 
 def run_training(stand_in: StandIn, batch: object, training: TrainerSettings, loss_fn: LossFunction | None) -> Pass:
@@ -57,7 +60,7 @@ def run_training(stand_in: StandIn, batch: object, training: TrainerSettings, lo
     model = stand_in.model.train()
     trained = {name: parameter for name, parameter in stand_in.parameters.items() if parameter.requires_grad}
     sgd = InBackwardSGD(trained, learning_rate=0.1, stochastic_rounding=training.stochastic_rounding)
-    with stand_in.counting() as counter, checkpointing(model, training):
+    with stand_in.counting() as (counter, computed), checkpointing(model, training):
         counter.label = ACTIVATIONS
         loss = compute_loss(model, batch, loss_fn)
         counter.label = BACKWARD
@@ -68,7 +71,7 @@ def run_training(stand_in: StandIn, batch: object, training: TrainerSettings, lo
         else:
             loss.backward()
     _let_go(trained.values(), hooks)
-    return _describe(counter)
+    return _describe(counter, computed)
 
 
 def run_backward(
@@ -86,7 +89,7 @@ def run_backward(
     model = stand_in.model.eval()
     chosen = set(names)
     handles = {name: parameter for name, parameter in stand_in.parameters.items() if name in chosen}
-    with _differentiating(stand_in.parameters, handles), stand_in.counting() as counter:
+    with _differentiating(stand_in.parameters, handles), stand_in.counting() as (counter, computed):
         counter.label = HELD
         sums = [torch.zeros_like(handle) for handle in handles.values()] if summed else []
         counter.label = ACTIVATIONS
@@ -98,7 +101,7 @@ def run_backward(
         loss.backward()
     _let_go(handles.values(), hooks)
     del sums
-    return _describe(counter)
+    return _describe(counter, computed)
 
 
 def run_scoring(
@@ -116,7 +119,7 @@ def run_scoring(
     chosen = set(names)
     weights = Weights.from_tensors({name: weight for name, weight in stand_in.parameters.items() if name in chosen})
     stand_in.model.eval()
-    with stand_in.counting() as counter:
+    with stand_in.counting() as (counter, computed):
         passes = Passes(stand_in.model, weights, Objective(loss_fn, "empirical", torch.Generator()))
         counter.label = SUMS
         totals = {
@@ -132,11 +135,13 @@ def run_scoring(
 
         def receive(place: Place, uses: Sequence[Use]) -> None:
             few = [Use.take(use, slice(FEW)) for use in uses if not isinstance(use, LookupUse)]
-            if few:
+            if not few:
+                return
+            with computed.counting_for_more(max(1.0, uses[0].num_samples / FEW)):
                 add_uses(sums, place, few, passes.weights[place.name], block)
 
         ready.run_backward(receive)
-    return _describe(counter)
+    return _describe(counter, computed)
 
 
 def run_forward(
@@ -169,7 +174,7 @@ def run_forward(
 
     model = stand_in.model.eval()
     with (
-        stand_in.counting() as counter,
+        stand_in.counting() as (counter, computed),
         torch.no_grad(),
         ReplacedReads(replaced, copy, purpose="a plan is for measuring"),
     ):
@@ -179,7 +184,7 @@ def run_forward(
                 compute_loss(model, batch, loss_fn)
         else:
             compute_loss(model, batch, loss_fn)
-    return _describe(counter)
+    return _describe(counter, computed)
 
 
 @final
@@ -234,6 +239,6 @@ def _let_go(weights: Iterable[nn.Parameter], hooks: Iterable[Any]) -> None:
         weight.grad = None
 
 
-def _describe(counter: StorageCounter) -> Pass:
+def _describe(counter: StorageCounter, computed: WorkCounter) -> Pass:
     parts = {name: num_bytes for name, num_bytes in counter.peak.items() if num_bytes and name != WEIGHTS}
-    return Pass(parts, counter.largest_elements)
+    return Pass(parts, counter.largest_elements, computed.work)

@@ -18,6 +18,7 @@ from lottery_tickets._core.memory.sizes import (
     find_certain,
 )
 from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.rates.work import MEMORY, MOVING, SELECTION, Work
 from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets.early_bird.exchanges import choose_num_samples
 from lottery_tickets.early_bird.learning import MOST_STEPPED
@@ -28,6 +29,8 @@ from lottery_tickets.planning.stand_in import StandIn
 
 NUM_DIRECTIONS: Final = 2
 PARTS_PUT_BACK: Final = 4
+ACCESSES_OF_ADAM: Final = 7  # to weight, gradient and two numbers, of which all but the gradient are written
+ACCESSES_TO_MOVE: Final = 10  # to a weight, two steps and their sum
 
 
 @final
@@ -39,11 +42,15 @@ class Phase:
         name: What is done.
         device: Bytes by part where the model is, beside weights and buffers.
         host: Bytes by part on the CPU.
+        work: What is computed, of the one phase that an analysis repeats: a step, a batch, a point.
+        num_samples: That this work is for.
     """
 
     name: str
     device: Parts
     host: Parts
+    work: Work | None = None
+    num_samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,14 +114,11 @@ class Foretold:
             adam_bytes=None if training.adamw_bits == FULL_BITS else training.adamw_bits // BITS,
         )
         yield from (replace(phase, host=certain.host | phase.host) for phase in self._probe_phases)
-        step = run_training(
-            self._stand_in,
-            self._make(min(self._size, training.max_batch_size or self._size)),
-            training,
-            self._asked.loss_fn,
-        )
+        size = min(self._size, training.max_batch_size or self._size)
+        step = run_training(self._stand_in, self._make(size), training, self._asked.loss_fn)
         optimizer = {name: num for name, num in certain.device.items() if name == "optimizer"}
-        yield Phase("a training step", step.parts | optimizer, certain.host)
+        work = step.work if use_sgd else step.work + self._stepping
+        yield Phase("a training step", step.parts | optimizer, certain.host, work, size)
         at_check = {"ranks": 3 * BYTES_OF_RANK * sizes.num_prunable, "masks": 3 * -(-sizes.num_prunable // BITS)}
         yield Phase("a check", optimizer, certain.host | at_check)
         put_back = {HELD: sum(sizes.prunable_bytes.values()) // PARTS_PUT_BACK + sizes.largest_prunable_bytes}
@@ -156,15 +160,16 @@ class Foretold:
         asked = self._asked
         try:
             found = run_scoring(self._stand_in, self._make(self._size), self._names, asked.loss_fn, asked.chunk_size)
-            device, name = dict(found.parts), "a batch, sample by sample within it"
+            device, name, size = dict(found.parts), "a batch, sample by sample within it", self._size
         except NotSeparableError:
             found, name = (
                 run_backward(self._stand_in, self._make(1), self._names, asked.loss_fn),
                 "one sample at a time",
             )
             device = {SUMS: BYTES_FLOAT32 * self._sizes.num_prunable, **found.parts}
+            size = 1
         host = {SUMS: device.pop(SUMS)} if asked.offload else {}
-        yield Phase(name, device, host)
+        yield Phase(name, device, host, found.work, size)
 
     @cached_property
     def _masked(self) -> Pass:
@@ -172,12 +177,14 @@ class Foretold:
 
     def _robustness(self) -> Iterator[Phase]:
         mask = find_certain("robustness", self._sizes).host
-        yield Phase("the model under a mask", self._masked.parts, mask)
+        work = self._masked.work + Work.of(SELECTION, [self._sizes.num_prunable])
+        yield Phase("the model under a mask", self._masked.parts, mask, work, self._size)
         order = {"random order": 2 * BYTES_FLOAT32 * max(self._sizes.prunable.values(), default=0)}
         yield Phase("a mask is drawn", {}, mask | order)
 
     def _quality(self) -> Iterator[Phase]:
-        yield Phase("the model under a mask", self._masked.parts, find_certain("quality", self._sizes).host)
+        host = find_certain("quality", self._sizes).host
+        yield Phase("the model under a mask", self._masked.parts, host, self._masked.work, self._size)
 
     def _landscape(self) -> Iterator[Phase]:
         moved = {
@@ -189,15 +196,26 @@ class Foretold:
         num_bytes = sum(weight.nbytes for weight in moved.values())
         num_kept = sum(weight.numel() for weight in moved.values()) if num_bytes <= KEPT_BYTES else 0
         kept = {"directions": NUM_DIRECTIONS * BYTES_FLOAT32 * num_kept, HELD: num_bytes} if num_kept else {}
-        yield Phase("a point", found.parts | kept, {})
+        if num_kept:  # directions are drawn once, and added at each point
+            moving = Work.of(MEMORY, (ACCESSES_TO_MOVE * weight.nbytes for weight in moved.values()))
+        else:
+            moving = Work.of(MOVING, (weight.numel() for weight in moved.values()))
+        yield Phase("a point", found.parts | kept, {}, found.work + moving, self._size)
 
     def _imp(self) -> Iterator[Phase]:
         certain = find_certain("imp", self._sizes)
         training = TrainerSettings(use_sgd=False, activation_checkpointing=False)
         step = run_training(self._stand_in, self._make(self._size), training, self._asked.loss_fn)
-        yield Phase("a training step", step.parts | {"optimizer": certain.device["optimizer"]}, certain.host)
+        device = step.parts | {"optimizer": certain.device["optimizer"]}
+        yield Phase("a training step", device, certain.host, step.work + self._stepping, self._size)
         copied = {"saved weights": certain.host["starting weights"]}
         yield Phase("a training is kept", {}, certain.host | copied)
+
+    @cached_property
+    def _stepping(self) -> Work:
+        """A step of AdamW, which is one call a weight."""
+        trained = [weight for weight in self._stand_in.parameters.values() if weight.requires_grad]
+        return Work.of(MEMORY, (ACCESSES_OF_ADAM * weight.nbytes for weight in trained))
 
     @property
     def _size(self) -> int:

@@ -18,6 +18,7 @@ from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.reading import say_briefly
 from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets.planning.budget import Budget
+from lottery_tickets.planning.expected import Expected, Foreteller
 from lottery_tickets.planning.phases import Asked, Foretold, Phase
 from lottery_tickets.planning.settings import RecommendedSettings, check_memory, recommend_settings
 from lottery_tickets.planning.sources import find_model, make_example
@@ -42,6 +43,10 @@ class PlannedAnalysis(TypedDict):
         fits: Whether it does, with a tenth on top; None where the memory is not known.
         largest_batch_size: The samples with which it would fit, by the line through two batch sizes; 0 where none
             does, None where it is not known.
+        step: What one step of it is, such as a training step or a batch; empty where it is not known.
+        step_seconds: Of one, as the rates of this machine say; None where they were not measured.
+        num_steps: Of the whole, by the settings; None where that depends on the data.
+        expected_seconds: Of the whole; None where one of both is not known.
     """
 
     moment: str
@@ -52,6 +57,10 @@ class PlannedAnalysis(TypedDict):
     is_complete: bool
     fits: bool | None
     largest_batch_size: int | None
+    step: str
+    step_seconds: float | None
+    num_steps: int | None
+    expected_seconds: float | None
 
 
 class MemoryPlan(TypedDict):
@@ -69,6 +78,7 @@ class MemoryPlan(TypedDict):
         on_gpu: Whether that is a GPU's: what lies on the CPU beside it is then not counted against it.
         analyses: By name.
         settings: As `recommend_settings` gives them, with the batch sizes that fit.
+        times: What expected times rest on, in words; or why there are none.
         notes: What is left out, in words.
     """
 
@@ -83,6 +93,7 @@ class MemoryPlan(TypedDict):
     on_gpu: bool
     analyses: dict[str, PlannedAnalysis]
     settings: RecommendedSettings
+    times: str
     notes: list[str]
 
 
@@ -101,8 +112,14 @@ def plan_memory(
     include: Choices | None = None,
     exclude: Choices | None = None,
     dtype: torch.dtype | None = None,
+    num_steps: int | None = None,
 ) -> MemoryPlan:
     """Returns what each analysis of a model takes, part by part, whether it fits, and the largest batch that does.
+
+    And how long it takes, where `lottery-tickets doctor` has measured this machine: the operations of one step are
+    counted, each taken to last as long as one of its size lasted at best. A whole is the steps that the recommended
+    settings (Fisher samples, grid points), the default levels (robustness) or `num_steps` (trainings) ask for, without
+    loading data, and for early-bird without its probe and its checks.
 
     Nothing is computed and no weight is read: a copy of the model runs on torch's fake tensors, which have shapes and
     no values, forward and backward, by the code of the analyses where that does not look at values; every tensor that
@@ -127,6 +144,7 @@ def plan_memory(
         include: Which weights count as prunable, as everywhere.
         exclude: Likewise.
         dtype: Of the weights, in place of their own.
+        num_steps: Of a training, for its expected time; None gives that of one step alone.
 
     Returns:
         See `MemoryPlan` and `PlannedAnalysis`.
@@ -158,10 +176,12 @@ def plan_memory(
     if memory is None:
         free = find_free_bytes()
         memory = None if free is None else free / GB + _lies_on_cpu(planned.model) * sizes.weight_bytes / GB
+    steps = None if num_steps is None else check_count("num_steps", num_steps)
     budget = Budget(None if memory is None else memory * GB, gpu_memory_gb is not None)
     asked = Asked(example, size, training or TrainerSettings(), loss_fn, chunk_size, offload)
-    notes: list[str] = []
-    found = _plan_all(planned.model, sizes, asked, budget, analyses=analyses, notes=notes)
+    device = "cpu" if gpu_memory_gb is None else "cuda" if torch.cuda.is_available() else None
+    foreteller, notes = Foreteller(device, settings, steps), list[str]()
+    found = _plan_all(planned.model, sizes, asked, budget, foreteller, analyses=analyses, notes=notes)
     return {
         "model": planned.name,
         "num_params": sizes.num_params,
@@ -174,6 +194,7 @@ def plan_memory(
         "on_gpu": gpu_memory_gb is not None,
         "analyses": found,
         "settings": _take_batches(settings, found),
+        "times": foreteller.basis,
         "notes": notes,
     }
 
@@ -193,6 +214,7 @@ def _plan_all(
     sizes: ModelSizes,
     asked: Asked,
     budget: Budget,
+    foreteller: Foreteller,
     *,
     analyses: Sequence[Analysis],
     notes: list[str],
@@ -209,7 +231,11 @@ def _plan_all(
         found: dict[str, PlannedAnalysis] = {}
         for analysis in analyses:
             logger.info("planning %s", analysis)
-            found[analysis] = _plan(analysis, sizes, budget, (first, second), (asked.batch_size, others))
+            phases = first.list_phases(analysis)
+            found[analysis] = _describe(sizes, budget, phases, foreteller.expect(analysis, phases))
+            found[analysis]["largest_batch_size"] = budget.find_batch_size(
+                _of_model(sizes), phases, second.list_phases(analysis), (asked.batch_size, others)
+            )
     except Exception as error:  # noqa: BLE001 - a model that looks at values, or that cannot be copied, raises anything
         notes.append(
             f"activations are not counted, because {type(model).__name__} cannot be run without values: "
@@ -219,21 +245,15 @@ def _plan_all(
     return found
 
 
-def _plan(
-    analysis: Analysis, sizes: ModelSizes, budget: Budget, foretold: tuple[Foretold, Foretold], batches: tuple[int, int]
-) -> PlannedAnalysis:
-    phases, others = (each.list_phases(analysis) for each in foretold)
-    described = _describe(sizes, budget, phases, is_complete=True)
-    described["largest_batch_size"] = budget.find_batch_size(_of_model(sizes), phases, others, batches)
-    return described
-
-
 def _plan_certain(analysis: Analysis, sizes: ModelSizes, budget: Budget) -> PlannedAnalysis:
     certain = find_certain(analysis, sizes)
-    return _describe(sizes, budget, [Phase("without activations", certain.device, certain.host)], is_complete=False)
+    return _describe(sizes, budget, [Phase("without activations", certain.device, certain.host)], None)
 
 
-def _describe(sizes: ModelSizes, budget: Budget, phases: Sequence[Phase], *, is_complete: bool) -> PlannedAnalysis:
+def _describe(
+    sizes: ModelSizes, budget: Budget, phases: Sequence[Phase], expected: Expected | None
+) -> PlannedAnalysis:
+    """Returns a plan without a largest batch; nothing is expected where activations are not counted."""
     model, phase = _of_model(sizes), budget.find_largest(phases)
     parts = {name: num_bytes for name, num_bytes in (model | phase.device).items() if num_bytes}
     return {
@@ -242,9 +262,13 @@ def _describe(sizes: ModelSizes, budget: Budget, phases: Sequence[Phase], *, is_
         "host_parts": {name: num_bytes for name, num_bytes in phase.host.items() if num_bytes},
         "device_bytes": sum(parts.values()),
         "host_bytes": max(sum(each.host.values()) for each in phases) if budget.on_gpu else sum(phase.host.values()),
-        "is_complete": is_complete,
+        "is_complete": expected is not None,
         "fits": budget.fits(model, phase),
         "largest_batch_size": None,
+        "step": expected.step if expected else "",
+        "step_seconds": expected.step_seconds if expected else None,
+        "num_steps": expected.num_steps if expected else None,
+        "expected_seconds": expected.seconds if expected else None,
     }
 
 

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from lottery_tickets._core.batches.samples import count_samples, map_leaves
 from lottery_tickets._core.memory.counting import StorageCounter
 from lottery_tickets._core.names import clean_name, unwrap
+from lottery_tickets._core.rates.work import WorkCounter
 
 WEIGHTS = "weights"
 
@@ -46,6 +47,11 @@ class StandIn:
         self.model: nn.Module = copy.deepcopy(inner, memo)
 
     @property
+    def device(self) -> str:
+        """Where its tensors say that they are, "cpu" or "cuda"."""
+        return self._device
+
+    @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """By name; of a tied one the first."""
         return {clean_name(name): parameter for name, parameter in self.model.named_parameters()}
@@ -69,18 +75,18 @@ class StandIn:
             return map_leaves(example, resize)
 
     @contextmanager
-    def counting(self) -> Iterator[StorageCounter]:
-        """Within the block the copy can be run, and tensors are counted; nothing of chance is used up."""
+    def counting(self) -> Iterator[tuple[StorageCounter, WorkCounter]]:
+        """Within the block the copy can be run; tensors and operations are counted, nothing of chance is used up."""
         held = itertools.chain(self.model.parameters(), self.model.buffers())
-        counter = StorageCounter()
+        counter, computed = StorageCounter(), WorkCounter()
         counter.label = WEIGHTS
         for tensor in held:
             counter.add(tensor)
         told = logging.getLogger("torch._subclasses.fake_tensor")
         was_silent, told.disabled = told.disabled, True  # it prints where an operation failed, which the plan says
         try:
-            with torch.random.fork_rng(devices=[]), self._mode, counter:
-                yield counter
+            with torch.random.fork_rng(devices=[]), self._mode, counter, computed:
+                yield counter, computed
         finally:
             told.disabled = was_silent
 

@@ -55,6 +55,7 @@ class Plan:
         data: Whose images a workload's network reads.
         analyses: Which; all when not given.
         dtype: Of the weights, by torch's name; their own when not given.
+        num_steps: Of a training, for the time it takes as a whole.
         offload: Sum scores on the CPU.
     """
 
@@ -66,6 +67,7 @@ class Plan:
     data: Literal["digits", "fashion-mnist"] = "digits"
     analyses: tuple[Name, ...] = ()
     dtype: str | None = None
+    num_steps: int | None = None
     offload: bool = False
 
     def run(self) -> int:
@@ -77,6 +79,7 @@ class Plan:
         chosen: dict[str, Any] = {"analyses": self.analyses} if self.analyses else {}
         dtype = None if self.dtype is None else _find_dtype(self.dtype)
         chosen |= {"num_tokens": self.num_tokens, "gpu_memory_gb": memory, "dtype": dtype, "offload": self.offload}
+        chosen["num_steps"] = self.num_steps
         size = given.pop("batch_size", None)
         show(plan_memory(model, batch_size=self.batch_size or size, **given, **chosen))
         return ExitCode.DONE
@@ -168,7 +171,10 @@ def show(plan: "MemoryPlan") -> None:
     )
     for note in plan["notes"]:
         say(f"note: {note}")
-    say("the time it takes is not foretold")
+    if plan["times"] == "measured on this machine":
+        say("times are those of a free machine, without loading data, at the rates that lottery-tickets doctor measured")
+    else:
+        say(f"times: {plan['times']}")
 
 
 def _list_rows(plan: "MemoryPlan") -> Iterable[tuple[str, ...]]:
@@ -177,13 +183,22 @@ def _list_rows(plan: "MemoryPlan") -> Iterable[tuple[str, ...]]:
     host = list(dict.fromkeys(name for one in planned for name in one["host_parts"]))
     on_cpu = " (CPU)" if plan["on_gpu"] else ""
     total = ("all", "beside it on the CPU") if plan["on_gpu"] else ("all",)
-    yield ("", *device, *(f"{name}{on_cpu}" for name in host), *total, "fits", "largest batch")
+    yield ("", *device, *(f"{name}{on_cpu}" for name in host), *total, "fits", "largest batch", "a step", "steps", "expected")
     for name, one in plan["analyses"].items():
         parts = [*(one["parts"].get(part, 0) for part in device), *(one["host_parts"].get(part, 0) for part in host)]
         sums = [one["device_bytes"], one["host_bytes"]] if plan["on_gpu"] else [one["device_bytes"] + one["host_bytes"]]
         fits = {True: "yes", False: "NO", None: "?"}[one["fits"]]
         largest = "any" if one["largest_batch_size"] is None and one["is_complete"] else one["largest_batch_size"]
-        yield (TITLES[name], *map(_show_gb, (*parts, *sums)), fits, "?" if largest is None else f"{largest}")
+        yield (TITLES[name], *map(_show_gb, (*parts, *sums)), fits, "?" if largest is None else f"{largest}", *_show_times(one))
+
+
+def _show_times(planned: "PlannedAnalysis") -> tuple[str, str, str]:
+    step, steps, whole = planned["step_seconds"], planned["num_steps"], planned["expected_seconds"]
+    return (
+        "?" if step is None else format_seconds(step),
+        "?" if steps is None else f"{steps:,}",
+        "?" if whole is None else format_seconds(whole),
+    )
 
 
 def _show_gb(num_bytes: int) -> str:
