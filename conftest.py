@@ -94,6 +94,16 @@ def _seed_torch(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _own_rates(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps rates of this machine, which plans read and the doctor writes, apart from those of whoever runs the tests."""
+    from lottery_tickets._core.rates import kept  # noqa: PLC0415 - after the import hook
+
+    place = tmp_path_factory.getbasetemp() / "rates" / kept.NAME
+    place.unlink(missing_ok=True)
+    monkeypatch.setattr(kept, "find_place", lambda: place)
+
+
 @pytest.fixture
 def three_threads() -> Iterator[None]:
     """Lets torch, and with it the kernels, use more than one thread."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import accumulate, repeat
 from typing import Final, NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lottery_tickets._core.prunable_weights import find_filtered_weights
-from lottery_tickets._core.rates.kept import DeviceRates, Points, name_points, write_rates
+from lottery_tickets._core.rates.kept import DeviceRates, NoRateError, Points, name_points, write_rates
 from lottery_tickets._core.rates.work import (
     CALLING,
     CONVOLUTION,
@@ -36,7 +37,7 @@ PRODUCTS: Final = 3  # forward, and the two of a backward pass
 CONVOLUTIONS: Final = ((1, 4, 8), (8, 16, 8), (4, 16, 32), (32, 16, 32))  # images, channels, side
 KERNEL: Final = 3
 ROW: Final = 64  # elements
-ELEMENTS: Final = (ROW, 1 << 14, 1 << 18, 1 << 21, 1 << 24)
+ELEMENTS: Final = (ROW, 1 << 14, 1 << 18, 1 << 20, 1 << 21, 1 << 24)
 OPERATIONS: Final = 3  # on elements: a sum, a function, a normalisation by row
 ACCESSES: Final = 7  # of these: three, two and two
 SMALL: Final = 8  # width and depth of a network whose operations take hardly any time themselves
@@ -121,8 +122,10 @@ def _time(call: Call, device: str) -> float:
     """Returns the least seconds of a call, so that what else the machine does counts for little."""
     first = _time_several(call, 1, device)
     first = min(first, _time_several(call, 1, device))  # the first one loads code
-    num_repeats = max(1, int(SHORTEST / max(first, 1e-9)))
-    num_blocks = max(1, min(50, int(SECONDS_EACH / max(first * num_repeats, 1e-9))))
+    if not first > 0:  # by a clock that stands still, or tells no number
+        return 0.0
+    num_repeats = max(1, int(SHORTEST / first))
+    num_blocks = max(1, min(50, int(SECONDS_EACH / (first * num_repeats))))
     blocks = [_time_several(call, num_repeats, device) / num_repeats for _ in range(num_blocks)]
     return min(first, *blocks) / call.num_calls
 
@@ -192,9 +195,10 @@ def _add_calling(points: dict[str, Points], device: str) -> None:
     step()
     with WorkCounter() as counter:
         step()
-    beside = _time(Call(1, 1, step), device) - DeviceRates("", points).foretell(counter.work)
-    if beside > 0:
-        points[CALLING] = [(round(counter.work.num_calls), beside)]
+    with suppress(NoRateError):  # where the operations themselves could not be timed
+        beside = _time(Call(1, 1, step), device) - DeviceRates("", points).foretell(counter.work)
+        if beside > 0:
+            points[CALLING] = [(round(counter.work.num_calls), beside)]
 
 
 def _list_selections() -> Iterator[Call]:

@@ -250,9 +250,7 @@ def _plan_certain(analysis: Analysis, sizes: ModelSizes, budget: Budget) -> Plan
     return _describe(sizes, budget, [Phase("without activations", certain.device, certain.host)], None)
 
 
-def _describe(
-    sizes: ModelSizes, budget: Budget, phases: Sequence[Phase], expected: Expected | None
-) -> PlannedAnalysis:
+def _describe(sizes: ModelSizes, budget: Budget, phases: Sequence[Phase], expected: Expected | None) -> PlannedAnalysis:
     """Returns a plan without a largest batch; nothing is expected where activations are not counted."""
     model, phase = _of_model(sizes), budget.find_largest(phases)
     parts = {name: num_bytes for name, num_bytes in (model | phase.device).items() if num_bytes}

@@ -47,11 +47,6 @@ class StandIn:
         self.model: nn.Module = copy.deepcopy(inner, memo)
 
     @property
-    def device(self) -> str:
-        """Where its tensors say that they are, "cpu" or "cuda"."""
-        return self._device
-
-    @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """By name; of a tied one the first."""
         return {clean_name(name): parameter for name, parameter in self.model.named_parameters()}

@@ -30,7 +30,7 @@ from lottery_tickets.workloads.models import (
     initialise_,
 )
 from lottery_tickets.workloads.recipes import Recipe, digits_recipe, paper_recipe
-from lottery_tickets.workloads.registry import DATA_NAMES, Workload, load_workload
+from lottery_tickets.workloads.registry import DATA_NAMES, Workload, WorkloadShape, describe_workload, load_workload
 
 __all__ = [
     "DATA_NAMES",
@@ -45,9 +45,11 @@ __all__ = [
     "TextData",
     "Tokenizer",
     "Workload",
+    "WorkloadShape",
     "build_model",
     "create_image_batches",
     "create_token_batches",
+    "describe_workload",
     "digits_recipe",
     "initialise_",
     "load_digits_data",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import torch
 from torch import nn
@@ -12,6 +13,8 @@ from lottery_tickets.workloads.recipes import Recipe, digits_recipe, paper_recip
 
 DATA_NAMES = ("digits", "fashion-mnist", "mnist-format")
 """The data sets `load_workload` knows."""
+
+_SHAPES: Final = {"digits": ((1, 8, 8), 10), "fashion-mnist": ((1, 28, 28), 10)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,43 @@ class Workload:
         )
 
 
+class WorkloadShape(NamedTuple):
+    """What is known of a workload before its data is read.
+
+    Attributes:
+        input_shape: Channels, height and width of one image.
+        num_classes: How many classes there are.
+        recipe: How to train and prune.
+    """
+
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    recipe: Recipe
+
+
+def describe_workload(data: str, model: str) -> WorkloadShape:
+    """Returns the shapes of a workload and its recipe, without reading its data, which need not be there.
+
+    Args:
+        data: "digits" or "fashion-mnist"; images in a folder of the caller's have any shape.
+        model: One of `MODEL_NAMES`.
+
+    Raises:
+        ValueError: A name is unknown.
+
+    Examples:
+        >>> describe_workload("digits", "lenet-300-100")[:2]
+        ((1, 8, 8), 10)
+    """
+    if data not in _SHAPES:
+        raise ValueError(f"data must be one of {', '.join(_SHAPES)}, got {data!r}; choose one of these")
+    return WorkloadShape(*_SHAPES[data], _find_recipe(data, model))
+
+
+def _find_recipe(data: str, model: str) -> Recipe:
+    return digits_recipe(model) if data == "digits" else paper_recipe(model)
+
+
 def load_workload(data: str, model: str, *, folder: str | Path | None = None) -> Workload:
     """Returns the workload of a data set and a model, with the paper's recipe (shortened for the digits).
 
@@ -68,7 +108,7 @@ def load_workload(data: str, model: str, *, folder: str | Path | None = None) ->
     """
     if data not in DATA_NAMES:
         raise ValueError(f"data must be one of {', '.join(DATA_NAMES)}, got {data!r}; choose one of these")
-    recipe = digits_recipe(model) if data == "digits" else paper_recipe(model)
+    recipe = _find_recipe(data, model)
     return Workload(name=f"{data}/{model}", data=_load_data(data, folder), model_name=model, recipe=recipe)
 
 

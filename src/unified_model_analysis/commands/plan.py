@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 GB: Final = 1e9
 UNITS: Final = {"": 1.0, "GB": 1.0, "G": 1.0, "GIB": 2**30 / 1e9, "TB": 1000.0, "MB": 0.001}
+LENGTHS: Final = {"days": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 0.001}
 MEMORY: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 TITLES: Final = {
     "early_bird_sgd": "early-bird, SGD",
@@ -99,19 +100,20 @@ class Plan:
 
 def _find_named(name: str, data: str) -> tuple[Any, dict[str, Any]]:
     from lottery_tickets.utils import make_generator
-    from lottery_tickets.workloads import MODEL_NAMES, load_smollm2, load_workload
+    from lottery_tickets.workloads import MODEL_NAMES, build_model, describe_workload, load_smollm2
 
     if name == "smollm2":
         return load_smollm2()[0], {}
     if name not in MODEL_NAMES:
         known = ", ".join((*MODEL_NAMES, "smollm2"))
         raise ValueError(f"{name!r} must be one of {known}, or a folder with config.json, but there is no such folder")
-    workload = load_workload(data, name)
-    model = workload.build_model(make_generator(0, "initialisation"))
-    return model, {
-        "batch_size": workload.recipe.batch_size,
-        "batch": (workload.data.train_inputs[:1], workload.data.train_targets[:1]),
-    }
+    import torch
+
+    shape, num_classes, recipe = describe_workload(data, name)  # without its images, which take longer than the plan
+    generator = make_generator(0, "initialisation")
+    model = build_model(name, input_shape=shape, num_classes=num_classes, generator=generator)
+    batch = torch.empty(1, *shape, device="meta"), torch.empty(1, dtype=torch.int64, device="meta")
+    return model, {"batch_size": recipe.batch_size, "batch": batch}
 
 
 def parse_memory(words: str) -> float:
@@ -172,7 +174,9 @@ def show(plan: "MemoryPlan") -> None:
     for note in plan["notes"]:
         say(f"note: {note}")
     if plan["times"] == "measured on this machine":
-        say("times are those of a free machine, without loading data, at the rates that lottery-tickets doctor measured")
+        say(
+            "times are those of a free machine, without loading data, at the rates that lottery-tickets doctor measured"
+        )
     else:
         say(f"times: {plan['times']}")
 
@@ -183,22 +187,42 @@ def _list_rows(plan: "MemoryPlan") -> Iterable[tuple[str, ...]]:
     host = list(dict.fromkeys(name for one in planned for name in one["host_parts"]))
     on_cpu = " (CPU)" if plan["on_gpu"] else ""
     total = ("all", "beside it on the CPU") if plan["on_gpu"] else ("all",)
-    yield ("", *device, *(f"{name}{on_cpu}" for name in host), *total, "fits", "largest batch", "a step", "steps", "expected")
+    yield (
+        "",
+        *device,
+        *(f"{name}{on_cpu}" for name in host),
+        *total,
+        "fits",
+        "largest batch",
+        "a step",
+        "steps",
+        "expected",
+    )
     for name, one in plan["analyses"].items():
         parts = [*(one["parts"].get(part, 0) for part in device), *(one["host_parts"].get(part, 0) for part in host)]
         sums = [one["device_bytes"], one["host_bytes"]] if plan["on_gpu"] else [one["device_bytes"] + one["host_bytes"]]
         fits = {True: "yes", False: "NO", None: "?"}[one["fits"]]
         largest = "any" if one["largest_batch_size"] is None and one["is_complete"] else one["largest_batch_size"]
-        yield (TITLES[name], *map(_show_gb, (*parts, *sums)), fits, "?" if largest is None else f"{largest}", *_show_times(one))
+        yield (
+            TITLES[name],
+            *map(_show_gb, (*parts, *sums)),
+            fits,
+            "?" if largest is None else f"{largest}",
+            *_show_times(one),
+        )
 
 
 def _show_times(planned: "PlannedAnalysis") -> tuple[str, str, str]:
-    step, steps, whole = planned["step_seconds"], planned["num_steps"], planned["expected_seconds"]
-    return (
-        "?" if step is None else format_seconds(step),
-        "?" if steps is None else f"{steps:,}",
-        "?" if whole is None else format_seconds(whole),
-    )
+    steps = planned["num_steps"]
+    number = "?" if steps is None else f"{steps:,}"
+    return _show_seconds(planned["step_seconds"]), number, _show_seconds(planned["expected_seconds"])
+
+
+def _show_seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    unit = next(unit for unit, length in LENGTHS.items() if seconds >= length or length == min(LENGTHS.values()))
+    return f"{seconds / LENGTHS[unit]:.3g} {unit}"
 
 
 def _show_gb(num_bytes: int) -> str:

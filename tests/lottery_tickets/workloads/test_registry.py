@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lottery_tickets.workloads import DATA_NAMES, MODEL_NAMES, load_workload, paper_recipe
+from lottery_tickets.workloads import DATA_NAMES, MODEL_NAMES, describe_workload, load_workload, paper_recipe
+
+from lottery_tickets.workloads.data import FASHION_MNIST_FOLDER
 
 from .files import small_mnist, write_mnist_folder
 
@@ -51,3 +53,13 @@ def test_what_cannot_be_loaded_is_explained(
 ) -> None:
     with pytest.raises(error, match=match):
         load_workload(data, model, folder=folder)
+
+
+@pytest.mark.parametrize("data", ["digits", "fashion-mnist"])
+def test_what_is_known_before_the_data_is_read_is_so(data: str) -> None:
+    if data == "fashion-mnist" and not FASHION_MNIST_FOLDER.is_dir():
+        pytest.skip("Fashion-MNIST is not installed")
+    described, loaded = describe_workload(data, "conv-2"), load_workload(data, "conv-2")
+    assert described == (loaded.data.input_shape, loaded.data.num_classes, loaded.recipe)
+    with pytest.raises(ValueError, match="data must be one of digits, fashion-mnist, got 'mnist-format'"):
+        describe_workload("mnist-format", "conv-2")

@@ -1,3 +1,4 @@
+import time
 from typing import Any
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from lottery_tickets.doctor import Finding, installation
 from tests.unified_model_analysis.test_cli import Output
 from unified_model_analysis.cli import main
+from unified_model_analysis.commands import doctor
 
 
 def test_it_says_what_holds_what_failed_what_to_do_and_what_to_paste(
@@ -24,3 +26,22 @@ def test_it_says_what_holds_what_failed_what_to_do_and_what_to_paste(
     told = capsys.readouterr().out
     assert "FAILED  masks: KeyError: 'bits'\n        what to do: install again\n1 of 2 checks hold\n" in told
     assert "memory: 9 GB\nFAILED masks: KeyError: 'bits'\n```\n" in told
+
+
+def test_what_takes_long_is_said_meanwhile_and_what_does_not_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    def take_long() -> str:
+        said = ""
+        while "still at it" not in said:
+            said += capsys.readouterr().out
+            time.sleep(0.01)
+        return said
+
+    checks: list[Any] = [("fast", lambda: "well", ""), ("slow", take_long, "")]
+    monkeypatch.setattr(installation, "_list_checks", lambda: checks)
+    monkeypatch.setattr(doctor, "PATIENCE_SECONDS", 0.3)
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    assert "...     slow: still at it; the first time loops are compiled" in told
+    assert "...     fast" not in told

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from lottery_tickets._core.rates.kept import DeviceRates, write_rates
 from tests.unified_model_analysis.test_cli import Output
 from unified_model_analysis.cli import main
-from unified_model_analysis.commands.plan import parse_memory
+from unified_model_analysis.commands.plan import _show_seconds, parse_memory
 
 ANALYSIS = ("--analyses", "fisher")
 NETWORK = """
@@ -19,7 +20,7 @@ def test_one_table_says_what_fits_and_the_settings(capsys: Output) -> None:
     first, headings, row, *rest = capsys.readouterr().out.splitlines()
     assert "50,610 parameters, 50,200 prunable, batches of 60, 16.0 GB on a GPU" in first
     assert headings.split()[:1] == ["weights"]
-    assert headings.endswith("all  beside it on the CPU  fits  largest batch")
+    assert headings.endswith("all  beside it on the CPU  fits  largest batch  a step  steps  expected")
     assert row.startswith("Fisher scores")
     assert "yes" in row
     assert rest[0].startswith("settings: batches of 64 to measure")
@@ -63,3 +64,20 @@ def test_wrong_words_are_said(words: list[str], reason: str, capsys: Output) -> 
 def test_memory_in_words() -> None:
     assert [parse_memory(words) for words in ("80GB", "80 gb", "80", "512MB", "1TB")] == [80, 80, 80, 0.512, 1000]
     assert parse_memory("24GiB") == pytest.approx(24 * 2**30 / 1e9)
+
+
+def test_times_are_shown_where_the_doctor_has_measured(capsys: Output) -> None:
+    assert main(["plan", "lenet-300-100", *ANALYSIS]) == 0
+    assert "times: not measured: run lottery-tickets doctor\n" in capsys.readouterr().out
+    points = {name: [(1, 1e-9)] for name in ("product float32", "memory")}
+    write_rates({"cpu": DeviceRates("cpu", points)})
+    assert main(["plan", "lenet-300-100", *ANALYSIS]) == 0
+    said = capsys.readouterr().out
+    row = next(line for line in said.splitlines() if line.startswith("Fisher scores"))
+    assert row.split()[-3] == "17"
+    assert "times are those of a free machine" in said
+
+
+def test_seconds_in_words() -> None:
+    words = [_show_seconds(seconds) for seconds in (None, 0.00042, 0.25, 12.34, 90.0, 7200.0, 2e5)]
+    assert words == ["?", "0.42 ms", "250 ms", "12.3 s", "1.5 min", "2 h", "2.31 days"]

@@ -52,7 +52,8 @@ class Work:
     @classmethod
     def of(cls, kind: str, sizes: Iterable[int]) -> Self:
         """Returns one call for each size, of a kind without a dtype; empty ones take no time."""
-        return cls(Counter(Operation(kind, NO_DTYPE, size) for size in sizes if size))
+        calls = Counter(Operation(kind, NO_DTYPE, size) for size in sizes if size)
+        return cls({call: float(times) for call, times in calls.items()})
 
     def __add__(self, other: "Work") -> "Work":
         """Returns both, one after the other."""
@@ -69,8 +70,8 @@ class Work:
 class WorkCounter(TorchDispatchMode):
     """Within the block counts what is computed; what an operation does is told by its name and the shapes it is given.
 
-    FLOPs are torch's own (`torch.utils.flop_counter`), with those of attention and of linear layers on a CPU, which
-    torch leaves out.
+    FLOPs are torch's own (`torch.utils.flop_counter`), with those it leaves out: of attention and of linear layers on
+    a CPU, and of products that are added in place.
 
     Attributes:
         times: How often what runs from now on counts.
@@ -155,6 +156,10 @@ def _count_linear(inputs: Tensor, weight: Tensor, *_: object, **__: object) -> i
     return FLOPS_EACH * inputs.numel() * weight.shape[0]
 
 
+def _count_in_place(_: Tensor, left: Tensor, right: Tensor, **__: object) -> int:
+    return FLOPS_EACH * left.numel() * right.shape[-1]
+
+
 def _count_attention(queries: Tensor, keys: Tensor, *_: object, **__: object) -> int:
     *rows, width = queries.shape
     return FLOPS_EACH * PRODUCTS_OF_ATTENTION["forward"] * math.prod(rows) * keys.shape[-2] * width
@@ -167,6 +172,8 @@ def _count_attention_backward(_: Tensor, queries: Tensor, keys: Tensor, *__: obj
 
 COUNTED: Final[Mapping[str, Callable[..., int]]] = {
     "mkldnn::_linear_pointwise": _count_linear,
+    "aten::addmm_": _count_in_place,
+    "aten::baddbmm_": _count_in_place,
     "aten::_scaled_dot_product_flash_attention_for_cpu": _count_attention,
     "aten::_scaled_dot_product_flash_attention_for_cpu_backward": _count_attention_backward,
 }
