@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from benchmarks.common import TITLES as SUBJECTS
 from benchmarks.common import read_results
 from benchmarks.tables.parts import Tables, make_table
 
@@ -51,4 +52,23 @@ def _describe_growth(row: dict[str, Any]) -> tuple[str, str, str]:
     return f"{row['predicted_growth']:.2f}", f"{row['measured_growth']:.2f}", f"{row['ratio']:.3f}"
 
 
-TABLES: Tables = {"plan": tabulate_predictions, "plan-laws": tabulate_laws}
+def tabulate_times() -> str:
+    """Predicted and measured seconds of a step of each analysis."""
+    found = read_results("foretold")
+    rows = [
+        (
+            SUBJECTS[subject],
+            TITLES[name],
+            row["step"],
+            f"{1000 * row['predicted_seconds']:,.3g}",
+            f"{1000 * row['cpu_seconds']:,.3g}",
+            f"{row['ratio']:.2f}",
+        )
+        for subject, rows in found["subjects"].items()
+        for name, row in rows.items()
+    ]
+    headings = ("model", "analysis", "a step", "predicted, ms", "measured, ms of CPU", "predicted / measured")
+    return make_table(headings, *rows)
+
+
+TABLES: Tables = {"plan": tabulate_predictions, "plan-laws": tabulate_laws, "foretold": tabulate_times}

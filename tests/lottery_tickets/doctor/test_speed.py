@@ -61,15 +61,15 @@ def test_a_dtype_that_a_device_lacks_and_calls_that_take_too_long_are_left_out(m
     def refuse() -> None:
         raise RuntimeError('"addmm_impl_cpu_" not implemented for this dtype')
 
-    speed._take(points, "none", iter([Call(8, 1, refuse)]), "cpu")  # noqa: SLF001 - what `measure_rates` is made of
+    speed._take(points, "none", iter([Call(8, 1, refuse)]), "cpu")
     assert points == {}
     calls, clock = count(), count()
     monkeypatch.setattr(time, "process_time", lambda: next(clock) / 10)  # each reading a tenth of a second later
     many = iter([Call(1, 1, lambda: next(calls)), Call(1000, 1, refuse)])
-    speed._take(points, "slow", many, "cpu")  # noqa: SLF001 - as above
+    speed._take(points, "slow", many, "cpu")
     assert [size for size, _ in points["slow"]] == [1]
     monkeypatch.setattr(time, "process_time", lambda: math.nan)
-    speed._take(points, "nan", iter([Call(1, 1, lambda: None)]), "cpu")  # noqa: SLF001 - as above
+    speed._take(points, "nan", iter([Call(1, 1, lambda: None)]), "cpu")
     assert "nan" not in points
 
 

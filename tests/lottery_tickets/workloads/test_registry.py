@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from lottery_tickets.workloads import DATA_NAMES, MODEL_NAMES, describe_workload, load_workload, paper_recipe
-
 from lottery_tickets.workloads.data import FASHION_MNIST_FOLDER
 
 from .files import small_mnist, write_mnist_folder

@@ -22,7 +22,8 @@ from lottery_tickets._core.rates.work import (
 def count(run: Callable[[], object]) -> Work:
     with WorkCounter() as counter:
         run()
-    return counter.work
+    found: Work = counter.work
+    return found
 
 
 def count_flops(work: Work) -> float:
