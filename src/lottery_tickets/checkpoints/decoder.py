@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.batches.samples import find_tensors, map_leaves
 from lottery_tickets._core.measuring.running import uncompiled
+from lottery_tickets._core.reading import list_names
 from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
 from lottery_tickets.checkpoints.loading import Loader, Slot, find_slots, let_go
 from lottery_tickets.masks.mask import Mask
@@ -84,7 +85,8 @@ class StreamedDecoder:
         for number, module in enumerate(self._modules):
             module.forward = self._make_stub(number)  # type: ignore[method-assign] # of this one object
         slots = find_slots(self.model, entries)
-        bits = find_bits(weights, mask, slots)
+        self._names = {place: slot.names[0] for slot in slots for place in slot.places}
+        bits = {} if mask is None else self._find_bits(mask, weights.find_places(mask.shapes))
         _move_buffers(self.model, torch.device(device))
         self._loader = Loader(weights.entries, bits, torch.device(device))
         owners = [self._find_layer(slot) for slot in slots]
@@ -96,6 +98,22 @@ class StreamedDecoder:
         self._head = [slot for slot in outside if all(module is head for module, _ in slot.homes)]
         self._loader.load(slot for slot in outside if slot not in self._head)
         self._outer = OuterState(self.model, self._modules)
+
+    def find_parameters(self, places: Mapping[str, str]) -> dict[str, str]:
+        """Returns the names of some tensors' parameters in the model.
+
+        Args:
+            places: By any name that of the tensor in the files.
+
+        Raises:
+            ValueError: When one is not of the model.
+        """
+        if odd := [name for name, place in places.items() if place not in self._names]:
+            raise ValueError(
+                f"there must be weights of {type(self.model).__name__} only, but {list_names(odd)} are not; leave them "
+                "out with exclude=, or was a mask made for another model?"
+            )
+        return {name: self._names[place] for name, place in places.items()}
 
     def walk(self) -> Iterator[str]:
         """Yields the name of each layer while its weights are in memory; `carry` must then be called once."""
@@ -140,6 +158,10 @@ class StreamedDecoder:
     def check_end(self, compute: Callable[[], float | None]) -> None:
         """Raises where a loss that is not finite comes from what layers further back gave."""
         self._check_independence(compute)
+
+    def _find_bits(self, mask: Mask, places: Mapping[str, str]) -> dict[str, Tensor]:
+        self.find_parameters(places)
+        return {places[name]: packed for name, packed in mask.bits.items()}
 
     def _turn_to(self, number: int) -> None:
         if not number:
@@ -213,7 +235,7 @@ class StreamedDecoder:
 class OuterState:
     """What modules outside of the layers hold beside weights, as it was before the first batch.
 
-    Some models remember: dynamic rotary embeddings the longest batch so far. So every pass over the batches begins anew.
+    Some models remember: dynamic rotary embeddings the longest batch so far. So each pass begins anew.
 
     Args:
         model: With its weights outside of the layers.
@@ -279,23 +301,6 @@ def find_layers(model: nn.Module) -> tuple[list[str], list[nn.Module]]:
             "into memory"
         )
     return [f"{path}.{number}" for number in range(len(modules))], modules
-
-
-def find_bits(weights: CheckpointWeights, mask: Mask | None, slots: Sequence[Slot]) -> dict[str, Tensor]:
-    """Returns the packed bits of a mask by the names that its weights have in the files.
-
-    Raises:
-        ValueError: When a weight is not in the checkpoint, has another shape, or is not of the model.
-    """
-    if mask is None:
-        return {}
-    places = weights.find_places(mask.shapes)
-    known = {place for slot in slots for place in slot.places}
-    if odd := sorted(name for name, place in places.items() if place not in known):
-        raise ValueError(
-            f"the mask must prune weights of the model, but {odd[0]!r} is none; was it made for another model?"
-        )
-    return {places[name]: packed for name, packed in mask.bits.items()}
 
 
 def _move_buffers(model: nn.Module, device: torch.device) -> None:

@@ -78,9 +78,8 @@ def _check_slots(kind: str, slots: Iterable[Slot], stored: Mapping[str, Entry]) 
     if missing := [slot.names[0] for slot in slots if not slot.places]:
         raise ValueError(
             f"the checkpoint must hold all weights of {kind} by its names, but lacks {len(missing)} "
-            f"({list_names(missing)}); where transformers renames them as it loads, or makes them of others (of experts "
-            "that are stored one by one), that cannot be streamed: load the model; else files and configuration are not "
-            "of one model"
+            f"({list_names(missing)}); are files and configuration of one model? What transformers renames as it "
+            "loads, or makes of others (of experts that are stored one by one), cannot be streamed: load the model"
         )
     for slot in slots:
         for place in slot.places:
