@@ -1,10 +1,13 @@
 """Where the time of a Fisher diagonal's first batch goes, on the CNNs of `fisher_first_batch`, layer by layer.
 
 A layer's product of each sample, squared and added, is timed within the run, and again alone, repeated on the same
-numbers, which then lie in the cache: the least that these calls can cost. Least CPU times, one thread.
+numbers, which then lie in the cache: the least that these calls can cost. The passes are timed too, beside bare ones of
+the same batch that compute no gradient of a weight. Least CPU times, one thread.
 Run `python -m benchmarks.speed.fisher_stages`; the figures go to benchmarks/results/fisher_stages.json.
 """
 
+import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -15,13 +18,15 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.common import ROOT, write_results
 from benchmarks.speed.fisher_first_batch import BATCH, CASES, KEEPING_MEMORY, measure_case
 from lottery_tickets import compute_fisher_importance
 from lottery_tickets._core.gradients import stream
+from lottery_tickets._core.gradients.passes import Passes, WholeBatch
 from lottery_tickets._core.gradients.places import Place
+from lottery_tickets._core.gradients.stream import GradientStream
 from lottery_tickets._core.gradients.sums import ValueSums, add_uses
 from lottery_tickets._core.gradients.uses import Use
 
@@ -68,11 +73,52 @@ def measure_layers(name: str) -> list[dict[str, Any]]:
     return list(layers.values())
 
 
+def measure_passes(name: str) -> dict[str, float]:
+    """Returns the least seconds of our passes, of what lies around them, and of passes without weight gradients."""
+    torch.manual_seed(0)
+    build, size = CASES[name]
+    model = build().eval().requires_grad_(requires_grad=False)
+    batch = (torch.randn(BATCH, 3, size, size), torch.randint(10, (BATCH,)))
+    found: list[dict[str, float]] = []
+
+    def time_method(function: Callable[..., object], key: str) -> Callable[..., object]:
+        @functools.wraps(function)
+        def call(*args: object, **kwargs: object) -> object:
+            start, outside = time.process_time(), key not in found[-1] and "alone" not in found[-1]
+            result = function(*args, **kwargs)
+            if outside:  # the passes of the sample alone are part of "alone"
+                found[-1][key] = time.process_time() - start
+            return result
+
+        return call
+
+    methods = {(Passes, "run_whole"): "forward", (WholeBatch, "run_backward"): "backward"}
+    methods[GradientStream, "_find_norms_alone"] = "alone"
+    with contextlib.ExitStack() as stack:
+        for (owner, method), key in methods.items():
+            stack.enter_context(patch.object(owner, method, time_method(getattr(owner, method), key)))
+        for _ in range(REPEATS):
+            found.append({})
+            inputs = batch[0].clone().requires_grad_()
+            start = time.process_time()
+            loss = nn.functional.cross_entropy(model(inputs), batch[1])
+            middle = time.process_time()
+            loss.backward()
+            end = time.process_time()
+            bare = {"bare_forward": middle - start, "bare_backward": end - middle}
+            compute_fisher_importance(model, [batch], BATCH)
+            found[-1]["around"] = time.process_time() - end - sum(found[-1].values())
+            found[-1].update(bare)
+    return {key: min(seconds[key] for seconds in found) for key in found[0]}
+
+
 def main() -> None:
     """Measures each network in a process of its own, and writes the figures."""
     torch.set_num_threads(1)
     if sys.argv[1:2] == ["--case"]:
-        print(json.dumps({"seconds": measure_case(sys.argv[2]), "layers": measure_layers(sys.argv[2])}))
+        name = sys.argv[2]
+        figures = {"seconds": measure_case(name), "passes": measure_passes(name), "layers": measure_layers(name)}
+        print(json.dumps(figures))
         return
     found = {}
     for name in CASES:

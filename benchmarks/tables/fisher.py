@@ -61,17 +61,23 @@ def tabulate_fisher_first_batch() -> str:
 
 
 def tabulate_fisher_stages() -> str:
-    """Of what a single batch consists, in plain passes: what cannot be saved, the products, and all else."""
+    """Of what a single batch consists, in plain passes: what cannot be saved, and what our passes cost beside it."""
     rows = []
     for name, case in read_results("fisher_stages")["networks"].items():
-        seconds, layers = case["seconds"], case["layers"]
+        seconds, passes, layers = case["seconds"], case["passes"], case["layers"]
         products, alone = (sum(layer[key] for layer in layers) for key in ("in_run", "alone"))
-        floor = seconds["activations"] + seconds["single"]
-        shown = (seconds["first"], seconds["activations"], seconds["single"], products)
-        parts = (*shown, seconds["first"] - floor - products, alone, floor + alone)
+        parts = (
+            seconds["first"],
+            seconds["activations"] + seconds["single"] + alone,
+            products - alone,
+            passes["forward"] - passes["bare_forward"],
+            passes["backward"] - passes["bare_backward"] - products,
+            passes["alone"] - seconds["single"],
+            passes["around"],
+        )
         rows.append((name, *(f"{part / seconds['plain']:.2f}" for part in parts)))
-    ours = ("a single batch", "without weight gradients", "one sample alone", "products, squared and added", "all else")
-    return make_table(("network", *ours, "products in cache", "the floor"), *rows)
+    beside = ("cold products", "watching", "taps", "the sample alone", "around the passes")
+    return make_table(("network", "a single batch", "the floor", *beside), *rows)
 
 
 TABLES: Tables = {

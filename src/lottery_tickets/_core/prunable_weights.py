@@ -279,7 +279,9 @@ def _derived(module: nn.Module, local_name: str, name: str, owners: list[nn.Modu
 def _embeddings_and_heads(modules: Mapping[str, nn.Module]) -> Iterator[Tensor]:
     for name, module in modules.items():
         head: object = None
-        get_head: object = getattr(module, "get_output_embeddings", None)
+        # Looked for at the type first, because a module takes long to say that it has no such attribute.
+        has_head = hasattr(type(module), "get_output_embeddings")
+        get_head: object = getattr(module, "get_output_embeddings", None) if has_head else None
         if callable(get_head):
             # Some base models of transformers have the method but no head.
             with suppress(NotImplementedError, AttributeError):

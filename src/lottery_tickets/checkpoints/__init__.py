@@ -1,7 +1,10 @@
 """Checkpoints of any size: their weights read block by block, and written anew."""
 
 from lottery_tickets._core.notebooks import show_only
+from lottery_tickets.checkpoints.base import check_base
 from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
+from lottery_tickets.checkpoints.opening import open_weights
+from lottery_tickets.checkpoints.statistics import LayerStatistics, compute_layer_statistics
 
-__all__ = ["CheckpointWeights"]
+__all__ = ["CheckpointWeights", "LayerStatistics", "check_base", "compute_layer_statistics", "open_weights"]
 __dir__ = show_only(__all__)

@@ -1,20 +1,22 @@
 """`CheckpointWeights`: the weights of a checkpoint's files, which are read block by block and never whole."""
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lottery_tickets._core.prunable_weights import Choices, choose_stored
 from lottery_tickets._core.tensor_files.headers import Entry
 from lottery_tickets._core.tensor_files.shards import Shard, StoredWeight
 from lottery_tickets._core.weights import Weights, WeightSource
+from lottery_tickets.checkpoints.base import BASE, check_stored_base, describe_base
 from lottery_tickets.checkpoints.layout import find_layout
 from lottery_tickets.checkpoints.writing import write_pruned_checkpoint
-from lottery_tickets.masks.mask import Mask
+from lottery_tickets.masks.mask import Mask, as_mask
 from lottery_tickets.workloads.language import describe_model
 
 logger = logging.getLogger(__name__)
@@ -101,21 +103,51 @@ class CheckpointWeights(WeightSource):
             for name, (place, output_dims) in self._choose(include, exclude).items()
         )
 
-    def write_pruned(self, mask: Mask, output: Path, *, progress: bool = False) -> None:
+    def write_pruned(self, mask: Mask, output: Path) -> None:
         """Writes a copy of the checkpoint with pruned weights set to zero; see `apply_mask`.
 
         Args:
             mask: Whose names are those of the model.
             output: Where to.
-            progress: Whether to show a bar.
 
         Raises:
             OSError: As `apply_mask`.
             ValueError: As `apply_mask`.
         """
         places = self.find_places(mask.shapes)
+        check_stored_base(mask, self.model, self.entries)
         bits = {places[name]: packed for name, packed in mask.bits.items()}
-        write_pruned_checkpoint(self.layout, bits, output, progress=progress)
+        write_pruned_checkpoint(self.layout, bits, output)
+
+    def name_base(self, mask: Mapping[str, Tensor]) -> Mask:
+        """Returns the mask, which says now that it is for this checkpoint: name, revision, hash of each tensor.
+
+        `apply_mask` looks at the hashes before it writes, and `check_base` at those of a model in memory. So the mask's
+        file alone is the ticket, for whoever has the base. Time: one pass over all tensors.
+
+        Args:
+            mask: By parameter name, True where a weight is kept.
+
+        Raises:
+            ValueError: When the mask does not fit the checkpoint.
+        """
+        checked = as_mask(mask)
+        self.find_places(checked.shapes)
+        base = describe_base(self.model, self.revision, self.entries)
+        return Mask(checked.bits, checked.shapes, {**checked.provenance, BASE: base})
+
+    @contextlib.contextmanager
+    def telling(self, tell: Callable[[int], object]) -> Iterator[None]:
+        """Within the block, `tell` is called with how many bytes were read, block by block, by any thread."""
+        shards = list(self.layout.shards.values())
+        before = [shard.tell for shard in shards]
+        try:
+            for shard in shards:
+                shard.tell = tell
+            yield
+        finally:
+            for shard, told in zip(shards, before, strict=True):
+                shard.tell = told
 
     def find_places(self, shapes: Mapping[str, torch.Size]) -> dict[str, str]:
         """Returns under which names the tensors of a model's weights are stored.
@@ -142,9 +174,10 @@ class CheckpointWeights(WeightSource):
         stored = {name: torch.empty(entry.shape, dtype=entry.dtype, device="meta") for name, entry in entries.items()}
         return choose_stored(stored, self._described, include, exclude)
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         files = len(self.layout.shards)
-        return (
-            f"CheckpointWeights({self.model!r}: {len(self.entries)} tensors, {self.num_bytes:,} bytes in {files} "
-            f"file{'s' if files > 1 else ''})"
-        )
+        many = "s" if files > 1 else ""
+        return f"{self.model}: {len(self.entries)} tensors, {self.num_bytes:,} bytes in {files} file{many}"
+
+    def __repr__(self) -> str:
+        return f"CheckpointWeights({self})"

@@ -5,6 +5,7 @@ new checkpoint or nothing. What a call that was stopped has written and flushed 
 from there.
 """
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -20,7 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from lottery_tickets._core.bits import num_bytes
 from lottery_tickets._core.files import (
@@ -34,72 +34,91 @@ from lottery_tickets._core.files import (
     write_json,
 )
 from lottery_tickets._core.folders import hash_json
+from lottery_tickets._core.reading import check_form
 from lottery_tickets._core.selection.zeroing import zero_pruned_
 from lottery_tickets._core.tensor_files.buffers import take_buffer
 from lottery_tickets._core.tensor_files.shards import BYTES_PER_BLOCK, PAGE, Shard, open_file
-from lottery_tickets._core.weights import READERS
+from lottery_tickets._core.weights import INTEGERS_BY_BYTES, READERS
 from lottery_tickets.checkpoints.layout import OTHER_FORMATS, Layout
 
-BYTES_PER_FLUSH: Final = 1 << 30
+BYTES_PER_FLUSH: Final = 1 << 30  # of one file, after which it is noted how far it has come
 PROGRESS: Final = "progress.json"
 WEIGHT_FORMATS: Final = {*OTHER_FORMATS, ".safetensors", ".h5", ".msgpack", ".onnx", ".ot"}
 
 
-def write_pruned_checkpoint(
-    layout: Layout,
-    bits: Mapping[str, Tensor],
-    path: Path,
-    *,
-    progress: bool = False,
-) -> None:
+def write_pruned_checkpoint(layout: Layout, bits: Mapping[str, Tensor], path: Path) -> None:
     """Writes a checkpoint in which weights whose bit is 0 are zero, and all else is as before.
 
     Args:
         layout: Of the checkpoint.
         bits: By name of a tensor the packed bits of its elements.
         path: A file, where the checkpoint is a file alone; else a folder. There must be nothing, or an empty folder.
-        progress: Whether to show a bar.
 
     Raises:
         OSError: When the place cannot be written, or the disk is full; what was written stays aside.
-        ValueError: When there is something at `path`, another process writes there, or the checkpoint
-            changes while it is read.
+        ValueError: When there is something at `path`, another process writes there, or the checkpoint changes while it
+            is read.
     """
     _check_place(layout, path)
-    stamps = {name: shard.stamp for name, shard in layout.shards.items()}
-    hashes = {name: hashlib.sha256(packed.numpy().data).hexdigest() for name, packed in bits.items()}
-    key = hash_json([str(layout.folder), stamps, hashes])[:16]
-    aside = path.with_name(f".{path.name}.{key}{ASIDE}")
+    aside = path.with_name(f".{path.name}.{_hash_task(layout, bits)}{ASIDE}")
     make_folder(aside)
-    with exclusive_lock(aside / LOCK, of=path):
+    with exclusive_lock(aside / LOCK, of=path), _keeping_progress(aside, path):
         _remove_stale(path, aside)
         _check_room(layout, aside, path)
-        _fill(layout, bits, aside, progress=progress)
+        for shard in layout.shards.values():
+            _write_shard(shard, bits, aside)
         for other in layout.others:
             if other.suffix not in WEIGHT_FORMATS:
                 shutil.copyfile(other, aside / other.name)
+                flush_to_disk(aside / other.name)
         (aside / PROGRESS).unlink()
         (aside / LOCK).unlink()
         flush_to_disk(aside)
         _put_in_place(layout, aside, path)
 
 
-def _fill(layout: Layout, bits: Mapping[str, Tensor], aside: Path, *, progress: bool) -> None:
-    """Writes what is not yet there of all shards."""
-    done: dict[str, int] = read_json(aside / PROGRESS) if (aside / PROGRESS).exists() else {}
-    total = sum(header.stop for header in layout.headers.values())
-    with tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar, ThreadPoolExecutor(READERS) as pool:
-        for file, shard in layout.shards.items():
-            bar.update(done.get(file, 0))
-            copy = _Copy(shard, bits, aside / file)
-            for group in _group(copy.cut(done.get(file, 0))):
-                for start, stop in pool.map(copy.write, group):
-                    bar.update(stop - start)
-                if group[-1][1] == shard.header.stop:
-                    os.ftruncate(copy.descriptor, shard.header.stop)
-                os.fsync(copy.descriptor)
-                done[file] = group[-1][1]
-                write_json(aside / PROGRESS, done)
+def _hash_task(layout: Layout, bits: Mapping[str, Tensor]) -> str:
+    """Returns what tells one copy from others: that of other files, or with other bits."""
+    stamps = {str(shard.path.absolute()): shard.stamp for shard in layout.shards.values()}
+    hashes = {name: hashlib.sha256(packed.numpy().data).hexdigest() for name, packed in bits.items()}
+    return hash_json([stamps, hashes])[:16]
+
+
+@contextlib.contextmanager
+def _keeping_progress(aside: Path, path: Path) -> Iterator[None]:
+    """Within the block a folder aside is filled; it stays when that fails, once there is something to go on from."""
+    try:
+        yield
+    except BaseException as error:
+        if not (aside / PROGRESS).exists():
+            shutil.rmtree(aside)
+        elif isinstance(error, OSError) and error.errno is not None:
+            told = f"{os.strerror(error.errno)}; call again to go on, or delete {aside}"
+            raise OSError(error.errno, told, str(path)) from error
+        raise
+
+
+def _write_shard(shard: Shard, bits: Mapping[str, Tensor], aside: Path) -> None:
+    """Writes what is not yet there of a shard."""
+    file = shard.path.name
+    done = _read_progress(aside)
+    copy = _Copy(shard, bits, aside / file)
+    with ThreadPoolExecutor(READERS) as pool:
+        for group in _group(copy.cut(done.get(file, 0))):
+            list(pool.map(copy.write, group))
+            if group[-1][1] == shard.header.stop:
+                os.ftruncate(copy.descriptor, shard.header.stop)
+            os.fsync(copy.descriptor)
+            write_json(aside / PROGRESS, {**done, file: group[-1][1]})
+
+
+def _read_progress(aside: Path) -> dict[str, int]:
+    """Returns up to which byte each file is written and on the disk."""
+    if not (aside / PROGRESS).exists():
+        return {}
+    done = read_json(aside / PROGRESS)
+    check_form(done, {...: int}, str(aside / PROGRESS))
+    return {file: stop for file, stop in done.items() if (aside / file).stat().st_size >= stop}
 
 
 @final
@@ -144,8 +163,8 @@ class _Copy:
             yield start, end
             start = end
 
-    def write(self, block: tuple[int, int]) -> tuple[int, int]:
-        """Writes one block, pruned; returns it."""
+    def write(self, block: tuple[int, int]) -> None:
+        """Writes one block, pruned."""
         start, stop = block
         values = self._shard.read(start, stop)
         if self._origin:
@@ -156,13 +175,12 @@ class _Copy:
                 break
             first, last = max(entry.start, start), min(entry.stop, stop)
             width = entry.dtype.itemsize
-            part = torch.from_numpy(values[first - start : last - start]).view(entry.dtype)
+            part = torch.from_numpy(values[first - start : last - start]).view(INTEGERS_BY_BYTES[width])
             _zero(part, self._bits[name], (first - entry.start) // width)
         whole = _pad(values) if stop == self._shard.header.stop else values
         done = 0
         while done < len(whole):
             done += os.pwrite(self.descriptor, whole[done:].data, start + done)
-        return block
 
 
 def _pad(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -173,7 +191,7 @@ def _pad(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _zero(values: Tensor, bits: Tensor, first: int) -> None:
-    """Zeroes the pruned of a tensor's elements, of which `values` are some from number `first` on."""
+    """Zeroes the pruned of a tensor's elements, of which `values` are some, as integers, from number `first` on."""
     head = min(-first % 8, len(values))  # up to the next byte of the bits
     if head:
         kept = np.unpackbits(bits[first // 8 : first // 8 + 1].numpy(), bitorder="little")[first % 8 :][:head]

@@ -11,6 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lottery_tickets import Mask, create_random_mask, reinitialise_, shuffle_mask
+from lottery_tickets._core.determinism import make_generator
+from lottery_tickets._core.selection import largest, patterns
+from lottery_tickets._core.selection.scopes import select_in_scope
+from lottery_tickets._core.weights import Weights
+from lottery_tickets.masks import draws
 
 SIZES = st.dictionaries(st.sampled_from(["a", "b", "c"]), st.lists(st.integers(0, 9), max_size=3), min_size=1)
 
@@ -208,3 +213,30 @@ def test_a_parameter_that_would_keep_its_value_is_refused_before_anything_change
     with pytest.raises(ValueError, match=r"'1\.scale' belongs to _OwnParameter; pass initialise_fn"):
         reinitialise_(model, 0)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("scope", ["global", "layer", "row", "erk"])
+def test_random_numbers_are_those_of_one_generator_wherever_they_are_read(
+    scope: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks are those of numbers that are drawn at once, whatever the blocks: old seeds keep their masks."""
+    shapes = {"a": (30, 41), "b": (5, 8, 3), "c": (1000,), "d": (0, 3)}
+    generator = make_generator(3, "random mask")
+    numbers = {name: torch.rand(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+    expected = select_in_scope(Weights.from_tensors(numbers), 0.7, scope=scope)
+    monkeypatch.setattr(patterns, "WEIGHTS_PER_CHUNK", 64)
+    monkeypatch.setattr(largest, "SMALLEST_TO_SAMPLE", 1)
+    for size in (1, 7, 1 << 22):
+        monkeypatch.setattr(draws, "DRAWS_PER_BLOCK", size)
+        mask = create_random_mask(Mask.keeping_all(shapes), 0.7, seed=3, scope=scope)
+        assert all(torch.equal(mask.bits[name], bits) for name, bits in expected.items())
+
+
+def test_random_numbers_are_the_same_in_whatever_order_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draws, "DRAWS_PER_BLOCK", 5)
+    whole = torch.rand(60, generator=make_generator(0, "test"), dtype=torch.float64)
+    weights = draws.draw_weights({"a": torch.Size((4, 5)), "b": torch.Size((40,))}, {}, make_generator(0, "test"))
+    for name, start, stop in (("b", 31, 40), ("a", 7, 9), ("b", 0, 33), ("a", 0, 20), ("b", 12, 12), ("a", 7, 9)):
+        assert torch.equal(weights[name].read(start, stop), whole[20 if name == "b" else 0 :][start:stop])
+    assert torch.equal(weights["a"].read(3, 9, (1, 0)), whole[:20].view(4, 5).t().reshape(-1)[3:9])
+    assert torch.equal(weights["b"].pick(np.array([0, 4, 5, 39])), whole[20:][[0, 4, 5, 39]])

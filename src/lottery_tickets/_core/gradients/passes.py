@@ -14,7 +14,7 @@ from lottery_tickets._core.gradients.places import Place, find_place
 from lottery_tickets._core.gradients.rules import RULES
 from lottery_tickets._core.gradients.tracking import NotSeparableError, Tracker
 from lottery_tickets._core.gradients.uses import DirectUse, Use
-from lottery_tickets._core.measuring.running import run_with
+from lottery_tickets._core.measuring.running import Slots
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.weights import Weights
 
@@ -61,6 +61,8 @@ class Passes:
         self.model = model
         self.weights = {name: _lay_out(tensor.detach()) for name, tensor in weights.tensors.items()}
         self.output_dims = weights.output_dims
+        self._slots = Slots(model, weights)
+        self._places: dict[str, list[Place]] | None = None
         self.device = next(iter(self.weights.values())).device
         self._is_in_full_precision = False
 
@@ -118,8 +120,9 @@ class Passes:
                 f"labels {self.objective.labels!r} need a loss that torch's cross_entropy returns, but this one is "
                 "computed otherwise; use labels 'empirical'"
             )
-        places = {name: list(self._places_of(name)) for name in handles}
-        return SingleSample(handles, places, loss, call, self.objective.labels)
+        if self._places is None:
+            self._places = {name: list(self._places_of(name)) for name in handles}
+        return SingleSample(handles, self._places, loss, call, self.objective.labels)
 
     def _places_of(self, name: str) -> Iterator[Place]:
         """Yields the place of each matrix (outputs, inputs) of a weight: one, or as many as there are experts."""
@@ -139,11 +142,11 @@ class Passes:
         def run(model: nn.Module) -> Tensor:
             with (
                 tracker or contextlib.nullcontext()
-            ):  # not around run_with, whose own handling of the weights would be looked at too
+            ):  # not around the slots, whose own handling of the weights would be looked at too
                 return compute_loss(model, batch, self.objective.loss_fn)
 
         with torch.enable_grad(), precision:
-            loss: Tensor = run_with(self.model, handles, run)
+            loss: Tensor = self._slots.run_with(handles, run)
         return loss
 
 

@@ -1,15 +1,14 @@
 """Where a weight that a call has used lies in its parameter: all of it, one expert of many, a third of a projection."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Place:
-    """A parameter or a part of it, as a strided view.
+class Place(NamedTuple):
+    """A parameter or a part of it, as a strided view; a tuple, because it is a key at every use of a weight.
 
     Attributes:
         name: Of the parameter.

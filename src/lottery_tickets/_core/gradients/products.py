@@ -57,5 +57,6 @@ def _find_onednn() -> Callable[..., Tensor] | None:
 
     It is no public function, but the one that code of torch.compile calls for a linear layer on a CPU.
     """
-    found: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    return found if torch.backends.mkldnn.is_available() else None
+    found = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    # Its overload, because to choose one takes longer than the smaller products.
+    return found.default if found is not None and torch.backends.mkldnn.is_available() else None

@@ -6,6 +6,7 @@ whose samples are not its first dimension, is found on the model and the data at
 """
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
@@ -89,6 +90,7 @@ class GradientStream:
         self.num_samples = self.num_batches = self.num_clipped = self.num_bad = 0
         self.dropped: Counter[Place] = Counter()
         self.reason: str | None = None
+        self._num_finite = 0  # samples up to which the sums are known to be finite
         self._verified: set[bool] = set()  # whether batches of one sample, and of more, are known to come out right
 
     def run(
@@ -178,9 +180,9 @@ class GradientStream:
         ready.tracker.drops_bad = False
         ready.run_backward(receive)
         differs = bool(others) and not torch.equal(reduce(torch.add, others), together[smallest])
-        if self._find_overflow() is None and self._verify_first(
-            batch, size, chosen, self._stack_norms(together), differs
-        ):
+        is_finite = self._find_overflow() is None
+        if is_finite and self._verify_first(batch, size, chosen, self._stack_norms(together), differs):
+            self._num_finite = size
             return True
         for sums in (*self.sums.values(), *self.squares.values()):
             for total in sums.totals.values():
@@ -279,12 +281,12 @@ class GradientStream:
     def _stack_norms(self, norms: Mapping[str, Tensor], num_samples: int = 1) -> Tensor:
         """Returns norms as one tensor (weights, samples), 0 for a weight that has no gradient."""
         nothing = torch.zeros(num_samples)
-        return torch.stack([norms.get(name, nothing).cpu().double() for name in self.passes.weights])
+        return torch.tensor([norms.get(name, nothing).tolist() for name in self.passes.weights], dtype=torch.float64)
 
     def _verify_first(self, batch: object, size: int, chosen: int, together: Tensor, differs: bool) -> bool:  # noqa: FBT001 - of one sample
         """Returns whether a sample of a batch that was added has the norms that it has alone, and others do not."""
         alone = self._find_norms_alone(batch, chosen)
-        if self.passes.computes_roughly and not self._are_near(together, alone):
+        if self.passes.computes_roughly and bool(self._find_apart(together, alone).any()):
             self._verify_exactly(batch, size, chosen)
             return False
         if not (self._agree(together, alone) and differs):
@@ -318,9 +320,6 @@ class GradientStream:
             "or keeps them in another dimension than the first"
         )
         return False
-
-    def _are_near(self, got: Tensor, expected: Tensor) -> bool:
-        return not bool(self._find_apart(got, expected).any())
 
     def _find_apart(self, got: Tensor, expected: Tensor) -> Tensor:
         # The last term lets gradients pass that are zero but for rounding.
@@ -362,7 +361,7 @@ class GradientStream:
         return {name: total.contiguous() for name, total in totals.items()}
 
     def _check_finite(self) -> None:
-        found = self._find_overflow()
+        found = self._find_overflow() if self._num_finite < self.num_samples else None
         if found is not None:
             raise ValueError(
                 f"the sum of {found[0].name} must be finite, but overflows for {found[1]!r}; "
@@ -374,7 +373,7 @@ class GradientStream:
         for sums in (*self.sums.values(), *self.squares.values()):
             for name, total in sums.totals.items():
                 # The sum is cheap, but can overflow where every number is finite.
-                if not bool(total.sum().isfinite()) and not bool(total.isfinite().all()):
+                if not math.isfinite(total.sum().item()) and not bool(total.isfinite().all()):
                     return sums.value, name
         return None
 

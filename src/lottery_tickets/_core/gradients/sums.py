@@ -84,7 +84,7 @@ def compute_square_norms(uses: Sequence[Use], block_elements: int | None) -> Ten
     parts: dict[int, list[Tensor]] = {}
     for _, rows, blocks in iterate_blocks(uses, block_elements):
         parts.setdefault(rows.start, []).extend(map(_sum_of_squares, blocks))
-    return torch.stack([torch.cat(part) for part in parts.values()]).sum(0)
+    return _add_all([torch.cat(part) for part in parts.values()])
 
 
 def iterate_blocks(uses: Sequence[Use], block_elements: int | None) -> Iterator[tuple[int, slice, Iterator[Tensor]]]:
@@ -102,8 +102,13 @@ def iterate_blocks(uses: Sequence[Use], block_elements: int | None) -> Iterator[
         taken = [use.take(slice(start, start + num_taken)) for use in uses]
         for row in range(0, num_rows, num_block_rows):
             rows = slice(row, row + num_block_rows)
-            shares = zip(*(use.blocks(rows, num_block_samples) for use in taken), strict=True)
-            yield start, rows, (functools.reduce(operator.add, blocks) for blocks in shares)
+            yield start, rows, _add_up([use.blocks(rows, num_block_samples) for use in taken])
+
+
+def _add_up(shares: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:
+    if len(shares) == 1:  # nearly always, and then nothing here holds a block while the next one is made
+        return shares[0]
+    return (functools.reduce(operator.add, blocks) for blocks in zip(*shares, strict=True))
 
 
 def _add_blocks(
@@ -115,17 +120,18 @@ def _add_blocks(
 ) -> Tensor | None:
     norms = []
     for start, rows, blocks in iterate_blocks(uses, block_elements):
-        parts = {value: _Part(total[rows], matrix[rows], value) for value, total in totals.items()}
+        parts = [_Part(total[rows], matrix[rows], value) for value, total in totals.items()]
         first = start
         for block in blocks:
-            for part in parts.values():
+            for part in parts:
                 part.add(block)
-            if watched is not None and first <= watched < first + len(block):
+            size = block.shape[0]  # not its length, which takes longer to ask for
+            if watched is not None and first <= watched < first + size:
                 norms.append(_sum_of_squares(block[watched - first : watched - first + 1]))
-            first += len(block)
-        for part in parts.values():
+            first += size
+        for part in parts:
             part.finish()
-    return torch.stack(norms).sum(0) if norms else None
+    return _add_all(norms) if norms else None
 
 
 @final
@@ -143,8 +149,8 @@ class _Part:
     def add(self, gradients: Tensor) -> None:
         """Adds the values of a block."""
         gradients = gradients.to(self.sums.dtype)
-        if self.value is SQUARE and (len(gradients) == 1 or self.sums.numel() >= SQUARE_IN_PLACE):
-            for sample in gradients:
+        if self.value is SQUARE and (gradients.shape[0] == 1 or self.sums.numel() >= SQUARE_IN_PLACE):
+            for sample in gradients.unbind():
                 self.sums.addcmul_(sample, sample)
         else:
             self.sums.add_(self.value.of_block(gradients, self.weight).sum(0))
@@ -193,6 +199,10 @@ def _find_limit(device: torch.device, block_elements: int | None, num_elements: 
     if device.type == "cpu":
         return CPU_BLOCK
     return max(num_elements, GPU_BLOCK)
+
+
+def _add_all(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).sum(0)
 
 
 def _sum_of_squares(tensor: Tensor) -> Tensor:

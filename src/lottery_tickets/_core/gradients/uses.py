@@ -29,7 +29,7 @@ class Use(ABC):
     @property
     def num_samples(self) -> int:
         """Returns the number of samples."""
-        return len(self.gradients)
+        return self.gradients.shape[0]
 
     @property
     def num_elements(self) -> int:
@@ -53,6 +53,8 @@ class Use(ABC):
 
     def take(self, samples: slice) -> "Use":
         """Returns the share of some samples, with the copies made that their blocks have in common."""
+        if len(range(self.num_samples)[samples]) == self.num_samples:
+            return self
         tensors = {key: value for key, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{key: value[samples] for key, value in tensors.items()})
 
@@ -188,8 +190,8 @@ class GroupedConvolutionUse(Use):
         num_images = gradients.shape[:2].numel()
         size = (num_images * gradients.shape[2], inputs.shape[2] // self.groups, *self.kernel_size)
         _, products, _ = torch.ops.aten.convolution_backward(
-            gradients.flatten(0, 2).unsqueeze(0),
-            inputs.flatten(0, 2).unsqueeze(0),
+            gradients.reshape(1, -1, *gradients.shape[3:]),
+            inputs.reshape(1, -1, *inputs.shape[3:]),
             inputs.new_empty(size),  # stands for the weight, of which only the shape counts here
             None,
             self.stride,

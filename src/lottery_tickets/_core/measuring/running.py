@@ -24,22 +24,40 @@ def run_with(model: nn.Module, tensors: Mapping[str, Tensor], function: Callable
             taken for a constant.
         function: Given the model inside what torch.compile and data parallelism wrapped around it.
     """
-    inner = unwrap(model)
-    slots = list(_find_slots(inner))
-    own = {slot.name: slot.tensor for slot in reversed(slots)}  # of two of one name the first
-    by_id = {id(own[name]): tensor for name, tensor in tensors.items() if name in own}
-    # A weight may have several parameters, one beside the other in memory that they share; all of them are meant.
-    by_memory = {identify(own[name]): tensor for name, tensor in tensors.items() if name in own}
-    try:
+    return Slots(model, tensors).run_with(tensors, function)
+
+
+@final
+class Slots:
+    """Where a model keeps its parameters, and buffers of some names: found once, to hand in other tensors many times.
+
+    Args:
+        model: Any model, whose modules keep their parameters meanwhile.
+        names: Of all tensors that will be handed in.
+    """
+
+    def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
+        self._inner = unwrap(model)
+        slots = list(_find_slots(self._inner))
+        own = {slot.name: slot.tensor for slot in reversed(slots)}  # of two of one name the first
+        by_id = {id(own[name]): name for name in names if name in own}
+        # A weight may have several parameters, one beside the other in memory that they share; all of them are meant.
+        by_memory = {identify(own[name]): name for name in by_id.values()}
+        self._taken: list[tuple[_Slot, str | None]] = []
         for slot in slots:
             if id(slot.tensor) in by_id:
-                slot.module_slots[slot.key] = by_id[id(slot.tensor)]
+                self._taken.append((slot, by_id[id(slot.tensor)]))
             elif slot.is_parameter:
-                slot.module_slots[slot.key] = by_memory.get(identify(slot.tensor), slot.tensor.detach())
-        return function(inner)
-    finally:
-        for slot in slots:
-            if id(slot.tensor) in by_id or slot.is_parameter:
+                self._taken.append((slot, by_memory.get(identify(slot.tensor))))
+
+    def run_with(self, tensors: Mapping[str, Tensor], function: Callable[[nn.Module], Any]) -> Any:  # noqa: ANN401 - whatever the function returns
+        """Returns `function(model)`, as the function `run_with` does; tensors are of the names that were told."""
+        try:
+            for slot, name in self._taken:
+                slot.module_slots[slot.key] = slot.tensor.detach() if name is None else tensors[name]
+            return function(self._inner)
+        finally:
+            for slot, _ in self._taken:
                 slot.module_slots[slot.key] = slot.tensor
 
 

@@ -1,5 +1,6 @@
 """Keeping exactly n of many scores: the one selector that every mask comes from."""
 
+import logging
 from collections.abc import Mapping
 from queue import SimpleQueue
 from typing import Final, final
@@ -14,6 +15,8 @@ from lottery_tickets._core.selection.one_pass import guess_bracket, select_in_on
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chunks
 from lottery_tickets._core.thresholds import Bracket, Counters, Threshold, find_kth_largest
 from lottery_tickets._core.weights import Weights
+
+logger = logging.getLogger(__name__)
 
 SMALLEST_TO_SAMPLE: Final = 1 << 21  # elements; below it, a sample costs more than the pass it saves
 
@@ -53,6 +56,8 @@ def select_largest(
         bits = select_in_one_pass(magnitudes, kernels, num_kept, guess_bracket(magnitudes, num_kept))
         if bits is not None:
             return bits
+        if not magnitudes.is_in_memory:
+            logger.info("the threshold is not where a sample of the weights suggests; the files are read again")
     return _pack(magnitudes, kernels, find_threshold(magnitudes, num_kept, kernels), num_kept)
 
 

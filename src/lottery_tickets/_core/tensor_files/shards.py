@@ -8,7 +8,7 @@ cache (O_DIRECT), which could not keep them and would drop what others have ther
 import contextlib
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, final
 
@@ -38,6 +38,7 @@ class Shard:
         is_large: As given.
         header: What the file says of itself.
         stamp: Its size and the time of its last change when it was opened.
+        tell: Called with how many bytes were read, after each block, by any thread.
 
     Raises:
         OSError: When there is no such file, or it cannot be read.
@@ -51,6 +52,7 @@ class Shard:
         self._descriptor = open_file(path, os.O_RDONLY, is_large=is_large)
         weakref.finalize(self, os.close, self._descriptor)
         self.stamp = self._look()
+        self.tell: Callable[[int], object] = lambda _num_bytes: None
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Returns the bytes from start to stop, in memory of their own.
@@ -69,6 +71,7 @@ class Shard:
             done += num_read
         if done < stop - first or self._look() != self.stamp:
             raise ValueError(f"{self.path} must stay as it is while it is read, but has changed; start again")
+        self.tell(stop - start)
         return buffer[start - first : stop - first]
 
     def read_elements(self, entry: Entry, start: int, stop: int) -> Tensor:
@@ -77,11 +80,10 @@ class Shard:
         block = self.read(entry.start + start * width, entry.start + stop * width)
         return torch.from_numpy(block if entry.is_aligned else block.copy()).view(entry.dtype)
 
-    def walk(self, entry: Entry) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yields one of its tensors in blocks: the byte of the tensor at which each starts, and its bytes."""
-        for start in range(0, entry.num_bytes, BYTES_PER_BLOCK):
-            stop = min(start + BYTES_PER_BLOCK, entry.num_bytes)
-            yield start, self.read(entry.start + start, entry.start + stop)
+    def walk(self, entry: Entry) -> Iterator[NDArray[np.uint8]]:
+        """Yields the bytes of one of its tensors in blocks."""
+        for start in range(entry.start, entry.stop, BYTES_PER_BLOCK):
+            yield self.read(start, min(start + BYTES_PER_BLOCK, entry.stop))
 
     def _look(self) -> tuple[int, int]:
         found = os.fstat(self._descriptor)

@@ -64,6 +64,16 @@ def test_too_many_samples_without_finite_gradient_are_an_error() -> None:
         )
 
 
+@pytest.mark.parametrize("large", [0, 1])
+def test_sums_that_overflow_are_an_error_in_whichever_batch(large: int) -> None:
+    """Gradients of 1e25 are finite, and their squares are not; what was looked through after a batch is not the end."""
+    model = nn.Linear(3, 2)
+    batches = [(draw(4, 3).float(), draw_classes(4, 2)) for _ in range(2)]
+    batches[large] = (batches[large][0] * 1e25, batches[large][1])
+    with pytest.raises(ValueError, match=r"sum of gradient\^2 must be finite, but overflows for 'weight'"):
+        run_stream(model, batches)
+
+
 def test_a_sample_without_labels_has_no_loss_and_is_counted() -> None:
     model = TiedTwice().double()
     tokens, labels = torch.randint(11, (4, 7)), torch.randint(11, (4, 7))

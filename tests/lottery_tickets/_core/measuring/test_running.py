@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets._core.measuring.running import run_with
+from lottery_tickets._core.measuring.running import Slots, run_with
 
 
 class _Net(nn.Module):
@@ -44,6 +44,17 @@ def test_tied_weights_and_those_that_share_memory_are_replaced_together() -> Non
     wanted = model.free(inputs @ weight.T @ weight.T @ weight.T) + 2 * shift
     torch.testing.assert_close(got, wanted)
     assert list_slots(model) == before
+
+
+def test_slots_found_once_serve_many_runs_also_after_one_that_failed() -> None:
+    model, inputs = _Net(), torch.randn(2, 3)
+    before, slots = list_slots(model), Slots(model, ["first.weight"])
+    for weight in torch.randn(2, 3, 3):
+        got = slots.run_with({"first.weight": weight}, lambda inner: inner(inputs))
+        torch.testing.assert_close(got, model.free(inputs @ weight.T @ weight.T @ weight.T))
+        with pytest.raises(TypeError, match="missing"):
+            slots.run_with({"first.weight": weight}, lambda inner: inner())
+        assert list_slots(model) == before
 
 
 def test_weights_that_are_not_named_are_constants() -> None:
