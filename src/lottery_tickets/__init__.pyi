@@ -48,7 +48,7 @@ from . import (
 )
 from ._core.gradients.options import ScoringOptions
 from ._core.training.settings import TrainerSettings
-from .checkpoints import CheckpointWeights
+from .checkpoints import CheckpointWeights, create_wanda_mask
 from .connectivity import (
     compute_linear_connectivity,
     compute_stable_rewinding_epoch,
@@ -64,6 +64,7 @@ from .early_bird import (
 from .evaluation import (
     compare_pruning_strategies,
     compute_lottery_ticket_quality,
+    compute_performance,
     compute_pruning_robustness,
     validate_pruning_correctness,
 )
@@ -137,6 +138,7 @@ __all__ = [
     "compute_lottery_ticket_quality",
     "compute_magnitude_importance",
     "compute_overlap_matrix",
+    "compute_performance",
     "compute_pruning_robustness",
     "compute_snip_importance",
     "compute_sparsity",
@@ -148,6 +150,7 @@ __all__ = [
     "create_importance_mask",
     "create_magnitude_mask",
     "create_random_mask",
+    "create_wanda_mask",
     "detect_early_bird_convergence",
     "ensure_deterministic_pruning",
     "find_stable_rewinding_step",

@@ -83,7 +83,7 @@ class StreamedDecoder:
         self._batch = self._position = self._next = 0
         self._filler = torch.nan
         for number, module in enumerate(self._modules):
-            module.forward = self._make_stub(number)  # type: ignore[method-assign] # of this one object
+            module.forward = self._make_stub(number)  # of this one object
         slots = find_slots(self.model, entries)
         self._names = {place: slot.names[0] for slot in slots for place in slot.places}
         bits = {} if mask is None else self._find_bits(mask, weights.find_places(mask.shapes))
@@ -94,7 +94,8 @@ class StreamedDecoder:
             [slot for slot, owner in zip(slots, owners, strict=True) if owner == name] for name in self.layers
         ]
         outside = [slot for slot, owner in zip(slots, owners, strict=True) if owner is None]
-        head = self.model.get_output_embeddings() if hasattr(self.model, "get_output_embeddings") else None
+        get_head: object = getattr(self.model, "get_output_embeddings", None)
+        head = get_head() if callable(get_head) else None
         self._head = [slot for slot in outside if all(module is head for module, _ in slot.homes)]
         self._loader.load(slot for slot in outside if slot not in self._head)
         self._outer = OuterState(self.model, self._modules)
@@ -131,7 +132,7 @@ class StreamedDecoder:
                 finally:
                     for hook in hooks:
                         hook.remove()
-                    module.forward = stub  # type: ignore[method-assign] # as above
+                    module.forward = stub
                     let_go(self._inside[number])
 
     def carry(self, run: Forward | None = None) -> None:

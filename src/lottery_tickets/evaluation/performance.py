@@ -1,7 +1,6 @@
 """How well a model does on data, dense or under a mask: a model in memory, or a checkpoint that is streamed."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ from lottery_tickets._core.measuring.performance import (
     measure,
 )
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.records import recorded
 from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
 from lottery_tickets.checkpoints.decoder import StreamedDecoder
 from lottery_tickets.masks.holding import masked
@@ -43,7 +41,6 @@ class ModelPerformance(PerformanceFigures):
     sparsity: float | None
 
 
-@recorded("performance")
 def compute_performance(
     model: nn.Module | CheckpointWeights,
     dataloader: Iterable[Any],
@@ -56,7 +53,6 @@ def compute_performance(
     device: str | torch.device | None = None,
     seed: int = 42,
     progress: bool = False,
-    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> ModelPerformance:
     """Returns loss, accuracy and perplexity of a model on data, as it is or under a mask; nothing is trained.
 
@@ -78,7 +74,6 @@ def compute_performance(
         device: Where a checkpoint is run; the CPU when None.
         seed: Of a shuffling data loader.
         progress: Whether to show a bar of the layers of a checkpoint.
-        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         See `ModelPerformance`.
@@ -97,13 +92,9 @@ def compute_performance(
     """
     checked = None if mask is None else as_mask(mask)
     measurement = Measurement(loss_fn, metric, higher_is_better)
-    if isinstance(model, CheckpointWeights):
-        found = measure_streamed(
-            model, dataloader, measurement, mask=checked, dtype=dtype, device=device, seed=seed, progress=progress
-        )
-    else:
-        _check_in_memory(dtype, device)
-        found = _measure_in_memory(model, dataloader, measurement, checked, seed)
+    found = measure_model(
+        model, dataloader, measurement, mask=checked, seed=seed, dtype=dtype, device=device, progress=progress
+    )
     return {
         **found.figures,
         "metric": found.metric,
@@ -113,18 +104,41 @@ def compute_performance(
     }
 
 
-def measure_streamed(
-    weights: CheckpointWeights,
+def measure_model(
+    model: nn.Module | CheckpointWeights,
     dataloader: Iterable[Any],
     measurement: Measurement,
     *,
     mask: Mask | None = None,
-    dtype: torch.dtype | None = None,
-    device: str | torch.device | None = None,
     seed: int = 42,
+    dtype: Any = None,  # noqa: ANN401 - as of `compute_performance`
+    device: Any = None,  # noqa: ANN401 - likewise
     progress: bool = False,
 ) -> Performance:
-    """Returns the performance of a checkpoint's decoder, run layer by layer; see `compute_performance`."""
+    """Returns the performance of a model or of a checkpoint, dense or under a mask; see `compute_performance`."""
+    if isinstance(model, CheckpointWeights):
+        decoder_options = {"mask": mask, "dtype": dtype, "device": torch.device(device or "cpu")}
+        return _measure_streamed(model, dataloader, measurement, seed, decoder_options, progress=progress)
+    for name, value in (("dtype", dtype), ("device", device)):
+        if value is not None:
+            raise ValueError(
+                f"{name} must be None for a model in memory, which has one, got {value}; convert the model"
+            )
+    if mask is None:
+        return measure(model, dataloader, measurement, seed)
+    with masked(model, mask):
+        return measure(model, dataloader, measurement, seed)
+
+
+def _measure_streamed(
+    weights: CheckpointWeights,
+    dataloader: Iterable[Any],
+    measurement: Measurement,
+    seed: int,
+    options: Mapping[str, Any],
+    *,
+    progress: bool,
+) -> Performance:
     if callable(measurement.metric):
         raise ValueError(
             "the metric of a checkpoint must be a name, because a function may run the model as it likes, and a "
@@ -133,12 +147,11 @@ def measure_streamed(
     check_restartable(dataloader)
     with ordered_by(dataloader, seed):
         batches = list(dataloader)
-    place = torch.device(device or "cpu")
 
     def forward(model: nn.Module, batch: object) -> object:
-        return compute_loss(model, move_batch(batch, place), measurement.loss_fn)
+        return compute_loss(model, move_batch(batch, options["device"]), measurement.loss_fn)
 
-    decoder = StreamedDecoder(weights, batches, forward, mask=mask, dtype=dtype, device=place)
+    decoder = StreamedDecoder(weights, batches, forward, **options)
     for _ in tqdm(decoder.walk(), total=len(decoder.layers), unit="layer", disable=not progress):
         decoder.carry()
     with decoder.at_the_end() as replay:
@@ -146,20 +159,3 @@ def measure_streamed(
         if found.figures["loss"] is None:
             decoder.check_end(lambda: measurement(decoder.model, replay).figures["loss"])
     return found
-
-
-def _measure_in_memory(
-    model: nn.Module, dataloader: Iterable[Any], measurement: Measurement, mask: Mask | None, seed: int
-) -> Performance:
-    if mask is None:
-        return measure(model, dataloader, measurement, seed)
-    with masked(model, mask):
-        return measure(model, dataloader, measurement, seed)
-
-
-def _check_in_memory(dtype: object, device: object) -> None:
-    for name, value in (("dtype", dtype), ("device", device)):
-        if value is not None:
-            raise ValueError(
-                f"{name} must be None for a model in memory, which has one, got {value}; convert the model before"
-            )

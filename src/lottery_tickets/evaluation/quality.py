@@ -12,15 +12,15 @@ from lottery_tickets._core.measuring.performance import (
     MetricFunction,
     MetricName,
     PerformanceFigures,
-    measure,
 )
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.records import recorded
 from lottery_tickets._core.training.trainer_function import TrainerFunction
+from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
+from lottery_tickets.evaluation.performance import measure_model
 from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import CONTROLS, Branch
 from lottery_tickets.experiments.retraining import Retraining
-from lottery_tickets.masks.holding import masked
 from lottery_tickets.masks.mask import as_mask
 
 
@@ -62,7 +62,7 @@ class TicketQuality(TypedDict):
 
 @recorded("quality")
 def compute_lottery_ticket_quality(
-    model: nn.Module,
+    model: nn.Module | CheckpointWeights,
     mask: Mapping[str, Tensor],
     dataloader: Iterable[Any],
     *,
@@ -96,7 +96,8 @@ def compute_lottery_ticket_quality(
     the model in place and puts everything back, from a copy on the CPU, also when it raises.
 
     Args:
-        model: A trained model.
+        model: A trained model, or a `CheckpointWeights` of one, which is run layer by layer (see `compute_performance`)
+            and not retrained.
         mask: By parameter name, True where a weight is kept.
         dataloader: What to measure on; iterated anew for each measurement.
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
@@ -158,13 +159,16 @@ def compute_lottery_ticket_quality(
         "progress": progress or None,  # False, the default, counts as not given
     }
     given = {name: value for name, value in options.items() if value is not None}
-    baseline = measure(model, dataloader, measurement, seed)
+    retraining = _plan_retraining(trainer_fn, seed, given)
+    if retraining is not None and isinstance(model, CheckpointWeights):
+        raise TypeError("a checkpoint cannot be trained, so there must be no trainer_fn beside one; load the model")
+    baseline = measure_model(model, dataloader, measurement, seed=seed)
     if baseline.value is None or baseline.figures["loss"] is None:
         raise ValueError("the model's own loss must be finite, but is NaN or infinite on this data; did it diverge?")
-    with masked(model, checked):
-        ticket = measure(model, dataloader, measurement, seed)
-    retraining = _plan_retraining(trainer_fn, seed, given)
-    trained = None if retraining is None else retraining.run(model, checked, dataloader, measurement)
+    ticket = measure_model(model, dataloader, measurement, mask=checked, seed=seed)
+    trained = None
+    if retraining is not None and isinstance(model, nn.Module):
+        trained = retraining.run(model, checked, dataloader, measurement)
     return {
         "kind": "post-hoc" if retraining is None else "post-hoc and retrained",
         "metric": baseline.metric,
