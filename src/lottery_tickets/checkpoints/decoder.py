@@ -11,6 +11,7 @@ instead of being measured wrongly.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, final
 
 import torch
@@ -71,6 +72,17 @@ class StreamedDecoder:
         dtype: torch.dtype | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
+        self._batches, self._forward = batches, forward
+        self._carried: list[Any] = [None] * len(batches)
+        self._batch = self._position = self._next = 0
+        self._filler = torch.nan
+        with _computing():
+            self._prepare(weights, mask, dtype, torch.device(device))
+
+    def _prepare(
+        self, weights: CheckpointWeights, mask: Mask | None, dtype: torch.dtype | None, device: torch.device
+    ) -> None:
+        """Frames the model and loads what lies outside of its layers, but for the head."""
         entries = {name: entry for name, (_, entry) in weights.entries.items()}
         stored = next((entry.dtype for entry in entries.values() if entry.dtype.is_floating_point), torch.float32)
         folder = weights.layout.folder
@@ -78,17 +90,13 @@ class StreamedDecoder:
             folder or next(iter(weights.layout.shards.values())).path.parent, dtype, stored
         )
         self.layers, self._modules = find_layers(self.model)
-        self._batches, self._forward = batches, forward
-        self._carried: list[Any] = [None] * len(batches)
-        self._batch = self._position = self._next = 0
-        self._filler = torch.nan
         for number, module in enumerate(self._modules):
             module.forward = self._make_stub(number)  # of this one object
         slots = find_slots(self.model, entries)
         self._names = {place: slot.names[0] for slot in slots for place in slot.places}
         bits = {} if mask is None else self._find_bits(mask, weights.find_places(mask.shapes))
-        _move_buffers(self.model, torch.device(device))
-        self._loader = Loader(weights.entries, bits, torch.device(device))
+        _move_buffers(self.model, device)
+        self._loader = Loader(weights.entries, bits, device)
         owners = [self._find_layer(slot) for slot in slots]
         self._inside = [
             [slot for slot, owner in zip(slots, owners, strict=True) if owner == name] for name in self.layers
@@ -118,22 +126,20 @@ class StreamedDecoder:
 
     def walk(self) -> Iterator[str]:
         """Yields the name of each layer while its weights are in memory; `carry` must then be called once."""
-        with uncompiled(), torch.inference_mode(mode=False), torch.no_grad():
-            for number, (name, module) in enumerate(zip(self.layers, self._modules, strict=True)):
-                self._position = number
+        for number, (name, module) in enumerate(zip(self.layers, self._modules, strict=True)):
+            self._position = number
+            with _computing():
                 self._loader.load(self._inside[number])
-                stub = module.__dict__.pop("forward")
-                hooks = [
-                    module.register_forward_pre_hook(self._check_call, with_kwargs=True),
-                    module.register_forward_hook(_stop),
-                ]
-                try:
-                    yield name
-                finally:
-                    for hook in hooks:
-                        hook.remove()
-                    module.forward = stub
-                    let_go(self._inside[number])
+            stub = module.__dict__.pop("forward")
+            hooks = [
+                module.register_forward_pre_hook(self._check_call, with_kwargs=True),
+                module.register_forward_hook(_stop),
+            ]
+            yield name
+            for hook in hooks:
+                hook.remove()
+            module.forward = stub
+            let_go(self._inside[number])
 
     def carry(self, run: Forward | None = None) -> None:
         """Runs all batches through the layer at hand, and keeps what it gives.
@@ -141,18 +147,19 @@ class StreamedDecoder:
         Args:
             run: Runs the model on a batch, as `forward` does, for those who look on.
         """
-        for number, batch in enumerate(Replay(self._batches, self._turn_to)):
-            output = self._reach(run or self._forward, batch)
-            if _has_nan(output):
-                self._check_independence(lambda batch=batch: self._reach(self._forward, batch))  # type: ignore[misc] # called at once
-            self._carried[number] = output
+        with _computing():
+            for number, batch in enumerate(Replay(self._batches, self._turn_to)):
+                output = self._reach(run or self._forward, batch)
+                if _has_nan(output):
+                    self._check_independence(partial(self._reach, self._forward, batch))
+                self._carried[number] = output
 
     @contextlib.contextmanager
     def at_the_end(self) -> Iterator["Replay"]:
         """Within the block, after all layers, the model can be run on the batches that it gives, once each."""
         self._position = len(self.layers)
-        self._loader.load(self._head)
-        with uncompiled(), torch.inference_mode(mode=False), torch.no_grad():
+        with _computing():
+            self._loader.load(self._head)
             yield Replay(self._batches, self._turn_to)
         let_go(self._head)
 
@@ -302,6 +309,13 @@ def find_layers(model: nn.Module) -> tuple[list[str], list[nn.Module]]:
             "into memory"
         )
     return [f"{path}.{number}" for number in range(len(modules))], modules
+
+
+@contextlib.contextmanager
+def _computing() -> Iterator[None]:
+    """Within the block a model runs uncompiled and without gradients, whatever the caller has set."""
+    with uncompiled(), torch.inference_mode(mode=False), torch.no_grad():
+        yield
 
 
 def _move_buffers(model: nn.Module, device: torch.device) -> None:

@@ -1,5 +1,6 @@
 """One layer is in memory at a time, and what cannot be run layer by layer is refused instead of measured wrongly."""
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -9,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from lottery_tickets import CheckpointWeights, compute_performance
 from lottery_tickets._core.objective import compute_loss
-from lottery_tickets.checkpoints import decoder as decoders
 from lottery_tickets.checkpoints.decoder import StreamedDecoder
 from lottery_tickets.workloads.language import frame_language_model
 from tests.lottery_tickets.checkpoints.decoders import load_decoder, make_batches, make_decoder, save_decoder
@@ -51,7 +54,7 @@ def test_one_layer_is_in_memory_beside_the_embeddings(llama: Path) -> None:
         return compute_loss(model, batch)
 
     assert list_loaded(decoder.model) == outside
-    for layer in decoder.walk():
+    for layer in decoder.walk():  # noqa: B007 - look reads it
         decoder.carry(look)
     assert seen == ["[]"] * len(decoder.layers) * len(BATCHES)
     assert list_loaded(decoder.model) == outside
@@ -94,9 +97,6 @@ def test_a_caller_without_gradients_or_in_inference_mode_gets_the_same(llama: Pa
 @pytest.fixture
 def change_forward(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
     def change(run_layers: Callable[..., Tensor]) -> None:
-        from transformers.modeling_outputs import BaseModelOutputWithPast
-        from transformers.models.llama.modeling_llama import LlamaModel
-
         def forward(self: Any, input_ids: Tensor, **_: object) -> BaseModelOutputWithPast:  # noqa: ANN401 - a LlamaModel
             hidden = self.embed_tokens(input_ids)
             positions = torch.arange(input_ids.shape[1])[None]
@@ -186,9 +186,10 @@ def test_models_that_cannot_be_streamed_are_refused(
     change_forward(run_layers)
     with pytest.raises(ValueError, match=message):
         stream(llama)
+    assert torch.is_grad_enabled()
 
 
-def test_weights_that_are_not_numbers_are_no_looking_back(llama: Path, copied: Path) -> None:
+def test_weights_that_are_not_numbers_are_no_looking_back(copied: Path) -> None:
     file = next(path for path in copied.glob("*.safetensors") if "model.layers.1.mlp.up_proj.weight" in load_file(path))
     tensors = load_file(file)
     tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
@@ -198,7 +199,7 @@ def test_weights_that_are_not_numbers_are_no_looking_back(llama: Path, copied: P
     assert (found["loss"], found["performance"]) == (None, None)
 
 
-# ---------------------------------------------------------------------------------------------------------- files, libraries
+# ----------------------------------------------------------------------------------------------------- files, libraries
 
 
 def test_files_that_change_meanwhile_are_noticed(copied: Path) -> None:
@@ -224,9 +225,7 @@ def test_missing_tensors_are_named(copied: Path) -> None:
 
 
 def test_experts_stored_one_by_one_are_refused(tmp_path: Path) -> None:
-    import transformers
-
-    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    sizes: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4}
     transformers.MixtralForCausalLM(transformers.MixtralConfig(**sizes, **heads)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"lacks 6 .*of experts that are stored one by one\), cannot be streamed"):
@@ -258,7 +257,7 @@ def test_tied_weights_that_differ_are_refused(copied: Path) -> None:
 
 def test_no_configuration_and_no_transformers_are_said_in_words(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = CheckpointWeights(copied)
-    find_spec = decoders.frame_language_model.__globals__["importlib"].util.find_spec
+    find_spec = importlib.util.find_spec
     with monkeypatch.context() as patch:
         patch.setattr("importlib.util.find_spec", lambda name: None if name == "transformers" else find_spec(name))
         patch.delitem(sys.modules, "transformers")

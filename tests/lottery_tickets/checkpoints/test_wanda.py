@@ -72,7 +72,7 @@ def test_what_cannot_be_scored_is_refused(llama: Path) -> None:
     weights = CheckpointWeights(llama)
     with pytest.raises(ValueError, match="at least one sample"):
         create_wanda_mask(weights, [], 0.5)
-    with pytest.raises(ValueError, match="inputs of every weight must be found.*embed_tokens"):
+    with pytest.raises(ValueError, match=r"inputs of every weight must be found.*embed_tokens"):
         create_wanda_mask(weights, BATCHES, 0.5, include="model.embed_tokens")
     with pytest.raises(ValueError, match="sparsity must be from 0"):
         create_wanda_mask(weights, BATCHES, 1.5)

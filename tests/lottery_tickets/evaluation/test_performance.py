@@ -92,7 +92,7 @@ def test_a_model_in_memory_is_measured_as_ever() -> None:
     found = compute_performance(model, data, mask=mask)
     assert {name: found[name] for name in figures} == figures  # type: ignore[literal-required] # of these names
     assert (found["metric"], found["performance"], found["sparsity"]) == ("accuracy", figures["accuracy"], 0.5)
-    with pytest.raises(ValueError, match="dtype must be None for a model in memory, which has one, got torch.float64"):
+    with pytest.raises(ValueError, match=r"dtype must be None for a model in memory, which has one, got torch.float64"):
         compute_performance(model, data, dtype=torch.float64)
 
 
