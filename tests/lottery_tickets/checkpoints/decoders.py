@@ -53,9 +53,10 @@ def make_decoder(kind: str, dtype: torch.dtype = torch.float32, **others: Any) -
     """Returns a model of random weights, norms and biases included."""
     name, settings = CONFIGS[kind]
     config = getattr(transformers, name)(**settings | others)
+    auto: Any = transformers.AutoModelForCausalLM
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = auto.from_config(config, dtype=dtype)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))

@@ -1,6 +1,7 @@
 """Wanda's mask of a checkpoint is that of the scores of the model in memory."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def test_every_scope_within_a_layer(scope: str, sparsity: float | None, llama: P
 
 def test_samples_and_weights_are_chosen_as_in_memory(llama: Path) -> None:
     model, weights = load_decoder(llama), CheckpointWeights(llama)
-    options = {"include": ["lm_head", "*.mlp.*"], "exclude": "model.layers.1"}
+    options: dict[str, Any] = {"include": ["lm_head", "*.mlp.*"], "exclude": "model.layers.1"}
     mask = create_wanda_mask(weights, BATCHES, 0.5, num_samples=4, **options)
     wanted = create_importance_mask(compute_wanda_importance(model, BATCHES, 4, **options), 0.5, scope="row")
     assert mask == wanted

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,7 +77,8 @@ def test_quality_of_a_checkpoint_is_that_of_the_model(llama: Path) -> None:
 
 def test_a_loader_that_shuffles_gives_the_order_of_the_seed(llama: Path) -> None:
     data = torch.randint(3, 64, (6, 8), generator=torch.Generator().manual_seed(3))
-    loader = torch.utils.data.DataLoader([{"input_ids": row} for row in data], batch_size=4, shuffle=True)
+    samples: Any = [{"input_ids": row} for row in data]
+    loader: Any = torch.utils.data.DataLoader(samples, batch_size=4, shuffle=True)
     state = torch.get_rng_state()
     streamed = compute_performance(CheckpointWeights(llama), loader, seed=5)
     assert torch.equal(torch.get_rng_state(), state)
