@@ -51,7 +51,17 @@ class Slots:
                 self._taken.append((slot, by_memory.get(identify(slot.tensor))))
 
     def run_with(self, tensors: Mapping[str, Tensor], function: Callable[[nn.Module], Any]) -> Any:  # noqa: ANN401 - whatever the function returns
-        """Returns `function(model)`, as the function `run_with` does; tensors are of the names that were told."""
+        """Returns `function(model)`, as the function `run_with` does; tensors are of the names that were told.
+
+        Raises:
+            RuntimeError: When a parameter has been replaced since, which putting back would undo.
+        """
+        for slot, _ in self._taken:
+            if slot.module_slots.get(slot.key) is not slot.tensor:
+                raise RuntimeError(
+                    f"{slot.name!r} must stay the model's own while the model is measured, but was replaced; "
+                    "does the data loader change the model?"
+                )
         try:
             for slot, name in self._taken:
                 slot.module_slots[slot.key] = slot.tensor.detach() if name is None else tensors[name]

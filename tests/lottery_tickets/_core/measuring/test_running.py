@@ -57,6 +57,17 @@ def test_slots_found_once_serve_many_runs_also_after_one_that_failed() -> None:
         assert list_slots(model) == before
 
 
+def test_a_parameter_that_was_replaced_since_is_told_and_kept() -> None:
+    model, inputs = _Net(), torch.randn(2, 3)
+    for name, owner in (("first.weight", model.first), ("free.bias", model.free)):
+        slots = Slots(model, ["first.weight"])
+        setattr(owner, name.partition(".")[2], nn.Parameter(torch.zeros(3, 3) if "weight" in name else torch.zeros(3)))
+        before = list_slots(model)
+        with pytest.raises(RuntimeError, match=rf"'?{name}'? must stay the model's own while the model is measured"):
+            slots.run_with({"first.weight": torch.ones(3, 3)}, lambda inner: inner(inputs))
+        assert list_slots(model) == before
+
+
 def test_weights_that_are_not_named_are_constants() -> None:
     model, inputs = _Net(), torch.randn(2, 3)
     handle = model.first.weight.detach().requires_grad_()
