@@ -78,7 +78,7 @@ class Subject:
     def make_mask(self, score: str, scope: str, sparsity: float) -> Mask:
         """Returns the mask of a score in a scope."""
         if score == "magnitude":
-            return create_magnitude_mask(self.model, sparsity, scope=scope)
+            return self._make_magnitude_mask(scope, sparsity)
         if score not in self.scores:
             number = NUM_CALIBRATION_TEXTS
             self.scores = {}  # one at a time: each has a float32 a weight
@@ -88,6 +88,14 @@ class Subject:
                 else compute_fisher_importance(self.model, self.calibration, number, saliency=True)
             )
         return create_importance_mask(self.scores[score], sparsity, scope=scope)
+
+    def _make_magnitude_mask(self, scope: str, sparsity: float) -> Mask:
+        """Returns the mask, which is the same in each replicate and is kept."""
+        file = FOLDER / "masks" / f"{scope.replace(':', '-of-')}-{sparsity}.mask"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            create_magnitude_mask(self.model, sparsity, scope=scope).save(file)
+        return Mask.load(file)
 
 
 def main() -> None:
