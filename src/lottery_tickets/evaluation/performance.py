@@ -1,7 +1,8 @@
-"""How well a model does on data, dense or under a mask: a model in memory, or a checkpoint that is streamed."""
+"""How well a model does, as it is or under a mask: a model in memory, or a checkpoint that is streamed."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -15,32 +16,39 @@ from lottery_tickets._core.measuring.performance import (
     MetricFunction,
     MetricName,
     Performance,
-    PerformanceFigures,
     measure,
 )
 from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.records import recorded
 from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
 from lottery_tickets.checkpoints.decoder import StreamedDecoder
 from lottery_tickets.masks.holding import masked
 from lottery_tickets.masks.mask import Mask, as_mask
 
 
-class ModelPerformance(PerformanceFigures):
-    """What `compute_performance` returns: all figures, and which of them counts.
+class ModelPerformance(TypedDict):
+    """What `compute_performance` returns.
 
     Attributes:
         metric: What performance is measured by.
-        performance: Its value; None when it is not finite.
         higher_is_better: Whether more of it is better.
-        sparsity: The share of weights that the mask removes; None without a mask.
+        performance: The metric; None when it is not finite.
+        loss: Mean over all predictions, in nats for classification; None when it is not finite.
+        accuracy: Share of right predictions, of tokens for language models; None where there is nothing to count.
+        perplexity: exp(loss), for classification; None otherwise, or when it is not finite.
+        num_predictions: Labels that were predicted; samples where that is not known.
     """
 
     metric: str
-    performance: float | None
     higher_is_better: bool
-    sparsity: float | None
+    performance: float | None
+    loss: float | None
+    accuracy: float | None
+    perplexity: float | None
+    num_predictions: int
 
 
+@recorded("performance")
 def compute_performance(
     model: nn.Module | CheckpointWeights,
     dataloader: Iterable[Any],
@@ -53,6 +61,7 @@ def compute_performance(
     device: str | torch.device | None = None,
     seed: int = 42,
     progress: bool = False,
+    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> ModelPerformance:
     """Returns loss, accuracy and perplexity of a model on data, as it is or under a mask; nothing is trained.
 
@@ -74,21 +83,23 @@ def compute_performance(
         device: Where a checkpoint is run; the CPU when None.
         seed: Of a shuffling data loader.
         progress: Whether to show a bar of the layers of a checkpoint.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
         See `ModelPerformance`.
 
     Raises:
-        OSError: When a file of the checkpoint cannot be read.
+        OSError: When a file of the checkpoint cannot be read, or `path` cannot be written.
         TypeError: When `dataloader` is an iterator, or the model refuses a batch.
         ValueError: When the mask does not fit the model, the data is empty, the metric has no meaning for it, files and
             configuration are not of one model, or the model cannot be run layer by layer; the message says why.
         ModuleNotFoundError: When a checkpoint is given and transformers is not installed.
 
     Examples:
-        >>> model, data = nn.Linear(4, 3), [(torch.randn(8, 4), torch.randint(3, (8,)))]
-        >>> compute_performance(model, data)["metric"]
-        'accuracy'
+        >>> model, data = nn.Linear(4, 3), [(torch.randn(8, 4), torch.arange(8) % 3)]
+        >>> found = compute_performance(model, data)
+        >>> found["metric"], found["performance"] == found["accuracy"], found["num_predictions"]
+        ('accuracy', True, 8)
     """
     checked = None if mask is None else as_mask(mask)
     measurement = Measurement(loss_fn, metric, higher_is_better)
@@ -96,11 +107,10 @@ def compute_performance(
         model, dataloader, measurement, mask=checked, seed=seed, dtype=dtype, device=device, progress=progress
     )
     return {
-        **found.figures,
         "metric": found.metric,
-        "performance": found.value,
         "higher_is_better": found.higher_is_better,
-        "sparsity": None if checked is None else checked.sparsity,
+        "performance": found.value,
+        **found.figures,
     }
 
 
