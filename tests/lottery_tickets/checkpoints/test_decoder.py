@@ -19,7 +19,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 from lottery_tickets import CheckpointWeights, compute_performance
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets.checkpoints.decoder import StreamedDecoder
-from lottery_tickets.workloads.language import frame_language_model
+from lottery_tickets.workloads.framing import frame_language_model
 from tests.lottery_tickets.checkpoints.decoders import load_decoder, make_batches, make_decoder, save_decoder
 
 BATCHES = make_batches()
