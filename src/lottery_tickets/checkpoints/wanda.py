@@ -154,6 +154,7 @@ def _score(
         inputs = InputSquares({parameters[name]: decoder.model.get_parameter(parameters[name]) for name in names})
         decoder.carry(partial(_watch_in_turn, watch, inputs))
         yield from ((name, compute_wanda_score(inputs, parameters[name])) for name in names)
+        inputs.let_go()  # before the next layer is loaded
     if outside := [name for name in parameters if name not in inside]:
         with decoder.at_the_end() as replay:
             inputs = InputSquares({parameters[name]: decoder.model.get_parameter(parameters[name]) for name in outside})

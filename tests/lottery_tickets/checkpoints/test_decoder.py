@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from lottery_tickets import CheckpointWeights, compute_performance
+from lottery_tickets import CheckpointWeights, compute_performance, create_magnitude_mask
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets.checkpoints.decoder import StreamedDecoder
 from lottery_tickets.workloads.framing import frame_language_model
@@ -222,6 +222,17 @@ def test_missing_tensors_are_named(copied: Path) -> None:
     shutil.copy(copied / "config.json", copied.parent / "short" / "config.json")
     with pytest.raises(ValueError, match=r"lacks 9 \(model.layers.2.self_attn.q_proj.weight"):
         stream(copied.parent / "short")
+
+
+def test_files_of_a_base_model_lack_the_prefix_of_its_names(tmp_path: Path) -> None:
+    save_decoder(make_decoder("gpt2").transformer, tmp_path)
+    weights = CheckpointWeights(tmp_path)
+    assert "h.0.attn.c_attn.weight" in weights.shapes
+    assert compute_performance(weights, BATCHES) == compute_performance(load_decoder(tmp_path), BATCHES)
+    mask = create_magnitude_mask(weights, 0.5)
+    named = {f"transformer.{name}": kept for name, kept in mask.items()}
+    streamed = compute_performance(weights, BATCHES, mask=mask)
+    assert streamed == compute_performance(load_decoder(tmp_path), BATCHES, mask=named)
 
 
 def test_experts_stored_one_by_one_are_refused(tmp_path: Path) -> None:
