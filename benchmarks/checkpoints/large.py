@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.checkpoints.making import make_checkpoint
 from benchmarks.common import ROOT, describe_machine, write_results
 from lottery_tickets import CheckpointWeights, Mask, apply_mask, create_magnitude_mask, create_random_mask
-from lottery_tickets._core.selection import largest
+from lottery_tickets._core.selection import largest, one_pass
 from lottery_tickets.checkpoints import compute_layer_statistics
 
 BLOCK = 1 << 23
@@ -58,8 +58,14 @@ def copy_plainly(folder: Path, output: Path, *, is_direct: bool) -> None:
 
 
 def miss_the_bracket() -> None:
-    """Has the sample suggest a threshold that is wrong, so that the files are read a second time."""
-    setattr(largest, "guess_bracket", lambda *_: (0, 0))  # noqa: B010 - in this process only
+    """Has the sample suggest a threshold that is off by its bracket's width, so that the files are read again."""
+    guess = one_pass.guess_bracket
+
+    def guess_off(magnitudes: Any, num_kept: int, *deviations: float) -> tuple[int, int]:  # noqa: ANN401 - handed on
+        lo, hi = guess(magnitudes, num_kept, *deviations)
+        return (lo, hi) if deviations else (hi + 1, hi + 1 + hi - lo)
+
+    setattr(largest, "guess_bracket", guess_off)  # noqa: B010 - in this process only
 
 
 def hash_files(folder: Path) -> str:

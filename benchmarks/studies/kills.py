@@ -45,7 +45,7 @@ def command(*words: str) -> Run:
     """Returns a run of the command line in a folder."""
 
     def run(folder: Path) -> None:
-        if run_command([words[0], str(folder / "run"), *words[1:]]) not in {0, 1}:
+        if run_command([words[0], "--output", str(folder / "run"), *words[1:]]) != 0:
             raise SystemExit(2)
 
     return run
@@ -110,9 +110,9 @@ def search(folder: Path) -> None:
 SHORT: Final = ("--steps", "20")
 RUNS: Final[dict[str, Run]] = {
     "imp": command("imp", "--levels=2", "--replicates=2", "--evaluate-every=20", "--workers=1", *SHORT),
-    "early-bird": command("early-bird", "--max-epochs=3", "--check-interval=1"),
+    "early-bird": command("early-bird", "--epochs=3", "--check-interval=1"),
     "connectivity": command(
-        *("connectivity", "--rewind-steps", "0", "5", "--search", "--points=3", "--workers=1"), *SHORT
+        *("connectivity", "--rewind-steps", "0", "5", "--search", "--grid-points=3", "--workers=1"), *SHORT
     ),
     "landscape": command("landscape", "--grid-points", "9", "--batches=1"),
     "compute_iterative_magnitude_pruning": prune,

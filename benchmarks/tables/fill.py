@@ -23,6 +23,7 @@ from benchmarks.tables import (
     reliability,
     reports,
     scores,
+    time_left,
 )
 from benchmarks.tables.parts import Tables
 
@@ -44,6 +45,7 @@ DRAWER = (
     reliability,
     reports,
     scores,
+    time_left,
 )
 TABLES: Tables = {name: make for module in DRAWER for name, make in module.TABLES.items()}
 

@@ -173,7 +173,9 @@ class StatisticalReportGenerator:
         try:
             import pandas as pd  # noqa: PLC0415 - for those who have it
         except ImportError as error:
-            raise ImportError("to_dataframe needs pandas, which is not installed; pip install pandas") from error
+            raise ImportError(
+                "to_dataframe needs pandas, which is not installed; run: pip install 'lottery-tickets[pandas]'"
+            ) from error
         return pd.DataFrame([record for source in self._sources for record in _list_records(source)])
 
     def generate_report(self, name: str = "report") -> Path:

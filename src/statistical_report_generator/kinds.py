@@ -25,6 +25,7 @@ from statistical_report_generator.schemas.masks import (
 )
 from statistical_report_generator.schemas.performance import (
     Evaluation,
+    ModelPerformance,
     Quality,
     Robustness,
     Strategies,
@@ -40,7 +41,7 @@ from statistical_report_generator.sections.importance import describe_importance
 from statistical_report_generator.sections.landscape import describe_landscape
 from statistical_report_generator.sections.lines import describe_lines
 from statistical_report_generator.sections.overlap import describe_overlap, describe_overlap_matrix
-from statistical_report_generator.sections.quality import describe_quality
+from statistical_report_generator.sections.quality import describe_performance, describe_quality
 from statistical_report_generator.sections.robustness import describe_robustness
 from statistical_report_generator.sections.strategies import describe_strategies
 from statistical_report_generator.sections.ticket import describe_ticket
@@ -106,6 +107,12 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             _without_options(describe_ticket),
         ),
         "quality": Kind(1, Quality, frozenset({"performance_retention", "metric"}), _without_options(describe_quality)),
+        "performance": Kind(
+            1,
+            ModelPerformance,
+            frozenset({"performance", "metric", "num_predictions"}),
+            _without_options(describe_performance),
+        ),
         "robustness": Kind(
             1, Robustness, frozenset({"sparsity_curves", "robustness_metrics"}), _without_options(describe_robustness)
         ),
@@ -137,7 +144,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "evaluation": Kind(
             1,
             Evaluation,
-            frozenset({"quality", "validation", "robustness"}),
+            frozenset({"performance", "quality", "validation", "robustness"}),
             _without_options(_never),
             any_of=True,
         ),

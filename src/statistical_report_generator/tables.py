@@ -6,7 +6,6 @@ from typing import Any, Final
 from statistical_report_generator.inference.intervals import BranchSummary, Interval, read_interval
 from statistical_report_generator.rows import format_rows
 
-HEADINGS: Final = ("density", "branch", "test accuracy %", "minus dense, points", "taken at step")
 POINTS: Final = 100.0
 
 
@@ -24,14 +23,30 @@ def format_interval(interval: Interval | Mapping[str, Any], *, scale: float = PO
     return f"{scale * mean:{form}} [{scale * low:{form}}, {scale * high:{form}}]"
 
 
-def make_rows(summaries: Sequence[BranchSummary]) -> list[tuple[str, ...]]:
-    """Returns the cells of the table, one row a summary."""
+def make_headings(metric: str = "test_accuracy") -> tuple[str, ...]:
+    """Returns the headings of the table.
+
+    Args:
+        metric: What is in it, as `choose_figures` returns it.
+
+    Examples:
+        >>> make_headings("train_loss")
+        ('density', 'branch', 'train loss', 'minus dense', 'taken at step')
+    """
+    words = metric.replace("_", " ")
+    of_metric = (f"{words} %", "minus dense, points") if metric.endswith("accuracy") else (words, "minus dense")
+    return ("density", "branch", *of_metric, "taken at step")
+
+
+def make_rows(summaries: Sequence[BranchSummary], metric: str = "test_accuracy") -> list[tuple[str, ...]]:
+    """Returns the cells of the table, one row a summary; accuracies in percent, all else in its own units."""
+    scale, form = (POINTS, ".2f") if metric.endswith("accuracy") else (1.0, ".4g")
     return [
         (
             f"{POINTS * summary.density:.1f} %",
             "dense" if summary.level == 0 else summary.branch,
-            format_interval(summary.value),
-            "" if summary.level == 0 else format_interval(summary.minus_dense, form="+.2f"),
+            format_interval(summary.value, scale=scale, form=form),
+            "" if summary.level == 0 else format_interval(summary.minus_dense, scale=scale, form=f"+{form}"),
             f"{summary.step.mean:,.0f}",
         )
         for summary in summaries
@@ -39,7 +54,9 @@ def make_rows(summaries: Sequence[BranchSummary]) -> list[tuple[str, ...]]:
 
 
 def format_table(
-    summaries: Sequence[BranchSummary], verdicts: Mapping[tuple[int, str], tuple[str, str]] | None = None
+    summaries: Sequence[BranchSummary],
+    verdicts: Mapping[tuple[int, str], tuple[str, str]] | None = None,
+    metric: str = "test_accuracy",
 ) -> str:
     """Returns the summaries of an experiment as a table for the terminal, less than 100 columns wide.
 
@@ -47,8 +64,9 @@ def format_table(
         summaries: One a level and branch.
         verdicts: By level and branch, such as `list_verdicts` returns; they stand in the place of the step at which
             accuracy was taken.
+        metric: What they are of, as `choose_figures` returns it.
     """
-    rows: list[tuple[str, ...]] = [HEADINGS, *make_rows(summaries)]
+    rows = [make_headings(metric), *make_rows(summaries, metric)]
     if verdicts is not None:
         cells = [verdicts.get((summary.level, summary.branch), ("", "")) for summary in summaries]
         rows = [row[:-1] + added for row, added in zip(rows, [("verdict", ""), *cells], strict=True)]

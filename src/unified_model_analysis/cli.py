@@ -1,7 +1,4 @@
-"""The command line `lottery-tickets`.
-
-Exit codes: 0 done; 1 a check failed (`verify`); 2 wrong arguments or input; 130 interrupted; 141 nobody reads on.
-"""
+"""The command line `lottery-tickets`: words -> command -> exit code, see `exit_codes`."""
 
 import contextlib
 import errno
@@ -11,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Final, TextIO
 
@@ -30,15 +28,16 @@ from unified_model_analysis.commands.report import Report
 from unified_model_analysis.commands.score import Score
 from unified_model_analysis.commands.ticket import TicketCommand
 from unified_model_analysis.commands.verify import Verify
+from unified_model_analysis.exit_codes import EXIT_CODES, ExitCode
 from unified_model_analysis.recipes import expand_recipe
+from unified_model_analysis.terminal import say
 
 DESCRIPTION: Final = (
     "Find, prove and use winning lottery tickets: subnetworks that train as well as the dense network. Options of any "
     "command may stand in a TOML file that --recipe names; --version says which version this is."
 )
-WRONG_INPUT: Final = 2
-INTERRUPTED: Final = 130
-NOBODY_READS: Final = 141  # as a shell says it of a program that SIGPIPE ended
+UNFORESEEN: Final = "an error that nobody foresaw; what was asked for could not be computed"
+HELP: Final = frozenset({"-h", "--help"})
 BEGINS_ANEW: Final = "nothing is kept; the same command begins anew"
 GOES_ON: Final = "the same command goes on"
 
@@ -85,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 _flush(stream)
-        return NOBODY_READS
+        return ExitCode.NOBODY_READS
 
 
 def _run(words: Sequence[str]) -> int:
@@ -102,24 +101,33 @@ def _run(words: Sequence[str]) -> int:
         return _complain(_describe_os_error(error))
     except (ValueError, TypeError, ModuleNotFoundError) as error:
         return _complain(" ".join(map(str, (error, *getattr(error, "__notes__", ())))))
+    except Exception:  # noqa: BLE001 - Python's own exit code for these is 1, which is that of a failed check
+        traceback.print_exc()
+        _complain(UNFORESEEN)
+        return ExitCode.NOT_COMPUTED
     except KeyboardInterrupt:
         _complain(f"interrupted; {BEGINS_ANEW if command is None else _describe_kept(command)}")
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
 
 
 def _parse(words: Sequence[str]) -> Command:
-    return tyro.cli(
-        Command,  # a union of dataclasses is what tyro makes subcommands of
-        prog="lottery-tickets",
-        description=DESCRIPTION,
-        args=expand_recipe(words),
-    )
+    try:
+        return tyro.cli(
+            Command,  # a union of dataclasses is what tyro makes subcommands of
+            prog="lottery-tickets",
+            description=DESCRIPTION,
+            args=expand_recipe(words),
+        )
+    except SystemExit as ended:
+        if ended.code == ExitCode.DONE and HELP & set(words):
+            say(EXIT_CODES)
+        raise
 
 
 def _complain(said: str) -> int:
     """Says in one line what is wrong; returns the exit code for that."""
     print("lottery-tickets:", " ".join(said.splitlines()), file=sys.stderr)
-    return WRONG_INPUT
+    return ExitCode.WRONG_INPUT
 
 
 def _describe_kept(command: Command) -> str:

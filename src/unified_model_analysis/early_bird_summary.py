@@ -39,7 +39,7 @@ def advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
     elif found["verdict"] == "trivially stable":
         means = "The mask is stable, but nothing that was learnt made it so: it is no ticket that training has found."
         advice = (
-            f"raise --learning-rate above {rate:g}, train longer (--max-epochs), or take a score that moves when "
+            f"raise --learning-rate above {rate:g}, train longer (--epochs), or take a score that moves when "
             "magnitudes do not: record_movement, or lottery-tickets score --method saliency."
         )
     elif found["verdict"] == "stable, learning not shown":
@@ -47,7 +47,7 @@ def advise(found: "EarlyBirdResults", folder: Path, share: float) -> list[str]:
         advice = "hand samples that are not trained on to compute_early_bird_tickets(probe=) in Python."
     elif found["verdict"] == "still changing":
         means = "The ticket has not settled; one drawn later may differ."
-        advice = "the same command with a larger --max-epochs, or --max-steps, goes on where this one ended."
+        advice = "the same command with a larger --epochs, or --steps, goes on where this one ended."
     else:
         means = "The training went wrong, so the ticket means nothing."
         advice = f"lower --learning-rate below {rate:g}, in another folder."

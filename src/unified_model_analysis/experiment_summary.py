@@ -13,12 +13,19 @@ if TYPE_CHECKING:
 
 SUMMARY: Final = "summary.json"
 FIGURE: Final = "accuracy.png"
+NEEDED: Final = ("matplotlib", "scipy")  # modules of the extra "report"
+NEEDED_BY_PAGES: Final = ("jinja2", "pydantic", "typst")
 DRAWING: Final = 2  # of the figure; to be raised when it comes to look otherwise
 
 
-def check_report_extra() -> None:
-    """Raises ModuleNotFoundError before hours of training when the report could not be made after them."""
-    missing = [name for name in ("matplotlib", "scipy") if importlib.util.find_spec(name) is None]
+def check_report_extra(*, pages: bool = False) -> None:
+    """Raises ModuleNotFoundError before hours of training when the report could not be made after them.
+
+    Args:
+        pages: Whether PDF and HTML will be made; if not, tables and figures alone.
+    """
+    needed = NEEDED + (NEEDED_BY_PAGES if pages else ())
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise ModuleNotFoundError(
             f"tables and figures need {' and '.join(missing)}; install them by: pip install 'lottery-tickets[report]'"
@@ -71,7 +78,7 @@ def tell_claims(results: Mapping[str, Any], claims: "Claims") -> None:
     from statistical_report_generator.tables import format_table
 
     say(answer_claims(claims), "")
-    print(format_table(summarise_experiment(results, **choose(claims)), list_verdicts(claims)))
+    print(format_table(summarise_experiment(results, **choose(claims)), list_verdicts(claims), claims["metric"]))
     say("", *list_remarks(claims))
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unified_model_analysis.options import NetworkOptions, WorkloadOptions
-from unified_model_analysis.own_networks import call_source
+from unified_model_analysis.options import NetworkOptions
+from unified_model_analysis.own_networks import LEARNING_RATE, call_source
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from torch import nn
 
     from lottery_tickets.workloads import Workload
@@ -41,8 +42,41 @@ class LoadedNetwork:
     test_batches: Any = None
     trainer_fn: Any = None
 
+    @property
+    def measured(self) -> Any:  # noqa: ANN401 - batches of any kind
+        """What is measured on where `batches` are trained on: the test batches, where there are some."""
+        return self.batches if self.test_batches is None else self.test_batches
 
-def load_own(options: WorkloadOptions) -> LoadedNetwork:
+    def choose_trainer(self, learning_rate: float | None) -> Any:  # noqa: ANN401 - a function of the user's
+        """Returns the trainer of the user, or Adam at a learning rate, 0.001 when None.
+
+        Raises:
+            ValueError: When there is a trainer and a learning rate for another.
+        """
+        from lottery_tickets.experiments.adam_trainer import AdamTrainer
+
+        if self.trainer_fn is None:
+            return AdamTrainer(LEARNING_RATE if learning_rate is None else learning_rate, self.loss_fn)
+        if learning_rate is not None:
+            raise ValueError("--learning-rate is Adam's, but the network comes with a trainer_fn; leave it out")
+        return self.trainer_fn
+
+
+def refuse_options(options: "DataclassInstance", whom: str, *names: str) -> None:
+    """Raises a ValueError when options are given that mean nothing to somebody.
+
+    Args:
+        options: Of a command.
+        whom: To whom.
+        names: Of the options.
+    """
+    fields = type(options).__dataclass_fields__
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != fields[name].default]
+    if given:
+        raise ValueError(f"{', '.join(given)} cannot be said of {whom}; leave it out")
+
+
+def load_own(options: "DataclassInstance") -> LoadedNetwork:
     """Returns the network that a function of the user's returns, with the weights of a checkpoint where one is named.
 
     Raises:
@@ -53,17 +87,16 @@ def load_own(options: WorkloadOptions) -> LoadedNetwork:
     for name in ("language_model", "text", "folder"):
         if getattr(options, name, None):
             raise ValueError(f"--{name.replace('_', '-')} is for other networks than those of --from; leave one out")
-    own = call_source(str(options.source))
+    source = str(getattr(options, "source", None))
+    own = call_source(source)
     weights = "the weights that it comes with"
     checkpoint: Path | None = getattr(options, "checkpoint", None)
     if checkpoint is not None:
         load_into(own.model, checkpoint)
         weights = f"the weights of {checkpoint}"
     num_parameters = sum(parameter.numel() for parameter in own.model.parameters())
-    tell_use(f"{options.source}: {type(own.model).__name__} of {num_parameters:,} parameters, {weights}")
-    return LoadedNetwork(
-        own.model, own.batches, str(options.source), None, own.loss_fn, own.test_batches, own.trainer_fn
-    )
+    tell_use(f"{source}: {type(own.model).__name__} of {num_parameters:,} parameters, {weights}")
+    return LoadedNetwork(own.model, own.batches, source, None, own.loss_fn, own.test_batches, own.trainer_fn)
 
 
 def tell_use(what: str) -> None:

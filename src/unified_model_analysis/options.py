@@ -5,7 +5,9 @@ line of its own for it, which its help shows instead. An option of the library h
 there: `take_help` reads the text.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -16,9 +18,11 @@ import tyro
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from lottery_tickets.utils import Logger
+
 SEED: Final = 42  # as in the library
 MARGIN: Final = 0.2  # points of accuracy whose loss counts as none, as in the library
-OUTPUTS: Final = ("output", "output_mask", "output_scores", "force")  # options that say where results go
+OUTPUTS: Final = ("output", "output_mask", "output_scores", "force", "tensorboard", "wandb")  # where results go
 
 
 def read_help(options: type, name: str) -> str:
@@ -121,6 +125,38 @@ class NetworkOptions(WorkloadOptions):
     language_model: str | None = None
     text: tuple[Path, ...] = ()
     num_tokens: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingOptions:
+    """Who is told the figures of trainings, beside the results; that changes nothing in them.
+
+    Attributes:
+        tensorboard: Folder for event files, which TensorBoard shows.
+        wandb: Project of Weights & Biases; a run is kept in the folder wandb here, offline, and `wandb sync` sends it.
+    """
+
+    tensorboard: Path | None = None
+    wandb: str | None = None
+
+    @contextlib.contextmanager
+    def opened_loggers(self) -> "Iterator[list[Logger]]":
+        """Gives the loggers that are asked for, and closes them at the end of the block.
+
+        Raises:
+            ModuleNotFoundError: When the library of one is not installed; says which extra has it.
+        """
+        with contextlib.ExitStack() as stack:
+            loggers: list[Logger] = []
+            if self.tensorboard is not None:
+                from lottery_tickets.integrations.tensorboard import TensorBoardLogger
+
+                loggers.append(stack.enter_context(TensorBoardLogger(self.tensorboard)))
+            if self.wandb is not None:
+                from lottery_tickets.integrations.wandb import WandbLogger
+
+                loggers.append(stack.enter_context(WandbLogger(self.wandb)))
+            yield loggers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +32,8 @@ class OwnNetwork:
     trainer_fn: Callable[..., Any] | None = None
 
 
+EPOCHS: Final = 10  # of a training, where no number is given
+LEARNING_RATE: Final = 1e-3  # of Adam, where there is no trainer_fn and no rate is given
 NAMES = tuple(field.name for field in fields(OwnNetwork))
 
 

@@ -1,17 +1,20 @@
-"""The trainings of `connectivity`: at each step where copies part, an experiment in a folder of its own."""
+"""The trainings of `connectivity`: at each step or epoch where copies part, an experiment in a folder of its own."""
 
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from unified_model_analysis.held_results import list_run_caveats
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lottery_tickets import Mask
+    from lottery_tickets.connectivity.lines import ConnectivityResults
     from lottery_tickets.experiments.workload_subject import WorkloadSource
+    from unified_model_analysis.networks import LoadedNetwork
 
 TRAININGS: Final = "trainings"
 DENSE: Final = "dense"
@@ -70,6 +73,73 @@ class WorkloadPairs:
         for replicate in range(self.num_replicates):
             pair = load_pair(folder, replicate, level)
             yield pair.first, pair.second
+
+
+@dataclass(frozen=True, eq=False)
+class OwnPairs:
+    """Pairs of copies of a network of one's own, trained by its trainer from the weights that it has.
+
+    Attributes:
+        results: The results folder, which holds them.
+        loaded: The network and its data.
+        num_epochs: Of a whole training.
+        learning_rate: Of Adam, where there is no trainer.
+        mask: Of the subnetwork.
+        settings: Further arguments of `compute_linear_connectivity`.
+    """
+
+    results: Path
+    loaded: "LoadedNetwork"
+    num_epochs: int
+    learning_rate: float | None
+    mask: "Mask | None"
+    settings: Mapping[str, Any]
+
+    def check(self) -> None:
+        """Raises a ValueError, before anything is trained, where the network is no classifier: it has no error."""
+        from lottery_tickets import compute_performance
+
+        found = compute_performance(self.loaded.network, self.loaded.measured, loss_fn=self.loaded.loss_fn)
+        if found["accuracy"] is None:
+            raise ValueError(
+                "--rewind-steps and --search need a classifier, whose errors can be counted, but the accuracy of this "
+                "network is not known; compare two trainings of it by --checkpoints, whose losses are measured"
+            )
+
+    def measure(self, network: str, epoch: int) -> "list[ConnectivityResults]":
+        """Returns one measured pair a replicate.
+
+        Args:
+            network: `DENSE` or `SUBNETWORK`.
+            epoch: After which they part.
+        """
+        from lottery_tickets import compute_linear_connectivity
+
+        loaded, place = self.loaded, find_place(self.results, epoch)
+        found = compute_linear_connectivity(
+            loaded.network,
+            loaded.measured,
+            trainer_fn=loaded.choose_trainer(self.learning_rate),
+            num_epochs=self.num_epochs,
+            rewind_epoch=epoch,
+            mask=None if network == DENSE else self.mask,
+            train_dataloader=None if loaded.test_batches is None else loaded.batches,
+            statistics_dataloader=loaded.batches,
+            loss_fn=loaded.loss_fn,
+            run_folder=place if network == DENSE else place.with_name(f"{place.name}-{network}"),
+            progress=True,
+            **self.settings,
+        )
+        return [
+            {
+                **found,
+                "pairs": [pair],
+                "instability": pair["instability"],
+                "stable": pair["stable"],
+                "barrier": pair["barrier"],
+            }
+            for pair in found["pairs"]
+        ]
 
 
 def find_place(results: Path, step: int) -> Path:

@@ -107,6 +107,12 @@ ROBUSTNESS: Final[dict[str, Any]] = {
     "robustness_metrics": {"winning_ticket_score": 0.4, "optimal_sparsity": 0.5, "critical_sparsity": None},
     "settings": {"baseline": FIGURES, "tolerance": 0.05, "critical_retention": 0.5, "scope": "global", "seed": 0},
 }
+PERFORMANCE: Final[dict[str, Any]] = {
+    **FIGURES,
+    "metric": "accuracy",
+    "higher_is_better": True,
+    "performance": 0.925,
+}
 VALIDATION: Final[dict[str, Any]] = {
     "valid": False,
     "performs_well": None,
@@ -169,7 +175,14 @@ KINDS: Final[dict[str, dict[str, Any]]] = {
     "quality": QUALITY,
     "robustness": ROBUSTNESS,
     "validation": VALIDATION,
-    "evaluation": {"network": "digits", "quality": QUALITY, "validation": VALIDATION, "robustness": ROBUSTNESS},
+    "performance": PERFORMANCE,
+    "evaluation": {
+        "network": "digits",
+        "performance": PERFORMANCE,
+        "quality": QUALITY,
+        "validation": VALIDATION,
+        "robustness": ROBUSTNESS,
+    },
     "overlap": {
         "overall_overlap": 0.5,
         "expected_overlap": 0.25,

@@ -18,12 +18,14 @@ from lottery_tickets._core.reading import naming
 from lottery_tickets._core.records import recorded
 from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
 from lottery_tickets._core.training.settings import TrainerSettings
+from lottery_tickets._core.training.steps_done import telling_steps_to
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes
 from lottery_tickets.early_bird.convergence import RATE_ADVICE, ConvergenceRule
 from lottery_tickets.early_bird.folder import EarlyBirdFolder, SavedCheck
 from lottery_tickets.early_bird.history import METHODS
 from lottery_tickets.early_bird.probe import Probe
+from lottery_tickets.early_bird.progress import EarlyBirdBar
 from lottery_tickets.early_bird.trainers import CallersTrainer, DefaultTrainer, Trainer
 from lottery_tickets.early_bird.watcher import EarlyBirdResults, EarlyBirdWatcher, try_probe
 
@@ -112,7 +114,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         trainer_id: A name for the trainer, where its code does not say what it does; a run folder is only continued
             with the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, where its samples cannot be compared.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar with the time that the training that is allowed takes at most.
         probe: What learning is measured on: a `Probe`, or its batches, which are then taken for held out. By default a
             fixed sample of `dataloader`. It is trained on, so the data must show at the start that it can be learnt
             rather than memorised, which held-out samples need not; hold some out where you can.
@@ -163,15 +165,13 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     watcher = EarlyBirdWatcher(model, target_sparsity=target_sparsity, rule=rule, seed=seed, logger=logger, **ranked)
     _give_probe(watcher, model, probe, _sample_training(dataloader, loss_fn, training))
     by_step = check_steps is not None
-    trainer = _choose_trainer(
-        model, dataloader, trainer_fn, training, by_step=by_step, loss_fn=loss_fn, seed=seed, progress=progress
-    )
+    trainer = _choose_trainer(model, dataloader, trainer_fn, training, by_step=by_step, loss_fn=loss_fn, seed=seed)
     folder = None
     if run_folder is not None:
         given: dict[str, Any] = {"model": model, "trainer_fn": trainer_fn, "data": dataloader}
         identities = identify_given(**given, trainer_id=trainer_id, data_id=data_id, functions={"loss_fn": loss_fn})
         folder = EarlyBirdFolder(Path(run_folder), identities, accept_changed_environment)
-    return _run(model, watcher, trainer, times, limit=limit, folder=folder)
+    return _run(model, watcher, trainer, times, limit=limit, folder=folder, progress=progress)
 
 
 def _sample_training(dataloader: Iterable[Any], loss_fn: LossFunction | None, training: TrainerSettings) -> Probe:
@@ -198,12 +198,9 @@ def _choose_trainer(
     by_step: bool,
     loss_fn: LossFunction | None,
     seed: int,
-    progress: bool,
 ) -> Trainer:
     if trainer_fn is None:
-        return DefaultTrainer(
-            model, dataloader, training, by_step=by_step, loss_fn=loss_fn, seed=seed, progress=progress
-        )
+        return DefaultTrainer(model, dataloader, training, by_step=by_step, loss_fn=loss_fn, seed=seed)
     if by_step:
         raise ValueError(
             "check_steps needs the default trainer, because a trainer_fn trains whole epochs; use check_interval, or "
@@ -220,7 +217,8 @@ def _run(
     times: CheckTimes,
     *,
     limit: int,
-    folder: EarlyBirdFolder | None = None,
+    folder: EarlyBirdFolder | None,
+    progress: bool,
 ) -> EarlyBirdResults:
     start = hash_state(watcher.starting_weights)
     settings = {**watcher.describe(), **trainer.describe(), "checks": times.steps, "start_sha256": start}
@@ -232,14 +230,18 @@ def _run(
             if saved is not None:
                 with naming(folder.path if folder else "the run", "be gone on with from its last check"):
                     _continue(model, watcher, trainer, saved)
-            while not watcher.should_stop and trainer.position < limit:
-                stop = times.after(trainer.position)
-                if stop is None:
-                    break
-                training = trainer.train_to(min(stop, limit))
-                watcher.check(model, trainer.num_steps, training)
-                if folder is not None:
-                    folder.save(SavedCheck(copy_state(model), watcher.state(), trainer.state(), watcher.checkpoints))
+            with EarlyBirdBar(trainer, limit, progress=progress) as bar, telling_steps_to(bar.count):
+                while not watcher.should_stop and trainer.position < limit:
+                    stop = times.after(trainer.position)
+                    if stop is None:
+                        break
+                    training = trainer.train_to(min(stop, limit))
+                    watcher.check(model, trainer.num_steps, training)
+                    bar.take(len(watcher.checkpoints))
+                    if folder is not None:
+                        folder.save(
+                            SavedCheck(copy_state(model), watcher.state(), trainer.state(), watcher.checkpoints)
+                        )
     except BaseException:
         load_clean_state(model, watcher.starting_weights)  # so that the same call, on the same model, can go on
         raise

@@ -57,7 +57,6 @@ class DefaultTrainer:
         by_step: Whether positions count steps; if not, epochs.
         loss_fn: See `LightTrainer`.
         seed: See `LightTrainer`.
-        progress: See `LightTrainer`.
     """
 
     def __init__(
@@ -69,9 +68,8 @@ class DefaultTrainer:
         by_step: bool,
         loss_fn: LossFunction | None,
         seed: int,
-        progress: bool,
     ) -> None:
-        self._light = LightTrainer(model, dataloader, settings, loss_fn=loss_fn, seed=seed, progress=progress)
+        self._light = LightTrainer(model, dataloader, settings, loss_fn=loss_fn, seed=seed)
         self._by_step = by_step
         self._epoch_steps = _count_batches(dataloader)
 

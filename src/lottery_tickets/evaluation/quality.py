@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.checks import check_count
+from lottery_tickets._core.loggers import Logger
 from lottery_tickets._core.measuring.performance import (
     Measurement,
     MetricFunction,
@@ -85,6 +86,7 @@ def compute_lottery_ticket_quality(
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     progress: bool = False,
+    logger: Logger | Iterable[Logger] | None = None,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> TicketQuality:
     """Returns how well a model does under a mask, beside itself as it is; with a `trainer_fn` also retrained.
@@ -126,6 +128,8 @@ def compute_lottery_ticket_quality(
         dtype: What the weights of a checkpoint are converted to; None for what its configuration says.
         device: Where a checkpoint is run; the CPU when None.
         progress: Whether to show a bar.
+        logger: Told the figures of each training when it has ended: anything with `log(values, step)`, or several, such
+            as those of `lottery_tickets.integrations` for TensorBoard and Weights & Biases. It changes nothing.
         path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
@@ -148,8 +152,7 @@ def compute_lottery_ticket_quality(
         >>> quality["ticket_loss"] == quality["baseline_loss"], quality["metric"], quality["kind"]
         (True, 'accuracy', 'post-hoc')
     """
-    checked = as_mask(mask)
-    measurement = Measurement(loss_fn, metric, higher_is_better)
+    checked, measurement = as_mask(mask), Measurement(loss_fn, metric, higher_is_better)
     options = {
         "num_epochs": num_epochs,
         "train_dataloader": train_dataloader,
@@ -161,10 +164,10 @@ def compute_lottery_ticket_quality(
         "accept_changed_environment": accept_changed_environment or None,
         "trainer_id": trainer_id,
         "data_id": data_id,
+        "logger": logger,
         "progress": progress or None,  # False, the default, counts as not given
     }
-    given = {name: value for name, value in options.items() if value is not None}
-    retraining = _plan_retraining(trainer_fn, seed, given)
+    retraining = _plan_retraining(trainer_fn, seed, options)
     if retraining is not None and isinstance(model, CheckpointWeights):
         raise TypeError("a checkpoint cannot be trained, so there must be no trainer_fn beside one; load the model")
     baseline = measure_model(model, dataloader, measurement, seed=seed, dtype=dtype, device=device)
@@ -191,6 +194,7 @@ def compute_lottery_ticket_quality(
 
 
 def _plan_retraining(trainer_fn: Any, seed: int, options: dict[str, Any]) -> Retraining | None:  # noqa: ANN401 - checked here
+    options = {name: value for name, value in options.items() if value is not None}
     if trainer_fn is None:
         if unused := sorted(options):
             raise ValueError(

@@ -116,6 +116,7 @@ class CallerSubject:
         """Calls the trainer under seeded generators, in two stretches when theta_k lies between.
 
         Returns:
+            `metric`, where it is a function of the caller's: its `name`, and whether `higher_is_better`.
             `end`: the step, and the figures of `evaluate`. `curve`: the same by name after each epoch, where it could
             be told: the trainer goes over its data once an epoch and trains the model in place. A figure that was not
             finite after some epoch is left out of it.
@@ -128,7 +129,11 @@ class CallerSubject:
             rows += self._train(model, max(first_step, rewind_step), last_step)
         model.zero_grad(set_to_none=True)
         names = [name for name in rows[-1] if all(name in row for row in rows)]
-        return {"curve": {name: [row[name] for row in rows] for name in names}, "end": rows[-1]}
+        history = {"curve": {name: [row[name] for row in rows] for name in names}, "end": rows[-1]}
+        if self.measurement.name is None:
+            return history
+        own = {"name": self.measurement.name, "higher_is_better": self.measurement.higher_is_better}
+        return {**history, "metric": own}
 
     def evaluate(self, model: nn.Module) -> Figures:
         """Returns the loss and, where they have a meaning, accuracy, perplexity and the metric, named by the split.

@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
-from typing import TYPE_CHECKING, Any, Final, Never, Protocol, Self
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lottery_tickets._core.folders import Grow
 from lottery_tickets._core.loggers import Log, Logger
@@ -18,12 +16,11 @@ from lottery_tickets._core.training.steps_done import tell_steps_to, telling_ste
 from lottery_tickets.experiments.engine import finish_run, run_replicate
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.growth import grow_plan
-from lottery_tickets.experiments.plan import Training
-from lottery_tickets.experiments.results import tell_training
+from lottery_tickets.experiments.news import News
 from lottery_tickets.experiments.subjects import Subject
 
 if TYPE_CHECKING:
-    from multiprocessing.sharedctypes import Synchronized
+    from multiprocessing.sharedctypes import Synchronized, SynchronizedArray
 
 POLL_SECONDS: Final = 0.5
 INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -76,7 +73,7 @@ def run_experiment(
         executor: Runs the replicates instead of own processes.
         grow: Joins the plan of the folder with this one.
         accept_changed_environment: Whether to go on where another environment began.
-        progress: Whether to show a bar.
+        progress: Whether to say what will be done, and show a bar with the time that is left.
         logger: Told the figures of each training that this call computes, when it has ended, by this process: its
             curve, and by level what it ended with.
 
@@ -89,7 +86,8 @@ def run_experiment(
     with asked.opened(grow=grow, accept_changed_environment=accept_changed_environment) as folder:
         trainings = folder.plan.list_all_trainings()
         missing = sorted({training.replicate for training in trainings if not folder.is_finished(training)})
-        with _News(folder, log, progress=progress) as news:
+        processes = len(missing) if executor is not None else num_workers
+        with News(folder, log, num_processes=processes, progress=progress) as news:
             if executor is not None:
                 _wait(_submit(executor, folder, make_subject, missing), news)
             elif num_workers > 1 and len(missing) > 1:
@@ -111,59 +109,7 @@ def _submit(
     return [executor.submit(_run_replicate_anew, folder, make_subject, replicate) for replicate in replicates]
 
 
-class _News:
-    """What has been trained since the last look: shown by a bar of steps, and told to a log.
-
-    Steps are counted while a training runs; when it has ended, all of its steps are done, counted or not. Those that
-    were done before this call do not count for its speed, and so not for the time that is left.
-    """
-
-    def __init__(self, folder: ExperimentFolder, log: Log, *, progress: bool) -> None:
-        self._folder, self._log = folder, log
-        self.steps_elsewhere: Synchronized[int] = get_context("spawn").Value("q", 0)  # by worker processes
-        trainings = folder.plan.list_all_trainings()
-        self._waiting = [training for training in trainings if not folder.is_finished(training)]
-        self._num_trainings, self._total = len(trainings), sum(map(self._count_steps, trainings))
-        self._before = self._ended = self._total - sum(map(self._count_steps, self._waiting))
-        self._counted = 0
-        unit = "step" if "recipe" in folder.plan.subject else "epoch"
-        self._bar: tqdm[Never] = tqdm(
-            total=self._total, initial=self._before, unit=unit, smoothing=0.05, disable=not progress
-        )
-
-    def __enter__(self) -> Self:
-        self.take()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def count(self, num: int) -> None:
-        """Takes steps that were done in this process."""
-        self._counted += num
-        self._show()
-
-    def take(self) -> None:
-        """Looks for trainings that have ended."""
-        ended = [training for training in self._waiting if self._folder.is_finished(training)]
-        self._waiting = [training for training in self._waiting if training not in ended]
-        self._ended += sum(map(self._count_steps, ended))
-        num_ended = self._num_trainings - len(self._waiting)
-        self._bar.set_postfix_str(f"{num_ended} of {self._num_trainings} trainings", refresh=False)
-        self._show()
-        if self._log:
-            for training in ended:
-                tell_training(self._log, training, self._folder.load_record(training))
-
-    def _show(self) -> None:
-        done = max(self._ended, self._before + self._counted + self.steps_elsewhere.value)
-        self._bar.update(min(done, self._total) - self._bar.n)
-
-    def _count_steps(self, training: Training) -> int:
-        return training.last_step(self._folder.plan) - training.first_step(self._folder.plan)
-
-
-def _wait(waiting: list[Job], news: _News) -> None:
+def _wait(waiting: list[Job], news: News) -> None:
     try:
         while waiting:
             for job in [job for job in waiting if job.done()]:
@@ -179,10 +125,11 @@ def _wait(waiting: list[Job], news: _News) -> None:
 
 
 @contextlib.contextmanager
-def _worker_processes(num_workers: int, steps: "Synchronized[int]") -> Iterator[ProcessPoolExecutor]:
-    """Gives worker processes, which count their steps together, and are stopped at once when the block raises."""
+def _worker_processes(num_workers: int, steps: "SynchronizedArray[int]") -> Iterator[ProcessPoolExecutor]:
+    """Gives worker processes, each of which counts its steps, and which are stopped at once when the block raises."""
+    begun = get_context("spawn").Value("q", 0)
     with ProcessPoolExecutor(
-        num_workers, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(steps,)
+        num_workers, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(steps, begun)
     ) as pool:
         try:
             yield pool
@@ -210,12 +157,15 @@ def _run_replicate_anew(folder: ExperimentFolder, make_subject: Callable[[], Sub
     run_replicate(folder, make_subject(), replicate)
 
 
-def _begin_worker(steps: "Synchronized[int]") -> None:
+def _begin_worker(steps: "SynchronizedArray[int]", begun: "Synchronized[int]") -> None:
     _die_with_parent()
+    with begun.get_lock():
+        place = begun.value % len(steps)
+        begun.value += 1
 
     def count(num: int) -> None:
         with steps.get_lock():
-            steps.value += num
+            steps[place] += num
 
     tell_steps_to(count)
 

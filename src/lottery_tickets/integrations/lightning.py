@@ -20,12 +20,14 @@ from torch import Tensor
 
 from lottery_tickets.early_bird.probe import Probe
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
+from lottery_tickets.integrations.extras import needing_extra
 from lottery_tickets.integrations.watch import MakeWatcher, SavedWatch, Watch
 
-try:
-    from lightning.pytorch import Callback, LightningModule, Trainer
-except ModuleNotFoundError:  # the same library under its older name
-    from pytorch_lightning import Callback, LightningModule, Trainer  # type: ignore[assignment]
+with needing_extra("lightning"):
+    try:
+        from lightning.pytorch import Callback, LightningModule, Trainer
+    except ModuleNotFoundError:  # the same library under its older name
+        from pytorch_lightning import Callback, LightningModule, Trainer  # type: ignore[assignment]
 
 
 @final

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self, final
 
-from torch.utils.tensorboard.writer import SummaryWriter
+from lottery_tickets.integrations.extras import needing_extra
+
+with needing_extra("tensorboard"):
+    from torch.utils.tensorboard.writer import SummaryWriter
 
 
 @final

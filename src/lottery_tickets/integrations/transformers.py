@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any, Final, cast, final
 
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from lottery_tickets.early_bird.probe import Probe
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
+from lottery_tickets.integrations.extras import needing_extra
 from lottery_tickets.integrations.watch import MakeWatcher, SavedWatch, Watch, read_watch, write_watch
+
+with needing_extra("transformers"):
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 WATCH_FILE: Final = "early_bird.safetensors"
 

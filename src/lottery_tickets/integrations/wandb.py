@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, final
 
-import wandb
+from lottery_tickets.integrations.extras import needing_extra
+
+with needing_extra("wandb"):
+    import wandb
 
 STEP = "step"
 

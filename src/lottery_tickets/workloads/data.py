@@ -101,7 +101,7 @@ def load_digits_data(*, split_seed: int = DIGITS_SPLIT_SEED) -> ImageData:
         datasets = importlib.import_module("sklearn.datasets")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "the digits come with scikit-learn, which is not installed; run: pip install lottery-tickets[demo]",
+            "the digits come with scikit-learn, which is not installed; run: pip install 'lottery-tickets[demo]'",
             name=error.name,
         ) from error
     raw = datasets.load_digits()

@@ -18,7 +18,13 @@ from statistical_report_generator.inference.equivalence import (
     count_replicates_by_sign,
     stack_differences,
 )
-from statistical_report_generator.inference.intervals import LESS_IS_BETTER, choose_figures, collect_values
+from statistical_report_generator.inference.intervals import (
+    OWN_METRIC,
+    choose_figures,
+    collect_values,
+    find_own_metric,
+    is_higher_better,
+)
 from statistical_report_generator.inference.verdicts import compare_with_dense
 
 MARGIN: Final = 0.002  # 0.2 points: "matching" after Frankle et al. (arXiv 1912.05671)
@@ -56,15 +62,16 @@ def assess_claims(
     Args:
         results: As an experiment writes to `results.json`, or any dict whose `trainings` are rows with `replicate`,
             `level`, `branch`, `density` and `history[moment][metric]`. Level 0 of branch "ticket" is the dense network.
-        metric: A figure of the history; when None, the first of accuracy, perplexity and loss, on test data or else on
-            training data, that all trainings have.
+        metric: A figure of the history; when None, a function of the caller's, else the first of accuracy, perplexity
+            and loss, on test data or else on training data, that all trainings have.
         moment: When it is taken, such as "early_stop" or "end"; when None the first of these that all trainings have.
         margin: The loss that counts as none, positive, in units of the metric; 0.002 is 0.2 points of accuracy.
         alpha: Largest chance of a false "matching" at any level, in (0, 0.5); likewise of a false "not matching" and
             of a false "winning".
         controls: What a ticket must beat to win; at least one. Other branches are ignored.
         num_looks: How often the results are looked at in all while replicates are added, as planned before the first.
-        higher_is_better: False for what is to be small; when None, that is a metric called a loss or a perplexity.
+        higher_is_better: False for what is to be small; when None, that is a metric called a loss or a perplexity, and
+            a function of the caller's that was said to be.
         test: "t" makes claims on the mean by t tests, for differences that are near to normal. "sign" makes them on the
             median, on what holds in more than half of all trainings, by sign tests: exact for every distribution, and
             in need of more replicates. Choose before looking.
@@ -81,7 +88,7 @@ def assess_claims(
         raise ValueError("a simulation trains no ticket, so it supports no claim; run the experiment with training")
     metric, moment = choose_figures(results, metric, moment)
     if higher_is_better is None:
-        higher_is_better = not metric.endswith(LESS_IS_BETTER)
+        higher_is_better = is_higher_better(results, metric)
     values = collect_values(results, moment, metric)
     densities = {row["level"]: row["density"] for row in results["trainings"] if row["branch"] == "ticket"}
     levels = _list_levels(values)
@@ -96,7 +103,7 @@ def assess_claims(
         "test": test,
         "num_looks": num_looks,
         "looks_taken": taken,
-        "caveats": list_caveats(results),
+        "caveats": [*_name_metric(results, metric), *list_caveats(results)],
         "alpha_per_look": alpha / max(num_looks, taken),
         "alpha_spent": sum(alpha / max(num_looks, look) for look in range(1, taken + 1)),
         "required_controls": list(controls),
@@ -141,6 +148,16 @@ def check_settings(
         raise ValueError(f"num_looks must be at least 1, but is {num_looks}; the look at these results is one")
     if test not in get_args(Test):
         raise ValueError(f"test must be one of {list(get_args(Test))}, but is {test!r}; 't' is usual")
+
+
+def _name_metric(results: Mapping[str, Any], metric: str) -> list[str]:
+    """Returns a sentence on what a caller's function is called, where claims are on what it gives."""
+    own = find_own_metric(results)
+    if own is None or metric != OWN_METRIC:
+        return []
+    return [
+        f"The metric is the function {own[0]} of whoever made the run; {'higher' if own[1] else 'lower'} is better."
+    ]
 
 
 def list_caveats(results: Mapping[str, Any]) -> list[str]:

@@ -12,9 +12,8 @@ from scipy import stats
 
 CONFIDENCE: Final = 0.95
 PAIRED: Final = frozenset({"shared", "copy"})  # what pairs are trained of, which tickets are not compared with
-METRICS: Final = tuple(
-    f"{split}_{name}" for name in ("metric", "accuracy", "perplexity", "loss") for split in ("test", "train")
-)
+METRICS: Final = tuple(f"{split}_{name}" for name in ("accuracy", "perplexity", "loss") for split in ("test", "train"))
+OWN_METRIC: Final = "metric"  # the figure that a function of the caller's gives; a history of one names it
 MOMENTS: Final = ("early_stop", "end")
 LESS_IS_BETTER: Final = ("loss", "perplexity")  # how the names of such metrics end
 Row = Mapping[str, Any]
@@ -151,7 +150,8 @@ def summarise_experiment(
 def choose_figures(results: Mapping[str, Any], metric: str | None = None, moment: str | None = None) -> tuple[str, str]:
     """Returns the metric and the moment that tickets are compared by: the first of both that all trainings have.
 
-    Accuracy goes before perplexity and loss, test data before training data, and the early stop before the end.
+    A function of the caller's goes before all others, accuracy before perplexity and loss, test data before training
+    data, and the early stop before the end.
 
     Args:
         results: With `trainings`.
@@ -168,7 +168,8 @@ def choose_figures(results: Mapping[str, Any], metric: str | None = None, moment
     """
     if metric is not None and moment is not None:
         return metric, moment  # who reads them says what is missing, and where
-    metrics, moments = METRICS if metric is None else (metric,), MOMENTS if moment is None else (moment,)
+    preferred = METRICS if find_own_metric(results) is None else (OWN_METRIC, *METRICS)
+    metrics, moments = preferred if metric is None else (metric,), MOMENTS if moment is None else (moment,)
     common = {when: _list_common(results, when) for when in dict.fromkeys((*MOMENTS, *moments))}
     for when in moments:
         for what in metrics:
@@ -178,6 +179,32 @@ def choose_figures(results: Mapping[str, Any], metric: str | None = None, moment
     raise ValueError(
         f"each training must have {_list_choices(metrics)} at {_list_choices(moments)}, but all have {found}"
     )
+
+
+def find_own_metric(results: Mapping[str, Any]) -> tuple[str, bool] | None:
+    """Returns the name of a caller's function, and whether higher is better, where all trainings have the same.
+
+    Args:
+        results: With `trainings`.
+    """
+    histories = [row["history"] for row in _list_rows(results)]
+    found = [history.get(OWN_METRIC) if isinstance(history, Mapping) else None for history in histories]
+    first = found[0] if found else None
+    if not isinstance(first, Mapping) or any(one != first for one in found):
+        return None
+    name, higher_is_better = first.get("name"), first.get("higher_is_better")
+    return (name, higher_is_better) if isinstance(name, str) and isinstance(higher_is_better, bool) else None
+
+
+def is_higher_better(results: Mapping[str, Any], metric: str) -> bool:
+    """Returns whether more of a metric is better: of a caller's function as it says, of others by their names.
+
+    Args:
+        results: With `trainings`.
+        metric: As `choose_figures` returns it.
+    """
+    own = find_own_metric(results)
+    return own[1] if own is not None and metric == OWN_METRIC else not metric.endswith(LESS_IS_BETTER)
 
 
 def _list_common(results: Mapping[str, Any], when: str) -> set[str]:

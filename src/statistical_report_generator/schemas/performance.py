@@ -35,6 +35,26 @@ class Quality(Result):
     retrained: NotRequired[Experiment | None]
 
 
+class ModelPerformance(Result):
+    """A network as it is, see `compute_performance`.
+
+    Attributes:
+        metric: What performance is measured by.
+        higher_is_better: Whether more of it is better.
+        performance: The metric; None when it is not finite.
+        num_predictions: Labels that were predicted.
+    """
+
+    metric: str
+    higher_is_better: NotRequired[bool]
+    performance: float | None
+    loss: float | None
+    accuracy: NotRequired[Share | None]
+    perplexity: NotRequired[float | None]
+    num_predictions: Count
+    network: NotRequired[str]
+
+
 class RobustnessPoint(Performance):
     """A network at one sparsity."""
 
@@ -131,6 +151,7 @@ class Evaluation(Result):
     """What the command `evaluate` measured: any of its parts."""
 
     network: NotRequired[str]
+    performance: NotRequired[ModelPerformance]
     quality: NotRequired[Quality]
     validation: NotRequired[Annotated[Validation, AfterValidator(check_validation)]]
     robustness: NotRequired[Robustness]

@@ -16,7 +16,7 @@ from statistical_report_generator.inference.intervals import BranchSummary, coll
 from statistical_report_generator.sections.layers import describe_kept
 from statistical_report_generator.sections.threats import doubt_simulation, list_threats
 from statistical_report_generator.sources import Source
-from statistical_report_generator.tables import HEADINGS, POINTS, format_interval, make_rows
+from statistical_report_generator.tables import POINTS, format_interval, make_headings, make_rows
 
 Values = dict[tuple[int, str], dict[int, float]]  # by level and branch, then by replicate
 
@@ -68,7 +68,7 @@ def describe_experiment(source: Source, options: ExperimentOptions) -> list[Sect
     return [
         Section("What was found", found),
         *_show_learning(source),
-        Section("By level", [_tabulate_levels(source, summaries)]),
+        Section("By level", [_tabulate_levels(source, summaries, metric)]),
         *describe_kept(source),
         Section("By run", [_tabulate_runs(source, metric, moment), *_tabulate_moved(source)], technical=True),
         Section("Each claim", [Points(tuple(_join_lines(describe_claims(claims))))], technical=True),
@@ -162,12 +162,12 @@ def _draw(source: Source, summaries: list[BranchSummary], moment: str, metric: s
     )
 
 
-def _tabulate_levels(source: Source, summaries: list[BranchSummary]) -> Table:
+def _tabulate_levels(source: Source, summaries: list[BranchSummary], metric: str) -> Table:
     return Table(
         f"{source.slug}-levels",
         "Means over replicates with 95 % intervals.",
-        HEADINGS,
-        tuple(make_rows(summaries)),
+        make_headings(metric),
+        tuple(make_rows(summaries, metric)),
         frozenset({0, 2, 3, 4}),
     )
 

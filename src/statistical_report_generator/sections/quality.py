@@ -1,9 +1,9 @@
-"""The sections on a network under a mask, not retrained."""
+"""The sections on a network as it is, and under a mask, not retrained."""
 
 from typing import Final
 
-from statistical_report_generator.document import Points, Section, Table, Verdicts
-from statistical_report_generator.schemas.performance import Quality
+from statistical_report_generator.document import Points, Section, Table, Text, Verdicts
+from statistical_report_generator.schemas.performance import ModelPerformance, Quality
 from statistical_report_generator.sections.layers import list_missed
 from statistical_report_generator.sections.making import describe_making, find_asked, list_unknown
 from statistical_report_generator.sections.words import count, figure_of, form, make_table, percent
@@ -62,3 +62,31 @@ def _list_threats(source: Source, found: Quality) -> list[str]:
         "No random mask of the same sparsity was measured beside it: see the robustness for one.",
         *list_unknown(source),
     ]
+
+
+def describe_performance(source: Source) -> list[Section]:
+    """Returns the sections on how well a network does without a mask.
+
+    Args:
+        source: What `compute_performance` saved.
+    """
+    found: ModelPerformance = source.results
+    figures = figure_of(found["metric"], found["performance"])
+    num_predictions = count(found["num_predictions"])
+    answer = f"As it is, the network has {found['metric']} {figures}, over {num_predictions} predictions."
+    threats = ["One measurement of one network, without an interval over trainings."]
+    if found["num_predictions"] < FEW_PREDICTIONS:
+        threats.append(f"Measured on {num_predictions} predictions alone.")
+    return [
+        Section("What was found", [Text(answer)]),
+        Section("Figures", [_tabulate_performance(source, found)]),
+        describe_making(source, {"metric": found["metric"]}),
+        Section("Threats to validity", [Points((*threats, *list_unknown(source)))]),
+    ]
+
+
+def _tabulate_performance(source: Source, found: ModelPerformance) -> Table:
+    values = {"loss": found["loss"], "accuracy": found.get("accuracy"), "perplexity": found.get("perplexity")}
+    values = {name: value for name, value in values.items() if name == "loss" or value is not None}
+    rows = [(name, figure_of(name, value)) for name, value in {**values, found["metric"]: found["performance"]}.items()]
+    return make_table(f"{source.slug}-performance", "The network as it is.", ("figure", "value"), rows)

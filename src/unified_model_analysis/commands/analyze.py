@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from unified_model_analysis.exit_codes import ExitCode
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.options import ComputationOptions, FolderOutput, NetworkOptions
 
@@ -32,28 +33,28 @@ class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
         analyses: Names of the analyses to run; all that measure when not given.
         list: Only say which analyses there are.
         train: Whether analyses may train the model.
-        name: What the report calls the model.
+        model_name: What the report calls the model.
         style: Of the report: "technical", or "summary" without settings and single values.
         report: Whether to make a report.
-        sparsity: Share removed where one mask is asked for; 0.7 for classification, 0.5 for language models when not
+        sparsity: Fraction removed where one mask is asked for; 0.7 for classification, 0.5 for language models when not
             given.
-        levels: Sparsities at which strategies are compared.
+        sparsities: Sparsities at which strategies are compared.
         num_samples: Samples that scores are computed on; by the model's size when not given.
         batches: Batches that losses are measured on.
         batch_size: Samples a batch, 64 images or 8 sequences when not given.
-        grid_points: Of the landscape, each way; by the model's size when not given.
-        epochs: Of each training, with --train.
+        grid_points: Points of the landscape in each direction; by the model's size when not given.
+        epochs: Epochs of each training, with --train.
     """
 
     output: Path = Path("analysis")
     analyses: tuple[str, ...] = ()
     list: bool = False
     train: bool = False
-    name: str | None = None
+    model_name: str | None = None
     style: Literal["technical", "summary"] = "technical"
     report: bool = True
     sparsity: float | None = None
-    levels: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
+    sparsities: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
     num_samples: int | None = None
     batches: int = 4
     batch_size: int | None = None
@@ -61,7 +62,7 @@ class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
     epochs: int = 5
 
     def run(self) -> int:
-        """Analyses, saves and shows; returns the exit code: 1 when an analysis failed."""
+        """Analyses, saves and shows; returns the exit code."""
         from lottery_tickets.utils import check_count, check_device
         from unified_model_analysis import UnifiedConfig, UnifiedModelAnalyzer, list_analyses
 
@@ -70,7 +71,7 @@ class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
                 print(f"{analysis.name:11}  {analysis.title}{' (trains)' if analysis.trains else ''}")
             return 0
         if self.report:
-            check_report_extra()
+            check_report_extra(pages=True)
         check_device(self.device)
         check_count("--batches", self.batches)
         name, model, batches, loss_fn = self._load()
@@ -78,11 +79,11 @@ class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
             self.output,
             self.analyses or None,
             self.train,
-            self.name or name,
+            self.model_name or name,
             self.report,
             self.style,
             self.sparsity,
-            self.levels,
+            self.sparsities,
             self.num_samples,
             self.batches,
             self.grid_points,
@@ -91,7 +92,8 @@ class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
             seed=self.seed,
         )
         found = UnifiedModelAnalyzer(config).analyze(model.to(self.device), batches)
-        return int(any(entry["status"] == "failed" for entry in found["analyses"]))
+        failed = any(entry["status"] == "failed" for entry in found["analyses"])
+        return ExitCode.NOT_COMPUTED if failed else ExitCode.DONE
 
     def _load(self) -> "tuple[str, nn.Module, Any, Any]":
         from unified_model_analysis.networks import load_images, load_own, load_text

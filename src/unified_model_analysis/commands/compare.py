@@ -30,9 +30,11 @@ class Compare:
         layers: Whether to show the layers of the first two masks.
         output: A JSON file to write.
         force: Replace a file that exists.
-        moment: For run folders, when accuracy is taken: at the least validation loss, or after the last step.
+        moment: For run folders, when accuracy is taken: at the least validation loss, or after the last step; the first
+            of both that all trainings have when not given.
         margin: For run folders, points of accuracy whose loss counts as none.
-        looks: For run folders, how often in all the results will have been looked at while replicates were added.
+        looks: How often the findings are read in all while replicates are added, as planned before the first time;
+            for run folders.
         test: For run folders, whether claims are on the mean, by t tests, or on the median, by sign tests.
     """
 
@@ -41,7 +43,7 @@ class Compare:
     layers: bool = False
     output: Path | None = None
     force: bool = False
-    moment: Literal["early_stop", "end"] = "early_stop"
+    moment: Literal["early_stop", "end"] | None = None
     margin: float = MARGIN
     looks: int = 1
     test: Literal["t", "sign"] = "t"

@@ -1,7 +1,7 @@
 """`lottery-tickets connectivity`: are two trainings linearly connected, and from which step on?"""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from unified_model_analysis.connectivity_summary import format_step, report_line, report_steps, summarise_step
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import hold_results
-from unified_model_analysis.networks import change_num_steps, load_own
+from unified_model_analysis.networks import LoadedNetwork, change_num_steps, load_own, refuse_options
 from unified_model_analysis.options import ComputationOptions, FolderOutput, WorkloadOptions, list_settings
-from unified_model_analysis.workload_pairs import DENSE, SUBNETWORK, WorkloadPairs, list_caveats
+from unified_model_analysis.own_networks import EPOCHS
+from unified_model_analysis.workload_pairs import DENSE, SUBNETWORK, OwnPairs, WorkloadPairs, list_caveats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ NUM_IMAGES: Final = 1000  # a batch; bounds the memory of activations
 
 # From a call to the one that goes on: what is trained already stays, and all is measured again.
 MAY_CHANGE: Final = frozenset(
-    {"rewind_steps", "replicates", "search", "threshold", "points", "test_images", "statistics_images"}
+    {"rewind_steps", "replicates", "search", "threshold", "grid_points", "test_images", "statistics_images"}
     | {"device", "workers", "accept_changed_environment"}
 )
 
@@ -35,27 +36,31 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
 
     With --checkpoints: between two trained networks. With --rewind-steps: between copies that are trained here by the
     workload's recipe (Frankle & Carbin 2019), share k steps, and then see the data in two orders; below 2 points of
-    error above the ends, training is stable to its noise from step k on (Frankle et al. 2020, arXiv 1912.05671).
+    error above the ends, training is stable to its noise from step k on (Frankle et al. 2020, arXiv 1912.05671). With
+    --from the network's own trainer trains, steps are epochs, its batches must come in an order that a seed decides
+    (a DataLoader with shuffle=True), and all replicates start from the weights that it comes with, or --start.
 
     Trainings are kept in OUTPUT/trainings, an experiment for each step, which `verify OUTPUT` re-checks. Stopped at
     any moment, the same command goes on; more steps and replicates may be asked for later.
 
     Example: `lottery-tickets connectivity --output connectivity --checkpoints trained.safetensors other.safetensors
-    --points 3`
+    --grid-points 3`
 
     Attributes:
         output: Folder for results.json, the figure and the trainings.
         checkpoints: Two files with weights of the workload's network, .safetensors or torch.
-        rewind_steps: The steps k at which copies part.
+        rewind_steps: The steps k at which copies part; of a network of one's own epochs.
         replicates: Pairs at each step; intervals need at least 3.
-        start: Weights at step 0 of all replicates; fresh ones for each when not given. A mask needs those that it was
-            found from.
+        start: Starting weights of all replicates, at step 0; fresh ones for each when not given. A mask needs those
+            that it was found from.
         mask: A mask file; its subnetwork is trained from each step beside the dense network.
         search: Whether to find the earliest stable step by bisection, up to the largest of --rewind-steps, or over the
             whole training without.
         threshold: Instability below which training is stable, as a fraction.
-        points: Alphas on each line, the ends included.
+        grid_points: Points on each line, the ends included.
         steps: Training steps of each training; the recipe's own when not given.
+        epochs: Epochs of each training of a network of one's own, 10 when not given.
+        learning_rate: Of Adam, for a network of one's own without a trainer_fn, 0.001 when not given.
         test_images: The first images of the test set, on which errors are measured; all when not given.
         statistics_images: Training images that batch-norm statistics are computed from at each point.
         seed: Names the replicates and their data orders.
@@ -71,8 +76,10 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
     mask: Path | None = None
     search: bool = False
     threshold: float = 0.02
-    points: int = 30
+    grid_points: int = 30
     steps: int | None = None
+    epochs: int | None = None
+    learning_rate: float | None = None
     test_images: int | None = None
     statistics_images: int = 1000
     workers: int | None = None
@@ -98,30 +105,33 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
         check_share("--threshold", self.threshold)
         check_device(self.device)
         record = Record("connectivity" if self.checkpoints is None else "lines", list_settings(self))
+        if self.checkpoints is not None and (self.mask is not None or self.start is not None):
+            raise ValueError("--mask and --start are for trainings; leave them out with --checkpoints")
         if self.source is not None:
-            self._measure_own(record)
-            return 0
-        workload = load_workload(self.data, self.model, folder=self.folder)
-        if self.checkpoints is not None:
-            if self.mask is not None or self.start is not None:
-                raise ValueError("--mask and --start are for trainings; leave them out with --checkpoints")
+            refuse_options(self, "a network of one's own", "steps", "workers", "test_images", "statistics_images")
+            loaded = load_own(self)
+            loaded = replace(loaded, network=loaded.network.to(self.device))
             with hold_results(self.output, "connectivity", self, MAY_CHANGE):
+                self._measure_own(loaded, record)
+            return 0
+        refuse_options(self, "a workload, whose recipe says it", "epochs", "learning_rate")
+        workload = load_workload(self.data, self.model, folder=self.folder)
+        with hold_results(self.output, "connectivity", self, MAY_CHANGE):
+            if self.checkpoints is None:
+                self._train_and_compare(workload, record)
+            else:
                 found = self._measure(workload, *map(load_weights, self.checkpoints))
                 report_line(workload.name, found, record, self.output)
-            return 0
-        with hold_results(self.output, "connectivity", self, MAY_CHANGE):
-            self._train_and_compare(workload, record)
         return 0
 
     def _train_and_compare(self, workload: "Workload", record: "Record") -> None:
-        from lottery_tickets import Mask, find_stable_rewinding_step
+        """Trains pairs of copies of a workload's network and measures them."""
+        from lottery_tickets import Mask
         from lottery_tickets.experiments.workload_subject import WorkloadSource
         from lottery_tickets.storage import load_weights
 
         workload = change_num_steps(workload, self.steps)
-        num_steps = workload.recipe.num_steps
-        if outside := [step for step in self.rewind_steps if not 0 <= step < num_steps]:
-            raise ValueError(f"--rewind-steps must be from 0 to {num_steps - 1}, got {outside}")
+        self._check_steps(workload.recipe.num_steps)
         source = WorkloadSource(
             self.data,
             self.model,
@@ -133,12 +143,59 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
         )
         accept = self.accept_changed_environment
         pairs = WorkloadPairs(self.output, source, self.replicates, self.seed, self.workers, accept)
+
+        def measure(network: str, step: int) -> "list[ConnectivityResults]":
+            return [self._measure(workload, *ends) for ends in pairs.list_ends(network, step)]
+
+        self._compare(workload.name, measure, workload.recipe.num_steps, record)
+
+    def _measure_own(self, loaded: "LoadedNetwork", record: "Record") -> None:
+        """Measures two checkpoints of a network of one's own, or trains pairs of copies of it and measures those."""
+        from lottery_tickets import Mask, compute_linear_connectivity
+        from lottery_tickets.storage import load_into, load_weights
+
+        settings: dict[str, Any] = {"num_points": self.grid_points, "threshold": self.threshold}
+        if self.checkpoints is not None:
+            found = compute_linear_connectivity(
+                loaded.network,
+                loaded.measured,
+                *map(load_weights, self.checkpoints),
+                statistics_dataloader=loaded.batches,
+                loss_fn=loaded.loss_fn,
+                **settings,
+            )
+            report_line(loaded.name, found, record, self.output)
+            return
+        num_epochs = EPOCHS if self.epochs is None else self.epochs
+        self._check_steps(num_epochs)
+        if self.start is not None:
+            load_into(loaded.network, self.start)
+        settings |= {"num_replicates": self.replicates, "seed": self.seed}
+        settings |= {"accept_changed_environment": self.accept_changed_environment}
+        mask = None if self.mask is None else Mask.load(self.mask)
+        pairs = OwnPairs(self.output, loaded, num_epochs, self.learning_rate, mask, settings)
+        pairs.check()
+        self._compare(loaded.name, pairs.measure, num_epochs, record)
+
+    def _check_steps(self, num_steps: int) -> None:
+        if outside := [step for step in self.rewind_steps if not 0 <= step < num_steps]:
+            raise ValueError(f"--rewind-steps must be from 0 to {num_steps - 1}, got {outside}")
+
+    def _compare(
+        self,
+        name: str,
+        measure_pairs: "Callable[[str, int], list[ConnectivityResults]]",
+        num_steps: int,
+        record: "Record",
+    ) -> None:
+        """Measures pairs at each step that is asked for or that a search looks at, and reports them."""
+        from lottery_tickets import find_stable_rewinding_step
+
         rows: dict[tuple[str, int], dict[str, Any]] = {}
 
         def measure(network: str, step: int) -> float:
             if (network, step) not in rows:
-                found = [self._measure(workload, *ends) for ends in pairs.list_ends(network, step)]
-                row = summarise_step(network, step, found)
+                row = summarise_step(network, step, measure_pairs(network, step))
                 print(f"{network}, step {step}: {format_step(row)[2]} points", flush=True)
                 rows[network, step] = row
             return float(rows[network, step]["instability"]["mean"])
@@ -153,33 +210,10 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
             for network in (networks if self.search else [])
         }
         in_order = [rows[key] for key in sorted(rows)]
-        settings = {"threshold": self.threshold, "num_points": self.points, "seed": self.seed}
+        settings = {"threshold": self.threshold, "num_points": self.grid_points, "seed": self.seed}
         caveats = list_caveats(self.output)
         shown: dict[str, Any] = {"settings": settings, "record": record, "folder": self.output, "caveats": caveats}
-        report_steps(workload.name, in_order, searches, **shown)
-
-    def _measure_own(self, record: "Record") -> None:
-        """Measures the line between two checkpoints of a network of one's own."""
-        from lottery_tickets import compute_linear_connectivity
-        from lottery_tickets.storage import load_weights
-
-        if self.checkpoints is None:
-            raise ValueError(
-                "--from goes with --checkpoints; a network of one's own is trained in pairs in Python, by "
-                "compute_stable_rewinding_epoch or compute_linear_connectivity(trainer_fn=...)"
-            )
-        loaded = load_own(self)
-        with hold_results(self.output, "connectivity", self, MAY_CHANGE):
-            found = compute_linear_connectivity(
-                loaded.network.to(self.device),
-                loaded.batches if loaded.test_batches is None else loaded.test_batches,
-                *map(load_weights, self.checkpoints),
-                num_points=self.points,
-                threshold=self.threshold,
-                statistics_dataloader=loaded.batches,
-                loss_fn=loaded.loss_fn,
-            )
-            report_line(loaded.name, found, record, self.output)
+        report_steps(name, in_order, searches, **shown)
 
     def _measure(
         self, workload: "Workload", first: "Mapping[str, Tensor]", second: "Mapping[str, Tensor]"
@@ -204,7 +238,7 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
             tested,
             first,
             second,
-            num_points=self.points,
+            num_points=self.grid_points,
             threshold=self.threshold,
             statistics_dataloader=seen,
         )

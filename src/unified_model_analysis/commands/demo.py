@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unified_model_analysis.commands.imp import Imp
+from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.options import SEED
 
 
@@ -31,6 +32,7 @@ class Demo:
         """Runs the experiment and verifies it; returns the exit code."""
         from unified_model_analysis.commands.report import Report
 
+        check_report_extra(pages=True)
         place = self.output.resolve()
         judged: dict[str, Any] = {"moment": "end", "margin": 1.0}
         imp = Imp(output=self.output, levels=15, controls=(12, 15), replicates=10, seed=self.seed, **judged)

@@ -14,6 +14,7 @@ from unified_model_analysis.networks import LoadedNetwork, load_own, load_shuffl
 from unified_model_analysis.options import (
     ComputationOptions,
     FolderOutput,
+    LoggingOptions,
     NetworkOptions,
     list_settings,
     read_help,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 RUN: Final = "run"
 # From a run to its continuation.
-MAY_CHANGE: Final = frozenset({"max_epochs", "max_steps", "device", "accept_changed_environment"})
+MAY_CHANGE: Final = frozenset({"epochs", "steps", "device", "accept_changed_environment"})
 NUM_BATCHES: Final = 100  # of a language model's text
 
 
@@ -60,7 +61,7 @@ def take_help_by_method(ranking: str, distance: str) -> Any:  # noqa: ANN401 - a
 
 
 @dataclass(frozen=True)
-class EarlyBird(ComputationOptions, NetworkOptions, FolderOutput):
+class EarlyBird(ComputationOptions, LoggingOptions, NetworkOptions, FolderOutput):
     """Train a network until its early-bird ticket has converged, and draw the ticket.
 
     A ticket has converged when it is stable, has moved away from that of the starting weights, the network has learnt
@@ -70,46 +71,46 @@ class EarlyBird(ComputationOptions, NetworkOptions, FolderOutput):
     The run lives in OUTPUT/run. Stopped at any moment, the same command goes on from its last check and ends with the
     same bits; when the run is over, it is only shown again. With more epochs or steps it goes on.
 
-    Example: `lottery-tickets early-bird --output early-bird --max-epochs 2 --check-interval 1`
+    Example: `lottery-tickets early-bird --output early-bird --epochs 2 --check-interval 1`
 
     Attributes:
         output: Folder for results.json, ticket.safetensors (the mask and the weights that it is trained from; see
             `lottery-tickets ticket show`), early-bird.png, and the run.
         checkpoint: Starting weights of the workload's network, .safetensors or torch; fresh ones when not given.
-        batch_size: Samples a step, 60 images or 8 sequences when not given.
-        num_batches: Batches an epoch of a language model, cut from the text; 100 when not given.
+        batch_size: Samples a batch, 60 images or 8 sequences when not given.
+        batches: Batches an epoch of a language model, cut from the text; 100 when not given.
         sparsity: Fraction removed by the ticket; 0.7 for images, 0.5 for a language model when not given.
         scope: What magnitudes are compared within: "global", "layer", "row", "erk", "lamp", or N:M such as "2:4".
         method: What counts as stable: a high rank correlation of all magnitudes, or a small distance between the last
             masks.
         channels: Whether to rank the scales of batch norm, each for its channel, as You et al. 2020 did.
-        max_epochs: Epochs at most.
+        epochs: Epochs of training, at most: it ends when the ticket has converged.
         check_interval: Epochs from one check to the next.
         check_steps: Checks by step instead: every so many, or "log" for steps 1, 2, 3, 4, 6, 8, 12, 16, ...
-        max_steps: Steps at most, with --check-steps; those of --max-epochs when not given.
-        learning_rate: Constant. When not given, for images 0.1 (adamw: 1e-3), for a language model 0.01 (adamw: 2e-5).
+        steps: Training steps, at most, with --check-steps; those of --epochs when not given.
+        learning_rate: Constant; for images 0.1 (adamw: 1e-3), for a language model 0.01 (adamw: 2e-5) when not given.
         optimizer: SGD steps within the backward pass and holds no gradients and no state; AdamW holds both.
         dtype: Of the weights. SGD rounds bfloat16 at random, so that small steps count on average.
         include: Glob patterns of parameter names to prune instead of the default choice.
         exclude: Glob patterns of parameter names to leave dense.
-        accept_changed_environment: Go on with other versions, another machine or number of threads than the run was
-            begun with; equal bits are then no longer claimed.
+        accept_changed_environment: Go on with other versions or on another machine, or another number of threads, than
+            the run was begun with; equal bits are then no longer claimed.
         seed: Of fresh weights, order, dropout and rounding.
         device: Where to train.
     """
 
     batch_size: int | None = None
-    num_batches: int | None = None
+    batches: int | None = None
     sparsity: float | None = None
     scope: str = "global"
     method: Literal["magnitude_ranking", "mask_distance"] = "magnitude_ranking"
     channels: bool = False
     threshold: Annotated[float | None, take_help_by_method("convergence_threshold", "distance_threshold")] = None
     window: Annotated[int | None, take_help_by_method("stability_window", "queue_length")] = None
-    max_epochs: int = 50
+    epochs: int = 50
     check_interval: int = 5
     check_steps: int | Literal["log"] | None = None
-    max_steps: int | None = None
+    steps: int | None = None
     learning_rate: float | None = None
     momentum: Annotated[float, take_help(TrainerSettings, "momentum")] = TrainerSettings.momentum
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -133,15 +134,16 @@ class EarlyBird(ComputationOptions, NetworkOptions, FolderOutput):
         loaded = self._load()
         network = loaded.network.to(self.device, getattr(torch, self.dtype))
         settings = self._choose_settings()
-        with hold_results(self.output, "early-bird", self, MAY_CHANGE):
+        holding = hold_results(self.output, "early-bird", self, MAY_CHANGE)
+        with holding, self.opened_loggers() as settings["logger"]:
             print(_describe_choices(settings, self._defaults), flush=True)
             settings["loss_fn"] = loaded.loss_fn
             found = compute_early_bird_tickets(network, loaded.batches, **settings, probe=self._hold_out(loaded))
             last = found["checkpoints"][-1]
             if self.check_steps is None:
-                share = last["epoch"] / self.max_epochs
+                share = last["epoch"] / self.epochs
             else:
-                share = (last["step"] or 0) / (self.max_steps or self.max_epochs * len(loaded.batches))
+                share = (last["step"] or 0) / (self.steps or self.epochs * len(loaded.batches))
             caveats = list_run_caveats(self.output / RUN, KIND)
             report_early_bird(found, record, self.output, loaded.name, share=share, caveats=caveats)
         return 0
@@ -153,10 +155,10 @@ class EarlyBird(ComputationOptions, NetworkOptions, FolderOutput):
     def _check(self) -> None:
         from lottery_tickets.utils import check_device
 
-        if self.num_batches is not None and not self.language_model:
-            raise ValueError("--num-batches is for a language model; an epoch of a workload is all its training images")
-        if self.max_steps is not None and self.check_steps is None:
-            raise ValueError("--max-steps goes with --check-steps; say --max-epochs, or --check-steps too")
+        if self.batches is not None and not self.language_model:
+            raise ValueError("--batches is for a language model; an epoch of a workload is all its training images")
+        if self.steps is not None and self.check_steps is None:
+            raise ValueError("--steps goes with --check-steps; say --epochs, or --check-steps too")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
         check_device(self.device)
@@ -177,10 +179,10 @@ class EarlyBird(ComputationOptions, NetworkOptions, FolderOutput):
             ),
             "scope": self.scope,
             "channels": self.channels,
-            "max_epochs": self.max_epochs,
+            "max_epochs": self.epochs,
             "check_interval": self.check_interval,
             "check_steps": self.check_steps,
-            "max_steps": self.max_steps,
+            "max_steps": self.steps,
             "include": list(self.include) or None,
             "exclude": list(self.exclude) or None,
             "seed": self.seed,
@@ -207,7 +209,7 @@ class EarlyBird(ComputationOptions, NetworkOptions, FolderOutput):
             return load_own(self)
         if not self.language_model:
             return load_shuffled_images(self, batch_size=size, dtype=self.dtype, seed=self.seed)
-        num_batches = NUM_BATCHES if self.num_batches is None else self.num_batches
+        num_batches = NUM_BATCHES if self.batches is None else self.batches
         return load_text(self, batch_size=size, num_batches=num_batches, seed=self.seed)
 
 

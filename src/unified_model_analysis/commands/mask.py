@@ -88,7 +88,7 @@ class Show:
     Example: `lottery-tickets mask show a.mask`
 
     Attributes:
-        mask: The file.
+        mask: The mask file.
     """
 
     mask: Annotated[Path, tyro.conf.Positional]
@@ -116,7 +116,7 @@ class Apply:
     Example: `lottery-tickets mask apply trained.safetensors a.mask --output pruned.safetensors`
 
     Attributes:
-        checkpoint: As for `lottery-tickets mask create`, of safetensors; it stays as it is.
+        checkpoint: As for `lottery-tickets mask create`, of .safetensors files; it stays as it is.
         mask: The mask file. A mask that names its base is refused with other checkpoints.
         output: Where the copy goes: a folder, or a file where the checkpoint is one; there must be nothing yet.
     """
@@ -146,7 +146,7 @@ class Stats:
     Example: `lottery-tickets mask stats trained.safetensors`
 
     Attributes:
-        checkpoint: As for `lottery-tickets mask create`.
+        checkpoint: A .safetensors file, or what else `lottery-tickets mask create` takes.
         include: Glob patterns of parameter names to show instead of the default choice.
         exclude: Glob patterns of parameter names to leave out.
     """

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from unified_model_analysis.exit_codes import ExitCode
 from unified_model_analysis.held_results import check_place
 from unified_model_analysis.options import MARGIN
 from unified_model_analysis.terminal import say
@@ -33,7 +34,7 @@ class Report:
         style: "summary" leaves out what only those who check need: values by run, each claim, settings, method.
         title: Stands above.
         margin: Points of accuracy whose loss counts as none.
-        looks: How often the results are looked at in all while replicates are added, as planned before the first time.
+        looks: How often the findings are read in all while replicates are added, as planned before the first time.
         moment: When accuracy is taken: at the least validation loss, or after the last step; the first of both that all
             trainings have when not given.
         test: Whether claims are on the mean, by t tests, or on the median, by sign tests.
@@ -52,7 +53,7 @@ class Report:
     test: Literal["t", "sign"] = "t"
 
     def run(self) -> int:
-        """Writes the report and prints where it is; returns the exit code: 1 when re-checking found a problem."""
+        """Writes the report and prints where it is; returns the exit code."""
         from statistical_report_generator import ReportConfig, StatisticalReportGenerator
         from statistical_report_generator.tables import POINTS
 
@@ -77,7 +78,7 @@ class Report:
             generator.add_results(path, verification=verification)
         pdf = generator.generate_report(self.name)
         say(f"report: {pdf}, page: {pdf.with_suffix('.html')}, figures and tables: {self.output / self.name}-files")
-        return int(failed)
+        return ExitCode.CHECK_FAILED if failed else ExitCode.DONE
 
     def _verify(self, path: Path) -> "Verification | None":
         from statistical_report_generator import Verification

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 
+from unified_model_analysis.exit_codes import ExitCode
 from unified_model_analysis.held_results import check_place
 from unified_model_analysis.options import MARGIN, FileOutput
 from unified_model_analysis.terminal import say
@@ -23,7 +24,8 @@ class Show:
     """Show what a ticket's file holds: how sparse it is, what was shown of it, where it is from, by layer.
 
     The weights are not read, so that this is as quick for 14 billion of them; --check reads them and compares them with
-    the hash that the file carries. Hashes show that a file is whole, not who wrote it.
+    the hash that the file carries; exit code 1 when they do not match. Hashes show that a file is whole, not who wrote
+    it.
 
     Attributes:
         ticket: The file.
@@ -37,7 +39,13 @@ class Show:
         """Prints the ticket; returns the exit code."""
         from lottery_tickets import load_ticket
 
-        ticket = load_ticket(self.ticket, weights=self.check)
+        ticket = load_ticket(self.ticket, weights=False)
+        if self.check:
+            try:
+                ticket = load_ticket(self.ticket)
+            except ValueError as error:
+                say(f"FAILED  {error}")
+                return ExitCode.CHECK_FAILED
         say(*describe_ticket(str(self.ticket), ticket))
         print("by layer:")
         for name, sparsity in ticket.mask.layer_sparsity().items():

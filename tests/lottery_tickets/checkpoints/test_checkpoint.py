@@ -38,7 +38,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patterns, "WEIGHTS_PER_COPIED_CHUNK", 8)
     monkeypatch.setattr(patterns, "NEIGHBOURS_IN_FILES", 4)
     monkeypatch.setattr(largest, "SMALLEST_TO_SAMPLE", 1)
-    monkeypatch.setattr(one_pass, "NUM_SAMPLED_ELSEWHERE", 24)
+    monkeypatch.setattr(one_pass, "NUM_SAMPLED_IN_FILES", 24)
     monkeypatch.setattr(one_pass, "LARGEST_SHARE", 1)
 
 
@@ -82,23 +82,35 @@ def test_masks_are_those_of_the_weights_in_memory(
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("guess", [(0, 0), (31_743, 31_743)])
+@pytest.mark.parametrize(("offs", "num_reads"), [((400, 0), 2), ((-400, 0), 2), ((400, 9000), 4), ((0, 0), 3)])
 def test_a_bracket_that_misses_costs_a_second_read_and_says_so(
-    guess: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    offs: tuple[int, int],
+    num_reads: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     state = {"weight": torch.randn(40, 40).half()}
+    if not any(offs):  # so many ties that the bracket is no narrower than all weights
+        state["weight"] = state["weight"].sign()
+        monkeypatch.setattr(one_pass, "LARGEST_SHARE", 16)
     checkpoint = CheckpointWeights(save_sharded(state, tmp_path, [0]))
     read: list[int] = []
     caplog.set_level(logging.INFO)
-    with checkpoint.telling(read.append):
-        create_magnitude_mask(checkpoint, 0.5)
-    once = sum(read)
-    assert "read again" not in caplog.text
-    monkeypatch.setattr(largest, "guess_bracket", lambda *_: guess)
+    guess = one_pass.guess_bracket
+
+    def guess_off(magnitudes: Any, num_kept: int, *deviations: float) -> tuple[int, int]:  # noqa: ANN401 - handed on
+        lo, hi = guess(magnitudes, num_kept, *deviations)
+        moved = offs[1] if deviations else offs[0]
+        return lo + moved, hi + moved
+
+    monkeypatch.setattr(largest, "guess_bracket", guess_off)
+    monkeypatch.setattr(one_pass, "NUM_SAMPLED_IN_FILES", 400)
     with checkpoint.telling(read.append):
         assert create_magnitude_mask(checkpoint, 0.5) == create_magnitude_mask(state, 0.5)
-    assert sum(read) - once > 1.9 * state["weight"].numel() * 2
     assert "read again" in caplog.text
+    num_bytes = state["weight"].numel() * 2
+    assert (num_reads - 1) * num_bytes < sum(read) < (num_reads + 0.9) * num_bytes
 
 
 @pytest.mark.parametrize("kind", ["Llama", "tied Llama", "Qwen2", "GPT2", "BERT"])
@@ -115,7 +127,7 @@ def test_the_modules_of_the_configuration_say_what_is_pruned(kind: str, tmp_path
         assert found == expected
     assert create_random_mask(checkpoint, 0.3, seed=1) == create_random_mask(model, 0.3, seed=1)
     assert compute_layer_statistics(checkpoint) == compute_layer_statistics(model)
-    chosen = {"include": [nn.Linear] if kind != "GPT2" else ["*c_fc*"], "exclude": "*1*"}
+    chosen: Any = {"include": [nn.Linear] if kind != "GPT2" else ["*c_fc*"], "exclude": "*1*"}
     assert create_magnitude_mask(checkpoint, 0.5, **chosen) == create_magnitude_mask(model, 0.5, **chosen)
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lottery_tickets import CheckpointWeights, Mask, apply_mask, create_random_mask
+from lottery_tickets._core.tensor_files.shards import PAGE
 from lottery_tickets.checkpoints import layout as layout_module
 from lottery_tickets.checkpoints import writing
 from tests.lottery_tickets.checkpoints.shards import INDEX, save_sharded
@@ -29,8 +30,8 @@ from tests.strategies import FLOATS
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of some pages in blocks of one, which are noted as soon as they are written."""
-    monkeypatch.setattr(writing, "BYTES_PER_BLOCK", writing.PAGE)
-    monkeypatch.setattr(writing, "BYTES_PER_FLUSH", writing.PAGE)
+    monkeypatch.setattr(writing, "BYTES_PER_BLOCK", PAGE)
+    monkeypatch.setattr(writing, "BYTES_PER_FLUSH", PAGE)
 
 
 def make_state() -> dict[str, Tensor]:
@@ -187,7 +188,7 @@ import sys, time
 from pathlib import Path
 from lottery_tickets import CheckpointWeights, Mask, apply_mask
 from lottery_tickets.checkpoints import writing
-writing.BYTES_PER_BLOCK = writing.BYTES_PER_FLUSH = writing.PAGE
+writing.BYTES_PER_BLOCK = writing.BYTES_PER_FLUSH = 4096
 folder, stop_after = Path(sys.argv[1]), int(sys.argv[2])
 note, written = writing.write_json, 0
 def write_json(path, done):
@@ -220,7 +221,7 @@ def test_a_call_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
     [aside] = list_leftovers(tmp_path)
     noted = writing._read_progress(tmp_path / aside)
     first, second = "model-00000.safetensors", "model-00001.safetensors"
-    assert noted == {first: (tmp_path / "old" / first).stat().st_size, second: 2 * writing.PAGE}
+    assert noted == {first: (tmp_path / "old" / first).stat().st_size, second: 2 * PAGE}
     for name, done in noted.items():
         os.truncate(tmp_path / aside / name, done)
     read: list[int] = []
@@ -258,7 +259,7 @@ def test_a_disk_that_is_full_is_told_before_and_gone_on_with_after(
     mask = create_random_mask(Mask.keeping_all({"b.weight": (9, 1111)}), 0.5, seed=0)
     checkpoint = CheckpointWeights(tmp_path / "old")
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined] # as it is
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
         with pytest.raises(OSError, match=r"needs [\d,]+ bytes more, but the disk has 1 left"):
             apply_mask(checkpoint, mask, output=tmp_path / "new")
     assert list_names(tmp_path) == ["old"]

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lottery_tickets import compute_iterative_magnitude_pruning
-from lottery_tickets.experiments import run
+from lottery_tickets._core.training import pace
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.plan import ExperimentPlan
 from lottery_tickets.experiments.run import INTERRUPTIONS, _undisturbed, _worker_processes, run_experiment
@@ -86,7 +86,7 @@ def read_blocked_signals() -> set[int]:
 def test_interruptions_do_not_come_to_workers_which_would_answer_with_a_traceback() -> None:
     """A terminal sends Ctrl-C to them too, and one that was just starting once said where it was."""
     before = read_blocked_signals()
-    with _worker_processes(2, get_context("spawn").Value("q", 0)) as pool:
+    with _worker_processes(2, get_context("spawn").Array("q", 2)) as pool:
         with _undisturbed():
             jobs = [pool.submit(read_blocked_signals) for _ in range(2)]
         assert read_blocked_signals() == before
@@ -100,6 +100,7 @@ class Bar:
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - tqdm's
         self.settings, self.n, self.moves, self.words = settings, settings["initial"], list[int](), list[str]()
+        self.said: list[str] = []
         Bar.made.append(self)
 
     def update(self, num: int) -> None:
@@ -110,33 +111,47 @@ class Bar:
         self.words.append(words)
         assert not refresh
 
+    def write(self, sentence: str, file: object) -> None:
+        self.said.append(sentence)
+        assert file is not None
+
     def close(self) -> None:
         self.moves.append(0)
 
 
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
+    monkeypatch.setattr(pace, "tqdm", Bar)
+    monkeypatch.setattr(pace, "REFRESH_SECONDS", 0.0)
+    Bar.made.clear()
+    return Bar.made
+
+
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_bar_moves_by_steps_inside_of_trainings_and_begins_where_a_run_goes_on(
-    num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    num_workers: int, tmp_path: Path, bars: list[Bar]
 ) -> None:
-    monkeypatch.setattr(run, "tqdm", Bar)
-    Bar.made.clear()
     for num_replicates, begun in ((2, 0), (2, 80), (3, 80)):
         source, plan = make_plan(num_replicates)
         run_experiment(ExperimentFolder(tmp_path, plan), source, num_workers=num_workers, progress=True)
-        bar, num_trainings = Bar.made[-1], 2 * num_replicates
+        bar, num_trainings = bars[-1], 2 * num_replicates
         start = (bar.settings["total"], bar.settings["initial"], bar.settings["unit"], bar.settings["disable"])
         assert start == (20 * num_trainings, begun, "step", False)
         assert bar.n == 20 * num_trainings
         assert all(move >= 0 for move in bar.moves)
-        assert bar.words[-1] == f"{num_trainings} of {num_trainings} trainings"
+        steps = 20 * num_trainings
+        assert bar.words[-1] == f"{steps} of {steps} steps, {num_trainings} of {num_trainings} trainings"
+        processes = " in 2 processes" if num_workers == 2 and begun == 0 else ""
+        there = "; 4 of them are there" if begun else ""
+        said = f"{num_trainings} trainings of 20 steps, {num_replicates} replicates{processes}{there}: "
+        assert bar.said == ([f"{said}{steps - begun} steps to do"] if steps > begun else [])
     if num_workers == 1:
-        assert Bar.made[0].moves.count(1) == 80  # each step by itself
+        assert bars[0].moves.count(1) == 80  # each step by itself
 
 
 def test_epochs_of_a_caller_are_counted_and_a_trainer_that_makes_no_passes_is_done_when_it_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bars: list[Bar]
 ) -> None:
-    monkeypatch.setattr(run, "tqdm", Bar)
     data = [(torch.randn(8, 4), torch.randint(2, (8,)))]
     for passes, moves in ((True, [1, 1, 1]), (False, [3])):
 
@@ -148,10 +163,19 @@ def test_epochs_of_a_caller_are_counted_and_a_trainer_that_makes_no_passes_is_do
                     for parameter in model.parameters():
                         parameter.add_(0.01)
 
-        Bar.made.clear()
+        bars.clear()
         compute_iterative_magnitude_pruning(
-            nn.Linear(4, 2), data, 0.0, trainer_fn=train, num_epochs=3, run_folder=tmp_path / str(passes)
+            nn.Linear(4, 2), data, 0.0, trainer_fn=train, num_epochs=3, run_folder=tmp_path / str(passes), progress=True
         )
-        [bar] = Bar.made
+        [bar] = bars
         assert bar.settings["unit"] == "epoch"
         assert [move for move in bar.moves if move] == moves
+
+
+def test_what_is_told_of_the_time_leaves_no_trace(tmp_path: Path, bars: list[Bar]) -> None:
+    source, plan = make_plan(num_replicates=2)
+    for name in ("told", "silent"):
+        folder = ExperimentFolder(tmp_path / name, plan)
+        run_experiment(folder, source, progress=name == "told")
+    assert [bar.settings["disable"] for bar in bars] == [False, True]
+    assert read_all(tmp_path / "told") == read_all(tmp_path / "silent")

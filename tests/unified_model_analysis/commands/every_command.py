@@ -18,16 +18,16 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
         "--output",
         "OUT",
         "--check-interval=1",
-        "--max-epochs=2",
+        "--epochs=2",
         "--checkpoint=IN/first.safetensors",
     ),
     "connectivity, trained": (
-        *("connectivity", "--output", "OUT", "--rewind-steps", "0", "1", "--search", "--points=3", "--workers=1"),
+        *("connectivity", "--output", "OUT", "--rewind-steps", "0", "1", "--search", "--grid-points=3", "--workers=1"),
         *SHORT,
     ),
     "connectivity, given": (
         *("connectivity", "--output", "OUT", "--checkpoints", "IN/first.safetensors", "IN/second.safetensors"),
-        "--points=3",
+        "--grid-points=3",
     ),
     "landscape": (
         "landscape",

@@ -17,7 +17,7 @@ from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
 from unified_model_analysis.connectivity_summary import summarise_step
 
-FAST = ("--steps", 12, "--replicates", 2, "--points", 5, "--workers", 1)
+FAST = ("--steps", 12, "--replicates", 2, "--grid-points", 5, "--workers", 1)
 
 BRANCHES: tuple[Branch, Branch] = ("ticket", "copy")
 
@@ -38,7 +38,7 @@ def save_network(path: Path, seed: int) -> dict[str, torch.Tensor]:
 def test_the_line_between_two_checkpoints(tmp_path: Path, capsys: Output) -> None:
     states = [save_network(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
     found = find(
-        tmp_path / "out", "--checkpoints", tmp_path / "1.safetensors", tmp_path / "2.safetensors", "--points", 4
+        tmp_path / "out", "--checkpoints", tmp_path / "1.safetensors", tmp_path / "2.safetensors", "--grid-points", 4
     )
     shown = capsys.readouterr().out
     workload = load_digits()

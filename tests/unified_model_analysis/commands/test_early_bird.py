@@ -25,7 +25,7 @@ from tests.unified_model_analysis.test_cli import Output, refuse
 from unified_model_analysis.cli import main
 from unified_model_analysis.early_bird_summary import advise
 
-FAST = ("--check-interval", 1, "--max-epochs", 12, "--momentum", 0.9)
+FAST = ("--check-interval", 1, "--epochs", 12, "--momentum", 0.9)
 FILES = {"results.json", "ticket.safetensors", "early-bird.png", "run.json", ".lock", "run"}
 
 
@@ -94,9 +94,9 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
 
 
 def test_more_epochs_go_on_and_other_data_is_refused(tmp_path: Path, capsys: Output) -> None:
-    short = find(tmp_path, *FAST, "--max-epochs", 2)
+    short = find(tmp_path, *FAST, "--epochs", 2)
     assert short["verdict"] == "still changing"
-    assert "Next: the same command with a larger --max-epochs" in capsys.readouterr().out
+    assert "Next: the same command with a larger --epochs" in capsys.readouterr().out
     assert "ticket.safetensors is the mask of the last check" in short["findings"][0]
     message = refuse(["early-bird", "--output", tmp_path, *FAST, "--batch-size", 30, "--seed", 1], capsys)
     assert "--batch-size is None there and 30 here; --seed is 42 there and 1 here" in message
@@ -106,7 +106,7 @@ def test_more_epochs_go_on_and_other_data_is_refused(tmp_path: Path, capsys: Out
 
 
 def test_the_run_inside_and_a_run_from_python_say_how_they_go_on(tmp_path: Path, capsys: Output) -> None:
-    find(tmp_path / "results", *FAST, "--max-epochs", 1)
+    find(tmp_path / "results", *FAST, "--epochs", 1)
     capsys.readouterr()
     whose = "it is that of an early-bird run made by the Python function compute_early_bird_tickets; go on with that"
     assert whose in refuse(["early-bird", "--output", tmp_path / "results" / "run", *FAST], capsys)
@@ -120,7 +120,7 @@ def test_the_run_inside_and_a_run_from_python_say_how_they_go_on(tmp_path: Path,
 
 
 def test_weights_that_hardly_move_are_told_what_to_do(tmp_path: Path, capsys: Output) -> None:
-    results = find(tmp_path, "--learning-rate", 1e-6, "--check-interval", 1, "--max-epochs", 3)
+    results = find(tmp_path, "--learning-rate", 1e-6, "--check-interval", 1, "--epochs", 3)
     assert results["verdict"] == "trivially stable"
     shown = capsys.readouterr().out
     for advice in ("raise --learning-rate above 1e-06", "train longer", "record_movement", "score --method saliency"):
@@ -128,7 +128,7 @@ def test_weights_that_hardly_move_are_told_what_to_do(tmp_path: Path, capsys: Ou
 
 
 def test_a_loss_that_rises_is_told_what_to_do(tmp_path: Path, capsys: Output) -> None:
-    options = ("--learning-rate", 3, "--check-steps", 1, "--max-steps", 6, "--threshold", 0, "--window", 1)
+    options = ("--learning-rate", 3, "--check-steps", 1, "--steps", 6, "--threshold", 0, "--window", 1)
     results = find(tmp_path, *options)
     assert results["verdict"] == "diverged"
     assert "lower --learning-rate below 3, in another folder" in capsys.readouterr().out
@@ -138,7 +138,7 @@ def test_checks_by_step_the_queue_and_other_options(tmp_path: Path, capsys: Outp
     options = (
         "--check-steps",
         "log",
-        "--max-steps",
+        "--steps",
         12,
         "--method",
         "mask_distance",
@@ -163,7 +163,7 @@ def test_channels_are_said_to_be_taken_out(tmp_path: Path, capsys: Output) -> No
     means, advice = advise(found, tmp_path, 0.25)  # type: ignore[arg-type] # the part of results that is read
     assert "after 25%" in means
     assert "take the removed channels out before you train" in advice
-    options = ("--model", "resnet-20", "--channels", "--check-steps", 1, "--max-steps", 1, "--batch-size", 8)
+    options = ("--model", "resnet-20", "--channels", "--check-steps", 1, "--steps", 1, "--batch-size", 8)
     results = find(tmp_path, *options)
     assert all(len(shape) == 1 for shape in results["final_mask"].shapes.values())
     assert "still changing" in capsys.readouterr().out
@@ -173,8 +173,8 @@ def test_a_language_model_of_ones_own(tmp_path: Path, capsys: Output) -> None:
     folder = save_tiny_llama(tmp_path / "model")
     text = tmp_path / "text.txt"
     text.write_text("the union is strong and the union is the union " * 40, encoding="utf-8")
-    options = ("--language-model", folder, "--text", text, "--num-tokens", 8, "--batch-size", 2, "--num-batches", 6)
-    results = find(tmp_path / "found", *options, "--max-epochs", 2, "--check-interval", 1)
+    options = ("--language-model", folder, "--text", text, "--num-tokens", 8, "--batch-size", 2, "--batches", 6)
+    results = find(tmp_path / "found", *options, "--epochs", 2, "--check-interval", 1)
     assert "target sparsity 0.5 (usual for a language model); SGD, learning rate 0.01" in capsys.readouterr().out
     assert results["network"] == "model"
     assert [check["step"] for check in results["checkpoints"]] == [6, 12]
@@ -184,10 +184,10 @@ def test_a_language_model_of_ones_own(tmp_path: Path, capsys: Output) -> None:
 WRONG = {
     "--sparsity 1.5": "sparsity must be from 0",
     "--check-steps 0": "check_steps must be",
-    "--max-steps 5": "--max-steps goes with --check-steps",
-    "--num-batches 5": "--num-batches is for a language model",
+    "--steps 5": "--steps goes with --check-steps",
+    "--batches 5": "--batches is for a language model",
     "--batch-size 0": "--batch-size must be at least 1",
-    "--max-epochs 0": "max_epochs must be",
+    "--epochs 0": "max_epochs must be",
     "--threshold 2": "convergence_threshold must be from 0 to 1",
     "--method mask_distance --window 1": "queue_length must be at least 2",
     "--learning-rate -1": "learning_rate must be at least 0",
@@ -211,10 +211,10 @@ def test_wrong_arguments_are_refused_and_leave_nothing(tmp_path: Path, capsys: O
 
 
 def test_options_are_kept_as_they_were_given(tmp_path: Path) -> None:
-    find(tmp_path, "--check-steps", 1, "--max-steps", 1, "--include", "fc1.*")
+    find(tmp_path, "--check-steps", 1, "--steps", 1, "--include", "fc1.*")
     options = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["settings"]
     assert (options["--include"], options["--check-steps"], options["--learning-rate"]) == (["fc1.*"], 1, None)
-    assert not {"--results", "--max-epochs", "--max-steps", "--device"} & options.keys()
+    assert not {"--results", "--epochs", "--steps", "--device"} & options.keys()
 
 
 def test_help_says_that_it_can_be_stopped(capsys: Output) -> None:

@@ -52,7 +52,7 @@ def evaluate(folder: Path, *options: object) -> dict[str, Any]:
 def test_a_mask_is_measured_and_validated(trained: Path, workload: Workload, tmp_path: Path, capsys: Output) -> None:
     results = evaluate(
         tmp_path, "--mask", trained / "mask.safetensors", "--checkpoint", trained / "trained.safetensors",
-        "--levels", 0.5, 0.9,
+        "--sparsities", 0.5, 0.9,
     )  # fmt: skip
     shown = capsys.readouterr().out
     network = workload.build_model(torch.Generator())
@@ -72,6 +72,26 @@ def test_a_mask_is_measured_and_validated(trained: Path, workload: Workload, tmp
     assert "winning" not in shown
     assert "mean gain over random masks (nothing trained): " in shown
     assert "winning_ticket_score" in results["robustness"]["robustness_metrics"]
+
+
+def test_a_dense_network_is_measured_alone(trained: Path, workload: Workload, tmp_path: Path, capsys: Output) -> None:
+    results = evaluate(tmp_path, "--checkpoint", trained / "trained.safetensors", "--no-robustness")
+    network = workload.build_model(torch.Generator())
+    network.load_state_dict(safetensors.torch.load_file(trained / "trained.safetensors"))
+    loss, accuracy = evaluate_tensors(network, workload.data.test_inputs, workload.data.test_targets)
+    found = results["performance"]
+    assert (found["metric"], found["performance"], found["num_predictions"]) == ("accuracy", accuracy, 539)
+    assert found["loss"] == pytest.approx(loss)
+    said = f"dense, without a mask: accuracy {accuracy:.4g}, loss {found['loss']:.4g}, over 539 predictions"
+    assert capsys.readouterr().out.splitlines()[0] == said
+    assert not {"quality", "validation", "robustness"} & results.keys()
+    words = ["report", str(tmp_path / "results.json"), "--output", str(tmp_path / "reports")]
+    assert main(words) == 0
+    apply_mask(network, create_magnitude_mask(network, 0.5))
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "pruned.safetensors")
+    evaluate(tmp_path, "--checkpoint", tmp_path / "pruned.safetensors", "--no-robustness", "--force")
+    assert "with 50.0% zeros among its prunable weights, without a mask: accuracy " in capsys.readouterr().out
+    assert "As it is, the network has accuracy" in (tmp_path / "reports" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_ticket_is_trained_again_beside_its_controls(trained: Path, tmp_path: Path, capsys: Output) -> None:
@@ -104,20 +124,19 @@ def test_a_language_model_is_measured_on_text(tmp_path: Path, capsys: Output) ->
     text.write_text("the union is strong " * 200, encoding="utf-8")
     results = evaluate(
         tmp_path, "--language-model", folder, "--text", text, "--num-tokens", 4, "--batches", 2, "--batch-size", 2,
-        "--levels", 0.5,
+        "--sparsities", 0.5,
     )  # fmt: skip
-    assert results["robustness"]["metric"] == "perplexity"
-    assert "retention of perplexity" in capsys.readouterr().out
+    assert results["robustness"]["metric"] == results["performance"]["metric"] == "perplexity"
+    shown = capsys.readouterr().out
+    assert "retention of perplexity" in shown
+    assert f"dense, without a mask: perplexity {results['performance']['perplexity']:.4g}, loss " in shown
 
 
 def test_what_evaluate_refuses(trained: Path, tmp_path: Path, capsys: Output) -> None:
     mask, weights = trained / "mask.safetensors", trained / "trained.safetensors"
     where = tmp_path / "results.json"
     assert "--checkpoint must name the trained weights" in refuse(["evaluate", "--output", str(where)], capsys)
-    assert "there must be something to measure" in refuse(
-        ["evaluate", "--output", str(where), "--no-robustness"], capsys
-    )
-    assert "--start trains a ticket of a workload again; give its --mask" in refuse(
+    assert "--start trains a ticket of a workload or of a network of --from again; give its --mask" in refuse(
         ["evaluate", "--output", str(where), "--checkpoint", str(weights), "--start", str(weights)], capsys
     )
     assert "must be a mask that Mask.save wrote" in refuse(

@@ -194,5 +194,9 @@ def test_checking_reads_the_weights(tmp_path: Path, capsys: Capture) -> None:
     content[8 + int.from_bytes(content[:8], "little")] ^= 1  # of the first weight; the bits of the mask come last
     path.write_bytes(bytes(content))
     assert main(["ticket", "show", str(path)]) == 0
+    assert main(["ticket", "show", str(path), "--check"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "FAILED " in said
+    assert "theta_k was altered" in said
+    path.write_bytes(b"another thing")
     assert main(["ticket", "show", str(path), "--check"]) == 2
-    assert "theta_k was altered" in capsys.readouterr().err

@@ -115,10 +115,16 @@ class Measurement:
             totals.add(loss, count_samples(batch) or 1, answers, is_language=_has_token_labels(batch))
         if not callable(self.metric):
             return _choose(totals, str(self.metric))
-        figures = totals.sum_up()
         value = float(self.metric(model, batches))
-        name = getattr(self.metric, "__name__", type(self.metric).__name__)
-        return Performance(figures, name, value if math.isfinite(value) else None, self.higher_is_better)
+        kept = value if math.isfinite(value) else None
+        return Performance(totals.sum_up(), str(self.name), kept, self.higher_is_better)
+
+    @property
+    def name(self) -> str | None:
+        """What a function of the caller's is called; None where the metric is one of ours."""
+        if not callable(self.metric):
+            return None
+        return str(getattr(self.metric, "__name__", type(self.metric).__name__))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Keeping exactly n of many scores: the one selector that every mask comes from."""
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from queue import SimpleQueue
@@ -11,7 +12,12 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import num_bytes
 from lottery_tickets._core.selection.backends import Backend, Kernels, count_workers, kernels_for, refuse_not_finite
-from lottery_tickets._core.selection.one_pass import guess_bracket, select_in_one_pass
+from lottery_tickets._core.selection.one_pass import (
+    STANDARD_DEVIATIONS_AGAIN,
+    MissedError,
+    guess_bracket,
+    select_in_one_pass,
+)
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chunks
 from lottery_tickets._core.thresholds import Bracket, Counters, Threshold, find_kth_largest
 from lottery_tickets._core.weights import Weights
@@ -53,12 +59,31 @@ def select_largest(
         raise ValueError(f"num_kept must be from 0 to the {magnitudes.num_eligible} eligible elements, got {num_kept}")
     kernels = kernels_for(magnitudes, backend)
     if magnitudes.num_elements >= SMALLEST_TO_SAMPLE and num_kept not in {0, magnitudes.num_eligible}:
-        bits = select_in_one_pass(magnitudes, kernels, num_kept, guess_bracket(magnitudes, num_kept))
-        if bits is not None:
-            return bits
-        if not magnitudes.is_in_memory:
-            logger.info("the threshold is not where a sample of the weights suggests; the files are read again")
+        with contextlib.suppress(MissedError):
+            return _select_by_guesses(magnitudes, kernels, num_kept)
     return _pack(magnitudes, kernels, find_threshold(magnitudes, num_kept, kernels), num_kept)
+
+
+def _select_by_guesses(magnitudes: Magnitudes, kernels: Kernels, num_kept: int) -> dict[str, Tensor]:
+    """Returns what `select_largest` does, from one pass; of files from two, where the first guess misses by little.
+
+    Raises:
+        MissedError: When that is not enough.
+    """
+    lo, hi = guess_bracket(magnitudes, num_kept)
+    try:
+        return select_in_one_pass(magnitudes, kernels, num_kept, (lo, hi))
+    except MissedError as missed:
+        if magnitudes.is_in_memory:  # counting and packing cost no more than such guesses
+            raise
+        logger.info("%s; the files are read again", missed)
+        if not missed.side:
+            raise
+        is_above = missed.side > 0
+    # Behind the block, because an exception keeps what the first pass has listed.
+    least, greatest = guess_bracket(magnitudes, num_kept, STANDARD_DEVIATIONS_AGAIN)
+    again = (hi + 1, max(greatest, hi + 1)) if is_above else (min(least, lo - 1), lo - 1)
+    return select_in_one_pass(magnitudes, kernels, num_kept, again)
 
 
 @final

@@ -7,7 +7,7 @@ not; only the few weights inside it are listed, and among these the threshold is
 import math
 from collections.abc import Iterator
 from queue import SimpleQueue
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, final
 
 import numpy as np
 import torch
@@ -21,8 +21,11 @@ from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chun
 from lottery_tickets._core.thresholds import Bracket, Counters, find_kth_largest
 
 NUM_SAMPLED: Final = 1 << 18
-NUM_SAMPLED_ELSEWHERE: Final = 1 << 20  # of a GPU or a file: fewer weights in the bracket, because these are kept
+NUM_SAMPLED_ON_DEVICE: Final = 1 << 20  # fewer weights in the bracket, because these travel to the CPU
+NUM_SAMPLED_IN_FILES: Final = 1 << 20  # at most; fewer weights in the bracket, because of large files these are many
+SHARE_SAMPLED: Final = 256  # of a file one weight in so many, but not fewer than a quarter of what is sampled in memory
 NUM_BINS: Final = 1 << 12  # for what is listed: they stay in the cache
+STANDARD_DEVIATIONS_AGAIN: Final = 10.0  # on the side where the threshold turned out to be
 STANDARD_DEVIATIONS: Final = 2.5  # half the width of the bracket, in the rank of the sample; one guess in 80 is wrong
 LARGEST_SHARE: Final = 16  # a chunk may have one in so many of its weights listed, which bounds the memory
 
@@ -34,13 +37,31 @@ class _Classified(NamedTuple):
     inside: Listed
 
 
-def guess_bracket(magnitudes: Magnitudes, num_kept: int) -> tuple[int, int]:
-    """Returns patterns between which the least one that is kept probably lies, from a sample."""
-    is_near = magnitudes.is_on_cpu and magnitudes.is_in_memory
-    sample = magnitudes.sample(NUM_SAMPLED if is_near else NUM_SAMPLED_ELSEWHERE)
+@final
+class MissedError(Exception):
+    """The threshold is not where it was guessed to be.
+
+    Attributes:
+        side: 1 where it lies above the guess, -1 below; 0 where the guess was so wide that too many weights lay in it.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__("the threshold is not where a sample of the weights suggests")
+        self.side = side
+
+
+def guess_bracket(magnitudes: Magnitudes, num_kept: int, deviations: float = STANDARD_DEVIATIONS) -> tuple[int, int]:
+    """Returns patterns between which the least one that is kept probably lies, from a sample.
+
+    Args:
+        magnitudes: Of all weights.
+        num_kept: How many are kept.
+        deviations: Half the width of the bracket, in standard deviations of a rank of the sample.
+    """
+    sample = magnitudes.sample(_choose_size(magnitudes))
     size = len(sample)
     density = num_kept / magnitudes.num_eligible
-    spread = 1 + math.ceil(STANDARD_DEVIATIONS * math.sqrt(size * density * (1 - density)))
+    spread = 1 + math.ceil(deviations * math.sqrt(size * density * (1 - density)))
     rank = size - 1 - round(density * size)
     greatest = magnitudes.infinity - 1
     lo = int(sample[rank - spread]) if rank >= spread else 0
@@ -48,10 +69,17 @@ def guess_bracket(magnitudes: Magnitudes, num_kept: int) -> tuple[int, int]:
     return min(lo, greatest), min(hi, greatest)
 
 
+def _choose_size(magnitudes: Magnitudes) -> int:
+    """Returns how many weights to look at for a guess."""
+    if not magnitudes.is_in_memory:
+        return min(NUM_SAMPLED_IN_FILES, max(NUM_SAMPLED // 4, magnitudes.num_elements // SHARE_SAMPLED))
+    return NUM_SAMPLED if magnitudes.is_on_cpu else NUM_SAMPLED_ON_DEVICE
+
+
 def select_in_one_pass(
     magnitudes: Magnitudes, kernels: Kernels, num_kept: int, guess: tuple[int, int]
-) -> dict[str, Tensor] | None:
-    """Returns the packed bits of the `num_kept` largest; None when the guess is wrong or too wide.
+) -> dict[str, Tensor]:
+    """Returns the packed bits of the `num_kept` largest.
 
     Args:
         magnitudes: Of all weights.
@@ -60,17 +88,16 @@ def select_in_one_pass(
         guess: The least and the greatest pattern between which the threshold probably lies.
 
     Raises:
+        MissedError: When the guess is wrong or too wide.
         ValueError: When a magnitude is NaN or infinite.
     """
     packed = {name: torch.empty(num_bytes(w.size), dtype=torch.uint8) for name, w in magnitudes.weights.items()}
     chunks = magnitudes.chunks()
     found = _classify(magnitudes, kernels, guess, chunks, packed)
-    if found is None:
-        return None
     num_left = num_kept - sum(classified.num_above for classified in found)
     inside = [classified.inside for classified in found]
-    if not 0 <= num_left <= sum(len(listed.patterns) for listed in inside):
-        return None
+    if num_left < 0 or num_left > sum(len(listed.patterns) for listed in inside):
+        raise MissedError(1 if num_left < 0 else -1)
     for chunk, listed, chosen in zip(chunks, inside, _choose_largest(inside, num_left, kernels, guess), strict=True):
         kernels.set_bits(packed[chunk.name][chunk.bytes], listed.positions, chosen)
     return packed
@@ -82,14 +109,14 @@ def _classify(
     guess: tuple[int, int],
     chunks: list[Chunk],
     packed: dict[str, Tensor],
-) -> list[_Classified] | None:
+) -> list[_Classified]:
     num_workers = count_workers(magnitudes, kernels)
     room = max((chunk.stop - chunk.start for chunk in chunks), default=0) // LARGEST_SHARE + 1
     free: SimpleQueue[Listed] = SimpleQueue()
     for _ in range(num_workers):
         free.put(Listed(np.empty(room, np.int32), np.empty(room, magnitudes.numpy_dtype)))
 
-    def classify(chunk: Chunk) -> _Classified | None:
+    def classify(chunk: Chunk) -> _Classified:
         words, bits, listed = magnitudes.words(chunk), packed[chunk.name][chunk.bytes], free.get()
         try:
             num_above, num_inside, is_finite = kernels.classify(
@@ -99,10 +126,11 @@ def _classify(
         finally:
             free.put(listed)
         refuse_not_finite(chunk, is_finite)
-        return _Classified(num_above, inside) if num_inside <= room else None
+        if num_inside > room:
+            raise MissedError(0)
+        return _Classified(num_above, inside)
 
-    found = map_chunks(classify, chunks, num_workers)
-    return None if None in found else [classified for classified in found if classified is not None]
+    return map_chunks(classify, chunks, num_workers)
 
 
 def _choose_largest(

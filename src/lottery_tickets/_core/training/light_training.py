@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol, TypedDict, final
@@ -11,7 +10,6 @@ from typing import Any, Final, Protocol, TypedDict, final
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from tqdm import tqdm
 
 from lottery_tickets._core.batches.resuming import ResumableBatches
 from lottery_tickets._core.batches.samples import count_samples, move_batch, split_batch
@@ -23,6 +21,7 @@ from lottery_tickets._core.reading import Form, check_form
 from lottery_tickets._core.training.accumulated import AccumulatedAdamW
 from lottery_tickets._core.training.in_backward import InBackwardSGD
 from lottery_tickets._core.training.settings import TrainerSettings
+from lottery_tickets._core.training.steps_done import count_steps
 
 FEWEST_TO_JUDGE = 10  # batches; a share of fewer says little
 # What may differ between the trainer that saved a state and the one that goes on.
@@ -79,7 +78,6 @@ class LightTrainer:
         settings: How.
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
         seed: Decides order, dropout and rounding.
-        progress: Whether to show a bar.
 
     Raises:
         TypeError: When `dataloader` is an iterator.
@@ -95,10 +93,9 @@ class LightTrainer:
         *,
         loss_fn: LossFunction | None = None,
         seed: int = 42,
-        progress: bool = False,
     ) -> None:
         self.model, self.settings = model, settings
-        self.loss_fn, self.seed, self.progress = loss_fn, seed, progress
+        self.loss_fn, self.seed = loss_fn, seed
         self.batches = ResumableBatches(dataloader, seed)
         self.parameters = {clean_name(n): p for n, p in unwrap(model).named_parameters() if p.requires_grad}
         if not self.parameters:
@@ -182,12 +179,12 @@ class LightTrainer:
 
     def _train(self, *, num_epochs: int | None, num_steps: int | None) -> StretchReport:
         tally = _Tally()
-        with self._prepared(), self._make_bar(num_epochs, num_steps) as bar:
+        with self._prepared():
             for batch in self._take(num_epochs, num_steps):
                 loss, num_samples = self._train_batch(batch)
                 self.batches.count()
                 tally.add(loss, num_samples)
-                bar.update()
+                count_steps()
                 self._check_losses(tally, is_over=False)
         self._check_losses(tally, is_over=True)
         logger.info(
@@ -260,11 +257,6 @@ class LightTrainer:
             self.model.zero_grad(set_to_none=True)
             for module, training in modes.items():
                 module.training = training
-
-    def _make_bar(self, num_epochs: int | None, num_steps: int | None) -> "tqdm[Any]":
-        length = operator.length_hint(self.batches.dataloader)
-        total = num_steps if num_epochs is None else num_epochs * length
-        return tqdm(total=total or None, unit="batch", disable=not self.progress)
 
 
 @dataclass

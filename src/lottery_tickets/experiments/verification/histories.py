@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from lottery_tickets._core.reading import check_form
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 
 MOMENTS: Final = ("end", "early_stop")
 CURVE: Final = "curve"
+METRIC: Final = "metric"  # a function of the caller's
 VALIDATION: Final = frozenset({"step", "validation_loss", "validation_accuracy"})
 ROUNDING: Final = 1e-9  # relative; another machine's exp may round otherwise
 TEST: Final = frozenset({"test_loss", "test_accuracy"})
@@ -23,8 +25,12 @@ def find_odd_history(history: Mapping[str, Any], training: Training, plan: Exper
     """
     is_shared = training.branch == "shared"  # it may have no step at all
     wanted = {*MOMENTS, CURVE} if "recipe" in plan.subject and not is_shared else {"end"}
-    if not wanted <= set(history) <= ({"end"} if is_shared else {*MOMENTS, CURVE}):
+    allowed = {"end"} if is_shared else {*MOMENTS, CURVE}
+    allowed |= set() if "recipe" in plan.subject else {METRIC}
+    if not wanted <= set(history) <= allowed:
         return f"it has {sorted(history)}, not {sorted(wanted)}"
+    if METRIC in history:
+        check_form(history[METRIC], {"name": str, "higher_is_better": bool}, "the metric of its history")
     for moment in [name for name in MOMENTS if name in history]:
         if odd := _find_odd_figures(history[moment]):
             return f"{moment} has {odd}"

@@ -8,6 +8,8 @@ from torch import nn
 
 from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, MetricName
 from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.reading import naming
+from lottery_tickets._core.states import load_whole_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
 from lottery_tickets.experiments.caller_subject import CallerSubject
@@ -35,9 +37,9 @@ def create_workload_subject(
     settings = experiment.plan.subject
     if "workload" not in settings:
         raise ValueError(
-            f"{run} was made from Python, so its figures can be measured again only with the model and the data of its "
-            "maker; call verify_run(run, create_caller_subject(run, model, dataloader, ...)) of "
-            "lottery_tickets.experiments.verification"
+            f"{run} is of a network of its maker's own, so its figures can be measured again only with that model and "
+            "its data; at the shell name them by --from module:function, in Python call verify_run(run, "
+            "create_caller_subject(run, model, dataloader, ...)) of lottery_tickets.experiments.verification"
         )
     try:
         data, model = settings["workload"].split("/")
@@ -62,6 +64,7 @@ def create_caller_subject(
     higher_is_better: bool = True,
     initialise_fn: Callable[[nn.Module], object] | None = None,
     learning_rate: float = 1e-3,
+    use_recorded_start: bool = False,
 ) -> CallerSubject:
     """Returns the model and data that a run from Python was made with, to be measured again; nothing is trained.
 
@@ -76,9 +79,11 @@ def create_caller_subject(
         higher_is_better: As it was given.
         initialise_fn: As it was given.
         learning_rate: Of the default trainer.
+        use_recorded_start: Whether the model takes the starting weights that the run keeps, where it keeps them: all
+            runs but those that rewind to a later step.
 
     Raises:
-        ValueError: When the folder is of no run made from Python.
+        ValueError: When the folder is of no run made from Python, or its weights do not fit the model.
     """
     experiment = ExperimentFolder.read(Path(run))
     plan = experiment.plan
@@ -87,6 +92,9 @@ def create_caller_subject(
             f"{run} must be a run made from Python, but is one of a workload; create_workload_subject has it"
         )
     ticket = _load_given_ticket(experiment)
+    if use_recorded_start and (plan.rewind_step == 0 or plan.is_parted):
+        with naming("the starting weights of the run", "fit the model"):
+            load_whole_state(model, experiment.load_start(plan.find_first(0)))
     return CallerSubject(
         model,
         dataloader,

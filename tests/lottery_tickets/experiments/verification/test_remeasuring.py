@@ -291,7 +291,7 @@ def test_a_ticket_trained_again_is_measured_again(tmp_path: Path) -> None:
 
 
 def test_each_kind_of_run_has_its_subject(caller_run: Path, workload_run: Path) -> None:
-    with pytest.raises(ValueError, match=r"was made from Python.*call verify_run"):
+    with pytest.raises(ValueError, match=r"is of a network of its maker's own.*call verify_run"):
         create_workload_subject(caller_run)
     with pytest.raises(ValueError, match="must be a run made from Python"):
         create_caller_subject(workload_run, make_model(), DATA)
