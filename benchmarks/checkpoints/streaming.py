@@ -8,7 +8,7 @@ beside reading its files once; before each the system's cache is emptied, which 
 
 import argparse
 import json
-import resource
+import os
 import statistics
 import subprocess
 import sys
@@ -20,7 +20,7 @@ import torch
 import transformers
 
 from benchmarks.checkpoints.large import read_plainly
-from benchmarks.common import ROOT, load_language, write_results
+from benchmarks.common import ROOT, load_language, measure_peak_extra_bytes, write_results
 from lottery_tickets import CheckpointWeights, compute_performance, create_wanda_mask
 from lottery_tickets.workloads import load_smollm2
 
@@ -50,27 +50,24 @@ def run_step(step: str, folder: Path | None) -> dict[str, Any]:
         vocabulary = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
         generator = torch.Generator().manual_seed(0)
         batches = [{"input_ids": torch.randint(vocabulary, LARGE_SHAPE, generator=generator)}]
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    start = time.perf_counter()
     found: dict[str, Any] = {}
-    if step.startswith("read"):
-        read_plainly(model, is_direct=step != "read")
-    else:
+
+    def work() -> None:
+        if step.startswith("read"):
+            read_plainly(model, is_direct=step != "read")
+            return
         weights: Any = CheckpointWeights(model)
         if step.endswith("in memory"):
             weights = transformers.AutoModelForCausalLM.from_pretrained(model)
         if step.startswith("perplexity"):
-            found = {"loss": compute_performance(weights, batches)["loss"]}
+            found["loss"] = compute_performance(weights, batches)["loss"]
         else:
-            found = {"digest": create_wanda_mask(weights, batches, 0.5).digest}
-    seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    return found | {
-        "seconds": seconds,
-        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "resident_bytes_before": before.ru_maxrss * 1024,
-        "peak_resident_bytes": after.ru_maxrss * 1024,
-    }
+            found["digest"] = create_wanda_mask(weights, batches, 0.5).digest
+
+    cpu, start = time.process_time(), time.perf_counter()
+    extra = measure_peak_extra_bytes(work)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+    return found | {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_extra_bytes": extra}
 
 
 def measure_step(step: str, folder: Path | None) -> dict[str, Any]:
@@ -78,8 +75,9 @@ def measure_step(step: str, folder: Path | None) -> dict[str, Any]:
     if folder is not None:
         Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
     place = [] if folder is None else ["--large", str(folder)]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # large blocks are returned at once
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.checkpoints.streaming", "--step", step, *place]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S603 - ours
+    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout  # noqa: S603 - ours
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
     print(step, found, flush=True)
     return found
@@ -93,8 +91,7 @@ def sum_up(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "min_seconds": min(run["seconds"] for run in runs),
         "median_seconds": statistics.median(run["seconds"] for run in runs),
         "min_cpu_seconds": min(run["cpu_seconds"] for run in runs),
-        "peak_resident_bytes": max(run["peak_resident_bytes"] for run in runs),
-        "peak_extra_bytes": max(run["peak_resident_bytes"] - run["resident_bytes_before"] for run in runs),
+        "peak_extra_bytes": max(run["peak_extra_bytes"] for run in runs),
         "repeats": len(runs),
     }
 
@@ -103,7 +100,7 @@ def compare(steps: dict[str, dict[str, Any]], what: str) -> dict[str, float]:
     """Returns the ratios of streamed to in memory, which found the same."""
     streamed, in_memory = steps[f"{what}, streamed"], steps[f"{what}, in memory"]
     assert streamed["found"] == in_memory["found"]
-    names = ("min_seconds", "min_cpu_seconds", "peak_resident_bytes", "peak_extra_bytes")
+    names = ("min_seconds", "min_cpu_seconds", "peak_extra_bytes")
     return {name: streamed[name] / in_memory[name] for name in names}
 
 
