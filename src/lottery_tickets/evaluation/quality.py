@@ -13,6 +13,7 @@ from lottery_tickets._core.measuring.performance import (
     Measurement,
     MetricFunction,
     MetricName,
+    Performance,
     PerformanceFigures,
 )
 from lottery_tickets._core.objective import LossFunction
@@ -23,7 +24,7 @@ from lottery_tickets.evaluation.performance import measure_model
 from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import CONTROLS, Branch
 from lottery_tickets.experiments.retraining import Retraining
-from lottery_tickets.masks.mask import as_mask
+from lottery_tickets.masks.mask import Mask, as_mask
 
 
 class TicketQuality(TypedDict):
@@ -167,33 +168,47 @@ def compute_lottery_ticket_quality(
         "logger": logger,
         "progress": progress or None,  # False, the default, counts as not given
     }
-    retraining = _plan_retraining(trainer_fn, seed, options)
-    if retraining is not None and isinstance(model, CheckpointWeights):
-        raise TypeError("a checkpoint cannot be trained, so there must be no trainer_fn beside one; load the model")
+    retraining = _plan_retraining(model, trainer_fn, seed, options)
     baseline = measure_model(model, dataloader, measurement, seed=seed, dtype=dtype, device=device)
-    if baseline.value is None or baseline.figures["loss"] is None:
-        raise ValueError("the model's own loss must be finite, but is NaN or infinite on this data; did it diverge?")
+    performance, loss = _check_finite(baseline)
     ticket = measure_model(model, dataloader, measurement, mask=checked, seed=seed, dtype=dtype, device=device)
-    trained = None
-    if retraining is not None and isinstance(model, nn.Module):
-        trained = retraining.run(model, checked, dataloader, measurement)
     return {
         "kind": "post-hoc" if retraining is None else "post-hoc and retrained",
         "metric": baseline.metric,
         "higher_is_better": baseline.higher_is_better,
         "performance_retention": ticket.retain(baseline),
-        "baseline_performance": baseline.value,
+        "baseline_performance": performance,
         "ticket_performance": ticket.value,
-        "baseline_loss": baseline.figures["loss"],
+        "baseline_loss": loss,
         "ticket_loss": ticket.figures["loss"],
         "baseline": baseline.figures,
         "ticket": ticket.figures,
         "sparsity": checked.sparsity,
-        "retrained": None if trained is None else {"kind": "retrained", **trained},
+        "retrained": _retrain(retraining, model, checked, dataloader, measurement),
     }
 
 
-def _plan_retraining(trainer_fn: Any, seed: int, options: dict[str, Any]) -> Retraining | None:  # noqa: ANN401 - checked here
+def _check_finite(baseline: Performance) -> tuple[float, float]:
+    """Returns the metric and the loss of the model as it is."""
+    if baseline.value is None or baseline.figures["loss"] is None:
+        raise ValueError("the model's own loss must be finite, but is NaN or infinite on this data; did it diverge?")
+    return baseline.value, baseline.figures["loss"]
+
+
+def _retrain(
+    retraining: Retraining | None, model: object, mask: Mask, dataloader: Iterable[Any], measurement: Measurement
+) -> dict[str, Any] | None:
+    if retraining is None or not isinstance(model, nn.Module):
+        return None
+    return {"kind": "retrained", **retraining.run(model, mask, dataloader, measurement)}
+
+
+def _plan_retraining(
+    model: object,
+    trainer_fn: Any,  # noqa: ANN401 - checked here
+    seed: int,
+    options: dict[str, Any],
+) -> Retraining | None:
     options = {name: value for name, value in options.items() if value is not None}
     if trainer_fn is None:
         if unused := sorted(options):
@@ -201,6 +216,8 @@ def _plan_retraining(trainer_fn: Any, seed: int, options: dict[str, Any]) -> Ret
                 f"{', '.join(unused)} must come with a trainer_fn, which trains the ticket again; pass one"
             )
         return None
+    if isinstance(model, CheckpointWeights):
+        raise TypeError("a checkpoint cannot be trained, so there must be no trainer_fn beside one; load the model")
     if not callable(trainer_fn):
         raise TypeError(f"trainer_fn must be a function of model, dataloader and epochs, got {trainer_fn!r}")
     options["num_epochs"] = check_count("num_epochs", options.get("num_epochs", 1))

@@ -107,12 +107,12 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
 
     @property
     def _is_streamed(self) -> bool:
-        from unified_model_analysis.streamed_models import is_too_large
+        from unified_model_analysis.stored_weights import is_too_large
 
         return self.stream or is_too_large(self)
 
     def _measure_streamed(self, mask: "Mask | None") -> dict[str, Any]:
-        from unified_model_analysis.streamed_models import measure_streamed
+        from unified_model_analysis.stored_weights import measure_streamed
 
         refuse_options(self, "a language model that is run layer by layer", "sparsities")
         sizes = {"batch_size": self.batch_size or NUM_SEQUENCES, "num_batches": self.batches}

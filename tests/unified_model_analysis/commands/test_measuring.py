@@ -145,7 +145,7 @@ def test_a_streamed_language_model_has_the_figures_of_a_loaded_one(
     assert streamed["performance"] == loaded["performance"]
     assert "one layer at a time, in float32" in capsys.readouterr().err
     with monkeypatch.context() as patch:
-        patch.setattr("unified_model_analysis.streamed_models.LARGEST_LOADED", 0.0)
+        patch.setattr("unified_model_analysis.stored_weights.LARGEST_LOADED", 0.0)
         assert evaluate(tmp_path, *options, "--force")["performance"] == loaded["performance"]
     assert "one layer at a time, in float32" in capsys.readouterr().err
     mask = tmp_path / "a.mask"
