@@ -117,7 +117,7 @@ def test_what_cannot_be_measured_is_refused(llama: Path) -> None:
 def _run_twice(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     def run() -> Iterator[torch.Tensor]:
         for _ in range(2):
-            yield model(**batch, labels=batch["input_ids"]).loss
+            yield model(**{**batch, "labels": batch["input_ids"]}).loss
 
     first, second = run()
     return first + second
