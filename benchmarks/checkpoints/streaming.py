@@ -1,7 +1,8 @@
 """Perplexity and Wanda's mask of a checkpoint that is streamed, beside those of the model in memory: time and memory.
 
 `PYTHONPATH=src python -m benchmarks.checkpoints.streaming [--large FOLDER]` saves SmolLM2-135M to runs/streaming, runs
-each step in a process of its own, in turns, and writes `results/streaming.json`. `--large` names a checkpoint that does
+each step in a process of its own, in turns, and writes `results/streaming.json`; what is there already is not measured
+again. `--large` names a checkpoint that does
 not fit into memory, such as `benchmarks.checkpoints.large` makes: of this one perplexity is measured on one batch,
 beside reading its files once; before each the system's cache is emptied, which takes root.
 """
@@ -13,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import transformers
 
 from benchmarks.checkpoints.large import read_plainly
 from benchmarks.common import ROOT, load_language, measure_peak_extra_bytes, write_results
+from benchmarks.studies.parts import keep
 from lottery_tickets import CheckpointWeights, compute_performance, create_wanda_mask
 from lottery_tickets.workloads import load_smollm2
 
@@ -29,7 +32,7 @@ SHAPE = {"batch_size": 2, "num_tokens": 256, "num_batches": 2}
 LARGE_SHAPE = (1, 128)
 STEPS = ("perplexity, in memory", "perplexity, streamed", "Wanda, in memory", "Wanda, streamed")
 LARGE_STEPS = ("read", "read past the cache", "perplexity, streamed")
-REPEATS = 3
+REPEATS = 2
 
 
 def prepare() -> None:
@@ -70,6 +73,11 @@ def run_step(step: str, folder: Path | None) -> dict[str, Any]:
     return found | {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_extra_bytes": extra}
 
 
+def find_file(step: str, number: int | str) -> Path:
+    """Returns where a run of a step is kept."""
+    return FOLDER / f"{step.replace(', ', '-').replace(' ', '-')}-{number}.json"
+
+
 def measure_step(step: str, folder: Path | None) -> dict[str, Any]:
     """Returns what a step found in a process of its own."""
     if folder is not None:
@@ -80,7 +88,7 @@ def measure_step(step: str, folder: Path | None) -> dict[str, Any]:
     said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout  # noqa: S603 - ours
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
     print(step, found, flush=True)
-    return found
+    return found | {"load_average": os.getloadavg()[0]}
 
 
 def sum_up(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -115,9 +123,9 @@ def main() -> None:
         return
     prepare()
     runs: dict[str, list[dict[str, Any]]] = {step: [] for step in STEPS}
-    for _ in range(REPEATS):
+    for number in range(REPEATS):
         for step in STEPS:
-            runs[step].append(measure_step(step, None))
+            runs[step].append(keep(find_file(step, number), partial(measure_step, step, None)))
     steps = {step: sum_up(found) for step, found in runs.items()}
     payload: dict[str, Any] = {
         "settings": SHAPE,
@@ -129,7 +137,10 @@ def main() -> None:
         payload["large"] = {
             "shape": LARGE_SHAPE,
             "model_bytes": CheckpointWeights(arguments.large).num_bytes,
-            "steps": {step: measure_step(step, arguments.large) for step in LARGE_STEPS},
+            "steps": {
+                step: keep(find_file(step, "large"), partial(measure_step, step, arguments.large))
+                for step in LARGE_STEPS
+            },
         }
     print(payload["ratios"])
     print(write_results("streaming", payload))
