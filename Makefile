@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check lint format clean-venv help
+.PHONY: demo test docs-commands check lint format clean-venv help
 .DEFAULT_GOAL := help
 
 help:            ## Say what there is.
@@ -16,7 +16,10 @@ demo: $(INSTALLED) ## Find a winning ticket on handwritten digits, beside its co
 test: $(INSTALLED) ## Run all tests: tests/, the doctests of src/, the examples of README.md and docs/.
 	$(BIN)/pytest -n 2
 
-check: lint test ## Run every gate.
+docs-commands: $(INSTALLED) ## Type what the pages show: their code and commands, page by page, with short trainings.
+	$(BIN)/pytest -n 0 -m commands tests/pages
+
+check: lint test docs-commands ## Run every gate.
 
 lint: $(INSTALLED) ## Run the gates that only read: format, rules, types, layers.
 	$(BIN)/ruff format --check .

@@ -69,15 +69,15 @@ def tabulate_fuzzing() -> str:
         "changed": lambda row: f"{row['now']['files']:,}",
         "read": lambda row: f"{row['now']['python']['read']:,}",
         "refused": lambda row: f"{row['now']['python']['refused']:,}",
-        "undocumented, before": lambda row: _sum_types(row["before"]["python"]["undocumented"]),
+        "undocumented, before": lambda row: _sum_before(row, "undocumented"),
         "undocumented, now": lambda row: _sum_types(row["now"]["python"]["undocumented"]),
-        "unclear, before": lambda row: _sum_types(row["before"]["python"]["unclear"]),
+        "unclear, before": lambda row: _sum_before(row, "unclear"),
         "unclear, now": lambda row: _sum_types(row["now"]["python"]["unclear"]),
         "changed, for the shell": lambda row: _count_files(row["now"]["shell"]),
-        "not in one line, before": lambda row: _sum_shell(row["before"]),
+        "not in one line, before": lambda row: "" if row["before"] is None else _sum_shell(row["before"]),
         "not in one line, now": lambda row: _sum_shell(row["now"]),
     }
-    rows = [{"name": name, "now": now[name], "before": before[name]} for name in now]
+    rows = [{"name": name, "now": now[name], "before": before.get(name)} for name in now]
     everything = {label: _add_up(list(counts.values())) for label, counts in (("now", now), ("before", before))}
     return tabulate([*rows, {"name": "all", **everything}], columns)
 
@@ -94,6 +94,10 @@ def tabulate_undocumented() -> str:
     rows = [(f"`{name}`", f"{sums['before'][name]}", f"{sums['this'][name]}") for name in names]
     total = ("all", *(f"{sum(counts.values())}" for counts in sums.values()))
     return make_table(("exception that is not documented", "before", "now"), *rows, total)
+
+
+def _sum_before(row: dict[str, Any], what: str) -> str:
+    return "" if row["before"] is None else _sum_types(row["before"]["python"][what])
 
 
 def _sum_types(counts: dict[str, int]) -> str:

@@ -5,6 +5,9 @@ from . import (
     connectivity as connectivity,
 )
 from . import (
+    doctor as doctor,
+)
+from . import (
     early_bird as early_bird,
 )
 from . import (
@@ -95,7 +98,7 @@ from .masks import (
     remove_mask,
     shuffle_mask,
 )
-from .planning import recommend_settings
+from .planning import plan_memory, recommend_settings
 from .scores import (
     Importance,
     compute_grasp_importance,
@@ -158,6 +161,7 @@ __all__ = [
     "load_results",
     "load_ticket",
     "masked",
+    "plan_memory",
     "recommend_settings",
     "record_movement",
     "reinitialise_",

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from lottery_tickets._core.files import parse_json
 from lottery_tickets._core.names import clean_name, identify, unwrap
 from lottery_tickets._core.notebooks import render_table
+from lottery_tickets._core.reading import list_names
 from lottery_tickets._core.states import hash_state, load_clean_state
 from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
 from lottery_tickets.masks.holding import find_masked_parameters, hold_mask, remove_mask
@@ -22,7 +23,6 @@ from lottery_tickets.masks.mask import METADATA_KEY, TICKET_FORMAT, TICKET_PREFI
 
 STATE_PREFIX: Final = "state."
 NO_CLAIMS: Final = "no claims: never trained beside its controls"
-MOST_NAMES: Final = 3  # in an error
 CLAIM: Final = "sentences"  # what claims must have
 
 
@@ -114,8 +114,8 @@ class Ticket:
         if not self.has_weights:
             lacking = [name for name, tensor in self.state.items() if tensor.device.type == "meta"]
             raise ValueError(
-                f"theta_k must be there, but {_name(lacking)} are on the meta device, without values; load the ticket "
-                "with weights=True"
+                f"theta_k must be there, but {list_names(lacking)} are on the meta device, without values; load the "
+                "ticket with weights=True"
             )
 
     def save(self, path: str | Path) -> None:
@@ -161,7 +161,8 @@ class Ticket:
                 memory; the ticket then has the mask and all else, see `Ticket`.
 
         Raises:
-            ValueError: When the file is missing, cut short, altered, or not a ticket.
+            OSError: When there is no such file, or it cannot be read.
+            ValueError: When the file is cut short, altered, or not a ticket.
         """
         tensors, metadata = read_tensors(Path(path), only="" if weights else TICKET_PREFIX)
         label = _read_label(path, metadata)
@@ -234,7 +235,8 @@ def load_ticket(path: str | Path, *, weights: bool = True) -> Ticket:
         weights: Whether to load theta_k too, see `Ticket.load`.
 
     Raises:
-        ValueError: When the file is missing, cut short, altered, or not a ticket.
+        OSError: When there is no such file, or it cannot be read.
+        ValueError: When the file is cut short, altered, or not a ticket.
     """
     return Ticket.load(path, weights=weights)
 
@@ -252,6 +254,7 @@ def use_ticket(model: nn.Module, path: str | Path | Ticket, *, weights: bool = T
         cast: Whether theta_k may be rounded to the model's dtypes where they differ from its own.
 
     Raises:
+        OSError: When there is no such file, or it cannot be read.
         TypeError: When a weight of the model is not a plain tensor, such as one that is sharded over devices.
         ValueError: When names, shapes or dtypes of model and ticket differ, or the file is not a whole ticket.
 
@@ -296,7 +299,7 @@ def _check_fits(model: nn.Module, state: Mapping[str, Tensor], *, cast: bool) ->
     own: dict[str, Any] = {clean_name(name): value for name, value in unwrap(model).state_dict(keep_vars=True).items()}
     odd = sorted(name for name, value in own.items() if not isinstance(value, Tensor))
     if odd:
-        raise ValueError(f"a model's state must consist of tensors, but {_name(odd)} do not; drop get_extra_state")
+        raise ValueError(f"a model's state must consist of tensors, but {list_names(odd)} do not; drop get_extra_state")
     empty = [name for name, value in own.items() if is_lazy(value) or value.device.type == "meta"]
     shared = [name for name in state if name in own and name not in empty]
     problems = {
@@ -309,15 +312,15 @@ def _check_fits(model: nn.Module, state: Mapping[str, Tensor], *, cast: bool) ->
         ],
         "the model has no values yet for": empty,
     }
-    if told := [f"{what} {_name(names)}" for what, names in problems.items() if names]:
+    if told := [f"{what} {list_names(names)}" for what, names in problems.items() if names]:
         raise ValueError(
             f"theta_k must fit the model, but {'; '.join(told)}; is the model of the ticket's architecture?"
         )
     if not cast and (other := [name for name in shared if state[name].dtype != own[name].dtype]):
         name = other[0]
         raise ValueError(
-            f"theta_k must have the model's dtypes, but {_name(other)} differ: {state[name].dtype} in the ticket and "
-            f"{own[name].dtype} in the model; convert the model, or pass cast=True to round theta_k"
+            f"theta_k must have the model's dtypes, but {list_names(other)} differ: {state[name].dtype} in the ticket "
+            f"and {own[name].dtype} in the model; convert the model, or pass cast=True to round theta_k"
         )
 
 
@@ -352,13 +355,13 @@ def _collect_state(
     foreign = [name for name in tensors if not name.startswith((STATE_PREFIX, TICKET_PREFIX))]
     foreign += [name for name in stored if name not in described]
     if missing or foreign:
-        told = [f"it lacks {_name(missing)}"] if missing else []
-        told += [f"it has {_name(foreign)} too many"] if foreign else []
+        told = [f"it lacks {list_names(missing)}"] if missing else []
+        told += [f"it has {list_names(foreign)} too many"] if foreign else []
         raise ValueError(" and ".join(told))
     state = {name: stored[ties.get(name, name)] for name in described}
     odd = [name for name, tensor in state.items() if [str(tensor.dtype), list(tensor.shape)] != described[name]]
     if odd:
-        raise ValueError(f"{_name(odd)} have another dtype or shape than it says")
+        raise ValueError(f"{list_names(odd)} have another dtype or shape than it says")
     return state
 
 
@@ -366,11 +369,6 @@ def _check_hash(sha256: str) -> str:
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"the hash of theta_k must be 64 hexadecimal digits, but is {sha256!r}")
     return sha256
-
-
-def _name(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def _tell(error: Exception) -> str:

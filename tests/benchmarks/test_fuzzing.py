@@ -16,13 +16,20 @@ from benchmarks.studies.fuzzing.mutators import BYTES, edit_json, list_changes
 from benchmarks.studies.fuzzing.outcomes import FileKind, Outcomes, TooSlowError, bounded, fuzz, fuzz_command
 from benchmarks.studies.fuzzing.sealing import seal
 
-from lottery_tickets import Mask
+from lottery_tickets import Mask, load_ticket
 from lottery_tickets._core.folders import read_hashed, write_hashed
 
-NUM_FILES = 60
+NUM_FILES = 40
 NUM_COMMANDS = 5
-FEW = 20
-SLOWEST = {"run folder, verified", "run folder, gone on with", "early-bird folder", "connectivity folder", "text"} | {
+FEW = 15
+SLOWEST = {
+    "run folder, verified",
+    "run folder, compared",
+    "run folder, gone on with",
+    "early-bird folder",
+    "connectivity folder",
+    "text",
+} | {
     "earlier results",
     "analysis, gone on with",
     "landscape, gone on with",
@@ -123,3 +130,20 @@ def test_hashes_are_made_anew(tmp_path: Path) -> None:
     assert read_hashed(tmp_path / "looks.json") == {"num_replicates": [2]}
     assert Mask.load(tmp_path / "mask.safetensors").num_kept in {3, 5}
     assert not seal(tmp_path / "nowhere")
+
+
+def test_hashes_of_a_ticket_are_made_anew(tmp_path: Path) -> None:
+    path, kind = tmp_path / "ticket.safetensors", KINDS["ticket"]
+    kind.make(tmp_path)
+    before = path.read_bytes()
+    changed = bytearray(before.replace(b"matching", b"watching"))
+    for place in (8 + int.from_bytes(before[:8], "little"), -1):  # theta_k comes first, then the bits of the mask
+        changed[place] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(ValueError, match=r"hash|digest"):
+        kind.read(tmp_path)
+    assert seal(tmp_path)
+    found = load_ticket(path)
+    assert found.claims is not None
+    assert found.claims["verdict"] == "watching"
+    assert not any(one.encode() in before for one in (found.state_sha256, found.mask.digest))

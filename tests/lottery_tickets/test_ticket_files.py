@@ -151,6 +151,12 @@ def test_descriptions_that_fit_their_hash_are_checked_too(case: str, tmp_path: P
     assert "\n" not in str(caught.value)
 
 
+def test_names_of_others_do_not_break_the_line(tmp_path: Path) -> None:
+    rewrite(tmp_path / "odd.safetensors", lambda tensors, _l, _c: tensors.update({"state.a\nb": torch.ones(1)}))
+    with pytest.raises(ValueError, match=r"odd\.safetensors .*it has 'a\\nb' too many"):
+        load_ticket(tmp_path / "odd.safetensors")
+
+
 def test_a_mask_alone_is_told_what_to_do_with(tmp_path: Path) -> None:
     TICKET.mask.save(tmp_path / "mask.safetensors")
     with pytest.raises(

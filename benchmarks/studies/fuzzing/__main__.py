@@ -63,15 +63,16 @@ def main() -> None:
         return
     if given.tell:
         return
-    earlier = read_results("fuzzing") if given.kinds else {}  # the other kinds stay as they were counted
-    figures: dict[str, Any] = {"this": {**earlier.get("this", {}), **here}}
+    earlier = read_results("fuzzing")  # counts of before stay, and of now those of other kinds
+    figures: dict[str, Any] = {name: earlier[name] for name in ("before", "before_commit") if name in earlier}
+    figures["this"] = {**(earlier["this"] if given.kinds else {}), **here}
     if given.other is not None:
         environment = {**os.environ, "PYTHONPATH": f"{Path(given.other).resolve()}:{ROOT}"}
         words = ["--print", "--files", str(given.files), "--commands", str(given.commands)]
         command = [sys.executable, "-m", "benchmarks.studies.fuzzing", *words, "--kinds", *given.kinds]
         found = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - ours
         there = json.loads(found.stdout.splitlines()[-1])
-        figures["before"] = {**earlier.get("before", {}), **there}
+        figures["before"] = {**(earlier["before"] if given.kinds else {}), **there}
         figures["before_commit"] = find_commit(Path(given.other))
     write_results("fuzzing", figures)
 

@@ -1,6 +1,8 @@
 """Every kind of file that the library reads, with who reads it: small ones, made by our own code."""
 
+import contextlib
 import gzip
+import io
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,7 +24,9 @@ from lottery_tickets.experiments.verification import verify_run
 from lottery_tickets.integrations import watch
 from lottery_tickets.workloads import load_language_model, load_mnist_format
 from statistical_report_generator import StatisticalReportGenerator
+from statistical_report_generator.claims import assess_claims
 from unified_model_analysis import UnifiedConfig, UnifiedModelAnalyzer
+from unified_model_analysis.cli import main
 from unified_model_analysis.commands.mask import Create
 from unified_model_analysis.networks import load_images, load_text
 from unified_model_analysis.options import NetworkOptions
@@ -80,6 +84,13 @@ def _save_mask(path: Path) -> None:
     lt.create_magnitude_mask(_make_model(), 0.5).save(path)
 
 
+def _save_ticket(path: Path) -> None:
+    model = _make_model()
+    claims = {"sentences": ["It matches.", "At sparsity 0.5."], "verdict": "matching", "num_replicates": 3}
+    mask = lt.create_magnitude_mask(model, 0.5)
+    lt.save_ticket(path, mask, model, step=2, provenance={"method": "imp", "seeds": [1, 2]}, claims=claims)
+
+
 def _save_torch(path: Path, *, is_zip: bool = True) -> None:
     torch.save({"state_dict": _make_state(), "epoch": 3}, path, _use_new_zipfile_serialization=is_zip)
 
@@ -127,6 +138,21 @@ WEIGHTS: Final = (
         lambda place: sum(int(kept.sum()) for kept in lt.Mask.load(place / "mask.safetensors").values()),
         (lt.Mask.load,),
         lambda place: ["mask", "show", str(place / "mask.safetensors")],
+    ),
+    FileKind(
+        "ticket",
+        partial(_one, "ticket.safetensors", _save_ticket),
+        lambda place: (lt.load_ticket(place / "ticket.safetensors"), lt.Mask.load(place / "ticket.safetensors")),
+        (lt.load_ticket, lt.Mask.load),
+        lambda place: ["ticket", "show", str(place / "ticket.safetensors"), "--check"],
+    ),
+    FileKind(
+        "ticket, put on a model",
+        partial(_one, "ticket.safetensors", _save_ticket),
+        lambda place: lt.use_ticket(_make_model(), place / "ticket.safetensors"),
+        (lt.use_ticket,),
+        lambda place: ["ticket", "show", str(place / "ticket.safetensors")],
+        names_place=False,  # of a ticket that was read it is said what does not fit the model
     ),
     FileKind(
         "weights, safetensors",
@@ -223,6 +249,12 @@ def _watch_to_the_end(place: Path) -> None:
     watcher.save(place)
 
 
+def _run_workload(place: Path) -> None:
+    words = ["imp", f"--output={place / 'run'}", "--levels=1", "--steps=4", "--evaluate-every=2", "--replicates=2"]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert main([*words, "--workers=1"]) == 0
+
+
 def _describe(path: Path) -> object:
     return StatisticalReportGenerator().add_results(path).describe()
 
@@ -248,6 +280,14 @@ RUNS: Final = (
         lambda place: _describe(place / "run"),
         REPORTS,
         lambda place: ["report", str(place / "run"), f"--output={name_output(place)}"],
+    ),
+    FileKind(
+        "run folder, compared",
+        lambda place: _all(_run_workload, place, "results.json"),
+        lambda place: assess_claims(storage.load_results(place / "run" / "results.json")),
+        (storage.load_results, assess_claims),
+        lambda place: ["compare", str(place / "run")],
+        names_place=False,  # of results that were read it is said which training is odd
     ),
     FileKind("early-bird folder", partial(_all, _find_ticket), _find_ticket, (lt.compute_early_bird_tickets,)),
     FileKind(

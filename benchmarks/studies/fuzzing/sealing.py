@@ -4,14 +4,20 @@ import contextlib
 import hashlib
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import safetensors
 import safetensors.torch
+from torch import Tensor
 
 from lottery_tickets._core.folders import HASH, STATE_HASH, hash_json
 from lottery_tickets._core.states import hash_state
+from lottery_tickets.masks.mask import TICKET_PREFIX
+from lottery_tickets.tickets import STATE_PREFIX
+
+Label = Mapping[str, Any]
 
 LABEL: Final = "lottery_tickets"
 TIMES: Final = "seconds"
@@ -42,16 +48,27 @@ def _seal_tensors(path: Path) -> bool:
     if STATE_HASH in metadata:
         metadata[STATE_HASH] = hash_state(safetensors.torch.load(content))
     elif LABEL in metadata:
-        label = json.loads(metadata[LABEL])
-        tensors = safetensors.torch.load(content)
-        hashed = hashlib.sha256(label["content"].encode())
-        for name in json.loads(label["content"])["shapes"]:
-            hashed.update(tensors[name].numpy().data)
-        metadata[LABEL] = json.dumps({**label, "sha256": hashed.hexdigest()})
+        label, tensors = json.loads(metadata[LABEL]), safetensors.torch.load(content)
+        metadata[LABEL] = json.dumps(_seal_ticket(label, tensors) if "mask" in label else _seal_mask(label, tensors))
     else:
         return False
     text = json.dumps(header).encode()
     return _write(path, struct.pack("<Q", len(text)) + text + content[8 + length :])
+
+
+def _seal_mask(label: Label, tensors: Mapping[str, Tensor], prefix: str = "") -> Label:
+    hashed = hashlib.sha256(label["content"].encode())
+    for name in json.loads(label["content"])["shapes"]:
+        hashed.update(tensors[f"{prefix}{name}"].numpy().data)
+    return {**label, "sha256": hashed.hexdigest()}
+
+
+def _seal_ticket(label: Label, tensors: Mapping[str, Tensor]) -> Label:
+    """Returns what a ticket's file says of itself, with the hashes of its mask, of theta_k and of what it says."""
+    mask, content = _seal_mask(label["mask"], tensors, TICKET_PREFIX), json.loads(label["content"])
+    state = {name: tensors[f"{STATE_PREFIX}{content['ties'].get(name, name)}"] for name in content["state"]}
+    text = json.dumps({**content, "state_sha256": hash_state(state), "mask_sha256": mask["sha256"]})
+    return {**label, "mask": mask, "content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _seal_record(path: Path) -> bool:

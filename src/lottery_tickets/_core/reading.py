@@ -54,18 +54,19 @@ def check_file(path: Path, what: str = "a file") -> None:
         OSError: When the system does not let us look.
         ValueError: When it is empty, a device or a pipe, or the path is none.
     """
+    name = str(path) if str(path).isprintable() else repr(str(path))  # files name others, and may name them anyhow
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(f"{path} must be {what}, but there is no such file; check the name") from error
+        raise FileNotFoundError(f"{name} must be {what}, but there is no such file; check the name") from error
     except ValueError as error:  # a zero byte
         raise ValueError(f"{show(str(path))} must be {what}, but is no path ({error}); check the name") from error
     if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(f"{path} must be {what}, but is a folder; name a file in it")
+        raise IsADirectoryError(f"{name} must be {what}, but is a folder; name a file in it")
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path} must be {what}, but is a device or a pipe; name a plain file")
+        raise ValueError(f"{name} must be {what}, but is a device or a pipe; name a plain file")
     if not found.st_size:
-        raise ValueError(f"{path} must be {what}, but is empty; was it cut short? restore it, or make it again")
+        raise ValueError(f"{name} must be {what}, but is empty; was it cut short? restore it, or make it again")
 
 
 def find_format(path: Path, what: str) -> Format:

@@ -62,6 +62,11 @@ class Weight(ABC):
         return True
 
     @property
+    def is_exchangeable(self) -> bool:
+        """Whether all elements are independent draws of one distribution: the first are as good a sample as any."""
+        return False
+
+    @property
     def size(self) -> int:
         """How many elements there are."""
         return self.shape.numel()

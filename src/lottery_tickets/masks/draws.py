@@ -122,6 +122,11 @@ class _DrawnWeight(Weight):
         """Blocks in C order are drawn alone."""
         return True
 
+    @property
+    def is_exchangeable(self) -> bool:
+        """They are."""
+        return True
+
     def read(self, start: int, stop: int, order: Sequence[int] | None = None) -> Tensor:
         """Returns numbers start to stop; in another order than C all are drawn and kept."""
         if order is None or list(order) == sorted(order):
@@ -131,9 +136,10 @@ class _DrawnWeight(Weight):
         return slice_flat(self._turned[1], start, stop)
 
     def pick(self, positions: NDArray[np.int64]) -> Tensor:
-        """Returns the numbers at these positions, of which all are drawn in turn."""
-        parts = []
+        """Returns the numbers at these positions, and draws those between them in turn."""
+        parts = [torch.empty(0, dtype=self.dtype)]
         for start, stop in self.cut(DRAWS_PER_BLOCK):
             here = positions[np.searchsorted(positions, start) : np.searchsorted(positions, stop)]
-            parts.append(self.read(start, stop)[torch.from_numpy(here - start)])
-        return torch.cat(parts) if parts else torch.empty(0, dtype=self.dtype)
+            if len(here):
+                parts.append(self.read(start, int(here[-1]) + 1)[torch.from_numpy(here - start)])
+        return torch.cat(parts)

@@ -154,12 +154,31 @@ def describe_model(folder: str | Path) -> nn.Module | None:
     config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
     if config.get("model_type") not in transformers.CONFIG_MAPPING:
         return None
-    with reading(Path(folder), "configuration"), torch.device("meta"):
-        described = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        kinds = [getattr(transformers, name, None) for name in described.architectures or ()]
-        kind = next((kind for kind in kinds if kind is not None), None)
-        model = transformers.AutoModel.from_config(described) if kind is None else kind(described)
-        return cast("nn.Module", model)
+    with reading(Path(folder), "configuration"):
+        return build_described(
+            transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        )
+
+
+def build_described(config: Any) -> nn.Module:  # noqa: ANN401 - a configuration of transformers
+    """Returns the model that a configuration of transformers describes, on the meta device.
+
+    Args:
+        config: Such as `transformers.Qwen2Config()`; its `architectures` say which head, a causal one by default where
+            there is one.
+
+    Raises:
+        ModuleNotFoundError: The `transformers` extra is not installed.
+    """
+    transformers = import_transformers("transformers")
+    kinds = [getattr(transformers, name, None) for name in getattr(config, "architectures", None) or ()]
+    kind = next((kind for kind in kinds if kind is not None), None)
+    with torch.device("meta"):
+        if kind is not None:
+            return cast("nn.Module", kind(config))
+        is_causal = type(config) in transformers.AutoModelForCausalLM._model_mapping  # noqa: SLF001 - there is no other way to ask
+        auto = transformers.AutoModelForCausalLM if is_causal else transformers.AutoModel
+        return cast("nn.Module", auto.from_config(config))
 
 
 def read_texts(paths: Iterable[str | Path]) -> list[str]:

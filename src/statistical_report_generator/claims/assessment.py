@@ -21,6 +21,7 @@ from statistical_report_generator.inference.equivalence import (
 from statistical_report_generator.inference.intervals import (
     OWN_METRIC,
     choose_figures,
+    collect_densities,
     collect_values,
     find_own_metric,
     is_higher_better,
@@ -90,10 +91,11 @@ def assess_claims(
     if higher_is_better is None:
         higher_is_better = is_higher_better(results, metric)
     values = collect_values(results, moment, metric)
-    densities = {row["level"]: row["density"] for row in results["trainings"] if row["branch"] == "ticket"}
+    kept = collect_densities(results)
+    densities = {level: density for (level, branch), density in kept.items() if branch == "ticket"}
     levels = _list_levels(values)
     sign = 1.0 if higher_is_better else -1.0
-    taken = max(1, len(results.get("looks", ())))
+    taken = max(1, len(_list_of(results, "looks", object)))
     claims: Claims = {
         "metric": metric,
         "moment": moment,
@@ -165,12 +167,23 @@ def list_caveats(results: Mapping[str, Any]) -> list[str]:
 
     Args:
         results: With `environments` and `unidentified`, as those of an experiment have them.
+
+    Raises:
+        ValueError: When they are no lists.
     """
-    environments = len(results.get("environments", ()))
-    caveats = [f"{said[:1].upper()}{said[1:]}." for said in results.get("unidentified", ())]
+    environments = len(_list_of(results, "environments", object))
+    caveats = [f"{said[:1].upper()}{said[1:]}." for said in _list_of(results, "unidentified", str)]
     if environments > 1:
         caveats.append(f"Trained in {environments} environments: the same command need not give the same bits again.")
     return caveats
+
+
+def _list_of(results: Mapping[str, Any], name: str, kind: type) -> Sequence[Any]:
+    """Returns a list of results that need not be there; raises where it is something else."""
+    found = results.get(name, ())
+    if not isinstance(found, list | tuple) or not all(isinstance(item, kind) for item in found):
+        raise ValueError(f"{name!r} of the results must be a list, of words where it says something; was it edited?")
+    return found
 
 
 def _list_levels(values: Mapping[tuple[int, str], Values]) -> list[int]:

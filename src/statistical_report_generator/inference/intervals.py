@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Final, final
 
 from scipy import stats
@@ -15,8 +15,18 @@ PAIRED: Final = frozenset({"shared", "copy"})  # what pairs are trained of, whic
 METRICS: Final = tuple(f"{split}_{name}" for name in ("accuracy", "perplexity", "loss") for split in ("test", "train"))
 OWN_METRIC: Final = "metric"  # the figure that a function of the caller's gives; a history of one names it
 MOMENTS: Final = ("early_stop", "end")
+LARGEST: Final = 1e150  # squares and sums of larger ones overflow
+MOST_LETTERS: Final = 80  # of what was got
 LESS_IS_BETTER: Final = ("loss", "perplexity")  # how the names of such metrics end
 Row = Mapping[str, Any]
+# What a training must have; results come from files that anybody may have written.
+FORM: Final[Mapping[str, tuple[type, str]]] = {
+    "replicate": (Integral, "a whole number"),
+    "level": (Integral, "a whole number"),
+    "branch": (str, "a word"),
+    "density": (Real, "a number"),
+    "history": (Mapping, "an object"),
+}
 
 
 @final
@@ -129,7 +139,7 @@ def summarise_experiment(
         )
     values = collect_values(results, moment, metric)
     steps = collect_values(results, moment, "step")
-    densities = {(row["level"], row["branch"]): row["density"] for row in results["trainings"]}
+    densities = collect_densities(results)
     return [
         BranchSummary(
             level=level,
@@ -187,7 +197,7 @@ def find_own_metric(results: Mapping[str, Any]) -> tuple[str, bool] | None:
     Args:
         results: With `trainings`.
     """
-    histories = [row["history"] for row in _list_rows(results)]
+    histories = [row["history"] for row in _list_rows(results, "history")]
     found = [history.get(OWN_METRIC) if isinstance(history, Mapping) else None for history in histories]
     first = found[0] if found else None
     if not isinstance(first, Mapping) or any(one != first for one in found):
@@ -209,8 +219,7 @@ def is_higher_better(results: Mapping[str, Any], metric: str) -> bool:
 
 def _list_common(results: Mapping[str, Any], when: str) -> set[str]:
     """Returns the names of figures that all trainings have at a moment; a foreign file may hold anything there."""
-    histories = [row["history"] for row in _list_rows(results)]
-    figures = [history.get(when) if isinstance(history, Mapping) else None for history in histories]
+    figures = [row["history"].get(when) for row in _list_rows(results, "history")]
     names = [{name for name in at if isinstance(name, str)} if isinstance(at, Mapping) else set() for at in figures]
     return set.intersection(*names) if names else set()
 
@@ -224,22 +233,23 @@ def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict
         metric: A figure at this moment.
 
     Raises:
-        ValueError: When there are no trainings, when a row lacks the metric, when it is no finite number, or when a
-            training stands there twice.
+        ValueError: When there are no trainings, when a row lacks the metric or what says which training it is, when
+            the metric is no finite number, or when a training stands there twice.
     """
     found: dict[tuple[int, str], dict[int, float]] = {}
-    for row in _list_rows(results):
+    for row in _list_rows(results, "replicate", "level", "history"):
         figures = row["history"].get(moment, {})
-        if metric not in figures:
+        if not isinstance(figures, Mapping) or metric not in figures:
+            figures = figures if isinstance(figures, Mapping) else {}
             raise ValueError(
                 f"the results must have {metric!r} at {moment!r}, but have {sorted(figures)}; choose one of these"
             )
         replicate, level, branch, value = row["replicate"], row["level"], row["branch"], figures[metric]
         where = f"replicate {replicate}, level {level}, branch {branch!r}"
-        if not isinstance(value, Real) or not math.isfinite(value):
+        if not isinstance(value, int | float) or not abs(value) <= LARGEST:
             raise ValueError(
-                f"{metric!r} at {moment!r} must be a finite number in each row, but is {value!r} in that of {where};"
-                " leave this replicate out of every branch, and say so"
+                f"{metric!r} at {moment!r} must be a finite number in each row, but is {_show(value)} in that of "
+                f"{where}; leave this replicate out of every branch, and say so"
             )
         values = found.setdefault((level, branch), {})
         if replicate in values:
@@ -248,17 +258,45 @@ def collect_values(results: Mapping[str, Any], moment: str, metric: str) -> dict
     return found
 
 
+def collect_densities(results: Mapping[str, Any]) -> dict[tuple[int, str], float]:
+    """Returns the share of weights that is kept, by level and branch, of every training but those of pairs.
+
+    Args:
+        results: With `trainings`, rows as in `results.json`.
+
+    Raises:
+        ValueError: When there are no trainings, or a row lacks its density or what says which training it is.
+    """
+    return {(row["level"], row["branch"]): row["density"] for row in _list_rows(results, "level", "density")}
+
+
+def _show(value: object) -> str:
+    try:
+        return repr(value)[:MOST_LETTERS]
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
+
+
 def _list_choices(names: Sequence[str]) -> str:
     return repr(names[0]) if len(names) == 1 else f"one of {list(names)}"
 
 
-def _list_rows(results: Mapping[str, Any]) -> list[Row]:
-    """Returns the trainings that tickets are compared by."""
+def _list_rows(results: Mapping[str, Any], *needed: str) -> list[Row]:
+    """Returns the trainings that tickets are compared by; raises where one lacks what is needed of it."""
     if "trainings" not in results:
         raise ValueError(
             f"the results must have 'trainings', but have {sorted(results)}; give those of iterative magnitude pruning"
         )
-    return [row for row in results["trainings"] if row["branch"] not in PAIRED]
+    rows = results["trainings"]
+    if not isinstance(rows, Sequence) or isinstance(rows, str) or not all(isinstance(row, Mapping) for row in rows):
+        raise ValueError("'trainings' must be a list of objects, one a training, but is something else; was it edited?")
+    for number, row in enumerate(rows):
+        for name in ("branch", *needed):
+            kind, words = FORM[name]
+            if not isinstance(row.get(name), kind) or (isinstance(row[name], Real) and not abs(row[name]) <= LARGEST):
+                got = _show(row[name]) if name in row else "missing"
+                raise ValueError(f"{name!r} of trainings[{number}] must be {words}, but is {got}; was it edited?")
+    return [row for row in rows if row["branch"] not in PAIRED]
 
 
 def compute_differences(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:

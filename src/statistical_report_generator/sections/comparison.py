@@ -6,7 +6,7 @@ from typing import Final
 from statistical_report_generator.document import Block, Figure, Section, Table
 from statistical_report_generator.figures.comparison import draw_comparison
 from statistical_report_generator.figures.robustness import draw_retentions
-from statistical_report_generator.inference.intervals import BranchSummary, collect_values
+from statistical_report_generator.inference.intervals import BranchSummary, collect_densities, collect_values
 from statistical_report_generator.schemas.performance import RobustnessPoint, StrategyRow
 from statistical_report_generator.sections.experiment import ExperimentOptions, judge_experiment
 from statistical_report_generator.sections.words import MOST_ROWS, make_table, name_cell, percent
@@ -150,7 +150,7 @@ def _tabulate_runs(experiments: Sequence[Source], moments: Mapping[str, tuple[st
     for source in experiments:
         metric, _ = moments[source.name]
         scale, form = (POINTS, ".2f") if metric.endswith("accuracy") else (1.0, ".5g")
-        densities = {(row["level"], row["branch"]): row["density"] for row in source.results["trainings"]}
+        densities = collect_densities(source.results)
         for (level, branch), runs in values[source.name].items():
             cells = (f"{scale * runs[one]:{form}}" if one in runs else "" for one in replicates)
             name = "dense" if level == 0 else branch

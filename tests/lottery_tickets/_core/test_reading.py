@@ -12,7 +12,16 @@ from torch import nn
 
 from lottery_tickets import Mask, save_results
 from lottery_tickets._core.files import make_folder, read_json, write_json
-from lottery_tickets._core.reading import Maybe, check_form, list_names, make_form, naming, read_text, say_briefly
+from lottery_tickets._core.reading import (
+    Maybe,
+    check_form,
+    list_names,
+    make_form,
+    naming,
+    read_text,
+    read_torch,
+    say_briefly,
+)
 from lottery_tickets._core.states import load_whole_state, pick
 from lottery_tickets._core.tensor_files.whole import read_tensors
 from lottery_tickets.storage import load_into, load_results, load_weights
@@ -33,6 +42,16 @@ def test_a_folder_a_device_and_an_empty_file_are_named(tmp_path: Path) -> None:
         for read in (read_json, read_tensors, load_weights, load_results, Mask.load):
             with pytest.raises(error, match=rf"{tmp_path / name} must be .*, but {reason}"):
                 read(tmp_path / name)
+
+
+def test_a_name_that_a_file_names_does_not_break_the_line(tmp_path: Path) -> None:
+    save_results({"mask": Mask.from_tensors({"w": torch.eye(2)})}, tmp_path / "found.json")
+    [mask] = tmp_path.glob("*.safetensors")
+    content = (tmp_path / "found.json").read_text(encoding="utf-8")
+    (tmp_path / "found.json").write_text(content.replace(mask.name, "a\\nb"), encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match=r"a\\nb' must be .*, but there is no such file") as caught:
+        load_results(tmp_path / "found.json")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"NaN", b"no checkpoint at all", b"\x00" * 40, b"[1, 2]"])
@@ -65,6 +84,24 @@ def test_whatever_torch_raises_is_one_error(tmp_path: Path, content: bytes) -> N
         ValueError, match=r"model\.pth must be .* but reading it gave: \S.*; was it cut short or altered"
     ):
         load_weights(path)
+
+
+def test_torchs_advice_to_run_the_code_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **_options: object) -> None:
+        raise RuntimeError("Unsupported operand 71. Please file an issue and load with weights_only=False")
+
+    torch.save({"w": torch.ones(1)}, tmp_path / "model.pt")
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(ValueError, match=r"reading it gave: Unsupported operand 71\.; was it cut short or altered\?$"):
+        read_torch(tmp_path / "model.pt")
+
+
+def test_what_cannot_be_read_as_asked_is_said(tmp_path: Path) -> None:
+    safetensors.torch.save_file({"w": torch.ones(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"must be a torch file, but is a safetensors file; name another"):
+        read_torch(tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"'a\\x00b' must be a .*, but is no path \(embedded null byte\)"):
+        load_weights("a\0b")
 
 
 def test_a_torch_file_with_other_tensors_or_names_is_refused(tmp_path: Path) -> None:
@@ -173,6 +210,11 @@ def test_a_value_of_another_form_is_said_with_its_place(place: tuple[Any, ...], 
     check_form(WHOLE, make_form(Outer), "f.json")
     with pytest.raises(ValueError, match=rf"^f\.json: {words}"):
         check_form(changed, make_form(Outer), "f.json")
+
+
+def test_a_number_of_thousands_of_digits_is_not_shown() -> None:
+    with pytest.raises(ValueError, match=r"^f: a must be a text, but is a int too long to show; was it altered\?$"):
+        check_form({"a": 10**5000}, {"a": str}, "f")
 
 
 def test_any_of_several_forms_will_do_and_the_nearest_is_named() -> None:

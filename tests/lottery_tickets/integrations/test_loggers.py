@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 from wandb.proto import wandb_internal_pb2
 
 from lottery_tickets import EarlyBirdWatcher, compute_early_bird_tickets
@@ -181,11 +182,31 @@ def read_events(folder: Path) -> Figures:
 def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
     with TensorBoardLogger(tmp_path / "logs") as logger:
         found = run(make_model(), Trainer(), 0.3, num_replicates=2, logger=logger)
+    assert logger._writer.all_writers is None, "closed"
     events = read_events(tmp_path / "logs")
     for name, values in expect_figures(found["trainings"]).items():
         steps, figures = zip(*values, strict=True)
         assert [step for step, _ in events[name]] == list(steps)
         assert [value for _, value in events[name]] == pytest.approx(figures, rel=1e-6), "event files hold float32"
+
+
+def test_what_was_logged_is_in_the_file_when_log_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard's writer has a thread of its own, which is made slow here, so that nothing is there by chance."""
+    written: list[bytes] = []
+    write = RecordWriter.write
+
+    def write_slowly(writer: RecordWriter, data: bytes) -> None:
+        time.sleep(0.05)
+        write(writer, data)
+        written.append(data)
+
+    monkeypatch.setattr(RecordWriter, "write", write_slowly)
+    logger = TensorBoardLogger(tmp_path)
+    logger.log({"loss": 0.5, "accuracy": 0.25}, 3)
+    num_written = len(written)
+    assert num_written == 3, "the file's version, and two figures"
+    assert read_events(tmp_path) == {"loss": [(3, 0.5)], "accuracy": [(3, 0.25)]}
+    logger.close()
 
 
 def test_a_check_can_be_read_while_the_training_goes_on(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from statistical_report_generator.claims import assess_claims
 from statistical_report_generator.inference.intervals import Interval, compute_t_interval, summarise_experiment
 from tests.statistical_report_generator.summaries import make_results
 
@@ -92,3 +93,38 @@ def test_the_moment_is_chosen() -> None:
 def test_results_that_say_nothing_are_refused(changes: dict[str, Any], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         summarise_experiment(make_results(ACCURACIES, **changes), **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("trainings", {"a": 1}, "'trainings' must be a list of objects, one a training"),
+        ("trainings", [3], "'trainings' must be a list of objects, one a training"),
+        ("branch", None, r"'branch' of trainings\[1\] must be a word, but is missing"),
+        ("history", None, r"'history' of trainings\[1\] must be an object, but is missing"),
+        ("replicate", None, r"'replicate' of trainings\[1\] must be a whole number, but is missing"),
+        ("level", "1", r"'level' of trainings\[1\] must be a whole number, but is '1'; was it edited"),
+        ("density", "x" * 200, r"'density' of trainings\[1\] must be a number, but is 'x{79}; was it edited"),
+        ("density", 10**400, r"'density' of trainings\[1\] must be a number, but is 10{79}; was it edited"),
+        ("history", {"end": {"test_accuracy": 10**400}}, r"must be a finite number in each row, but is 10{79} in that"),
+        ("history", {"end": 3}, r"must have 'test_accuracy' at 'end', but have \[\]"),
+        ("looks", 3, "'looks' of the results must be a list"),
+        ("environments", 3, "'environments' of the results must be a list"),
+        ("unidentified", [3], "'unidentified' of the results must be a list, of words"),
+    ],
+)
+def test_results_that_were_edited_are_refused_by_their_place(name: str, value: object, words: str) -> None:
+    results: dict[str, Any] = make_results({(0, "ticket"): [0.9, 0.8], (1, "ticket"): [0.9, 0.8]})
+    at = results["trainings"][1] if name in results["trainings"][1] else results
+    at[name] = value
+    if value is None:
+        del at[name]
+    with pytest.raises(ValueError, match=words):
+        assess_claims(results, metric="test_accuracy", moment="end")
+
+
+def test_a_number_of_thousands_of_digits_is_refused() -> None:
+    results: dict[str, Any] = make_results({(0, "ticket"): [0.9, 0.8]})
+    results["trainings"][1]["level"] = 10**5000
+    with pytest.raises(ValueError, match=r"'level' .* must be .*, but is a number of thousands of digits"):
+        assess_claims(results)
