@@ -35,7 +35,8 @@ def tabulate_streaming() -> str:
                 f"{streamed['peak_extra_bytes'] / GIB:.2f} GiB",
             )
         )
-    return make_table(*rows)
+    load, num_cpus = figures["machine"]["load_average"][0], figures["machine"]["num_cpus"]
+    return f"{make_table(*rows)}\n\nLeast of 2 in turns, on {num_cpus} cores that others used too (load {load:.0f})."
 
 
 def tabulate_perplexity() -> str:
