@@ -113,16 +113,6 @@ class _DrawnWeight(Weight):
         return torch.float64
 
     @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
-
-    @property
-    def is_contiguous(self) -> bool:
-        """Blocks in C order are drawn alone."""
-        return True
-
-    @property
     def is_exchangeable(self) -> bool:
         """They are."""
         return True
