@@ -36,7 +36,10 @@ def tabulate_streaming() -> str:
             )
         )
     load, num_cpus = figures["machine"]["load_average"][0], figures["machine"]["num_cpus"]
-    return f"{make_table(*rows)}\n\nLeast of 2 in turns, on {num_cpus} cores that others used too (load {load:.0f})."
+    return (
+        f"{make_table(*rows)}\n\nSmolLM2: least of {figures['steps']['perplexity, streamed']['repeats']} in turns, the "
+        f"other once; on {num_cpus} cores that other work used too (load {load:.0f})."
+    )
 
 
 def tabulate_perplexity() -> str:
