@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lottery_tickets._core.tensor_files.buffers import take_buffer
 from lottery_tickets._core.weights import Weight, Weights, slice_flat
 
 DRAWS_PER_BLOCK: Final = 1 << 22
@@ -19,7 +20,8 @@ def draw(number: int, generator: torch.Generator) -> Tensor:
 
     It has 53 random bits, so that equal draws, which would favour earlier places, do not happen in practice.
     """
-    return torch.rand(number, generator=generator, dtype=torch.float64)
+    numbers = torch.from_numpy(take_buffer(number * torch.float64.itemsize)).view(torch.float64)
+    return torch.rand(number, generator=generator, dtype=torch.float64, out=numbers)
 
 
 def draw_weights(
