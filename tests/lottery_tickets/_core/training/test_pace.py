@@ -59,9 +59,7 @@ def test_what_is_long_ago_counts_less() -> None:
 
 
 @pytest.mark.parametrize(("share", "alone"), [(1.0, 0.4), (0.5, 0.2), (0.25, 0.2), (0.8, 0.32), (None, 0.4)])
-def test_one_process_alone_has_what_two_had_of_the_cores_but_one_core_at_most(
-    share: float | None, alone: float
-) -> None:
+def test_one_alone_has_what_two_had_of_the_cores_but_one_core_at_most(share: float | None, alone: float) -> None:
     clock, done, had = Clock(), 0, 0.0
     watched = Pace(clock)
     for _ in range(10):
