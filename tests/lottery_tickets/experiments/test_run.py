@@ -86,7 +86,8 @@ def read_blocked_signals() -> set[int]:
 def test_interruptions_do_not_come_to_workers_which_would_answer_with_a_traceback() -> None:
     """A terminal sends Ctrl-C to them too, and one that was just starting once said where it was."""
     before = read_blocked_signals()
-    with _worker_processes(2, get_context("spawn").Array("q", 2)) as pool:
+    counts = get_context("spawn").Array("q", 2), get_context("spawn").Array("d", 2)
+    with _worker_processes(2, *counts) as pool:
         with _undisturbed():
             jobs = [pool.submit(read_blocked_signals) for _ in range(2)]
         assert read_blocked_signals() == before
