@@ -173,6 +173,21 @@ def test_epochs_of_a_caller_are_counted_and_a_trainer_that_makes_no_passes_is_do
         assert [move for move in bar.moves if move] == moves
 
 
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_worker_processes_tell_what_they_have_of_the_cores(
+    num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: list[Bar]
+) -> None:
+    told: list[float | None] = []
+    monkeypatch.setattr(pace.Pace, "take", lambda _, _done, _num_at_work, cpu_seconds: told.append(cpu_seconds))
+    source, plan = make_plan(num_replicates=2)
+    run_experiment(ExperimentFolder(tmp_path, plan), source, num_workers=num_workers, progress=True)
+    assert len(bars) == 1
+    seconds = [one for one in told if one is not None]
+    assert bool(seconds) == (num_workers > 1)
+    assert seconds == sorted(seconds)
+    assert all(one > 0 for one in seconds)
+
+
 def test_what_is_told_of_the_time_leaves_no_trace(tmp_path: Path, bars: list[Bar]) -> None:
     source, plan = make_plan(num_replicates=2)
     for name in ("told", "silent"):
