@@ -5,6 +5,9 @@ from . import (
     connectivity as connectivity,
 )
 from . import (
+    doctor as doctor,
+)
+from . import (
     early_bird as early_bird,
 )
 from . import (
@@ -48,7 +51,7 @@ from . import (
 )
 from ._core.gradients.options import ScoringOptions
 from ._core.training.settings import TrainerSettings
-from .checkpoints import CheckpointWeights
+from .checkpoints import CheckpointWeights, create_wanda_mask
 from .connectivity import (
     compute_linear_connectivity,
     compute_stable_rewinding_epoch,
@@ -95,7 +98,7 @@ from .masks import (
     remove_mask,
     shuffle_mask,
 )
-from .planning import recommend_settings
+from .planning import plan_memory, recommend_settings
 from .scores import (
     Importance,
     compute_grasp_importance,
@@ -150,6 +153,7 @@ __all__ = [
     "create_importance_mask",
     "create_magnitude_mask",
     "create_random_mask",
+    "create_wanda_mask",
     "detect_early_bird_convergence",
     "ensure_deterministic_pruning",
     "find_stable_rewinding_step",
@@ -157,6 +161,7 @@ __all__ = [
     "load_results",
     "load_ticket",
     "masked",
+    "plan_memory",
     "recommend_settings",
     "record_movement",
     "reinitialise_",

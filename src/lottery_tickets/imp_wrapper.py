@@ -10,6 +10,7 @@ from torch import nn
 from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.loggers import Logger
 from lottery_tickets._core.measuring.performance import Measurement, MetricFunction, MetricName
+from lottery_tickets._core.memory.asking import ask_before_pruning
 from lottery_tickets._core.notebooks import show_own
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
@@ -144,6 +145,7 @@ def compute_iterative_magnitude_pruning(
         return simulate_rounds(
             model, weights, dataloader, schedule, num_levels, loss_fn=loss_fn, seed=seed, progress=progress
         )
+    ask_before_pruning(model, by_adam=trainer_fn is None, choices={"include": include, "exclude": exclude})
     trainer = trainer_fn or AdamTrainer(learning_rate, loss_fn)
     measurement = Measurement(loss_fn, metric, higher_is_better)
     subject = CallerSubject(

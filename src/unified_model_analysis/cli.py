@@ -19,11 +19,13 @@ from unified_model_analysis.commands.analyze import Analyze
 from unified_model_analysis.commands.compare import Compare
 from unified_model_analysis.commands.connectivity import Connectivity
 from unified_model_analysis.commands.demo import Demo
+from unified_model_analysis.commands.doctor import Doctor
 from unified_model_analysis.commands.early_bird import EarlyBird
 from unified_model_analysis.commands.evaluate import Evaluate
 from unified_model_analysis.commands.imp import Imp
 from unified_model_analysis.commands.landscape import Landscape
 from unified_model_analysis.commands.mask import MaskCommand
+from unified_model_analysis.commands.plan import Plan
 from unified_model_analysis.commands.report import Report
 from unified_model_analysis.commands.score import Score
 from unified_model_analysis.commands.ticket import TicketCommand
@@ -46,11 +48,13 @@ Command = (
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Connectivity, tyro.conf.subcommand("connectivity")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[EarlyBird, tyro.conf.subcommand("early-bird")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Imp, tyro.conf.subcommand("imp")]
     | Annotated[Landscape, tyro.conf.subcommand("landscape")]
     | Annotated[MaskCommand, tyro.conf.subcommand("mask")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[TicketCommand, tyro.conf.subcommand("ticket")]

@@ -8,7 +8,10 @@ class ExitCode(IntEnum):
     """What a command exits with, and what it means."""
 
     DONE = 0, "done"
-    CHECK_FAILED = 1, "a check failed: `verify`, `report --verify`, `demo`, `ticket show --check`; nothing else is 1"
+    CHECK_FAILED = (
+        1,
+        "a check failed: `verify`, `report --verify`, `demo`, `doctor`, `ticket show --check`; nothing else is 1",
+    )
     WRONG_INPUT = 2, "wrong arguments or input, or a file that cannot be read or written; one line says which"
     NOT_COMPUTED = 3, "an analysis of `analyze` failed, or an error that nobody foresaw, with its traceback"
     INTERRUPTED = 130, "interrupted; a line says what stays"

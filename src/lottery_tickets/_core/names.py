@@ -28,7 +28,9 @@ def clean_name(name: str) -> str:
 
 def identify(tensor: Tensor) -> object:
     """Returns a key that is equal for all names of one weight, also when two parameters share one storage."""
-    # These have no address of their own.
+    # These have no address of their own; a tensor with a fake_mode is torch's stand-in for one, without values.
     if is_lazy(tensor) or tensor.device.type == "meta" or tensor.numel() == 0 or tensor.layout != torch.strided:
+        return id(tensor)
+    if getattr(tensor, "fake_mode", None) is not None:
         return id(tensor)
     return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype

@@ -47,19 +47,24 @@ class Weight(ABC):
         """Of what `read` and `pick` give."""
 
     @property
-    @abstractmethod
     def device(self) -> torch.device:
         """Where `read` and `pick` put what they give."""
+        return torch.device("cpu")
 
     @property
-    @abstractmethod
     def is_contiguous(self) -> bool:
-        """Whether a block costs what it holds: `read` copies nothing but what it must fetch."""
+        """Whether a block in C order costs what it holds: `read` copies nothing but what it must fetch."""
+        return True
 
     @property
     def is_in_memory(self) -> bool:
         """Whether `read` waits for nothing; if not, several should read at a time."""
         return True
+
+    @property
+    def is_exchangeable(self) -> bool:
+        """Whether all elements are independent draws of one distribution: the first are as good a sample as any."""
+        return False
 
     @property
     def size(self) -> int:

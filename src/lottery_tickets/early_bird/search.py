@@ -12,6 +12,7 @@ from torch import nn
 from lottery_tickets._core.checks import check_count, take_options
 from lottery_tickets._core.identity.callers import identify_given
 from lottery_tickets._core.loggers import Logger
+from lottery_tickets._core.memory.asking import ask_before_early_bird
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.reading import naming
@@ -162,6 +163,8 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     if check_steps is not None:
         limit, times = _find_last_step(dataloader, limit, max_steps), CheckTimes(check_steps)
     ranked: dict[str, Any] = {"scope": scope, "channels": channels, "include": include, "exclude": exclude}
+    choices = {} if channels else {"include": include, "exclude": exclude}
+    ask_before_early_bird(model, training if trainer_fn is None else None, choices)
     watcher = EarlyBirdWatcher(model, target_sparsity=target_sparsity, rule=rule, seed=seed, logger=logger, **ranked)
     _give_probe(watcher, model, probe, _sample_training(dataloader, loss_fn, training))
     by_step = check_steps is not None

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lottery_tickets._core.tensor_files.buffers import take_buffer
 from lottery_tickets._core.weights import Weight, Weights, slice_flat
 
 DRAWS_PER_BLOCK: Final = 1 << 22
@@ -19,7 +20,8 @@ def draw(number: int, generator: torch.Generator) -> Tensor:
 
     It has 53 random bits, so that equal draws, which would favour earlier places, do not happen in practice.
     """
-    return torch.rand(number, generator=generator, dtype=torch.float64)
+    numbers = torch.from_numpy(take_buffer(number * torch.float64.itemsize)).view(torch.float64)
+    return torch.rand(number, generator=generator, dtype=torch.float64, out=numbers)
 
 
 def draw_weights(
@@ -113,13 +115,8 @@ class _DrawnWeight(Weight):
         return torch.float64
 
     @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
-
-    @property
-    def is_contiguous(self) -> bool:
-        """Blocks in C order are drawn alone."""
+    def is_exchangeable(self) -> bool:
+        """They are."""
         return True
 
     def read(self, start: int, stop: int, order: Sequence[int] | None = None) -> Tensor:
@@ -131,9 +128,10 @@ class _DrawnWeight(Weight):
         return slice_flat(self._turned[1], start, stop)
 
     def pick(self, positions: NDArray[np.int64]) -> Tensor:
-        """Returns the numbers at these positions, of which all are drawn in turn."""
-        parts = []
+        """Returns the numbers at these positions, and draws those between them in turn."""
+        parts = [torch.empty(0, dtype=self.dtype)]
         for start, stop in self.cut(DRAWS_PER_BLOCK):
             here = positions[np.searchsorted(positions, start) : np.searchsorted(positions, stop)]
-            parts.append(self.read(start, stop)[torch.from_numpy(here - start)])
-        return torch.cat(parts) if parts else torch.empty(0, dtype=self.dtype)
+            if len(here):
+                parts.append(self.read(start, int(here[-1]) + 1)[torch.from_numpy(here - start)])
+        return torch.cat(parts)

@@ -13,6 +13,7 @@ from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.stream import GradientStream
 from lottery_tickets._core.gradients.values import Value
+from lottery_tickets._core.memory.asking import ask_before_scores
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.weights import Weights
@@ -68,6 +69,7 @@ def score_gradients(
     limit = _find_limit(num_samples, options)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
     values = list({formula.value.name: formula.value for formula in formulas}.values())
+    ask_before_scores(model, len(values), options, {"include": include, "exclude": exclude})
     stream = GradientStream(
         model, weights, values, options, labels=labels, loss_fn=loss_fn, seed=seed, progress=progress
     )

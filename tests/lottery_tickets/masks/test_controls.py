@@ -232,6 +232,19 @@ def test_random_numbers_are_those_of_one_generator_wherever_they_are_read(
         assert all(torch.equal(mask.bits[name], bits) for name, bits in expected.items())
 
 
+def test_random_numbers_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = draws.draw
+
+    def count(number: int, generator: torch.Generator) -> Tensor:
+        drawn.append(number)
+        return draw(number, generator)
+
+    monkeypatch.setattr(draws, "draw", count)
+    create_random_mask(Mask.keeping_all({"a": (1000, 1500), "b": (3000, 1000)}), 0.5, seed=0)
+    assert 4_500_000 <= sum(drawn) < 1.1 * 4_500_000
+
+
 def test_random_numbers_are_the_same_in_whatever_order_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draws, "DRAWS_PER_BLOCK", 5)
     whole = torch.rand(60, generator=make_generator(0, "test"), dtype=torch.float64)

@@ -1,13 +1,17 @@
 """How many weights each layer keeps, where the scope decides that by more than one comparison of magnitudes."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
+from typing import final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits, unpack_bits
 from lottery_tickets._core.selection.largest import select_largest
-from lottery_tickets._core.weights import Weight, Weights
+from lottery_tickets._core.weights import TensorWeight, Weight, Weights
 
 
 def allocate_erk(shapes: Mapping[str, tuple[int, ...]], capacities: Mapping[str, int], num_kept: int) -> dict[str, int]:
@@ -49,7 +53,8 @@ def allocate_erk(shapes: Mapping[str, tuple[int, ...]], capacities: Mapping[str,
 def allocate_lamp(scores: Weights, within: Mapping[str, Tensor] | None, num_kept: int) -> dict[str, int]:
     """Returns how many weights each layer keeps when LAMP scores are compared over all layers, `num_kept` in all.
 
-    The LAMP score grows with the magnitude inside a layer, so the counts decide everything. Memory: 8 bytes a weight.
+    The LAMP score grows with the magnitude inside a layer, so the counts decide everything. Memory: 8 bytes a weight;
+    of weights in files 24 bytes a weight of one layer, whose scores are computed again in each pass.
     Lee et al., arXiv:2010.07611.
 
     Args:
@@ -61,18 +66,78 @@ def allocate_lamp(scores: Weights, within: Mapping[str, Tensor] | None, num_kept
         >>> allocate_lamp(Weights.from_tensors({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.1, 0.1])}), None, 3)
         {'a': 1, 'b': 2}
     """
-    lamp = {name: _lamp_scores(score, None if within is None else within[name]) for name, score in scores.items()}
-    bits = select_largest(Weights.from_tensors(lamp), num_kept)
+    latest = _Latest()
+
+    def rank(name: str, score: Weight) -> Weight:
+        eligible = None if within is None else within[name]
+        if score.is_in_memory:
+            return TensorWeight(name, _score_layer(score, eligible))
+        return _LampScores(score, eligible, latest)
+
+    bits = select_largest(Weights(rank(name, score) for name, score in scores.items()), num_kept)
     return {name: count_bits(packed) for name, packed in bits.items()}
 
 
-def _lamp_scores(score: Weight, within: Tensor | None) -> Tensor:
+def _score_layer(score: Weight, within: Tensor | None) -> Tensor:
     """Returns the LAMP scores of a layer, ascending: each square over the sum of itself and all greater ones."""
     values = score.read(0, score.size)
     eligible = values if within is None else values[unpack_bits(within, values.shape).to(values.device)]
-    magnitudes = eligible.to("cpu", torch.float64).abs().sort().values
+    magnitudes = eligible.to("cpu", torch.float64).abs()
+    magnitudes.numpy().sort()  # in place, where torch's makes an index too
     if len(magnitudes) == 0 or magnitudes[-1] == 0:
         return torch.zeros_like(magnitudes)
     # Over the largest, so that no square overflows; the scores are ratios and stay the same.
-    squares = (magnitudes / magnitudes[-1]).square_()
-    return squares / squares.flip(0).cumsum(0).flip(0)
+    squares = magnitudes.div_(magnitudes[-1].clone()).square_()
+    tails = squares.flip(0).cumsum_(0).flip(0)
+    return squares.div_(tails)
+
+
+@final
+class _Latest:
+    """The scores of the layer that was asked for last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._name: str | None = None
+        self._scores = torch.empty(0)
+
+    def find(self, score: Weight, within: Tensor | None) -> Tensor:
+        """Returns the LAMP scores of a layer."""
+        with self._lock:
+            if self._name != score.name:
+                self._scores = torch.empty(0)  # let go before the next ones are made
+                self._name, self._scores = score.name, _score_layer(score, within)
+            return self._scores
+
+
+@final
+class _LampScores(Weight):
+    """The LAMP scores of a layer in a file, computed where they are looked at."""
+
+    def __init__(self, score: Weight, within: Tensor | None, latest: _Latest) -> None:
+        self.name, self.output_dims = score.name, (0,)
+        self._score, self._within, self._latest = score, within, latest
+        self._size = score.size if within is None else count_bits(within)
+
+    @property
+    def tensor(self) -> Tensor:
+        """All scores of the layer."""
+        return self._latest.find(self._score, self._within)
+
+    @property
+    def shape(self) -> torch.Size:
+        """As many as there are eligible weights."""
+        return torch.Size((self._size,))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float64."""
+        return torch.float64
+
+    def read(self, start: int, stop: int, order: Sequence[int] | None = None) -> Tensor:  # noqa: ARG002 - of one dimension
+        """Returns scores start to stop."""
+        return self.tensor[start:stop]
+
+    def pick(self, positions: NDArray[np.int64]) -> Tensor:
+        """Returns the scores at these positions."""
+        return self.tensor[torch.from_numpy(positions)]

@@ -1,6 +1,6 @@
 """Floats as integers that sort like their magnitudes, read in bounded chunks from any weights."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar, final
@@ -109,6 +109,8 @@ class Magnitudes:
 
     def sample(self, num_sampled: int) -> NDArray[np.signedinteger]:
         """Returns the patterns, in ascending order, of the eligible among about so many elements, from all weights."""
+        if self.within is None and all(weight.is_exchangeable for weight in self.weights.values()):
+            return np.sort(np.concatenate(list(self._take_first(num_sampled))))
         together = NEIGHBOURS if self.is_in_memory else NEIGHBOURS_IN_FILES
         step = max(1, self.num_elements // num_sampled) * together
 
@@ -119,6 +121,11 @@ class Magnitudes:
             return np.sort(np.concatenate([sample(weight) for weight in self.weights.values()]))
         with ThreadPoolExecutor(SAMPLERS) as pool:
             return np.sort(np.concatenate(list(pool.map(sample, self.weights.values()))))
+
+    def _take_first(self, num_taken: int) -> Iterator[NDArray[np.signedinteger]]:
+        for name, weight in self.weights.items():
+            yield self.pick(name, np.arange(min(num_taken, weight.size)))
+            num_taken = max(num_taken - weight.size, 0)
 
     def _sample_weight(self, weight: Weight, step: int, together: int) -> NDArray[np.signedinteger]:
         steps = np.arange(weight.size // step)

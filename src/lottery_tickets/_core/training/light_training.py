@@ -247,7 +247,7 @@ class LightTrainer:
         self.model.train()
         self.model.zero_grad(set_to_none=True)
         try:
-            with seeded(self.seed), _checkpointing(self.model, self.settings), self.stepper.hooked():
+            with seeded(self.seed), checkpointing(self.model, self.settings), self.stepper.hooked():
                 yield
         except BaseException:
             self.stepper.drop_batch()
@@ -313,7 +313,7 @@ def _offers_checkpointing(model: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def _checkpointing(model: nn.Module, settings: TrainerSettings) -> Iterator[None]:
+def checkpointing(model: nn.Module, settings: TrainerSettings) -> Iterator[None]:
     """Within the block the model recomputes activations, if it offers that; one that does so already is left alone."""
     inner: Any = unwrap(model)
     # transformers 5 calls it activation checkpointing, and warns of the names before.

@@ -177,15 +177,25 @@ def test_any_guess_keeps_what_a_stable_sort_keeps(backend: Backend, scores: list
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(one_pass, "LARGEST_SHARE", data.draw(st.sampled_from([1, 16])))
         patch.setattr(patterns, "WEIGHTS_PER_CHUNK", 64)
-        bits = one_pass.select_in_one_pass(magnitudes, kernels_for(magnitudes, backend), num_kept, (guess[0], guess[1]))
-    if bits is not None:
+        kernels, bounds = kernels_for(magnitudes, backend), (guess[0], guess[1])
+        side, bits = None, {}
+        try:
+            bits = one_pass.select_in_one_pass(magnitudes, kernels, num_kept, bounds)
+        except one_pass.MissedError as missed:
+            side = missed.side
+        words = [magnitudes.words(chunk) for chunk in magnitudes.chunks()]
+    if side is None:
         assert_same(unpacked(list(bits.values()), scores), kept_by_sorting(scores, num_kept))
+    elif side:
+        num_above = sum(int(((word & torch.iinfo(word.dtype).max) > guess[1]).sum()) for word in words)
+        assert (side > 0) == (num_above > num_kept)
 
 
 def test_a_guess_that_lists_too_many_is_given_up() -> None:
     magnitudes = patterns.Magnitudes(Weights.from_tensors({"w": torch.ones(1000)}))
     kernels, everything = kernels_for(magnitudes, "cpu"), (0, magnitudes.infinity - 1)
-    assert one_pass.select_in_one_pass(magnitudes, kernels, 500, everything) is None
+    with pytest.raises(one_pass.MissedError, match="not where a sample of the weights suggests"):
+        one_pass.select_in_one_pass(magnitudes, kernels, 500, everything)
 
 
 def test_bfloat16_has_few_magnitudes_and_the_count_is_still_exact() -> None:

@@ -38,7 +38,9 @@ def test_a_14_b_model_on_80_gb() -> None:
     """The published sizes of Qwen2.5-14B: bf16 weights of 29.54 GB."""
     found = recommend_settings(14.770e9, 80)
     assert found["predicted_memory_gb"]["weights"] == pytest.approx(29.54)
-    assert found["predicted_memory_gb"]["early_bird_adamw"] == pytest.approx(12 * 14.770)
+    # Weights, gradients and two states of 2 bytes each, as benchmarks/results/training_memory.json measured.
+    assert found["predicted_memory_gb"]["early_bird_adamw"] == pytest.approx(8 * 14.770)
+    assert found["predicted_memory_gb"]["fisher"] == pytest.approx(6 * 14.770)
     assert found["optimizer"] == "sgd"
     assert found["fits"] is not None
     assert found["fits"]["early_bird_sgd"]
@@ -58,8 +60,7 @@ def test_a_model_is_counted_exactly_and_its_settings_are_taken_by_the_functions_
     assert found["num_params"] == 220 + 63
     memory = found["predicted_memory_gb"]
     assert memory["weights"] == pytest.approx((2 * 220 + 4 * 63) / 1e9)
-    width = (2 * 220 + 4 * 63) / 283
-    assert memory["early_bird_sgd"] == pytest.approx((2 * 220 + 4 * 63 + width * 200) / 1e9)
+    assert memory["early_bird_sgd"] == pytest.approx((2 * 220 + 4 * 63 + 2 * 200) / 1e9)
     network = nn.Linear(4, 2)
     settings = recommend_settings(network, 16)
     data = [(torch.randn(8, 4), torch.randint(2, (8,)))]

@@ -6,13 +6,12 @@ from typing import Final, TypedDict
 
 from torch import nn
 
+from lottery_tickets._core.memory.sizes import Analysis, ModelSizes, find_certain
 from lottery_tickets._core.notebooks import show_own
 
 __dir__ = show_own(__name__)
 
 BYTES_BF16: Final = 2
-BYTES_FLOAT32: Final = 4
-BYTES_ADAMW: Final = 8  # two float32 states a weight
 BILLION: Final = 1e9
 LARGEST_SHARE: Final = 0.1  # of a model that is only known by its size; the embedding of a 14 B model has 5 %
 RESERVE: Final = 1.25  # activations, batches and the allocator's gaps, over what is counted
@@ -43,15 +42,15 @@ ROWS: Final = (
 
 
 class PredictedMemory(TypedDict):
-    """GB (10^9 bytes) on the device, without activations and batches.
+    """GB (10^9 bytes) on the device, without activations and batches, which `plan_memory` adds.
 
     Attributes:
         weights: Of the model alone.
         quality: Post-hoc quality and robustness: weights and one layer.
-        landscape: Weights, and a tensor with its direction in float32.
-        fisher: Weights, float32 sums of every weight, and the largest gradient; the sums can be offloaded.
+        landscape: Weights, and the largest of them moved.
+        fisher: Weights, and float32 sums of every weight that can be pruned; the sums can be offloaded.
         early_bird_sgd: Weights, and the largest gradient: there is no optimizer state.
-        early_bird_adamw: Weights, all gradients, and two float32 states.
+        early_bird_adamw: Weights, all gradients, and two states in the dtype of the weights.
     """
 
     weights: float
@@ -115,21 +114,20 @@ def recommend_settings(
         >>> settings["batch_size"], settings["grid_points"], settings["optimizer"], settings["fits"]["early_bird_sgd"]
         (8, 11, 'sgd', True)
     """
-    num_params, weights, largest_size = _measure_size(model_or_num_params)
-    _check_memory(gpu_memory_gb)
-    row = next(row for row in ROWS if num_params < row.below)
-    width = weights / num_params  # bytes of a weight
+    sizes = measure_sizes(model_or_num_params)
+    check_memory("gpu_memory_gb", gpu_memory_gb)
+    row = next(row for row in ROWS if sizes.num_params < row.below)
     memory: PredictedMemory = {
-        "weights": weights / BILLION,
-        "quality": (weights + width * largest_size) / BILLION,
-        "landscape": (weights + (width + BYTES_FLOAT32) * largest_size) / BILLION,
-        "fisher": (weights + BYTES_FLOAT32 * num_params + width * largest_size) / BILLION,
-        "early_bird_sgd": (weights + width * largest_size) / BILLION,
-        "early_bird_adamw": (2 * weights + BYTES_ADAMW * num_params) / BILLION,
+        "weights": sizes.weight_bytes / BILLION,
+        "quality": _predict("quality", sizes),
+        "landscape": _predict("landscape", sizes),
+        "fisher": _predict("fisher", sizes),
+        "early_bird_sgd": _predict("early_bird_sgd", sizes),
+        "early_bird_adamw": _predict("early_bird_adamw", sizes),
     }
     limit = gpu_memory_gb or LARGE_GPU_GB
     return {
-        "num_params": num_params,
+        "num_params": sizes.num_params,
         "batch_size": row.batch_size,
         "fisher_samples": row.fisher_samples,
         "chunk_size": _choose_chunk(row, gpu_memory_gb),
@@ -144,29 +142,35 @@ def recommend_settings(
     }
 
 
-def _check_memory(given: object) -> None:
+def check_memory(argument: str, given: object) -> None:
+    """Raises a ValueError when memory is no positive number of GB.
+
+    Args:
+        argument: What the caller calls it.
+        given: What the caller gave; None is allowed.
+    """
     if given is None:
         return
     if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
-        raise ValueError(f"gpu_memory_gb must be a positive number of 10^9 bytes, or None, got {given!r}")
+        raise ValueError(f"{argument} must be a positive number of 10^9 bytes, or None, got {given!r}")
 
 
-def _measure_size(given: object) -> tuple[int, float, float]:
-    """Returns the number of parameters, their bytes, and how many the largest has."""
+def measure_sizes(given: object) -> ModelSizes:
+    """Returns the sizes of a model, or of a number of parameters."""
     if isinstance(given, nn.Module):
-        sizes = [(parameter.numel(), parameter.element_size()) for parameter in given.parameters()]
-        total, num_bytes = sum(n for n, _ in sizes), sum(n * width for n, width in sizes)
-        largest = float(max((n for n, _ in sizes), default=0))
-    elif isinstance(given, int | float) and not isinstance(given, bool):
-        if not math.isfinite(given):
-            raise ValueError(f"the number of parameters must be finite, got {given}")
-        total = int(given)
-        num_bytes, largest = BYTES_BF16 * total, LARGEST_SHARE * total
-    else:
+        return ModelSizes.of_model(given)
+    if isinstance(given, bool) or not isinstance(given, int | float):
         raise TypeError(f"settings are for a model or a number of parameters, but got {type(given).__name__}")
-    if total < 1:
-        raise ValueError(f"a model must have at least one parameter, got {total}")
-    return total, num_bytes, largest
+    if not math.isfinite(given):
+        raise ValueError(f"the number of parameters must be finite, got {given}")
+    if int(given) < 1:
+        raise ValueError(f"a model must have at least one parameter, got {int(given)}")
+    return ModelSizes.of_number(int(given), BYTES_BF16, LARGEST_SHARE)
+
+
+def _predict(analysis: Analysis, sizes: ModelSizes) -> float:
+    """Returns GB where the model is."""
+    return (sizes.weight_bytes + sum(find_certain(analysis, sizes).device.values())) / BILLION
 
 
 def _choose_chunk(row: _Row, gpu_memory_gb: float | None) -> int | None:

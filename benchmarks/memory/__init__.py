@@ -1,0 +1,1 @@
+"""What things take in memory, beside what was foretold."""

@@ -1,0 +1,54 @@
+"""The tables of the page on planning."""
+
+from typing import Any
+
+from benchmarks.common import read_results
+from benchmarks.tables.parts import Tables, make_table
+
+MB = 1e6
+TITLES = {
+    "early_bird_sgd": "early-bird, SGD",
+    "early_bird_adamw": "early-bird, AdamW",
+    "fisher": "Fisher scores",
+    "robustness": "robustness",
+    "landscape": "landscape",
+}
+
+
+def tabulate_predictions() -> str:
+    """Predicted and measured peaks of each analysis."""
+    figures = read_results("plan")
+    rows = [
+        (
+            TITLES[name],
+            f"{row['predicted_bytes'] / MB:,.0f}",
+            f"{row['peak_bytes'] / MB:,.0f}",
+            f"{row['ratio']:.3f}",
+            f"{row['ratio_beside_weights']:.2f}",
+        )
+        for name, row in figures["models"].items()
+    ]
+    size, length = figures["batch"]
+    title = f"{figures['model']}, {size} x {length} tokens"
+    headings = (title, "predicted, MB", "measured, MB", "predicted / measured (goal 0.9 to 1.1)", "without the weights")
+    return make_table(headings, *rows)
+
+
+def tabulate_laws() -> str:
+    """How predicted and measured peaks grow when one size is doubled."""
+    figures = read_results("plan")
+    shape: dict[str, int] = figures["shape"]
+    rows = [
+        (TITLES[analysis], f"{name} {shape[name]} to {2 * shape[name]}", *_describe_growth(found[name]))
+        for analysis, found in figures["laws"].items()
+        for name in shape
+        if name in found
+    ]
+    return make_table(("analysis", "doubled", "predicted growth", "measured growth", "predicted / measured"), *rows)
+
+
+def _describe_growth(row: dict[str, Any]) -> tuple[str, str, str]:
+    return f"{row['predicted_growth']:.2f}", f"{row['measured_growth']:.2f}", f"{row['ratio']:.3f}"
+
+
+TABLES: Tables = {"plan": tabulate_predictions, "plan-laws": tabulate_laws}

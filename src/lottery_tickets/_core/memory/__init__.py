@@ -1,0 +1,1 @@
+"""How much memory things take: counted, foretold, asked for."""
