@@ -28,10 +28,11 @@ BEHIND: Final = {
     "lottery_tickets/integrations/transformers.py": "transformers",
     "lottery_tickets/integrations/wandb.py": "wandb",
     "lottery_tickets/workloads/data.py": "demo",
+    "lottery_tickets/workloads/framing.py": "transformers",
     "lottery_tickets/workloads/language.py": "transformers",
     "statistical_report_generator": "report",
 }
-IMPORTING: Final = {"importlib.import_module", "_import_transformers"}
+IMPORTING: Final = {"importlib.import_module", "import_transformers"}
 # In a file, a module that its extra does not have, and why.
 ALSO: Final = {
     ("lottery_tickets/_core/training/accumulated.py", "bitsandbytes"): "for GPUs alone, and the error names it",

@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.checkpoints.making import make_checkpoint
 from benchmarks.common import ROOT, describe_machine, write_results
-from lottery_tickets import CheckpointWeights, Mask, apply_mask, create_magnitude_mask, create_random_mask
+from lottery_tickets import CheckpointWeights, Mask, apply_mask, create_magnitude_mask
 from lottery_tickets._core.selection import largest, one_pass
 from lottery_tickets.checkpoints import compute_layer_statistics
 
@@ -90,7 +90,6 @@ def run_step(step: str, folder: Path) -> dict[str, Any]:
         "copy past the cache": lambda: copy_plainly(model, output, is_direct=True),
         "mask": lambda: create_magnitude_mask(CheckpointWeights(model), SPARSITY),
         "mask, second read": lambda: create_magnitude_mask(CheckpointWeights(model), SPARSITY),
-        "random mask": lambda: create_random_mask(CheckpointWeights(model), SPARSITY, seed=0),
         "statistics": lambda: compute_layer_statistics(CheckpointWeights(model)),
         "apply": lambda: apply_mask(CheckpointWeights(model), Mask.load(mask), output=output),
     }
@@ -146,7 +145,7 @@ def measure_all(folder: Path, repeats: int) -> dict[str, Any]:
     steps = []
     for _ in range(repeats):
         steps += [measure_step(step, folder) for step in ("read", "read past the cache", "mask", "mask, second read")]
-    steps += [measure_step(step, folder) for step in ("statistics", "random mask")]
+    steps.append(measure_step("statistics", folder))
     digests = {found["digest"] for found in steps if found["step"].startswith("mask")}
     for step in ("copy", "copy past the cache"):
         steps.append(measure_step(step, folder))
@@ -170,7 +169,7 @@ def compare(steps: list[dict[str, Any]]) -> dict[str, float]:
     """Returns ours over reading, or copying, by the way that was fastest."""
     read = min_seconds(steps, "seconds", "read", "read past the cache")
     copy = min_seconds(steps, "seconds", "copy", "copy past the cache")
-    names = ("mask", "mask, second read", "statistics", "random mask")
+    names = ("mask", "mask, second read", "statistics")
     ratios = {f"{name} over reading": min_seconds(steps, "seconds", name) / read for name in names}
     return {**ratios, "apply over copying": min_seconds(steps, "seconds", "apply") / copy}
 

@@ -2,8 +2,8 @@
 
 Of three small runs on the digits: one of the command line, LeNet-300-100 with two replicates and controls, one from
 Python, and one whose networks are trained in pairs from a later step, which is changed at random only. A forger also
-has summary and figure made of the forged results again. Run by `python -m benchmarks.studies.forgeries`, in some five
-minutes; writes benchmarks/results/forgeries.json.
+has summary, figure and ticket made of the forged results again. Run by `python -m benchmarks.studies.forgeries`, in
+some five minutes; writes benchmarks/results/forgeries.json.
 """
 
 import contextlib
@@ -52,6 +52,7 @@ from lottery_tickets.experiments.workload_subject import WorkloadSource
 from lottery_tickets.workloads import create_image_batches, digits_recipe, load_digits_data
 from unified_model_analysis.commands.imp import Imp
 from unified_model_analysis.experiment_summary import report_experiment
+from unified_model_analysis.options import MARGIN
 from unified_model_analysis.summary_checks import check_summary
 
 MUTATIONS: Final = {"shell": 250, "python": 150, "pairs": 100}
@@ -86,9 +87,9 @@ def make_shell_run(run: Path, seed: int) -> None:
 
 
 def report_again(run: Path) -> None:
-    """Makes summary and figure of the results as they are now."""
+    """Makes summary, figure and ticket of the results as they are now, as the command does that made the run."""
     with contextlib.redirect_stdout(io.StringIO()):
-        report_experiment(run, moment="early_stop", margin=0.005)
+        report_experiment(run, moment=None, margin=MARGIN / 100)
 
 
 def _build_model() -> nn.Module:
@@ -292,14 +293,20 @@ def study_mutations(name: str, finished: Path) -> list[dict[str, Any]]:
     return rows
 
 
+REASONS: Final = {  # by what stands in a change
+    "history.curve": "a point of a curve before its end, whose weights are not stored",
+    "record.json: layers deleted": "nothing is stated of its layers, as by earlier versions, and `verify` says that",
+    "settings.subject": "a setting of training",
+    "summary.json: claims": "a choice of the report, which the same command may make anew",
+    "summary.json: moment": "a choice of the report, which the same command may make anew",
+}
+
+
 def explain(made: Mutation) -> str:
     """Returns why a change that is not found is not."""
-    if "history.curve" in made.what:
-        return "a point of a curve before its end, whose weights are not stored"
-    if "settings.subject" in made.what:
-        return "a setting of training"
-    if "summary.json: claims" in made.what or "summary.json: moment" in made.what:
-        return "a choice of the report, which the same command may make anew"
+    for words, reason in REASONS.items():
+        if words in made.what:
+            return reason
     if made.kind.startswith("trainings swapped") and "-copy" in made.what and "-ticket" in made.what:
         return "the two copies of a pair, which differ in the order of the data alone"
     if made.kind.startswith("tensors"):
@@ -335,6 +342,9 @@ def main() -> None:
             kind.make(finished, 0)
             kind.make(Path(place) / OTHER, 1)
             assert find_problems(finished, kind) == dict.fromkeys(WAYS, "")
+            content = read_content(finished)
+            kind.report(finished)
+            assert read_content(finished) == content, "what is reported again of an untouched run must be the same"
             forgeries += [] if name == "pairs" else study_forgeries(name, finished)
             rows += study_mutations(name, finished)
     missed = [

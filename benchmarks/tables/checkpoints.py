@@ -11,7 +11,6 @@ WORDS = {
     "read past the cache": "reading the files, past it",
     "mask": "exact global mask, 50 %",
     "mask, second read": "the same, where the sample misleads",
-    "random mask": "random mask, 50 %",
     "statistics": "statistics by layer",
     "copy": "copying the files, through the cache",
     "copy past the cache": "copying the files, past it",

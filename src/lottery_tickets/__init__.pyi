@@ -51,7 +51,7 @@ from . import (
 )
 from ._core.gradients.options import ScoringOptions
 from ._core.training.settings import TrainerSettings
-from .checkpoints import CheckpointWeights
+from .checkpoints import CheckpointWeights, create_wanda_mask
 from .connectivity import (
     compute_linear_connectivity,
     compute_stable_rewinding_epoch,
@@ -153,6 +153,7 @@ __all__ = [
     "create_importance_mask",
     "create_magnitude_mask",
     "create_random_mask",
+    "create_wanda_mask",
     "detect_early_bird_convergence",
     "ensure_deterministic_pruning",
     "find_stable_rewinding_step",

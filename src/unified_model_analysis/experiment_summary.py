@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SUMMARY: Final = "summary.json"
 FIGURE: Final = "accuracy.png"
+NAMED: Final = "ticket"  # in a summary: the file of the run's ticket; those of earlier versions say nothing of it
 NEEDED: Final = ("matplotlib", "scipy")  # modules of the extra "report"
 NEEDED_BY_PAGES: Final = ("jinja2", "pydantic", "typst")
 DRAWING: Final = 2  # of the figure; to be raised when it comes to look otherwise
@@ -54,10 +55,11 @@ def report_experiment(
     is_drawn = has_figure(summary["claims"])
     if is_drawn:
         draw_figure(results, summary["claims"], run / FIGURE)
-    save_results(summary, run / SUMMARY)
     ticket = make_run_ticket(run, summary["claims"])
     if ticket is not None:
         ticket.save(run / TICKET)
+    save_results(summary, run / SUMMARY)  # after the ticket that it names
+    if ticket is not None:
         say(f"ticket: {run / TICKET}, sparsity {ticket.mask.sparsity:.4f}; use_ticket(model, file) in Python")
     say(
         f"{f'figure: {run / FIGURE}, ' if is_drawn else ''}summary: {run / SUMMARY}, raw results: "
@@ -85,7 +87,7 @@ def tell_claims(results: Mapping[str, Any], claims: "Claims") -> None:
 def make_summary(
     results: Mapping[str, Any], *, moment: str | None, margin: float, num_looks: int, test: Literal["t", "sign"]
 ) -> dict[str, Any]:
-    """Returns what a summary holds: `moment`, `findings`, `claims`, `branches`, and what `drawn_with`.
+    """Returns what a summary holds: `moment`, `findings`, `claims`, `branches`, which `ticket`, and what `drawn_with`.
 
     Args:
         results: Of the run.
@@ -94,9 +96,11 @@ def make_summary(
         num_looks: As in `report_experiment`.
         test: As in `report_experiment`.
     """
+    from lottery_tickets.experiments.folder import TICKET
     from statistical_report_generator.claims.assessment import assess_claims
     from statistical_report_generator.claims.findings import describe_claims
     from statistical_report_generator.inference.intervals import summarise_experiment
+    from unified_model_analysis.experiment_tickets import choose_level
 
     claims = assess_claims(results, moment=moment, margin=margin, num_looks=num_looks, test=test)
     branches = [asdict(summary) for summary in summarise_experiment(results, **choose(claims))]
@@ -106,6 +110,7 @@ def make_summary(
         "findings": findings,
         "claims": claims,
         "branches": branches,
+        NAMED: None if choose_level(claims) is None else TICKET,
         "drawn_with": name_drawing(),
     }
 

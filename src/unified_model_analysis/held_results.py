@@ -26,14 +26,21 @@ def hold_results(
         may_change: The names of those that may differ from a run to its continuation.
 
     Raises:
-        ValueError: When the folder is of others or in use, or the run was begun with other options.
+        ValueError: When the folder is of others or in use, or the run was begun with other options, or by an earlier
+            version with options that the command no longer has.
     """
     from lottery_tickets.storage import RunFolder
 
-    settings: dict[str, Any] = {
-        f"--{name.replace('_', '-')}": value for name, value in list_settings(options).items() if name not in may_change
-    }
-    with RunFolder(folder, f"results of {command}", f"lottery-tickets {command}").opened(settings):
+    given: dict[str, Any] = {f"--{name.replace('_', '-')}": value for name, value in list_settings(options).items()}
+    fixed = given.keys() - {f"--{name.replace('_', '-')}" for name in may_change}
+    held = RunFolder(folder, f"results of {command}", f"lottery-tickets {command}")
+    before = held.read_settings() if held.list_environments() else {}
+    if gone := [f"{name} {value}" for name, value in before.items() if name not in given and value is not None]:
+        raise ValueError(
+            f"{folder} was begun by an earlier version with {', '.join(gone)}, which `{command}` now has under another "
+            "name or not at all; name a new folder, or go on with that version"
+        )
+    with held.opened({name: given[name] for name in fixed}):
         yield
 
 

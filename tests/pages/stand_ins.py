@@ -52,7 +52,7 @@ GIVEN: Final[Mapping[str, tuple[str, ...]]] = {
 # By command, taken as its recipe: what a page itself says of these options goes before.
 SHORT: Final[Mapping[str, Mapping[str, int]]] = {
     "analyze": {"batches": 1, "grid-points": 3, "num-samples": 20},
-    "connectivity": {"points": 3},
+    "connectivity": {"grid-points": 3},
     "landscape": {"batches": 1, "grid-points": 3},
     "score": {"num-samples": 20},
 }

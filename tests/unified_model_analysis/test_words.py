@@ -16,11 +16,13 @@ from unified_model_analysis.options import MARGIN, SEED
 # One meaning, one word: what the help of each command that has the option says of it.
 MEANINGS: Final = {
     "accept_changed_environment": "other versions or on another machine",
+    "analyses": "Names of the analyses to",
     "batch_size": "amples a batch",
     "batches": "atches",
     "checkpoint": ".safetensors",
     "data": "Data set",
     "device": "Where to",
+    "dtype": "Of the weights",
     "epochs": "Epochs",
     "exclude": "Glob patterns of parameter names to leave",
     "folder": "IDX files",
@@ -58,6 +60,7 @@ MEANINGS: Final = {
 
 # Where one default cannot be meant, and why.
 OTHER_DEFAULTS: Final = {
+    "dtype": "early-bird trains in float32 where nothing is said; a plan is for the weights' own",
     "epochs": "early-bird stops by itself, so that its epochs are a limit; analyze trains a short while",
     "grid_points": "a plane has points in two directions, a line has them in one",
     "method": "each command has its own",

@@ -47,14 +47,14 @@ class Weight(ABC):
         """Of what `read` and `pick` give."""
 
     @property
-    @abstractmethod
     def device(self) -> torch.device:
         """Where `read` and `pick` put what they give."""
+        return torch.device("cpu")
 
     @property
-    @abstractmethod
     def is_contiguous(self) -> bool:
-        """Whether a block costs what it holds: `read` copies nothing but what it must fetch."""
+        """Whether a block in C order costs what it holds: `read` copies nothing but what it must fetch."""
+        return True
 
     @property
     def is_in_memory(self) -> bool:

@@ -51,4 +51,4 @@ class EarlyBirdBar:
 
     def _show(self, note: str) -> None:
         left = 0 if self._total is None else self._total - self._done
-        self._bar.show(self._done, left=lambda: float(left), note=note)
+        self._bar.show(self._done, left=lambda: [float(left)], note=note)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.checks import check_count
@@ -12,17 +13,18 @@ from lottery_tickets._core.measuring.performance import (
     Measurement,
     MetricFunction,
     MetricName,
+    Performance,
     PerformanceFigures,
-    measure,
 )
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.records import recorded
 from lottery_tickets._core.training.trainer_function import TrainerFunction
+from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
+from lottery_tickets.evaluation.performance import measure_model
 from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import CONTROLS, Branch
 from lottery_tickets.experiments.retraining import Retraining
-from lottery_tickets.masks.holding import masked
-from lottery_tickets.masks.mask import as_mask
+from lottery_tickets.masks.mask import Mask, as_mask
 
 
 class TicketQuality(TypedDict):
@@ -63,7 +65,7 @@ class TicketQuality(TypedDict):
 
 @recorded("quality")
 def compute_lottery_ticket_quality(
-    model: nn.Module,
+    model: nn.Module | CheckpointWeights,
     mask: Mapping[str, Tensor],
     dataloader: Iterable[Any],
     *,
@@ -82,6 +84,8 @@ def compute_lottery_ticket_quality(
     accept_changed_environment: bool = False,
     trainer_id: str | None = None,
     data_id: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
     progress: bool = False,
     logger: Logger | Iterable[Logger] | None = None,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
@@ -98,7 +102,8 @@ def compute_lottery_ticket_quality(
     the model in place and puts everything back, from a copy on the CPU, also when it raises.
 
     Args:
-        model: A trained model.
+        model: A trained model, or a `CheckpointWeights` of one, which is run layer by layer (see `compute_performance`)
+            and not retrained; the files are read twice.
         mask: By parameter name, True where a weight is kept.
         dataloader: What to measure on; iterated anew for each measurement.
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
@@ -121,6 +126,8 @@ def compute_lottery_ticket_quality(
         trainer_id: A name for the trainer, where its code does not say what it does; a run folder is only continued
             with the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, of training and of measuring, where its samples cannot be compared.
+        dtype: What the weights of a checkpoint are converted to; None for what its configuration says.
+        device: Where a checkpoint is run; the CPU when None.
         progress: Whether to show a bar.
         logger: Told the figures of each training when it has ended: anything with `log(values, step)`, or several, such
             as those of `lottery_tickets.integrations` for TensorBoard and Weights & Biases. It changes nothing.
@@ -161,30 +168,47 @@ def compute_lottery_ticket_quality(
         "logger": logger,
         "progress": progress or None,  # False, the default, counts as not given
     }
-    baseline = measure(model, dataloader, measurement, seed)
-    if baseline.value is None or baseline.figures["loss"] is None:
-        raise ValueError("the model's own loss must be finite, but is NaN or infinite on this data; did it diverge?")
-    with masked(model, checked):
-        ticket = measure(model, dataloader, measurement, seed)
-    retraining = _plan_retraining(trainer_fn, seed, options)
-    trained = None if retraining is None else retraining.run(model, checked, dataloader, measurement)
+    retraining = _plan_retraining(model, trainer_fn, seed, options)
+    baseline = measure_model(model, dataloader, measurement, seed=seed, dtype=dtype, device=device)
+    performance, loss = _check_finite(baseline)
+    ticket = measure_model(model, dataloader, measurement, mask=checked, seed=seed, dtype=dtype, device=device)
     return {
         "kind": "post-hoc" if retraining is None else "post-hoc and retrained",
         "metric": baseline.metric,
         "higher_is_better": baseline.higher_is_better,
         "performance_retention": ticket.retain(baseline),
-        "baseline_performance": baseline.value,
+        "baseline_performance": performance,
         "ticket_performance": ticket.value,
-        "baseline_loss": baseline.figures["loss"],
+        "baseline_loss": loss,
         "ticket_loss": ticket.figures["loss"],
         "baseline": baseline.figures,
         "ticket": ticket.figures,
         "sparsity": checked.sparsity,
-        "retrained": None if trained is None else {"kind": "retrained", **trained},
+        "retrained": _retrain(retraining, model, checked, dataloader, measurement),
     }
 
 
-def _plan_retraining(trainer_fn: Any, seed: int, options: dict[str, Any]) -> Retraining | None:  # noqa: ANN401 - checked here
+def _check_finite(baseline: Performance) -> tuple[float, float]:
+    """Returns the metric and the loss of the model as it is."""
+    if baseline.value is None or baseline.figures["loss"] is None:
+        raise ValueError("the model's own loss must be finite, but is NaN or infinite on this data; did it diverge?")
+    return baseline.value, baseline.figures["loss"]
+
+
+def _retrain(
+    retraining: Retraining | None, model: object, mask: Mask, dataloader: Iterable[Any], measurement: Measurement
+) -> dict[str, Any] | None:
+    if retraining is None or not isinstance(model, nn.Module):
+        return None
+    return {"kind": "retrained", **retraining.run(model, mask, dataloader, measurement)}
+
+
+def _plan_retraining(
+    model: object,
+    trainer_fn: Any,  # noqa: ANN401 - checked here
+    seed: int,
+    options: dict[str, Any],
+) -> Retraining | None:
     options = {name: value for name, value in options.items() if value is not None}
     if trainer_fn is None:
         if unused := sorted(options):
@@ -192,6 +216,8 @@ def _plan_retraining(trainer_fn: Any, seed: int, options: dict[str, Any]) -> Ret
                 f"{', '.join(unused)} must come with a trainer_fn, which trains the ticket again; pass one"
             )
         return None
+    if isinstance(model, CheckpointWeights):
+        raise TypeError("a checkpoint cannot be trained, so there must be no trainer_fn beside one; load the model")
     if not callable(trainer_fn):
         raise TypeError(f"trainer_fn must be a function of model, dataloader and epochs, got {trainer_fn!r}")
     options["num_epochs"] = check_count("num_epochs", options.get("num_epochs", 1))

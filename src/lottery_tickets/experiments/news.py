@@ -4,7 +4,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Self, final
 
 from lottery_tickets._core.loggers import Log
-from lottery_tickets._core.training.pace import StepsBar, find_longest
+from lottery_tickets._core.training.pace import StepsBar, share_out
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.plan import Training
 from lottery_tickets.experiments.results import tell_training
@@ -38,6 +38,7 @@ class News:
         self._left = self._list_left()
         self._num_processes = max(1, min(num_processes, len(self._left)))
         self.steps_elsewhere: SynchronizedArray[int] = get_context("spawn").Array("q", self._num_processes)
+        self.seconds_elsewhere: SynchronizedArray[float] = get_context("spawn").Array("d", self._num_processes)
         self._bar = StepsBar(
             self._total,
             before=self._before,
@@ -85,6 +86,7 @@ class News:
             done,
             left=lambda: self._find_left(done),
             num_at_work=max(1, min(begun, len(self._left))),
+            cpu_seconds=sum(self.seconds_elsewhere[:]) if any(elsewhere) else None,
             note=f"{self._num_trainings - len(self._waiting)} of {self._num_trainings} trainings",
         )
 
@@ -95,13 +97,13 @@ class News:
             left[training.replicate] = left.get(training.replicate, 0.0) + self._count_steps(training)
         return list(left.values())
 
-    def _find_left(self, done: int) -> float:
-        """Returns the steps that are left to the process that ends last; those at work are taken for equally far."""
+    def _find_left(self, done: int) -> list[float]:
+        """Returns the steps that are left, by process; those at work are taken for equally far."""
         left = list(self._left)
         num_at_work = max(1, min(self._num_processes, len(left)))
         begun = (done - self._ended) / num_at_work  # of each training that is at work
         left[:num_at_work] = [max(0.0, steps - begun) for steps in left[:num_at_work]]
-        return find_longest(left, num_at_work)
+        return share_out(left, num_at_work)
 
     def _count_steps(self, training: Training) -> int:
         return training.last_step(self._folder.plan) - training.first_step(self._folder.plan)

@@ -91,7 +91,8 @@ def run_experiment(
             if executor is not None:
                 _wait(_submit(executor, folder, make_subject, missing), news)
             elif num_workers > 1 and len(missing) > 1:
-                with _worker_processes(min(num_workers, len(missing)), news.steps_elsewhere) as pool:
+                counts = news.steps_elsewhere, news.seconds_elsewhere
+                with _worker_processes(min(num_workers, len(missing)), *counts) as pool:
                     with _undisturbed():
                         jobs = _submit(pool, folder, make_subject, missing)
                     _wait(jobs, news)
@@ -125,11 +126,13 @@ def _wait(waiting: list[Job], news: News) -> None:
 
 
 @contextlib.contextmanager
-def _worker_processes(num_workers: int, steps: "SynchronizedArray[int]") -> Iterator[ProcessPoolExecutor]:
+def _worker_processes(
+    num_workers: int, steps: "SynchronizedArray[int]", seconds: "SynchronizedArray[float]"
+) -> Iterator[ProcessPoolExecutor]:
     """Gives worker processes, each of which counts its steps, and which are stopped at once when the block raises."""
     begun = get_context("spawn").Value("q", 0)
     with ProcessPoolExecutor(
-        num_workers, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(steps, begun)
+        num_workers, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(steps, seconds, begun)
     ) as pool:
         try:
             yield pool
@@ -157,15 +160,19 @@ def _run_replicate_anew(folder: ExperimentFolder, make_subject: Callable[[], Sub
     run_replicate(folder, make_subject(), replicate)
 
 
-def _begin_worker(steps: "SynchronizedArray[int]", begun: "Synchronized[int]") -> None:
+def _begin_worker(
+    steps: "SynchronizedArray[int]", seconds: "SynchronizedArray[float]", begun: "Synchronized[int]"
+) -> None:
     _die_with_parent()
     with begun.get_lock():
         place = begun.value % len(steps)
         begun.value += 1
+    before = time.process_time()  # of imports
 
     def count(num: int) -> None:
         with steps.get_lock():
             steps[place] += num
+            seconds[place] = time.process_time() - before
 
     tell_steps_to(count)
 

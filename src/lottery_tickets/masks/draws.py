@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lottery_tickets._core.tensor_files.buffers import take_buffer
 from lottery_tickets._core.weights import Weight, Weights, slice_flat
 
 DRAWS_PER_BLOCK: Final = 1 << 22
@@ -19,7 +20,8 @@ def draw(number: int, generator: torch.Generator) -> Tensor:
 
     It has 53 random bits, so that equal draws, which would favour earlier places, do not happen in practice.
     """
-    return torch.rand(number, generator=generator, dtype=torch.float64)
+    numbers = torch.from_numpy(take_buffer(number * torch.float64.itemsize)).view(torch.float64)
+    return torch.rand(number, generator=generator, dtype=torch.float64, out=numbers)
 
 
 def draw_weights(
@@ -111,16 +113,6 @@ class _DrawnWeight(Weight):
     def dtype(self) -> torch.dtype:
         """float64."""
         return torch.float64
-
-    @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
-
-    @property
-    def is_contiguous(self) -> bool:
-        """Blocks in C order are drawn alone."""
-        return True
 
     @property
     def is_exchangeable(self) -> bool:

@@ -30,6 +30,8 @@ CONNECTION_SENSITIVITY: Final = Formula(
     "|w * mean of gradient| / sum over all weights", GRADIENT, lambda weight: weight
 )
 
+WANDA: Final = "|w| * norm of inputs"
+
 
 class CalibrationReport(ImportanceReport, total=False):
     """How GraSP or Wanda scores were found.
@@ -274,7 +276,7 @@ def compute_wanda_importance(
     bar = tqdm(total=limit, unit="sample", disable=not progress)
     with ordered_by(dataloader, derive_seed(seed, "loader")), evaluating(model), bar:
         for batch, size in cut_batches(dataloader, limit):
-            _watch_inputs(model, inputs, move_batch(batch, device), loss_fn)
+            watch_inputs(model, inputs, move_batch(batch, device), loss_fn)
             seen, num_batches = seen + size, num_batches + 1
             bar.update(size)
     check_any_samples(seen)
@@ -290,7 +292,7 @@ def compute_wanda_importance(
         score = total.sqrt_().mul_(weight.tensor.detach().abs())
         scores[name] = score if offload is None else score.cpu()
     report: CalibrationReport = {
-        "score": "|w| * norm of inputs",
+        "score": WANDA,
         "sample": "one entry of the batch's first dimension",
         "num_samples": seen,
         "num_batches": num_batches,
@@ -301,33 +303,66 @@ def compute_wanda_importance(
     return _make_importance(scores, weights, report)
 
 
-def _watch_inputs(model: nn.Module, inputs: InputSquares, batch: object, loss_fn: LossFunction | None) -> None:
-    handles, tracker = inputs.watch()
+def watch_inputs(model: nn.Module, inputs: InputSquares, batch: object, loss_fn: LossFunction | None) -> None:
+    """Runs a model on a batch and adds up the squares of the inputs of some weights.
 
-    def run(module: nn.Module) -> None:
-        if loss_fn is not None:
-            loss_fn(module, batch)
-        elif isinstance(batch, Mapping):
-            module(**batch)
-        elif isinstance(batch, tuple | list):
-            module(batch[0])
-        else:
-            module(batch)
+    Args:
+        model: In evaluation mode.
+        inputs: Of the weights, by the names that they have in the model.
+        batch: On the model's device.
+        loss_fn: Runs the model on batches of other kinds.
+
+    Raises:
+        ValueError: When the inputs of a weight cannot be found.
+    """
+    handles, tracker = inputs.watch()
 
     try:
         # Nothing here requires a gradient, so no graph is kept; but a mode does not look into no_grad.
         with torch.enable_grad(), tracker:
-            run_with(model, handles, run)
+            run_with(model, handles, lambda module: run_batch(module, batch, loss_fn))
     except NotSeparableError as error:
         raise ValueError(
             f"the inputs of every weight must be found, but {error}; leave it out with exclude="
         ) from error
 
 
+def run_batch(model: nn.Module, batch: Any, loss_fn: LossFunction | None) -> None:  # noqa: ANN401 - any batch
+    """Runs a model on a batch of any kind, for what can be seen meanwhile."""
+    if loss_fn is not None:
+        loss_fn(model, batch)
+    elif isinstance(batch, Mapping):
+        model(**batch)
+    elif isinstance(batch, tuple | list):
+        model(batch[0])
+    else:
+        model(batch)
+
+
+def compute_wanda_score(inputs: InputSquares, name: str) -> Tensor:
+    """Returns Wanda's score of one weight, float32, once all inputs have been seen.
+
+    Raises:
+        ValueError: When the weight was not used, or the score is not finite.
+    """
+    if name in inputs.find_unused():
+        raise ValueError(
+            f"the inputs of every weight must be found, but the forward passes do not use {name}, or only under "
+            "no_grad or in compiled code; leave it out with exclude="
+        )
+    score = inputs.compute_total(name).sqrt_().mul_(inputs.weights[name].abs())
+    _check_finite(name, score)
+    return score.float()
+
+
+def _check_finite(name: str, score: Tensor) -> None:
+    if not bool(score.isfinite().all()):
+        raise ValueError(f"scores must be finite, but those of {name!r} are not; look for NaN in the data")
+
+
 def _make_importance(scores: Mapping[str, Tensor], weights: Weights, report: CalibrationReport) -> Importance:
     for name, score in scores.items():
-        if not bool(score.isfinite().all()):
-            raise ValueError(f"scores must be finite, but those of {name!r} are not; look for NaN in the data")
+        _check_finite(name, score)
     return Importance(
         {name: score.float() for name, score in scores.items()},
         report,

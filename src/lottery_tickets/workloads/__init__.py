@@ -17,6 +17,7 @@ from lottery_tickets.workloads.language import (
     load_minilm,
     load_smollm2,
     load_speeches,
+    load_tokenizer,
     read_texts,
 )
 from lottery_tickets.workloads.models import (
@@ -59,6 +60,7 @@ __all__ = [
     "load_mnist_format",
     "load_smollm2",
     "load_speeches",
+    "load_tokenizer",
     "load_workload",
     "paper_recipe",
     "read_idx",

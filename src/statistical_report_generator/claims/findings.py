@@ -125,7 +125,9 @@ def _conclude(level: LevelClaim) -> str:
 
 
 def state_missing(claims: Claims) -> list[str]:
-    """Returns a sentence on levels without controls, where there are such."""
+    """Returns a sentence on levels without controls, where there are such, or on there being no level."""
+    if not claims["levels"]:
+        return ["Nothing was pruned, so nothing can be said about tickets."]
     num_bare = sum(not level["controls"] for level in claims["levels"])
     if num_bare == len(claims["levels"]):
         return ["No controls were trained, so nothing can be said about winning tickets."]
@@ -137,7 +139,9 @@ def state_missing(claims: Claims) -> list[str]:
 
 
 def state_limits(claims: Claims) -> list[str]:
-    """Returns sentences on error rates, intervals, and what the run could not make sure of."""
+    """Returns sentences on error rates and intervals, where levels were tested, and on what the run left unsure."""
+    if not claims["levels"]:
+        return list(claims["caveats"])
     looks, taken, num_levels = claims["num_looks"], claims["looks_taken"], len(claims["levels"])
     planned = "one look at these results" if looks == 1 else f"{looks} planned looks"
     if taken > looks:

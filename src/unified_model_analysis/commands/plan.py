@@ -47,14 +47,14 @@ class Plan:
     Example: `lottery-tickets plan lenet-300-100 --gpu 16GB`
 
     Attributes:
-        model: A workload's network, such as resnet-20; "smollm2"; or a folder with config.json, with weights or
+        model: Network of a workload, such as resnet-20; "smollm2"; or a folder with config.json, with weights or
             without. Not needed with --from.
         source: "module:function", which returns a model and its batches; see `lottery-tickets score --help`.
         gpu: Memory of a GPU, such as 80GB.
-        batch_size: Samples; what is recommended for the model's size when not given.
-        num_tokens: Of a language model's samples; 1024, or as many as it reads, when not given.
-        data: Whose images a workload's network reads.
-        analyses: Which; all when not given.
+        batch_size: Samples a batch; what is recommended for the model's size when not given.
+        num_tokens: Tokens a sequence of a language model; 1024, or as many as it reads, when not given.
+        data: Data set whose images a workload's network reads.
+        analyses: Names of the analyses to plan; all when not given.
         dtype: Of the weights, by torch's name; their own when not given.
         num_steps: Of a training, for the time it takes as a whole.
         offload: Sum scores on the CPU.

@@ -27,6 +27,8 @@ class Show:
     the hash that the file carries; exit code 1 when they do not match. Hashes show that a file is whole, not who wrote
     it.
 
+    Example: `lottery-tickets ticket show runs/digits/ticket.safetensors --check`
+
     Attributes:
         ticket: The file.
         check: Also compare the weights with their hash.
@@ -101,6 +103,8 @@ class Make(FileOutput):
 
     It holds all that is needed to train the ticket elsewhere: the mask, theta_k, seeds, recipe, versions, hashes and
     claims. Load it in Python by use_ticket(model, FILE).
+
+    Example: `lottery-tickets ticket make runs/digits --level 1 --output ticket.safetensors`
 
     Attributes:
         run_folder: Of a finished run.

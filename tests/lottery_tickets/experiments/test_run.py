@@ -86,7 +86,8 @@ def read_blocked_signals() -> set[int]:
 def test_interruptions_do_not_come_to_workers_which_would_answer_with_a_traceback() -> None:
     """A terminal sends Ctrl-C to them too, and one that was just starting once said where it was."""
     before = read_blocked_signals()
-    with _worker_processes(2, get_context("spawn").Array("q", 2)) as pool:
+    counts = get_context("spawn").Array("q", 2), get_context("spawn").Array("d", 2)
+    with _worker_processes(2, *counts) as pool:
         with _undisturbed():
             jobs = [pool.submit(read_blocked_signals) for _ in range(2)]
         assert read_blocked_signals() == before
@@ -129,19 +130,22 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_bar_moves_by_steps_inside_of_trainings_and_begins_where_a_run_goes_on(
-    num_workers: int, tmp_path: Path, bars: list[Bar]
+    num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bars: list[Bar]
 ) -> None:
+    cores: list[float | None] = []
+    monkeypatch.setattr(pace.Pace, "take", lambda _, _done, _num_at_work, cpu_seconds: cores.append(cpu_seconds))
     for num_replicates, begun in ((2, 0), (2, 80), (3, 80)):
         source, plan = make_plan(num_replicates)
         run_experiment(ExperimentFolder(tmp_path, plan), source, num_workers=num_workers, progress=True)
         bar, num_trainings = bars[-1], 2 * num_replicates
+        processes = " in 2 processes" if num_workers == 2 and begun == 0 else ""
         start = (bar.settings["total"], bar.settings["initial"], bar.settings["unit"], bar.settings["disable"])
         assert start == (20 * num_trainings, begun, "step", False)
         assert bar.n == 20 * num_trainings
+        assert (cores[-1] or 0.0) > 0 if processes else cores[-1] is None
         assert all(move >= 0 for move in bar.moves)
         steps = 20 * num_trainings
         assert bar.words[-1] == f"{steps} of {steps} steps, {num_trainings} of {num_trainings} trainings"
-        processes = " in 2 processes" if num_workers == 2 and begun == 0 else ""
         there = "; 4 of them are there" if begun else ""
         said = f"{num_trainings} trainings of 20 steps, {num_replicates} replicates{processes}{there}: "
         assert bar.said == ([f"{said}{steps - begun} steps to do"] if steps > begun else [])

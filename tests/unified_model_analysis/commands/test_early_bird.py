@@ -19,6 +19,7 @@ from lottery_tickets import (
 )
 from lottery_tickets._core.training.light_training import LightTrainer
 from lottery_tickets.early_bird.folder import EarlyBirdFolder, SavedCheck
+from lottery_tickets.storage import RunFolder
 from tests.lottery_tickets.early_bird.digits import make_digits_loader
 from tests.models import make_lenet, save_tiny_llama
 from tests.unified_model_analysis.test_cli import Output, refuse
@@ -229,3 +230,13 @@ def test_score_refuses_a_device_in_the_same_words(tmp_path: Path, capsys: Output
         ["score", "--output", tmp_path / "s.json", "--method", "magnitude", "--device", "nonsense"], capsys
     )
     assert "device must be one that computes on this machine, but got 'nonsense'" in message
+
+
+def test_a_folder_begun_with_options_of_other_names_is_refused_by_these(tmp_path: Path, capsys: Output) -> None:
+    before = {"--num-batches": 20, "--text": [], "--seed": 42, "--gone": None}
+    with RunFolder(tmp_path / "old", "results of early-bird", "lottery-tickets early-bird").opened(before):
+        (tmp_path / "old" / "run").mkdir()
+    assert refuse(["early-bird", "--output", tmp_path / "old"], capsys) == (
+        f"lottery-tickets: {tmp_path / 'old'} was begun by an earlier version with --num-batches 20, which "
+        "`early-bird` now has under another name or not at all; name a new folder, or go on with that version"
+    )

@@ -10,12 +10,14 @@ import safetensors.torch
 
 from tests.models import make_lenet
 from tests.unified_model_analysis.test_cli import Output
+from tests.unified_model_analysis.test_words import list_commands
 from unified_model_analysis.cli import main
 
 COMMANDS: Final = (
     *("mask create", "mask show", "score", "compare", "evaluate", "landscape", "connectivity", "early-bird", "analyze"),
-    *("imp", "verify", "report"),
+    *("mask apply", "mask stats", "imp", "verify", "report", "ticket show", "ticket make", "plan", "doctor"),
 )
+SLOW: Final = "demo"  # runs for minutes
 
 
 def read_help(command: str, output: Output) -> str:
@@ -46,4 +48,8 @@ def test_the_examples_in_help_run_one_after_the_other(
 
 def test_the_demo_has_an_example_too(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     monkeypatch.setenv("COLUMNS", "400")
-    assert find_example("demo", capsys) == ["demo", "--output", "runs/demo"]
+    assert find_example(SLOW, capsys) == ["demo", "--output", "runs/demo"]
+
+
+def test_no_command_is_without_an_example() -> None:
+    assert sorted([*COMMANDS, SLOW]) == sorted(name for name, _ in list_commands())

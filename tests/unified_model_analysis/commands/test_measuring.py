@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lottery_tickets import (
+    CheckpointWeights,
     Mask,
     apply_mask,
     compute_ticket_overlap,
@@ -132,10 +133,34 @@ def test_a_language_model_is_measured_on_text(tmp_path: Path, capsys: Output) ->
     assert f"dense, without a mask: perplexity {results['performance']['perplexity']:.4g}, loss " in shown
 
 
+def test_a_streamed_language_model_has_the_figures_of_a_loaded_one(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny_llama(tmp_path / "model")
+    text = tmp_path / "text.txt"
+    text.write_text("the union is strong " * 200, encoding="utf-8")
+    options = ("--language-model", folder, "--text", text, "--num-tokens", 4, "--batches", 2, "--no-robustness")
+    loaded = evaluate(tmp_path, *options)
+    streamed = evaluate(tmp_path, *options, "--stream", "--force")
+    assert streamed["performance"] == loaded["performance"]
+    assert "one layer at a time, in float32" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr("unified_model_analysis.stored_weights.LARGEST_LOADED", 0.0)
+        assert evaluate(tmp_path, *options, "--force")["performance"] == loaded["performance"]
+    assert "one layer at a time, in float32" in capsys.readouterr().err
+    mask = tmp_path / "a.mask"
+    create_magnitude_mask(CheckpointWeights(folder), 0.5).save(mask)
+    pruned = evaluate(tmp_path, *options, "--mask", mask, "--force")
+    streamed = evaluate(tmp_path, *options, "--mask", mask, "--stream", "--force")
+    assert streamed["quality"] == pruned["quality"]
+    assert "post-hoc (not retrained) at sparsity 50.00%: perplexity" in capsys.readouterr().out
+
+
 def test_what_evaluate_refuses(trained: Path, tmp_path: Path, capsys: Output) -> None:
     mask, weights = trained / "mask.safetensors", trained / "trained.safetensors"
     where = tmp_path / "results.json"
     assert "--checkpoint must name the trained weights" in refuse(["evaluate", "--output", str(where)], capsys)
+    assert "name its folder by --language-model" in refuse(["evaluate", "--output", str(where), "--stream"], capsys)
     assert "--start trains a ticket of a workload or of a network of --from again; give its --mask" in refuse(
         ["evaluate", "--output", str(where), "--checkpoint", str(weights), "--start", str(weights)], capsys
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lottery_tickets import Ticket, load_ticket, save_ticket, use_ticket
+from lottery_tickets._core.files import read_json, write_json
 from lottery_tickets._core.states import hash_state
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.plan import Training
@@ -102,10 +103,35 @@ def test_a_ticket_that_does_not_follow_from_its_run_is_found(case: str, run: Pat
     assert words in " ".join(said.split())
 
 
+def test_a_ticket_that_the_summary_names_must_be_there(run: Path, capsys: Capture) -> None:
+    (run / "ticket.safetensors").unlink()
+    code, said = verify(run, capsys)
+    assert code == 1
+    assert "summary.json names it, but there is no such file; run the same command again" in " ".join(said.split())
+    write_json(run / "summary.json", {**read_json(run / "summary.json"), "ticket": None})
+    code, said = verify(run, capsys)
+    assert (code, "it.ticket is another than the results give" in said) == (1, True)
+
+
+def test_a_dense_network_alone_is_reported_without_a_ticket(tmp_path: Path, capsys: Capture) -> None:
+    words = ("--levels=0", "--replicates=2", "--steps=2", "--evaluate-every=2", "--workers=1")
+    assert main(["imp", "--output", str(tmp_path / "run"), *words]) == 0
+    shown = capsys.readouterr().out
+    assert "Nothing was pruned, so nothing can be said about tickets." in shown
+    assert "margin" not in shown
+    assert read_json(tmp_path / "run" / "summary.json")["ticket"] is None
+    code, said = verify(tmp_path / "run", capsys)
+    assert (code, "ticket.safetensors" in said) == (0, False)
+
+
 def test_folders_of_before_have_no_ticket_and_get_one_when_they_are_shown_again(run: Path, capsys: Capture) -> None:
     before = (run / "ticket.safetensors").read_bytes()
     (run / "ticket.safetensors").unlink()
-    assert verify(run, capsys)[0] == 0
+    summary = read_json(run / "summary.json")
+    del summary["ticket"]
+    write_json(run / "summary.json", summary)
+    code, said = verify(run, capsys)
+    assert (code, "summary.json says nothing of a ticket.safetensors" in " ".join(said.split())) == (0, True)
     assert main(["imp", "--output", str(run), *RUN, "--margin=30"]) == 0
     assert (run / "ticket.safetensors").read_bytes() == before
     (run / "other.safetensors").write_bytes(before)

@@ -62,6 +62,11 @@ class InputSquares:
                 place.of(total).add_(squares)
         return total
 
+    def let_go(self) -> None:
+        """Forgets weights and sums: its rules are its own methods, so it would keep them until garbage is collected."""
+        self.weights.clear()
+        self.sums.clear()
+
     def _add(self, place: Place, squares: Tensor) -> None:
         self.sums[place] = self.sums[place] + squares if place in self.sums else squares
 

@@ -134,16 +134,6 @@ class _LampScores(Weight):
         """float64."""
         return torch.float64
 
-    @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
-
-    @property
-    def is_contiguous(self) -> bool:
-        """They are in one row."""
-        return True
-
     def read(self, start: int, stop: int, order: Sequence[int] | None = None) -> Tensor:  # noqa: ARG002 - of one dimension
         """Returns scores start to stop."""
         return self.tensor[start:stop]

@@ -145,16 +145,6 @@ class StoredWeight(Weight):
         return self._entry.dtype
 
     @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
-
-    @property
-    def is_contiguous(self) -> bool:
-        """Blocks in C order are read alone."""
-        return True
-
-    @property
     def is_in_memory(self) -> bool:
         """No block is."""
         return False

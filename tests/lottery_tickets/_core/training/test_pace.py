@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lottery_tickets._core.training import pace
-from lottery_tickets._core.training.pace import Pace, StepsBar, find_longest, show_seconds
+from lottery_tickets._core.training.pace import Pace, StepsBar, share_out, show_seconds
 
 
 class Clock:
@@ -35,7 +35,7 @@ def test_what_comes_before_the_first_step_does_not_count() -> None:
     for seconds, done in ((50.0, 0), (1.0, 1), (1.0, 3), (1.0, 5)):  # data are loaded for 50 seconds
         clock.now += seconds
         watched.take(done, num_at_work=1)
-    assert watched.seconds_a_step == 0.5
+    assert watched.find_seconds_a_step(1) == 0.5
     assert not watched.is_settled
 
 
@@ -45,7 +45,7 @@ def test_a_process_that_is_idle_does_not_count() -> None:
     for done, num_at_work in ((2, 2), (12, 2), (17, 1)):  # two processes of 5 steps a second each, then one
         watched.take(done, num_at_work)
         clock.now += 1
-    assert watched.seconds_a_step == pytest.approx(0.2)
+    assert watched.find_seconds_a_step(1) == pytest.approx(0.2)
 
 
 def test_what_is_long_ago_counts_less() -> None:
@@ -55,13 +55,43 @@ def test_what_is_long_ago_counts_less() -> None:
         for _ in range(100):
             watched.take(done, num_at_work=1)
             done, clock.now = done + 1, clock.now + seconds_a_step
-    assert watched.seconds_a_step == pytest.approx(0.5, abs=0.1)
+    assert watched.find_seconds_a_step(1) == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize(("share", "alone"), [(1.0, 0.4), (0.5, 0.2), (0.25, 0.2), (0.8, 0.32), (None, 0.4)])
+def test_one_alone_has_what_two_had_of_the_cores_but_one_core_at_most(share: float | None, alone: float) -> None:
+    clock, done, had = Clock(), 0, 0.0
+    watched = Pace(clock)
+    for _ in range(10):
+        done, had, clock.now = done + 5, had + 2 * (share or 0.0), clock.now + 1
+        watched.take(done, 2, had if share is not None else None)
+    assert watched.find_seconds_a_step(2) == pytest.approx(0.4)
+    assert watched.find_seconds_a_step(1) == pytest.approx(alone)
+
+
+def test_what_another_number_of_processes_took_is_forgotten_as_soon_as_this_is_known() -> None:
+    clock, done = Clock(), 0
+    watched = Pace(clock)
+    for num_at_work, num_steps in ((2, 5), (1, 10)):
+        for _ in range(10):
+            done, clock.now = done + num_steps, clock.now + 1
+            watched.take(done, num_at_work)
+    assert watched.find_seconds_a_step(2) == pytest.approx(0.4)
+    assert watched.find_seconds_a_step(1) == pytest.approx(0.1)
+
+
+def test_each_stretch_that_is_left_is_told_at_its_own_pace(clock: Clock) -> None:
+    with StepsBar(100, num_processes=2) as bar:
+        for done in range(0, 60, 2):  # each of two processes does a step a second, with half of a core
+            bar.show(done, left=lambda: [10.0, 30.0], num_at_work=2, cpu_seconds=done / 2)
+            clock.now += 1
+        assert bar._bar.postfix == "58 of 100 steps, about 20 s left"  # 10 s, and 20 steps alone, with a core
 
 
 def follow(bar: StepsBar, clock: Clock, num_steps: int, total: int) -> None:
     """Shows steps of half a second each."""
     for done in range(1, num_steps + 1):
-        bar.show(done, left=lambda done=done: float(total - done))  # type: ignore[misc] # of each its own
+        bar.show(done, left=lambda done=done: [float(total - done)])  # type: ignore[misc] # of each its own
         clock.now += 0.5
 
 
@@ -71,7 +101,7 @@ def test_a_long_wait_is_foretold_once_and_only_when_there_are_enough_steps(
     with StepsBar(1006, num_processes=2) as bar:
         follow(bar, clock, 5, 1006)
         assert "left" not in capsys.readouterr().err
-        bar.show(6, left=lambda: 1000.0)
+        bar.show(6, left=lambda: [1000.0])
         said = "this takes about 8.3 min: 0.5 s a step in each of 2 processes, by the first 5"
         assert said in capsys.readouterr().err
         follow(bar, clock, 20, 1006)
@@ -92,9 +122,9 @@ def test_nothing_is_foretold_of_a_short_wait_and_nothing_said_when_nothing_is_sh
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3, 7])
 def test_the_process_that_ends_last_is_the_one_that_counts(num_processes: int) -> None:
-    assert find_longest([], num_processes) == 0
-    assert find_longest([4.0] * 6, num_processes) == 4 * math.ceil(6 / num_processes)
-    assert find_longest([9.0, 1.0, 1.0], num_processes) == (11 if num_processes == 1 else 9)
+    assert share_out([], num_processes) == [0] * num_processes
+    assert max(share_out([4.0] * 6, num_processes)) == 4 * math.ceil(6 / num_processes)
+    assert max(share_out([9.0, 1.0, 1.0], num_processes)) == (11 if num_processes == 1 else 9)
 
 
 def test_durations_are_rounded_to_what_can_be_known() -> None:
