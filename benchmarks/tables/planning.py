@@ -62,12 +62,21 @@ def tabulate_times() -> str:
             row["step"],
             f"{1000 * row['predicted_seconds']:,.3g}",
             f"{1000 * row['cpu_seconds']:,.3g}",
+            f"{1000 * row['wall_seconds']:,.3g}",
             f"{row['ratio']:.2f}",
         )
         for subject, rows in found["subjects"].items()
         for name, row in rows.items()
     ]
-    headings = ("model", "analysis", "a step", "predicted, ms", "measured, ms of CPU", "predicted / measured")
+    headings = (
+        "model",
+        "analysis",
+        "a step",
+        "predicted, ms",
+        "measured, ms of CPU",
+        "by the wall",
+        "predicted / of CPU",
+    )
     return make_table(headings, *rows)
 
 
