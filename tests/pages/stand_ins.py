@@ -32,7 +32,10 @@ TEXT: Final = "mine.txt"
 SENTENCE: Final = "Fourscore and seven years ago our fathers brought forth a new nation. "
 RUN: Final = "runs/demo"
 DESCRIBED: Final = "models/qwen2.5-14b"  # a folder with a configuration alone, of fewer and smaller layers
-SMALL: Final = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 200}
+SMALL: Final[Mapping[str, Any]] = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 200, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512,
+}  # fmt: skip
 OWN: Final = "networks"  # a module of the reader's
 OWN_CODE: Final = """
 import torch
@@ -98,8 +101,7 @@ def make(name: str, place: Path, run: Path) -> None:
     elif name == TICKET:
         save_ticket(path, create_random_mask(make_lenet(0), 0.8, 0), make_lenet(0))
     elif name == DESCRIBED:
-        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}
-        Qwen2Config(**SMALL, **heads, architectures=["Qwen2ForCausalLM"]).save_pretrained(path)
+        Qwen2Config(**SMALL, architectures=["Qwen2ForCausalLM"]).save_pretrained(path)
     elif name == OWN:
         path.with_suffix(".py").write_text(OWN_CODE, encoding="utf-8")
     elif name == TEXT:
