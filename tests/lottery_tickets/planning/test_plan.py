@@ -119,7 +119,7 @@ def test_attention_holds_no_products_of_queries_and_keys() -> None:
 def test_a_configuration_a_folder_and_a_checkpoint_are_one_model(tmp_path: Any) -> None:  # noqa: ANN401 - a path
     config = make_config(dtype="bfloat16")
     config.save_pretrained(tmp_path)
-    options: dict[str, Any] = {"batch_size": 2, "num_tokens": 8, "gpu_memory_gb": 1}
+    options: dict[str, Any] = {"batch_size": 2, "num_tokens": 8, "gpu_memory_gb": 1, "analyses": ["fisher", "imp"]}
     found = plan_memory(config, **options)
     assert found["num_tokens"] == 8
     assert found["weight_bytes"] == 2 * found["num_params"]
