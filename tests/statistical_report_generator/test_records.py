@@ -75,7 +75,9 @@ def test_other_kinds_have_a_row_for_what_was_measured_once(kind: str) -> None:
 
 def test_without_pandas_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match="to_dataframe needs pandas, which is not installed; pip install pandas"):
+    with pytest.raises(
+        ImportError, match=r"pandas, which is not installed; run: pip install 'lottery-tickets\[pandas\]'"
+    ):
         StatisticalReportGenerator().to_dataframe()
 
 

@@ -61,6 +61,7 @@ def shuffle_mask(mask: Mapping[str, Tensor], seed: int) -> Mask:
         seed: Same seed, same result.
 
     Examples:
+        >>> import torch
         >>> mask = Mask.from_tensors({"weight": torch.eye(4)})
         >>> shuffle_mask(mask, seed=0).num_kept
         4

@@ -56,7 +56,7 @@ class Plan:
         data: Data set whose images a workload's network reads.
         analyses: Names of the analyses to plan; all when not given.
         dtype: Of the weights, by torch's name; their own when not given.
-        num_steps: Of a training, for the time it takes as a whole.
+        steps: Training steps, for the time that a training takes as a whole.
         offload: Sum scores on the CPU.
     """
 
@@ -68,7 +68,7 @@ class Plan:
     data: Literal["digits", "fashion-mnist"] = "digits"
     analyses: tuple[Name, ...] = ()
     dtype: str | None = None
-    num_steps: int | None = None
+    steps: int | None = None
     offload: bool = False
 
     def run(self) -> int:
@@ -80,7 +80,7 @@ class Plan:
         chosen: dict[str, Any] = {"analyses": self.analyses} if self.analyses else {}
         dtype = None if self.dtype is None else _find_dtype(self.dtype)
         chosen |= {"num_tokens": self.num_tokens, "gpu_memory_gb": memory, "dtype": dtype, "offload": self.offload}
-        chosen["num_steps"] = self.num_steps
+        chosen["num_steps"] = self.steps
         size = given.pop("batch_size", None)
         show(plan_memory(model, batch_size=self.batch_size or size, **given, **chosen))
         return ExitCode.DONE

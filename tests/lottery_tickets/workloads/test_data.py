@@ -109,7 +109,7 @@ def test_missing_scikit_learn_is_explained(monkeypatch: pytest.MonkeyPatch) -> N
         raise ModuleNotFoundError(name=name)
 
     monkeypatch.setattr(importlib, "import_module", refuse)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install lottery-tickets\[demo\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'lottery-tickets\[demo\]'"):
         load_digits_data()
 
 

@@ -83,5 +83,5 @@ def test_parts_of_one_file_are_told_apart_by_their_kind_and_say_how_they_were_ma
     assert len(titles) == len(set(titles))
     assert {"a, quality: What was found", "a, validation: What was found"} < set(titles)
     made = [section for section in sections if section.title.endswith("How it was made")]
-    assert len(made) == 3
+    assert len(made) == 4
     assert all("Made by: lottery-tickets score out.json." in str(section.blocks[0]) for section in made)
