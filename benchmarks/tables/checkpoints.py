@@ -31,10 +31,11 @@ def tabulate_large() -> str:
     table = make_table(*rows)
     after = figures["after_three_kills"]
     same = "the bits are" if figures["bits_after_kills_are_those_without"] else "THE BITS ARE NOT"
-    memory = figures["machine"]["memory_bytes"] / GIGA
+    memory, repeats = figures["machine"]["memory_bytes"] / GIGA, figures["repeats"]
+    runs = "one run of each" if repeats == 1 else f"least of {repeats} where there are several"
     return (
-        f"{table}\n\n{figures['num_bytes'] / GIGA:.1f} GB on a machine with {memory:.0f} GB of memory, least of "
-        f"{figures['repeats']} where there are several; opening the checkpoint is counted. Mask and copy killed three "
+        f"{table}\n\n{figures['num_bytes'] / GIGA:.1f} GB on a machine with {memory:.0f} GB of memory, {runs}; "
+        f"opening the checkpoint is counted. Mask and copy killed three "
         f"times on the way and then let end, the copy in {after[1]['seconds']:.1f} s more: {same} those without."
     )
 

@@ -75,8 +75,13 @@ def test_one_byte_decides(name: str, asked_of_all: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NEEDED)
 def test_nothing_is_asked_of_small_models(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    leave(monkeypatch, 0)
+    asked: list[object] = []
+    monkeypatch.setattr(room, "find_free_bytes", lambda *given, **_: asked.append(given))
     run(name)
+    assert asked == []
+    monkeypatch.setattr(room, "SMALLEST", 0)
+    run(name)
+    assert asked
 
 
 def test_a_refusal_says_what_would_fit(asked_of_all: pytest.MonkeyPatch) -> None:
