@@ -7,7 +7,7 @@ costs what zeroing them does.
 import threading
 import weakref
 from collections.abc import Collection, Iterator, Mapping
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from itertools import takewhile
 from operator import and_
 from typing import Any, Final, TypeGuard, final
@@ -157,9 +157,7 @@ class Holder:
         self.weights: dict[str, HeldWeight] = {}
         self.by_id: dict[int, HeldWeight] = {}
         self.attach(parameters)
-        # The optimizer hook is torch's own and global, so it must not keep the model alive.
-        step_hook = register_optimizer_step_post_hook(partial(_after_step, weakref.ref(self)))
-        self.let_go_of_steps = weakref.finalize(self, step_hook.remove)
+        _watch_steps().add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         parameters = {name: held.parameter for name, held in self.weights.items()}
@@ -187,6 +185,16 @@ class Holder:
             if parameter.grad is not None:
                 self.weights[name].zero_gradient(parameter.grad)
 
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Zeroes what a step of an optimizer may have moved."""
+        self.inside.guard = None  # should a forward pass have been interrupted
+        by_id = self.by_id
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                held = by_id.get(id(parameter))
+                if held is not None:
+                    held.after_step(optimizer)
+
     def _make_places(self, bits: Tensor) -> PrunedPlaces:
         num_weights = self.mask.num_weights
         return PrunedPlaces(
@@ -196,7 +204,7 @@ class Holder:
     def let_go(self) -> None:
         """Takes all hooks off parameters and optimizers."""
         self.is_held = False
-        self.let_go_of_steps()
+        _watch_steps().discard(self)
         for held in self.weights.values():
             held.let_go()
 
@@ -223,17 +231,20 @@ def _after_backward(reference: "weakref.ref[HeldWeight]", parameter: Tensor) -> 
     held.zero_gradient(parameter.grad)
 
 
-def _after_step(reference: "weakref.ref[Holder]", optimizer: torch.optim.Optimizer, *_: object) -> None:
-    holder = reference()
-    if holder is None:
-        return
-    holder.inside.guard = None  # should a forward pass have been interrupted
-    by_id = holder.by_id
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            held = by_id.get(id(parameter))
-            if held is not None:
-                held.after_step(optimizer)
+@cache
+def _watch_steps() -> "weakref.WeakSet[Holder]":
+    """Returns those who are told of each step of torch's optimizers, by one hook that stays.
+
+    A hook for each could only be taken off where a step is not just calling them: garbage is collected at any moment.
+    """
+    holders: weakref.WeakSet[Holder] = weakref.WeakSet()  # the hook is global, and must not keep models alive
+
+    def after_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        for holder in list(holders):
+            holder.after_step(optimizer)
+
+    register_optimizer_step_post_hook(after_step)
+    return holders
 
 
 def _is_like(value: object, parameter: Tensor) -> TypeGuard[Tensor]:

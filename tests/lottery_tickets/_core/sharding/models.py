@@ -1,11 +1,13 @@
 """What is checked in each process of sharded models: they do, gathered, what a plain model does."""
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import checkpoint
 from torch.nn import functional
 
 from lottery_tickets import (
@@ -20,6 +22,7 @@ from lottery_tickets import (
     masked,
     remove_mask,
 )
+from lottery_tickets.integrations.distributed_checkpoint import MaskState, WatchState
 from lottery_tickets.masks import Mask
 from tests.sharded import Stack, make_sharded
 
@@ -228,15 +231,8 @@ def watch(model: nn.Module, data: list[tuple[Tensor, Tensor]], held_out: tuple[T
 
 def check_watching(kind: str) -> str:
     """A watch of a sharded model finds what that of the plain one finds, and leaves no trace; returns the verdict."""
-    generator = torch.Generator().manual_seed(0)
-    rule = torch.randn(12, 5, generator=generator)
-    inputs = torch.randn(256, 12, dtype=torch.float64, generator=generator)
-    targets = (inputs.float() @ rule).argmax(1)
-    data = [(inputs[start : start + 16], targets[start : start + 16]) for start in range(0, 128, 16)]
-    found = [
-        watch(model, data, (inputs[128:], targets[128:]))
-        for model in (Stack(12).double(), make_sharded(kind, 12, torch.float64))
-    ]
+    data, held_out = draw_rule()
+    found = [watch(model, data, held_out) for model in (Stack(12).double(), make_sharded(kind, 12, torch.float64))]
     plain, sharded = (watcher.results() for watcher in found)
     assert sharded["verdict"] == plain["verdict"]
     assert sharded["final_mask"].gather() == plain["final_mask"]
@@ -262,3 +258,55 @@ def compare_figures(own: Any, expected: Any) -> None:  # noqa: ANN401 - figures 
         assert abs(own - expected) <= 1e-6 * max(1.0, abs(expected)), (own, expected)
     else:
         assert own == expected
+
+
+def train_watched(state: WatchState, model: nn.Module, first: int, last: int) -> None:
+    """Trains from one step to another under a watch that is kept in a state; without momentum."""
+    data, _ = draw_rule()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(first + 1, last + 1):
+        inputs, targets = data[step % len(data)]
+        functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        state.watcher.observe(model, step)
+        state.step = step
+
+
+def draw_rule() -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
+    """Returns batches that a linear rule labels, and others that are held out."""
+    generator = torch.Generator().manual_seed(0)
+    rule = torch.randn(12, 5, generator=generator)
+    inputs = torch.randn(256, 12, dtype=torch.float64, generator=generator)
+    targets = (inputs.float() @ rule).argmax(1)
+    return [(inputs[s : s + 16], targets[s : s + 16]) for s in range(0, 128, 16)], (inputs[128:], targets[128:])
+
+
+def begin_watch(kind: str) -> tuple[nn.Module, WatchState]:
+    """Returns a model, sharded or not, and the state of its watch."""
+    model: nn.Module = make_sharded(kind, 12, torch.float64) if kind else Stack(12).double()
+    _, held_out = draw_rule()
+    return model, WatchState(model, partial(EarlyBirdWatcher, check_steps=5, probe=held_out))
+
+
+def save_checkpoint(kind: str, folder: str) -> None:
+    """Trains 10 steps under a watch, then saves the model, a mask of it and the watch."""
+    model, state = begin_watch(kind)
+    train_watched(state, model, 0, 10)
+    mask = create_magnitude_mask(model, 0.7)
+    parts = {"model": model.state_dict(), "mask": MaskState(model, mask), "watch": state}
+    checkpoint.save(parts, checkpoint_id=folder)
+
+
+def go_on(kind: str, folder: str) -> tuple[Any, Any]:
+    """Loads what was saved into other shards, trains on to step 20; returns figures of all checks, and whole masks."""
+    model, state = begin_watch(kind)
+    loaded, weights = MaskState(model), model.state_dict()
+    checkpoint.load({"model": weights, "mask": loaded, "watch": state}, checkpoint_id=folder)
+    model.load_state_dict(weights)
+    assert loaded.mask is not None
+    assert loaded.mask == create_magnitude_mask(model, 0.7)
+    assert loaded.mask.provenance["method"] == "magnitude"
+    train_watched(state, model, state.step, 20)
+    ticket = state.watcher.draw_ticket(last=True).gather()
+    return state.watcher.checkpoints, {name: ticket[name] for name in ticket}
