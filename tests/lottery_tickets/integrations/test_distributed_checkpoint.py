@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lottery_tickets import create_magnitude_mask
-from lottery_tickets._core.fingerprints import compute_fingerprints
+from lottery_tickets._core.sharding.fingerprints import compute_fingerprints
 from lottery_tickets.integrations.distributed_checkpoint import LABEL, MaskState
 from tests.lottery_tickets._core.sharding import watching
 from tests.processes import started
