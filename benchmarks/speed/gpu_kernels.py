@@ -4,6 +4,7 @@ A section of `python -m benchmarks.speed.gpu`. The floor of each is to read the 
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -106,16 +107,14 @@ def list_ranking(words: Tensor, dtype: torch.dtype, *, with_triton: bool) -> Cal
     ranking_reference.clear_signs(words.view(torch.int16)[: words.numel()], codes)
     held, ranks = codes.numpy().view(np.uint16), np.arange(1 << 16, dtype=np.uint32)
     table = np.arange(1 << 16, dtype=np.uint32) << np.uint32(16)
+    given: tuple[Any, ...] = (codes,) if dtype == torch.bfloat16 else (table, codes)
     calls: Calls = {}
     loops = {"torch": ranking_reference, "numba": ranking_cpu} | ({"triton": load_loops("ranking")} if with_triton else {})
     for name, kernels in loops.items():
-        calls[f"multiply ranks, {name}"] = lambda kernels=kernels: kernels.sum_products(held, held, ranks, ranks)
+        calls[f"multiply ranks, {name}"] = partial(kernels.sum_products, held, held, ranks, ranks)
         if name != "numba":
-            calls[f"code, {name}"] = (
-                (lambda kernels=kernels: kernels.clear_signs(words, codes))
-                if dtype == torch.bfloat16
-                else (lambda kernels=kernels: kernels.encode(words, table, codes))
-            )
+            code = kernels.clear_signs if dtype == torch.bfloat16 else kernels.encode
+            calls[f"code, {name}"] = partial(code, words, *given)
     return calls
 
 
@@ -126,9 +125,7 @@ def measure_masks(values: Tensor, take_turns: TakeTurns, *, with_triton: bool) -
     masks = [select_largest(scores, scores.num_weights // 2, backend=backend) for backend in backends]
     calls: Calls = {"read": lambda: [weight.read(0, weight.size).amax() for weight in scores.values()]}
     for backend in backends:
-        calls[f"mask, {backend}"] = lambda backend=backend: select_largest(
-            scores, scores.num_weights // 2, backend=backend
-        )
+        calls[f"mask, {backend}"] = partial(select_largest, scores, scores.num_weights // 2, backend=backend)
     return {
         "num_weights": scores.num_weights,
         "different_bytes": sum(int((masks[0][name] != masks[-1][name]).sum()) for name in scores),

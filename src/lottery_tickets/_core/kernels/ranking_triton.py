@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lottery_tickets._core.kernels.ranking_reference import LOW_BITS
 from lottery_tickets._core.kernels.selecting_triton import count_words
-from lottery_tickets._core.kernels.triton_blocks import Value, count_blocks, is_compiled, launch
+from lottery_tickets._core.kernels.triton_blocks import count_blocks, is_compiled, launch
 from lottery_tickets._core.thresholds import Bracket
 
 LARGEST = torch.iinfo(torch.int32).max
@@ -75,7 +75,7 @@ def _take_there(values: NDArray[np.unsignedinteger]) -> Tensor:
 
 @triton.jit
 def _encode(
-    words: Value, num_words: Value, entries: Value, codes: Value, low_bits: tl.constexpr, block: tl.constexpr
+    words: tl.tensor, num_words: tl.tensor, entries: tl.tensor, codes: tl.tensor, low_bits: tl.constexpr, block: tl.constexpr
 ) -> None:
     start = tl.program_id(0).to(tl.int64) * block
     places = tl.arange(0, block)
@@ -88,7 +88,7 @@ def _encode(
 
 
 @triton.jit
-def _clear_signs(words: Value, num_words: Value, codes: Value, largest: Value, block: tl.constexpr) -> None:
+def _clear_signs(words: tl.tensor, num_words: tl.tensor, codes: tl.tensor, largest: tl.tensor, block: tl.constexpr) -> None:
     program = tl.program_id(0)
     start = program.to(tl.int64) * block
     places = tl.arange(0, block)
@@ -100,12 +100,12 @@ def _clear_signs(words: Value, num_words: Value, codes: Value, largest: Value, b
 
 @triton.jit
 def _multiply(
-    earlier: Value,
-    num_codes: Value,
-    later: Value,
-    earlier_ranks: Value,
-    later_ranks: Value,
-    halves: Value,
+    earlier: tl.tensor,
+    num_codes: tl.tensor,
+    later: tl.tensor,
+    earlier_ranks: tl.tensor,
+    later_ranks: tl.tensor,
+    halves: tl.tensor,
     block: tl.constexpr,
 ) -> None:
     program = tl.program_id(0)

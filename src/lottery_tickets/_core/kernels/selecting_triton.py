@@ -16,7 +16,7 @@ from torch import Tensor
 from lottery_tickets._core.bits import num_bytes
 from lottery_tickets._core.kernels import selecting_cpu
 from lottery_tickets._core.kernels.selecting_reference import Listed
-from lottery_tickets._core.kernels.triton_blocks import BLOCK, Value, count_blocks, is_compiled, launch, read_bits
+from lottery_tickets._core.kernels.triton_blocks import BLOCK, count_blocks, is_compiled, launch, read_bits
 from lottery_tickets._core.thresholds import Bracket, Counters
 
 NUM_BINS = 1 << 16  # patterns of 16 bits take one pass, those of 32 two; the bins stay in a GPU's second-level cache
@@ -139,16 +139,16 @@ def _compare_words(words: Tensor, within: Tensor | None, bounds: tuple[int, int]
 
 @triton.jit(do_not_specialize=["lo", "hi", "shift", "infinity", "num_bins"])
 def _count(
-    words: Value,
-    eligible: Value,
-    num_words: Value,
-    lo: Value,
-    hi: Value,
-    shift: Value,
-    infinity: Value,
-    bins: Value,
-    num_bins: Value,
-    counts: Value,
+    words: tl.tensor,
+    eligible: tl.tensor,
+    num_words: tl.tensor,
+    lo: tl.tensor,
+    hi: tl.tensor,
+    shift: tl.tensor,
+    infinity: tl.tensor,
+    bins: tl.tensor,
+    num_bins: tl.tensor,
+    counts: tl.tensor,
     copies: tl.constexpr,
     mask: tl.constexpr,
     block: tl.constexpr,
@@ -169,15 +169,15 @@ def _count(
 
 @triton.jit(do_not_specialize=["lo", "hi", "infinity"])
 def _compare(
-    words: Value,
-    eligible: Value,
-    num_words: Value,
-    lo: Value,
-    hi: Value,
-    infinity: Value,
-    above: Value,
-    inside: Value,
-    counts: Value,
+    words: tl.tensor,
+    eligible: tl.tensor,
+    num_words: tl.tensor,
+    lo: tl.tensor,
+    hi: tl.tensor,
+    infinity: tl.tensor,
+    above: tl.tensor,
+    inside: tl.tensor,
+    counts: tl.tensor,
     mask: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
@@ -201,13 +201,13 @@ def _compare(
 
 @triton.jit(do_not_specialize=["num_listed"])
 def _list(
-    words: Value,
-    inside: Value,
-    num_words: Value,
-    before: Value,
-    num_listed: Value,
-    positions: Value,
-    patterns: Value,
+    words: tl.tensor,
+    inside: tl.tensor,
+    num_words: tl.tensor,
+    before: tl.tensor,
+    num_listed: tl.tensor,
+    positions: tl.tensor,
+    patterns: tl.tensor,
     mask: tl.constexpr,
     block: tl.constexpr,
 ) -> None:

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lottery_tickets._core.kernels.triton_blocks import Value, count_blocks, launch, read_bits
+from lottery_tickets._core.kernels.triton_blocks import count_blocks, launch, read_bits
 
 
 def zero_pruned_words(words: Tensor, bits: Tensor) -> None:
@@ -31,7 +31,7 @@ def any_pruned_word(words: Tensor, bits: Tensor) -> bool:
 
 
 @triton.jit
-def _zero(words: Value, bits: Value, num_words: Value, block: tl.constexpr) -> None:
+def _zero(words: tl.tensor, bits: tl.tensor, num_words: tl.tensor, block: tl.constexpr) -> None:
     start = tl.program_id(0).to(tl.int64) * block
     rows, lanes = tl.arange(0, block // 8), tl.arange(0, 8)
     places = rows[:, None] * 8 + lanes[None, :]
@@ -41,7 +41,7 @@ def _zero(words: Value, bits: Value, num_words: Value, block: tl.constexpr) -> N
 
 @triton.jit
 def _find(
-    words: Value, bits: Value, num_words: Value, found: Value, mask: tl.constexpr, block: tl.constexpr
+    words: tl.tensor, bits: tl.tensor, num_words: tl.tensor, found: tl.tensor, mask: tl.constexpr, block: tl.constexpr
 ) -> None:
     program = tl.program_id(0)
     start = program.to(tl.int64) * block
