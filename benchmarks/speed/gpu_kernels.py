@@ -109,7 +109,9 @@ def list_ranking(words: Tensor, dtype: torch.dtype, *, with_triton: bool) -> Cal
     table = np.arange(1 << 16, dtype=np.uint32) << np.uint32(16)
     given: tuple[Any, ...] = (codes,) if dtype == torch.bfloat16 else (table, codes)
     calls: Calls = {}
-    loops = {"torch": ranking_reference, "numba": ranking_cpu} | ({"triton": load_loops("ranking")} if with_triton else {})
+    loops = {"torch": ranking_reference, "numba": ranking_cpu} | (
+        {"triton": load_loops("ranking")} if with_triton else {}
+    )
     for name, kernels in loops.items():
         calls[f"multiply ranks, {name}"] = partial(kernels.sum_products, held, held, ranks, ranks)
         if name != "numba":

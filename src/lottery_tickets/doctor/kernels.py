@@ -61,7 +61,10 @@ def list_kernel_checks(device: str) -> Iterator[tuple[str, Callable[[], Finding 
     yield f"masks on {device}", partial(_check_masks, device, BACKENDS if device == "cpu" else ON_DEVICES)
     if can_run_on(torch.device(device)):
         yield f"triton on {device}: selection", partial(_check_triton, partial(compare_triton, "selecting", device))
-        yield f"triton on {device}: rank correlation", partial(_check_triton, partial(compare_triton, "ranking", device))
+        yield (
+            f"triton on {device}: rank correlation",
+            partial(_check_triton, partial(compare_triton, "ranking", device)),
+        )
         yield f"triton on {device}: zeroing", partial(_check_triton, partial(compare_triton, "zeroing", device))
     elif device != "cpu":
         yield f"triton on {device}", lambda: f"not installed: {NO_TRITON}"

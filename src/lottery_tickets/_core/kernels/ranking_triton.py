@@ -54,7 +54,8 @@ def sum_products(
     later_ranks: NDArray[np.uint32],
 ) -> int:
     """Returns the exact sum of products of ranks; see `ranking_reference.sum_products`."""
-    codes, others, ranks, other_ranks = map(_take_there, (earlier, later, earlier_ranks, later_ranks))
+    codes, others = _take_there(earlier), _take_there(later)
+    ranks, other_ranks = _take_there(earlier_ranks), _take_there(later_ranks)
     # A product has 64 bits. Its halves are summed apart: 2^31 of them fit int64.
     halves = torch.empty(2, count_blocks(codes), dtype=torch.int64, device=codes.device)
     launch(_multiply, codes, codes.numel(), others, ranks, other_ranks, halves)
@@ -75,7 +76,12 @@ def _take_there(values: NDArray[np.unsignedinteger]) -> Tensor:
 
 @triton.jit
 def _encode(
-    words: tl.tensor, num_words: tl.tensor, entries: tl.tensor, codes: tl.tensor, low_bits: tl.constexpr, block: tl.constexpr
+    words: tl.tensor,
+    num_words: tl.tensor,
+    entries: tl.tensor,
+    codes: tl.tensor,
+    low_bits: tl.constexpr,
+    block: tl.constexpr,
 ) -> None:
     start = tl.program_id(0).to(tl.int64) * block
     places = tl.arange(0, block)
@@ -88,7 +94,9 @@ def _encode(
 
 
 @triton.jit
-def _clear_signs(words: tl.tensor, num_words: tl.tensor, codes: tl.tensor, largest: tl.tensor, block: tl.constexpr) -> None:
+def _clear_signs(
+    words: tl.tensor, num_words: tl.tensor, codes: tl.tensor, largest: tl.tensor, block: tl.constexpr
+) -> None:
     program = tl.program_id(0)
     start = program.to(tl.int64) * block
     places = tl.arange(0, block)

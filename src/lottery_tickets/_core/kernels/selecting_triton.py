@@ -164,7 +164,9 @@ def _count(
         allowed = read_bits(eligible + start // 8, rows, lanes, num_words - start)
     tl.store(counts + program, tl.sum(((patterns > hi) & allowed).to(tl.int32)))
     own = bins + program % copies * num_bins
-    tl.atomic_add(own + ((patterns - lo) >> shift), 1, mask=allowed & (patterns >= lo) & (patterns <= hi), sem="relaxed")
+    tl.atomic_add(
+        own + ((patterns - lo) >> shift), 1, mask=allowed & (patterns >= lo) & (patterns <= hi), sem="relaxed"
+    )
 
 
 @triton.jit(do_not_specialize=["lo", "hi", "infinity"])

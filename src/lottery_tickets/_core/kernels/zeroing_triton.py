@@ -36,7 +36,7 @@ def _zero(words: tl.tensor, bits: tl.tensor, num_words: tl.tensor, block: tl.con
     rows, lanes = tl.arange(0, block // 8), tl.arange(0, 8)
     places = rows[:, None] * 8 + lanes[None, :]
     is_kept = read_bits(bits + start // 8, rows, lanes, num_words - start)
-    tl.store(words + start + places, 0, mask=(places < num_words - start) & ~is_kept)
+    tl.store(words + start + places, 0, mask=(places < num_words - start) & (is_kept == 0))
 
 
 @triton.jit
@@ -47,6 +47,7 @@ def _find(
     start = program.to(tl.int64) * block
     rows, lanes = tl.arange(0, block // 8), tl.arange(0, 8)
     places = rows[:, None] * 8 + lanes[None, :]
-    is_pruned = (places < num_words - start) & ~read_bits(bits + start // 8, rows, lanes, num_words - start)
+    is_kept = read_bits(bits + start // 8, rows, lanes, num_words - start)
+    is_pruned = (places < num_words - start) & (is_kept == 0)
     patterns = tl.load(words + start + places, mask=is_pruned, other=0) & mask
     tl.store(found + program, tl.max(tl.max((patterns != 0).to(tl.int32), axis=1), axis=0))

@@ -1,4 +1,4 @@
-"""Which hot loops select: numba for many weights on the CPU, numpy for few; Triton for very many on a GPU, else torch."""
+"""Which hot loops select: numpy or, for many weights, numba on the CPU; torch or, for very many, Triton on a GPU."""
 
 from typing import Final, Literal, Protocol, cast
 

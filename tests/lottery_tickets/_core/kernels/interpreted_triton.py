@@ -1,6 +1,8 @@
-"""The loops in Triton against the reference, in Triton's interpreter; `test_triton.py` runs this where it can be set."""
+"""The loops in Triton against the reference, in Triton's interpreter: `test_triton.py` runs this."""
 
+from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -39,11 +41,11 @@ SIZES = st.one_of(st.integers(0, 9), st.integers(0, 200), st.sampled_from([31, 3
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _small_blocks(request: pytest.FixtureRequest) -> None:
+def _small_blocks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         for module in (triton_blocks, selecting_triton):
             patched.setattr(module, "BLOCK", SMALL_BLOCK)
-        request.addfinalizer(patched.undo)
+        yield
 
 
 @st.composite
@@ -76,7 +78,7 @@ def draw_pattern(data: st.DataObject, words: Tensor, infinity: int) -> int:
 
 
 @given(given_words=bit_patterns(), data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_patterns_are_counted_as_by_the_reference(given_words: tuple[torch.dtype, Tensor], data: st.DataObject) -> None:
     dtype, words = given_words
     infinity = find_infinity(dtype)
@@ -91,7 +93,7 @@ def test_patterns_are_counted_as_by_the_reference(given_words: tuple[torch.dtype
 
 
 @given(given_words=bit_patterns(), data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_weights_are_classified_as_by_the_reference(
     given_words: tuple[torch.dtype, Tensor], data: st.DataObject
 ) -> None:
@@ -109,7 +111,7 @@ def test_weights_are_classified_as_by_the_reference(
 
 
 @given(given_words=bit_patterns(), data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_weights_are_packed_and_equal_ones_kept_as_by_the_reference(
     given_words: tuple[torch.dtype, Tensor], data: st.DataObject
 ) -> None:
@@ -127,10 +129,8 @@ def test_weights_are_packed_and_equal_ones_kept_as_by_the_reference(
 
 
 @given(given_words=bit_patterns(torch.float32), share=st.integers(1, 1 << 30), seed=st.integers(0, 1000))
-@settings(max_examples=100, deadline=None)
-def test_codes_are_made_as_by_the_reference(
-    given_words: tuple[torch.dtype, Tensor], share: int, seed: int
-) -> None:
+@settings(max_examples=40, deadline=None)
+def test_codes_are_made_as_by_the_reference(given_words: tuple[torch.dtype, Tensor], share: int, seed: int) -> None:
     words = given_words[1]
     table = np.random.default_rng(seed).integers(0, 1 << 32, 1 << 16, dtype=np.uint32)
     table = (table & np.uint32(0xFFFF0000)) | (table % np.uint32(0xFFFF)).astype(np.uint32) % (
@@ -143,12 +143,14 @@ def test_codes_are_made_as_by_the_reference(
         loops.count_bins(words, share, bins)
         loops.encode(words, table, codes)
         largest = loops.clear_signs(halves, signless) if len(halves) else 0
-        found.append((bins.nonzero()[0].tolist(), int(bins @ np.arange(1 << 16)), codes.tolist(), largest, signless.tolist()))
+        found.append(
+            (bins.nonzero()[0].tolist(), int(bins @ np.arange(1 << 16)), codes.tolist(), largest, signless.tolist())
+        )
     assert found[0] == found[1]
 
 
 @given(size=st.integers(1, 200), seed=st.integers(0, 1000), largest=st.sampled_from([1, 1000, 2**32 - 1]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_codes_are_counted_and_ranks_multiplied_as_by_the_reference(size: int, seed: int, largest: int) -> None:
     generator = np.random.default_rng(seed)
     codes = [generator.integers(0, 1 << 16, size, dtype=np.uint16) for _ in range(2)]
@@ -163,12 +165,13 @@ def test_codes_are_counted_and_ranks_multiplied_as_by_the_reference(size: int, s
 
 
 @given(given_words=bit_patterns(), data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_what_is_pruned_becomes_zero_and_nothing_else_changes(
     given_words: tuple[torch.dtype, Tensor], data: st.DataObject
 ) -> None:
     dtype, words = given_words
-    kept = unpack_bits(data.draw(eligible_bits(len(words)).filter(lambda bits: bits is not None)), words.shape)
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
+    kept = torch.rand(words.shape, generator=generator) < data.draw(st.sampled_from([0.0, 0.5, 1.0]))
     wanted = torch.where(kept, words, 0)
     values = words.clone().view(dtype)
     assert zeroing_triton.any_pruned_word(values.view(words.dtype), pack_bits(kept)) == bool((values[~kept] != 0).any())
@@ -178,9 +181,11 @@ def test_what_is_pruned_becomes_zero_and_nothing_else_changes(
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks so small that a few hundred elements make many; and a sample guesses the bracket of them."""
-    monkeypatch.setattr(patterns, "WEIGHTS_PER_CHUNK", 64)
-    monkeypatch.setattr(patterns, "WEIGHTS_PER_COPIED_CHUNK", 32)
+    """Chunks of a few blocks, so that a few hundred elements make many; and a sample guesses the bracket of them."""
+    for module in (triton_blocks, selecting_triton):
+        monkeypatch.setattr(module, "BLOCK", 128)
+    monkeypatch.setattr(patterns, "WEIGHTS_PER_CHUNK", 320)
+    monkeypatch.setattr(patterns, "WEIGHTS_PER_COPIED_CHUNK", 240)
     monkeypatch.setattr(largest, "SMALLEST_TO_SAMPLE", 1)
     monkeypatch.setattr(one_pass, "NUM_SAMPLED", 20)
 
@@ -188,7 +193,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_chunks")
 def test_masks_are_those_of_a_stable_sort() -> None:
     @given(scores=score_lists(), data=st.data())
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=15, deadline=None)
     def check(scores: list[Tensor], data: st.DataObject) -> None:
         generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
         eligible = [torch.rand(score.shape, generator=generator) < 0.6 for score in scores]
@@ -225,21 +230,18 @@ def test_a_mask_is_held_by_loops_that_are_trusted(monkeypatch: pytest.MonkeyPatc
     values = torch.randn(7, 45).half()
     kept = torch.rand(7, 45) < 0.5
     bits, wanted = pack_bits(kept), torch.where(kept, values, 0)
-    calls: list[str] = []
-    loops = find_trusted("zeroing", values.device, values.dtype)
-    assert loops is zeroing_triton
-    for name in ("zero_pruned_words", "any_pruned_word"):
-        work = getattr(loops, name)
-        monkeypatch.setattr(loops, name, lambda *given, name=name, work=work: (calls.append(name), work(*given))[1])
+    assert find_trusted("zeroing", values.device, values.dtype) is zeroing_triton
+    zero, any_nonzero = Mock(wraps=zeroing_triton.zero_pruned_words), Mock(wraps=zeroing_triton.any_pruned_word)
+    monkeypatch.setattr(zeroing_triton, "zero_pruned_words", zero)
+    monkeypatch.setattr(zeroing_triton, "any_pruned_word", any_nonzero)
     places = PrunedPlaces(bits, compiled=False, unpacked=False)
     first, second, third = values.clone(), values.clone(), values.clone().T
     assert places.any_nonzero(first)
     places.zero_(first)
     assert not places.any_nonzero(first)
     zero_pruned_(second, bits)
-    assert calls == ["any_pruned_word", "zero_pruned_words", "any_pruned_word", "zero_pruned_words"]
     zero_pruned_(third, pack_bits(kept.T))  # not contiguous: plain torch
-    assert len(calls) == 4
+    assert (zero.call_count, any_nonzero.call_count) == (2, 2)
     assert torch.equal(first, wanted)
     assert torch.equal(second, wanted)
     assert torch.equal(third.T, wanted)
@@ -251,7 +253,7 @@ def test_whole_blocks_agree_and_what_does_not_agree_is_not_trusted(
 ) -> None:
     for module in (triton_blocks, selecting_triton):
         monkeypatch.setattr(module, "BLOCK", 4096)
-    assert compare_triton(family, "cpu", sizes=(1, 1000, 4095, 4096, 4097, 9001)) >= 24
+    assert compare_triton(family, "cpu", sizes=(4097,)) >= 16
     find_trusted.cache_clear()
     assert find_trusted(family, torch.device("cpu"), torch.bfloat16) is not None
     find_trusted.cache_clear()
@@ -266,7 +268,7 @@ def test_whole_blocks_agree_and_what_does_not_agree_is_not_trusted(
 
 
 def test_weights_beyond_the_reach_of_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter runs one program, as the one that such weights lie in; memory that nobody touches costs nothing."""
+    """One program runs, told that it is the one in which such weights lie; memory that nobody touches costs nothing."""
     monkeypatch.setattr(triton_blocks, "BLOCK", 1 << 12)
     beyond = 1 << 31
     monkeypatch.setattr(triton_blocks, "count_blocks", lambda _: 1)
