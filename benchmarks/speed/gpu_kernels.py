@@ -1,6 +1,6 @@
 """The loops in Triton on a GPU beside those of plain torch: the same bits or not, seconds, and bytes read a second.
 
-A section of `python -m benchmarks.speed.gpu`. The floor of each is to read the words once, as `amax` does in one launch.
+A section of `python -m benchmarks.speed.gpu`. The floor of each is to read the words once, as `amax` does.
 """
 
 from collections.abc import Callable, Mapping
@@ -89,7 +89,7 @@ def list_selecting(words: Tensor, dtype: torch.dtype, kernels: Any) -> Calls:  #
 
 def list_zeroing(words: Tensor, *, with_triton: bool) -> Calls:
     """Returns what is called to zero half of the words: by bytes as holding keeps them, and by bits as it does not."""
-    kept = torch.rand(words.numel(), generator=torch.Generator().manual_seed(SEED)) < 0.5
+    kept = torch.randint(2, words.shape, generator=torch.Generator().manual_seed(SEED)).bool()
     bits, target = pack_bits(kept).to(words.device), words.clone()
     pruned = ~kept.to(words.device)
     calls: Calls = {

@@ -1,7 +1,7 @@
 """The loops of selection in Triton, for many weights on a GPU: the same bits as `selecting_reference`.
 
-Each looks at a weight once. Programs write what they count to places of their own; only the bins are shared, and sums of
-integers do not depend on their order. What a pass lists lies on the CPU and is worked on there.
+Each looks at a weight once. Programs write what they count to places of their own; only the bins are shared, and sums
+of integers do not depend on their order. What a pass lists lies on the CPU and is worked on there.
 """
 
 from typing import NamedTuple
@@ -71,7 +71,7 @@ def count_words(
     return bins.sum(0).cpu().numpy(), num_above, not num_not_finite
 
 
-def classify(  # noqa: PLR0917 - as `selecting_reference.classify`
+def classify(
     words: Tensor,
     within: Tensor | None,
     bounds: tuple[int, int],

@@ -183,9 +183,10 @@ def test_what_is_pruned_becomes_zero_and_nothing_else_changes(
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of a few blocks, so that a few hundred elements make many; and a sample guesses the bracket of them."""
     for module in (triton_blocks, selecting_triton):
-        monkeypatch.setattr(module, "BLOCK", 128)
-    monkeypatch.setattr(patterns, "WEIGHTS_PER_CHUNK", 320)
-    monkeypatch.setattr(patterns, "WEIGHTS_PER_COPIED_CHUNK", 240)
+        monkeypatch.setattr(module, "BLOCK", 256)
+    monkeypatch.setattr(selecting_triton, "NUM_BINS", 1 << 9)
+    monkeypatch.setattr(patterns, "WEIGHTS_PER_CHUNK", 640)
+    monkeypatch.setattr(patterns, "WEIGHTS_PER_COPIED_CHUNK", 480)
     monkeypatch.setattr(largest, "SMALLEST_TO_SAMPLE", 1)
     monkeypatch.setattr(one_pass, "NUM_SAMPLED", 20)
 
@@ -208,6 +209,13 @@ def test_masks_are_those_of_a_stable_sort() -> None:
     check()
 
 
+@pytest.fixture
+def whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (triton_blocks, selecting_triton):
+        monkeypatch.setattr(module, "BLOCK", 4096)
+
+
+@pytest.mark.usefixtures("whole_blocks")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_snapshots_and_correlations_are_those_of_the_reference(dtype: torch.dtype) -> None:
     sides = [
@@ -223,6 +231,7 @@ def test_snapshots_and_correlations_are_those_of_the_reference(dtype: torch.dtyp
     assert found[0] == found[1]
 
 
+@pytest.mark.usefixtures("whole_blocks")
 def test_a_mask_is_held_by_loops_that_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU; here the loops for the CPU are taken away, and Triton's must do all."""
     monkeypatch.setattr(zeroing, "_see_words", lambda _: None)
@@ -247,12 +256,11 @@ def test_a_mask_is_held_by_loops_that_are_trusted(monkeypatch: pytest.MonkeyPatc
     assert torch.equal(third.T, wanted)
 
 
+@pytest.mark.usefixtures("whole_blocks")
 @pytest.mark.parametrize("family", ["selecting", "ranking", "zeroing"])
 def test_whole_blocks_agree_and_what_does_not_agree_is_not_trusted(
     family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (triton_blocks, selecting_triton):
-        monkeypatch.setattr(module, "BLOCK", 4096)
     assert compare_triton(family, "cpu", sizes=(4097,)) >= 16
     find_trusted.cache_clear()
     assert find_trusted(family, torch.device("cpu"), torch.bfloat16) is not None
