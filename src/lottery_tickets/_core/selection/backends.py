@@ -66,10 +66,11 @@ def kernels_for(magnitudes: Magnitudes, backend: Backend | None) -> Kernels:
 
 
 def _choose_backend(magnitudes: Magnitudes) -> Backend:
-    num_elements = magnitudes.num_elements
+    # Of all processes that share them, who must count in the same bins.
+    num_weights = magnitudes.weights.num_weights
     if magnitudes.is_on_cpu:
-        return "cpu" if num_elements >= SMALLEST_FOR_CPU_KERNEL else "small"
-    if num_elements < SMALLEST_FOR_TRITON:
+        return "cpu" if num_weights >= SMALLEST_FOR_CPU_KERNEL else "small"
+    if num_weights < SMALLEST_FOR_TRITON:
         return "reference"
     are_trusted = all(find_trusted("selecting", device, magnitudes.dtype) for device in magnitudes.devices)
     return "triton" if are_trusted else "reference"

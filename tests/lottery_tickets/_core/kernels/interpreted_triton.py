@@ -58,7 +58,7 @@ def bit_patterns(draw: st.DrawFn, dtype: torch.dtype | None = None) -> tuple[tor
     any_bits = torch.randint(info.min, info.max, (size,), generator=generator, dtype=WORDS[dtype])
     if draw(st.booleans()):
         return dtype, any_bits
-    levels = torch.tensor([0, info.min, 1, find_infinity(dtype) - 1, 7, -1, find_infinity(dtype)], dtype=WORDS[dtype])
+    levels = torch.tensor([0, info.min, 1, find_infinity(dtype) - 1, 7, find_infinity(dtype), -1], dtype=WORDS[dtype])
     num_levels = draw(st.integers(1, len(levels)))
     return dtype, levels[torch.randint(num_levels, (size,), generator=generator)]
 
@@ -126,6 +126,17 @@ def test_weights_are_packed_and_equal_ones_kept_as_by_the_reference(
         loops.keep_first_equal(words, within, threshold, quota, bits)
         found.append((num_equal, above, bits.tolist()))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("dtype", WORDS)
+@pytest.mark.parametrize("quota", [1, 20, 32, 33, 64, 70, 110])
+def test_equal_weights_of_many_blocks_are_kept_in_order(dtype: torch.dtype, quota: int) -> None:
+    words = torch.zeros(4 * SMALL_BLOCK + 3, dtype=WORDS[dtype])
+    words[::6], words[5::7] = 9, torch.iinfo(words.dtype).min  # the latter are zeros of the other sign
+    bits = torch.zeros(2, num_bytes(len(words)), dtype=torch.uint8)
+    for loops, packed in zip((selecting_reference, selecting_triton), bits, strict=True):
+        loops.keep_first_equal(words, None, 0, quota, packed)
+    assert torch.equal(*bits)
 
 
 @given(given_words=bit_patterns(torch.float32), share=st.integers(1, 1 << 30), seed=st.integers(0, 1000))
