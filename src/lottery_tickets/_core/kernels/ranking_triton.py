@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lottery_tickets._core.kernels.ranking_reference import LOW_BITS
 from lottery_tickets._core.kernels.selecting_triton import count_words
-from lottery_tickets._core.kernels.triton_blocks import count_blocks, is_compiled, launch
+from lottery_tickets._core.kernels.blocks_triton import count_blocks, is_compiled, launch
 from lottery_tickets._core.thresholds import Bracket
 
 LARGEST = torch.iinfo(torch.int32).max

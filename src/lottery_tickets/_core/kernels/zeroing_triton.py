@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lottery_tickets._core.kernels.triton_blocks import count_blocks, launch, read_bits
+from lottery_tickets._core.kernels.blocks_triton import count_blocks, launch, read_bits
 
 
 def zero_pruned_words(words: Tensor, bits: Tensor) -> None:

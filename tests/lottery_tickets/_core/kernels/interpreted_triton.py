@@ -1,4 +1,4 @@
-"""The loops in Triton against the reference, in Triton's interpreter: `test_triton.py` runs this."""
+"""The loops in Triton against the reference, in Triton's interpreter: `test_interpreted.py` runs this."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ from lottery_tickets._core.kernels import (
     ranking_triton,
     selecting_reference,
     selecting_triton,
-    triton_blocks,
+    blocks_triton,
     zeroing_triton,
 )
 from lottery_tickets._core.kernels.cases import find_infinity
@@ -43,7 +43,7 @@ SIZES = st.one_of(st.integers(0, 9), st.integers(0, 200), st.sampled_from([31, 3
 @pytest.fixture(autouse=True, scope="module")
 def _small_blocks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
-        for module in (triton_blocks, selecting_triton):
+        for module in (blocks_triton, selecting_triton):
             patched.setattr(module, "BLOCK", SMALL_BLOCK)
         yield
 
@@ -193,7 +193,7 @@ def test_what_is_pruned_becomes_zero_and_nothing_else_changes(
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of a few blocks, so that a few hundred elements make many; and a sample guesses the bracket of them."""
-    for module in (triton_blocks, selecting_triton):
+    for module in (blocks_triton, selecting_triton):
         monkeypatch.setattr(module, "BLOCK", 256)
     monkeypatch.setattr(selecting_triton, "NUM_BINS", 1 << 9)
     monkeypatch.setattr(patterns, "WEIGHTS_PER_CHUNK", 640)
@@ -222,7 +222,7 @@ def test_masks_are_those_of_a_stable_sort() -> None:
 
 @pytest.fixture
 def whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (triton_blocks, selecting_triton):
+    for module in (blocks_triton, selecting_triton):
         monkeypatch.setattr(module, "BLOCK", 4096)
 
 
@@ -276,8 +276,8 @@ def test_whole_blocks_agree_and_what_does_not_agree_is_not_trusted(
     find_trusted.cache_clear()
     assert find_trusted(family, torch.device("cpu"), torch.bfloat16) is not None
     find_trusted.cache_clear()
-    monkeypatch.setattr(triton_blocks, "BLOCK", 2048)  # which misses
-    monkeypatch.setattr(triton_blocks, "count_blocks", lambda _: 1)
+    monkeypatch.setattr(blocks_triton, "BLOCK", 2048)  # which misses
+    monkeypatch.setattr(blocks_triton, "count_blocks", lambda _: 1)
     for module in (selecting_triton, ranking_triton, zeroing_triton):
         monkeypatch.setattr(module, "count_blocks", lambda _: 1)
     with pytest.warns(RuntimeWarning, match="differs from the reference; plain torch is used, which takes longer"):
@@ -288,9 +288,9 @@ def test_whole_blocks_agree_and_what_does_not_agree_is_not_trusted(
 
 def test_weights_beyond_the_reach_of_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """One program runs, told that it is the one in which such weights lie; memory that nobody touches costs nothing."""
-    monkeypatch.setattr(triton_blocks, "BLOCK", 1 << 12)
+    monkeypatch.setattr(blocks_triton, "BLOCK", 1 << 12)
     beyond = 1 << 31
-    monkeypatch.setattr(triton_blocks, "count_blocks", lambda _: 1)
+    monkeypatch.setattr(blocks_triton, "count_blocks", lambda _: 1)
     monkeypatch.setattr(zeroing_triton, "count_blocks", lambda _: (beyond >> 12) + 1)
     original = InterpreterBuilder.create_get_program_id
 

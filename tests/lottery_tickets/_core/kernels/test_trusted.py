@@ -1,4 +1,4 @@
-"""The loops in Triton compile, and are used where they stood a trial; their bits are tested in `test_triton.py`."""
+"""The loops in Triton compile, and are used where they stood a trial; their bits are tested in `test_interpreted.py`."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird import snapshots
 from lottery_tickets.early_bird.snapshots import _choose_backend as choose_for_snapshots
 
-BLOCK, OPTIONS = 4096, {"enable_fp_fusion": False}  # as `triton_blocks` has them, which cannot be imported everywhere
+BLOCK, OPTIONS = 4096, {"enable_fp_fusion": False}  # as `blocks_triton` has them, which cannot be imported everywhere
 
 
 class Compiler:
