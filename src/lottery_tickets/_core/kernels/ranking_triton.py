@@ -10,9 +10,9 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lottery_tickets._core.kernels.blocks_triton import count_blocks, is_compiled, launch
 from lottery_tickets._core.kernels.ranking_reference import LOW_BITS
 from lottery_tickets._core.kernels.selecting_triton import count_words
-from lottery_tickets._core.kernels.blocks_triton import count_blocks, is_compiled, launch
 from lottery_tickets._core.thresholds import Bracket
 
 LARGEST = torch.iinfo(torch.int32).max

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import num_bytes
 from lottery_tickets._core.kernels import selecting_cpu
-from lottery_tickets._core.kernels.selecting_reference import Listed
 from lottery_tickets._core.kernels.blocks_triton import BLOCK, count_blocks, is_compiled, launch, read_bits
+from lottery_tickets._core.kernels.selecting_reference import Listed
 from lottery_tickets._core.thresholds import Bracket, Counters
 
 NUM_BINS = 1 << 16  # patterns of 16 bits take one pass, those of 32 two; the bins stay in a GPU's second-level cache

@@ -14,11 +14,11 @@ from triton.runtime.interpreter import InterpreterBuilder
 
 from lottery_tickets._core.bits import num_bytes, pack_bits, unpack_bits
 from lottery_tickets._core.kernels import (
+    blocks_triton,
     ranking_reference,
     ranking_triton,
     selecting_reference,
     selecting_triton,
-    blocks_triton,
     zeroing_triton,
 )
 from lottery_tickets._core.kernels.cases import find_infinity

@@ -1,4 +1,4 @@
-"""The loops in Triton compile, and are used where they stood a trial; their bits are tested in `test_interpreted.py`."""
+"""The loops in Triton compile, and are used where they stood a trial; of their bits see `test_interpreted.py`."""
 
 import os
 from collections.abc import Iterator
