@@ -19,9 +19,9 @@ from benchmarks.studies.fuzzing.sealing import seal
 from lottery_tickets import Mask, load_ticket
 from lottery_tickets._core.folders import read_hashed, write_hashed
 
-NUM_FILES = 40
-NUM_COMMANDS = 5
-FEW = 15
+NUM_FILES = 25
+NUM_COMMANDS = 3
+FEW = 10
 SLOWEST = {
     "run folder, verified",
     "run folder, compared",

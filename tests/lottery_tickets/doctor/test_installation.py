@@ -29,6 +29,7 @@ GB = 10**9
 Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 - as shutil.disk_usage returns
 
 
+@pytest.mark.usefixtures("_small")
 def test_this_installation_does_what_it_must_and_each_finding_is_told() -> None:
     told: list[Finding] = []
     findings = check_installation(told.append)
@@ -42,6 +43,7 @@ def test_this_installation_does_what_it_must_and_each_finding_is_told() -> None:
     assert f"torch {torch.__version__.split('+')[0]}" in findings[0].found
 
 
+@pytest.mark.usefixtures("_small")
 def test_whatever_a_check_raises_the_others_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*_: object) -> None:
         raise ArithmeticError("a processor that cannot count")

@@ -15,17 +15,6 @@ from lottery_tickets.doctor import speed
 from lottery_tickets.doctor.speed import Call, check_speed, measure_rates
 
 
-@pytest.fixture
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer and smaller calls, each timed for a moment."""
-    monkeypatch.setattr(speed, "SIDES", (8, 64))
-    monkeypatch.setattr(speed, "CONVOLUTIONS", ((1, 4, 8), (8, 16, 8)))
-    monkeypatch.setattr(speed, "ELEMENTS", (64, 1 << 16))
-    monkeypatch.setattr(speed, "SELECTED", (1 << 10, 1 << 16))
-    monkeypatch.setattr(speed, "MOVED_SIDES", (16, 64))
-    monkeypatch.setattr(speed, "SECONDS_EACH", 0.002)
-
-
 @pytest.mark.usefixtures("_small")
 def test_all_kinds_are_measured_and_kept_and_chance_is_as_before() -> None:
     state = torch.get_rng_state()
@@ -73,6 +62,7 @@ def test_a_dtype_that_a_device_lacks_and_calls_that_take_too_long_are_left_out(m
     assert "nan" not in points
 
 
+@pytest.mark.usefixtures("_small")
 def test_a_clock_that_stands_still_gives_no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "process_time", lambda: 1.0)
     assert measure_rates("cpu").points == {}

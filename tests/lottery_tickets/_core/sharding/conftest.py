@@ -14,3 +14,10 @@ def processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     folder: Path = tmp_path_factory.mktemp("processes")
     with started(request.param, folder) as together:
         yield together
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Four processes: of a model's sizes some divide by four, of others one process has nothing."""
+    with started(4, tmp_path_factory.mktemp("processes")) as together:
+        yield together

@@ -1,5 +1,6 @@
 """Measured again, checkpoints have their figures and starts follow from seeds; what files cannot show is found then."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,19 @@ from tests.lottery_tickets.experiments.verification.runs import failed, make_wor
 DENSE, TICKET, CONTROL = (Training(0, 0, "ticket"), Training(0, 1, "ticket"), Training(0, 1, "reinitialised"))
 END, EARLY = (f"its figures at {moment} are those of its weights" for moment in ("end", "early_stop"))
 START, SUBJECT = "its start follows from model and seed", "what measures is what was trained"
+
+
+@pytest.fixture(scope="module")
+def finished_controlled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "controlled"
+    make_workload_run(folder, num_replicates=1, control_levels=(1,))
+    return folder
+
+
+@pytest.fixture
+def controlled_run(finished_controlled_run: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run of one replicate with its controls, to be tampered with."""
+    return Path(shutil.copytree(finished_controlled_run, tmp_path / "controlled"))
 
 
 def measured(run: Path, subject: Any = None) -> set[tuple[str, str]]:  # noqa: ANN401 - a subject of any kind
@@ -100,22 +114,20 @@ def test_a_replicate_of_another_run_is_found(workload_run: Path, tmp_path: Path)
     assert measured(workload_run) == {(DENSE.path, START)}
 
 
-def test_another_start_of_a_control_is_found(tmp_path: Path) -> None:
-    make_workload_run(tmp_path, num_replicates=1, control_levels=(1,))
-    change_record(tmp_path, CONTROL, start_sha256=hash_state({}))
-    seal(tmp_path)
-    assert failed(tmp_path) == []
-    assert measured(tmp_path) == {(CONTROL.path, START)}
+def test_another_start_of_a_control_is_found(controlled_run: Path) -> None:
+    change_record(controlled_run, CONTROL, start_sha256=hash_state({}))
+    seal(controlled_run)
+    assert failed(controlled_run) == []
+    assert measured(controlled_run) == {(CONTROL.path, START)}
 
 
-def test_a_forged_share_that_moved_from_a_start_that_is_not_stored_is_found(tmp_path: Path) -> None:
-    make_workload_run(tmp_path, num_replicates=1, control_levels=(1,))
-    layers = read_json(tmp_path / CONTROL.path / RECORD)["layers"]
+def test_a_forged_share_that_moved_from_a_start_that_is_not_stored_is_found(controlled_run: Path) -> None:
+    layers = read_json(controlled_run / CONTROL.path / RECORD)["layers"]
     layers["fc1.weight"]["num_moved"] -= 1
-    change_record(tmp_path, CONTROL, layers=layers)
-    seal(tmp_path)
-    assert failed(tmp_path) == []
-    assert measured(tmp_path) == {(CONTROL.path, START)}
+    change_record(controlled_run, CONTROL, layers=layers)
+    seal(controlled_run)
+    assert failed(controlled_run) == []
+    assert measured(controlled_run) == {(CONTROL.path, START)}
 
 
 def test_another_environment_is_measured_within_a_tolerance_that_is_said(workload_run: Path) -> None:
@@ -138,11 +150,16 @@ def test_another_environment_is_measured_within_a_tolerance_that_is_said(workloa
 
 
 @pytest.mark.parametrize("name", ["history", "environment", "seeds", "start_sha256", "num_kept", "files"])
-@pytest.mark.parametrize("value", [None, {}, [1], "text"])
-def test_records_of_another_form_are_found_and_never_measured(workload_run: Path, name: str, value: Any) -> None:  # noqa: ANN401 - JSON
-    change_record(workload_run, TICKET, **{name: value})
+@pytest.mark.parametrize("values", [(None, {}), ([1], "text")], ids=["empty", "full"])
+def test_records_of_another_form_are_found_and_never_measured(
+    workload_run: Path, name: str, values: tuple[Any, Any]
+) -> None:
+    """One value for the ticket of each replicate: to measure a run costs most."""
+    tickets = [Training(replicate, 1, "ticket") for replicate in (0, 1)]
+    for ticket, value in zip(tickets, values, strict=True):
+        change_record(workload_run, ticket, **{name: value})
     found = measured(workload_run)
-    assert any(where == TICKET.path for where, _ in found)
+    assert {ticket.path for ticket in tickets} <= {where for where, _ in found}
     assert not any(name in {START, END, EARLY} for _, name in found)
 
 
@@ -231,13 +248,17 @@ def test_another_environment_is_not_trained_in_again(workload_run: Path) -> None
 # --------------------------------------------------------------------------------------------------- models of a caller
 
 
-@pytest.fixture
-def caller_run(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def finished_caller_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "caller"
     settings: dict[str, Any] = {"num_epochs": 2, "num_replicates": 2, "prune_rates": 0.3}
-    compute_iterative_magnitude_pruning(
-        make_model(), DATA, 0.3, trainer_fn=Trainer(), run_folder=tmp_path / "caller", **settings
-    )
-    return tmp_path / "caller"
+    compute_iterative_magnitude_pruning(make_model(), DATA, 0.3, trainer_fn=Trainer(), run_folder=folder, **settings)
+    return folder
+
+
+@pytest.fixture
+def caller_run(finished_caller_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_caller_run, tmp_path / "caller"))
 
 
 def test_a_caller_measures_with_model_and_data(caller_run: Path) -> None:
