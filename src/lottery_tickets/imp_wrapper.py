@@ -27,6 +27,7 @@ from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.pruning_results import PruningResults
 from lottery_tickets.experiments.schedules import PruningSchedule, Scope
 from lottery_tickets.experiments.simulation import simulate_rounds
+from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.masks.controls import check_reinitialisable
 from lottery_tickets.storage import KeptState
 
@@ -63,6 +64,7 @@ def compute_iterative_magnitude_pruning(
     data_id: str | None = None,
     progress: bool = False,
     logger: Logger | Iterable[Logger] | None = None,
+    executor: Executor | None = None,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> PruningResults:
     """Returns the tickets of a model found by iterative magnitude pruning, with their masks and their controls.
@@ -111,6 +113,9 @@ def compute_iterative_magnitude_pruning(
         progress: Whether to show a bar.
         logger: Told the figures of each training when it has ended: anything with `log(values, step)`, or several, such
             as those of `lottery_tickets.integrations` for TensorBoard and Weights & Biases. It changes nothing.
+        executor: Trains the replicates elsewhere: a `concurrent.futures.Executor`, a Dask client, or a `SlurmExecutor`
+            of `lottery_tickets.integrations.slurm`; see docs/howto/cluster.md. None trains here. Workers train on one
+            thread and give the same bits as one thread here. They must see `run_folder` at the same path.
         path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
@@ -162,7 +167,7 @@ def compute_iterative_magnitude_pruning(
         num_replicates=num_replicates,
         seed=seed,
     )
-    kept = Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress, logger)
+    kept = Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress, logger, executor)
     return _find_tickets(plan, subject, kept)
 
 
@@ -181,7 +186,7 @@ def _find_last_level(weights: Weights, schedule: PruningSchedule) -> int:
 
 
 def _find_tickets(plan: ExperimentPlan, subject: CallerSubject, keeping: Keeping) -> PruningResults:
-    """Trains, prunes, rewinds and repeats, see `run_training`; the model is then the last ticket, trained."""
+    """Trains, prunes, rewinds and repeats, see `compute_training`; the model is then the last ticket, trained."""
     _check_fresh_weights(plan, subject)
     find_end = partial(_find_last_level, subject.find_weights(subject.model))
     grow = partial(grow_to_target, find_last_level=find_end)

@@ -21,6 +21,7 @@ from lottery_tickets._core.records import Record
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.connectivity.lines import compute_linear_connectivity
+from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.masks.mask import as_mask
 
 MOST_DIGITS: Final = 15  # of a step
@@ -157,6 +158,7 @@ def compute_stable_rewinding_epoch(
     run_folder: str | Path | None = None,
     accept_changed_environment: bool = False,
     progress: bool = False,
+    executor: Executor | None = None,
 ) -> StableRewindingResults:
     """Returns the earliest epoch from which training is stable, found by `find_stable_rewinding_step`.
 
@@ -186,6 +188,7 @@ def compute_stable_rewinding_epoch(
             none, and a second search with another threshold trains nothing twice.
         accept_changed_environment: As for `compute_linear_connectivity`.
         progress: See there.
+        executor: See there.
 
     Returns:
         As `find_stable_rewinding_step`; a step is an epoch.
@@ -220,6 +223,7 @@ def compute_stable_rewinding_epoch(
             trainer_id=trainer_id,
             data_id=data_id,
             progress=progress,
+            executor=executor,
         )
         if found["instability"] is None:
             raise ValueError("the search needs an accuracy, but this loss tells none; pass metric=")

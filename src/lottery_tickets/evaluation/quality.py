@@ -24,6 +24,7 @@ from lottery_tickets.evaluation.performance import measure_model
 from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import CONTROLS, Branch
 from lottery_tickets.experiments.retraining import Retraining
+from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.masks.mask import Mask, as_mask
 
 
@@ -88,6 +89,7 @@ def compute_lottery_ticket_quality(
     device: str | torch.device | None = None,
     progress: bool = False,
     logger: Logger | Iterable[Logger] | None = None,
+    executor: Executor | None = None,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> TicketQuality:
     """Returns how well a model does under a mask, beside itself as it is; with a `trainer_fn` also retrained.
@@ -131,6 +133,9 @@ def compute_lottery_ticket_quality(
         progress: Whether to show a bar.
         logger: Told the figures of each training when it has ended: anything with `log(values, step)`, or several, such
             as those of `lottery_tickets.integrations` for TensorBoard and Weights & Biases. It changes nothing.
+        executor: Trains the replicates elsewhere: a `concurrent.futures.Executor`, a Dask client, or a `SlurmExecutor`
+            of `lottery_tickets.integrations.slurm`; see docs/howto/cluster.md. None trains here. Workers train on one
+            thread and give the same bits as one thread here. They must see `run_folder` at the same path.
         path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
@@ -166,6 +171,7 @@ def compute_lottery_ticket_quality(
         "trainer_id": trainer_id,
         "data_id": data_id,
         "logger": logger,
+        "executor": executor,
         "progress": progress or None,  # False, the default, counts as not given
     }
     retraining = _plan_retraining(model, trainer_fn, seed, options)
