@@ -92,8 +92,8 @@ def write_configuration(folder: Path) -> None:
         for free in sockets:
             free.bind(("127.0.0.1", 0))
         ports = [free.getsockname()[1] for free in sockets]
-    named = {"host": socket.gethostname().split(".")[0], "user": getpass.getuser(), "folder": folder, "ports": ports}
-    (folder / "slurm.conf").write_text(CONFIGURATION.format(**named), encoding="utf-8")
+    text = CONFIGURATION.format(host=socket.gethostname(), user=getpass.getuser(), folder=folder, ports=ports)
+    (folder / "slurm.conf").write_text(text, encoding="utf-8")
     (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n", encoding="utf-8")
     (folder / "munge.key").write_bytes(secrets.token_bytes(1024))
     (folder / "munge.key").chmod(0o600)

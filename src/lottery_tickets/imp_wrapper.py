@@ -20,6 +20,7 @@ from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
 from lottery_tickets.experiments.caller_subject import CallerSubject
+from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.experiments.folder import IMP_FROM_PYTHON
 from lottery_tickets.experiments.growth import grow_to_target
 from lottery_tickets.experiments.keeping import Keeping
@@ -27,7 +28,6 @@ from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.pruning_results import PruningResults
 from lottery_tickets.experiments.schedules import PruningSchedule, Scope
 from lottery_tickets.experiments.simulation import simulate_rounds
-from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.masks.controls import check_reinitialisable
 from lottery_tickets.storage import KeptState
 

@@ -67,7 +67,7 @@ NOT_TYPED: Final[Mapping[str, str]] = {
     "dask worker tcp://HOST:8786 --nthreads 1 --nworkers 4": "as above",
     "lottery-tickets imp --output runs/digits --replicates 8 --executor dask://HOST:8786": "as above",
     "lottery-tickets imp --output runs/digits --levels 3 --replicates 4 --steps 60 "
-    "--executor slurm:time=120,cpus_per_task=1": "needs Slurm; tests/lottery_tickets/integrations/test_slurm.py has one",
+    "--executor slurm:time=120,cpus_per_task=1": "needs Slurm; tests/lottery_tickets/integrations/test_slurm.py",
     "make demo": "installs an environment, for minutes; benchmarks/speed/fresh_clone.py times it",
     "make test": "is this suite; benchmarks/speed/fresh_clone.py times it",
 }

@@ -16,8 +16,8 @@ from lottery_tickets._core.records import recorded
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.connectivity.instability import PathFigures, summarise_path
 from lottery_tickets.connectivity.pairs import PairTraining
-from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.elsewhere.tasks import Executor
+from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.masks.mask import as_mask
 
 FEWEST_POINTS: Final = 3  # the ends and one between
@@ -172,7 +172,8 @@ def compute_linear_connectivity(
         "recomputed_statistics": has_batch_norm(model),
     }
     if trainer_fn is None:
-        is_for_training = any(value is not None for value in (mask, train_dataloader, run_folder, executor))
+        for_training = (mask, train_dataloader, run_folder, executor)
+        is_for_training = any(value is not None for value in for_training)
         _check_states(first, second, is_for_training=is_for_training or num_replicates != 1 or rewind_epoch != 0)
         pairs = [line.measure(model, first, second, progress=progress)]
         return _sum_up(pairs, {**settings, "num_epochs": None, "rewind_epoch": None, "sparsity": None})

@@ -21,10 +21,10 @@ from lottery_tickets._core.records import recorded
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
 from lottery_tickets.evaluation.performance import measure_model
+from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import CONTROLS, Branch
 from lottery_tickets.experiments.retraining import Retraining
-from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.masks.mask import Mask, as_mask
 
 

@@ -30,7 +30,6 @@ from torch import Tensor
 from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.files import (
     LOCK,
-    InUseError,
     exclusive_lock,
     hash_file,
     remove_leftovers,

@@ -12,11 +12,11 @@ from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.folders import Grow
 from lottery_tickets._core.loggers import Logger
 from lottery_tickets.experiments.caller_subject import CallerSubject
+from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.growth import grow_plan
 from lottery_tickets.experiments.plan import ExperimentPlan
 from lottery_tickets.experiments.run import run_experiment
-from lottery_tickets.experiments.elsewhere.tasks import Executor
 
 
 @final

@@ -23,8 +23,8 @@ class News:
     Args:
         folder: Of the run.
         log: Told the figures of each training that has ended.
-        num_processes: That share the replicates; None where an executor does, and as many are taken for at work as there
-            are replicates.
+        num_processes: That share the replicates; None where the workers of an executor do, and all replicates are
+            taken to be at work.
         progress: Whether to show anything.
     """
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from lottery_tickets._core.folders import Grow
 from lottery_tickets._core.loggers import Log, Logger
 from lottery_tickets._core.training.steps_done import tell_steps_to, telling_steps_to
+from lottery_tickets.experiments.elsewhere.orders import Failure, fill_order, placing_order
+from lottery_tickets.experiments.elsewhere.tasks import Executor, Job, run_tasks
 from lottery_tickets.experiments.engine import finish_run, run_replicate
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.growth import grow_plan
 from lottery_tickets.experiments.news import News
-from lottery_tickets.experiments.elsewhere.orders import Failure, fill_order, placing_order
 from lottery_tickets.experiments.subjects import Subject
-from lottery_tickets.experiments.elsewhere.tasks import Executor, Job, run_tasks
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized, SynchronizedArray

@@ -2,10 +2,11 @@
 
 import contextlib
 import getpass
+import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -15,6 +16,7 @@ with needing_extra("cluster"):
     import submitit
 
 LOOK_SECONDS: Final = 15.0  # from one look at the queue to the next, for all jobs
+DAY_MINUTES: Final = 24 * 60
 MOST_REQUEUES: Final = 20  # of one job that its time limit stops: submitit puts it into the queue again
 
 
@@ -29,8 +31,7 @@ class SlurmExecutor:
     Args:
         folder: Where submitit keeps its scripts and the output of jobs; on a disk that all nodes share.
         options: As of `submitit.SlurmExecutor.update_parameters`, which are those of sbatch: `partition`, `time` in
-            minutes, `mem`, `cpus_per_task`, `gpus_per_node`, `additional_parameters`. Without a `time` it is the
-            partition's.
+            minutes (a day when not given), `mem`, `cpus_per_task`, `gpus_per_node`, `additional_parameters`.
 
     Raises:
         FileNotFoundError: When there is no Slurm on this machine.
@@ -40,10 +41,12 @@ class SlurmExecutor:
     def __init__(self, folder: str | Path, **options: Any) -> None:  # noqa: ANN401 - as sbatch has them
         if missing := [command for command in ("sbatch", "srun", "squeue") if shutil.which(command) is None]:
             raise FileNotFoundError(
-                f"Slurm's commands must be found, but there is no {', '.join(missing)}; go on on a machine of the cluster"
+                f"Slurm's commands must be found, but there is no {', '.join(missing)}; use a machine of its cluster"
             )
         self._submitter = submitit.SlurmExecutor(folder, max_num_timeout=MOST_REQUEUES)
-        self._submitter.update_parameters(**{"job_name": "lottery-tickets", "time": 0, **options})
+        self._submitter.update_parameters(
+            **{"job_name": "lottery-tickets", "time": DAY_MINUTES, "wckey": None, **options}
+        )
         self._queue = _Queue()
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> "SlurmJob":  # noqa: ANN401 - whatever it takes
@@ -53,7 +56,8 @@ class SlurmExecutor:
             function: What is called on a node.
             arguments: Of the function.
         """
-        return SlurmJob(self._submitter.submit(_Task(function), *arguments), self._queue)
+        with _outside_of_jobs():
+            return SlurmJob(self._submitter.submit(_Task(function), *arguments), self._queue)
 
 
 @final
@@ -90,6 +94,16 @@ class SlurmJob:
     def cancel(self) -> None:
         """Takes it out of the queue, or ends it."""
         self._job.cancel(check=False)
+
+
+@contextlib.contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Hides what Slurm tells a job of itself, if this is one: what is submitted meanwhile would take it over."""
+    configuration = os.environ.get("SLURM_CONF")
+    with submitit.helpers.clean_env():
+        if configuration is not None:
+            os.environ["SLURM_CONF"] = configuration
+        yield
 
 
 class _Task:

@@ -136,7 +136,9 @@ class Imp(ComputationOptions, ExecutorOptions, LoggingOptions, WorkloadOptions, 
         from lottery_tickets import compute_iterative_magnitude_pruning
         from lottery_tickets.utils import check_device
 
-        refuse_options(self, "a network of one's own", "steps", "evaluate_every", "data_order", *self.of_workloads_alone)
+        refuse_options(
+            self, "a network of one's own", "steps", "evaluate_every", "data_order", *self.of_workloads_alone
+        )
         check_device(self.device)
         loaded = load_own(self)
         rate = PRUNE_RATE if self.prune_rate is None else self.prune_rate

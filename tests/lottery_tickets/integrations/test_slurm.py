@@ -1,4 +1,4 @@
-"""Experiments as jobs of a real Slurm with two nodes: same bits, jobs that are killed, a driver that stops, the page."""
+"""Experiments as jobs of a real Slurm with two nodes: same bits, killed jobs, a driver that stops, the page."""
 
 import os
 import re
@@ -126,9 +126,7 @@ def test_options_that_slurm_does_not_have_are_refused(tmp_path: Path) -> None:
         SlurmExecutor(tmp_path, planet="mars")
 
 
-def test_the_script_of_the_page_works_as_it_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_script_of_the_page_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [script] = re.findall(r"^```bash\n(#!/bin/bash\n.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     Path("imp.sh").write_text(script)

@@ -16,9 +16,9 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self, final
 
+from lottery_tickets._core.checks import needing_extra
 from lottery_tickets._core.determinism import one_thread
 from lottery_tickets._core.environment import describe_environment
-from lottery_tickets._core.checks import needing_extra
 from lottery_tickets._core.files import name_aside, write_whole
 from lottery_tickets._core.folders import find_differences
 from lottery_tickets.experiments.engine import run_replicate
@@ -96,8 +96,8 @@ class Order:
         content = self.path.read_bytes()
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise ValueError(f"{self.path} must be as the driver wrote it, but is not; was it altered?")
-        places, pickled = pickle.loads(content)  # noqa: S301 - its hash is the driver's
-        sys.path += [place for place in places if place not in sys.path]
+        modules, pickled = pickle.loads(content)  # noqa: S301 - its hash is the driver's
+        sys.path += [entry for entry in modules if entry not in sys.path]
         try:
             folder, make_subject = pickle.loads(pickled)  # noqa: S301 - as above
         except (ImportError, AttributeError) as error:
@@ -126,7 +126,8 @@ def placing_order(folder: ExperimentFolder, make_subject: Callable[[], Subject])
         OSError: When the file cannot be written.
     """
     place = folder.path.absolute()
-    content = pickle.dumps((sys.path, _pickle((replace(folder, path=place), make_subject))))
+    modules = [str(Path(entry).absolute()) for entry in sys.path]
+    content = pickle.dumps((modules, _pickle((replace(folder, path=place), make_subject))))
     path = name_aside(place / "order")
     try:
         write_whole(path, lambda aside: aside.write_bytes(content))
@@ -182,8 +183,8 @@ def _pickle(task: tuple[ExperimentFolder, Callable[[], Subject]]) -> bytes:
         pickled: bytes = cloudpickle.dumps(task)
     except Exception as error:
         raise TypeError(
-            f"what an executor runs must be picklable, but {_find_odd_part(task[1])} is not: {error}; open files, locks "
-            "and connections inside the function that uses them, or leave the executor out"
+            f"what an executor runs must be picklable, but {_find_odd_part(task[1])} is not: {error}; open files, "
+            "locks and connections inside the function that uses them, or leave the executor out"
         ) from error
     return pickled
 

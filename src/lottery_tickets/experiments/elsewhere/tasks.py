@@ -3,13 +3,12 @@
 import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
 
+from lottery_tickets.experiments.elsewhere.orders import Failure
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.news import News
-from lottery_tickets.experiments.elsewhere.orders import Failure
 
 POLL_SECONDS: Final = 0.5
 MOST_LOST: Final = 3  # workers of one replicate, one after the other, that finish no training
@@ -33,7 +32,7 @@ class Job(Protocol):
 
 
 class Executor(Protocol):
-    """Where replicates run: a `concurrent.futures.Executor`, a Dask client, or a cluster's that has the same `submit`."""
+    """Where replicates run: a `concurrent.futures.Executor`, a Dask client, or what else has the same `submit`."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Job:  # noqa: ANN401 - whatever it takes
         """Has the function called elsewhere; function and arguments are pickled."""
@@ -110,7 +109,7 @@ def _settle(folder: ExperimentFolder, replicate: int, attempt: _Attempt) -> bool
     """Returns whether a job that has ended has done its work, or raises what it raised; else its worker died."""
     try:
         failure = attempt.job.result()
-    except (Exception, CancelledError) as error:
+    except Exception as error:
         if attempt.num_lost + 1 < MOST_LOST or _count_finished(folder, replicate) > attempt.num_finished:
             return False
         raise ChildProcessError(

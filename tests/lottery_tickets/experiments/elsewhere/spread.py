@@ -49,11 +49,12 @@ def make_folder(
 ) -> ExperimentFolder:
     """Returns the folder of a run with a training for each level of each replicate."""
     subject = source()
+    recipe = subject.workload.recipe
     plan = ExperimentPlan(
         subject=subject.describe(),
-        schedule=PruningSchedule(),
+        schedule=PruningSchedule(tuple(recipe.prune_rates.items()), recipe.scope),
         num_levels=num_levels,
-        num_steps=subject.workload.recipe.num_steps,
+        num_steps=recipe.num_steps,
         num_replicates=num_replicates,
     )
     return ExperimentFolder(place, plan)

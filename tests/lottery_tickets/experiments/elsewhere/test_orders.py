@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.files import InUseError, exclusive_lock, remove_leftovers
 from lottery_tickets.experiments.elsewhere import orders
 from lottery_tickets.experiments.elsewhere.orders import Failure, fill_order, placing_order
@@ -77,7 +78,7 @@ def test_an_order_that_was_altered_is_not_unpickled(tmp_path: Path) -> None:
 def test_a_worker_of_another_environment_is_refused_because_its_bits_may_differ(
     name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    describe = orders.describe_environment
+    describe = describe_environment
     monkeypatch.setattr(orders, "describe_environment", lambda **settings: {**describe(**settings), name: value})
     source = make_source()
     with pytest.raises(ValueError, match=f"workers must have the environment of their driver.*{name} is .*{value}"):
@@ -146,11 +147,11 @@ def test_a_folder_in_which_a_worker_trains_is_not_taken_for_an_empty_one(
 ) -> None:
     """It may only be gone on with as it was begun: what the worker will write is of that run."""
     run, source = tmp_path / "run", make_source()
+    other = make_source(num_steps=21)
     with (
         waiting_worker(run, source, monkeypatch),
         pytest.raises(ValueError, match="num_steps is 20 there and 21 here"),
     ):
-        other = make_source(num_steps=21)
         run_experiment(make_folder(run, other), other)
 
 
@@ -219,7 +220,7 @@ def test_a_replicate_is_held_by_one_and_its_lock_goes_with_it(tmp_path: Path) ->
     lock = tmp_path / "replicate-0" / ".lock"
 
     def look() -> None:
-        with pytest.raises(InUseError), exclusive_lock(lock):
+        with pytest.raises(InUseError, match="one process at a time"), exclusive_lock(lock):
             pass
 
     run_replicate(folder, source(), 0, after_training=look)
