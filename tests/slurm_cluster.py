@@ -15,6 +15,7 @@ from typing import Final
 COMMANDS: Final = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "sinfo")
 NODES: Final = ("n1", "n2")
 START_SECONDS: Final = 40.0
+NO_CGROUPS_SINCE: Final = (23, 2)
 CONFIGURATION: Final = """
 ClusterName=test
 SlurmctldHost={host}
@@ -67,7 +68,7 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
     if missing := [command for command in COMMANDS if shutil.which(command, path=path) is None]:
         raise NoSlurmError(f"{', '.join(missing)} must be installed; Debian's packages are slurm-wlm and munge")
     environment = {**os.environ, "PATH": path, "SLURM_CONF": str(folder / "slurm.conf")}
-    write_configuration(folder)
+    write_configuration(folder, environment)
     key = folder / "munge.key"
     munged = ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", f"--key-file={key}"]
     munged += [f"--{name}-file={folder}/munge.{name}" for name in ("log", "pid", "seed")]
@@ -82,7 +83,7 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
         yield environment
 
 
-def write_configuration(folder: Path) -> None:
+def write_configuration(folder: Path, environment: dict[str, str]) -> None:
     """Fills the folder with what Slurm reads."""
     folder.chmod(0o755)  # munge asks for no less of the folder of its socket
     for name in ("state", *(f"spool-{node}" for node in NODES)):
@@ -94,9 +95,16 @@ def write_configuration(folder: Path) -> None:
         ports = [free.getsockname()[1] for free in sockets]
     text = CONFIGURATION.format(host=socket.gethostname(), user=getpass.getuser(), folder=folder, ports=ports)
     (folder / "slurm.conf").write_text(text, encoding="utf-8")
-    (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n", encoding="utf-8")
+    plugin = "cgroup/v1" if read_version(environment) < NO_CGROUPS_SINCE else "disabled"  # none is needed, but one must be named
+    (folder / "cgroup.conf").write_text(f"CgroupPlugin={plugin}\n", encoding="utf-8")
     (folder / "munge.key").write_bytes(secrets.token_bytes(1024))
     (folder / "munge.key").chmod(0o600)
+
+
+def read_version(environment: dict[str, str]) -> tuple[int, ...]:
+    """Returns the version of Slurm, such as 22 and 5."""
+    said = subprocess.run(["slurmctld", "-V"], env=environment, capture_output=True, text=True, check=True)
+    return tuple(int(part) for part in said.stdout.split()[-1].split(".")[:2])
 
 
 @contextlib.contextmanager

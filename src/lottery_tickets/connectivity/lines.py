@@ -198,8 +198,8 @@ def _check_states(first: object, second: object, *, is_for_training: bool) -> No
     if first is None or second is None or is_for_training:
         raise ValueError(
             "there must be two states, first and second, or a trainer_fn, which alone goes with mask, rewind_epoch, "
-            "num_replicates, train_dataloader, run_folder and executor; pass model.state_dict() of two trained networks, or a "
-            "trainer_fn"
+            "num_replicates, train_dataloader, run_folder and executor; pass model.state_dict() of two trained "
+            "networks, or a trainer_fn"
         )
 
 

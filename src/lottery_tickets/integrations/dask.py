@@ -22,7 +22,7 @@ def opened_dask(address: str | None = None, *, num_workers: int | None = None) -
     """
     with contextlib.ExitStack() as stack:
         if address is None:
-            cluster = LocalCluster(n_workers=num_workers, threads_per_worker=1, dashboard_address=None)
+            cluster = LocalCluster(n_workers=num_workers, threads_per_worker=1, dashboard_address=":0")
             client = Client(stack.enter_context(cluster))
         else:
             client = Client(address)

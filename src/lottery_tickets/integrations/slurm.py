@@ -49,7 +49,7 @@ class SlurmExecutor:
         )
         self._queue = _Queue()
 
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> "SlurmJob":  # noqa: ANN401 - whatever it takes
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> "SlurmJob":  # noqa: ANN401 - any
         """Puts a call of a function into the queue.
 
         Args:
