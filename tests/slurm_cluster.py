@@ -95,7 +95,8 @@ def write_configuration(folder: Path, environment: dict[str, str]) -> None:
         ports = [free.getsockname()[1] for free in sockets]
     text = CONFIGURATION.format(host=socket.gethostname(), user=getpass.getuser(), folder=folder, ports=ports)
     (folder / "slurm.conf").write_text(text, encoding="utf-8")
-    plugin = "cgroup/v1" if read_version(environment) < NO_CGROUPS_SINCE else "disabled"  # none is needed, but one must be named
+    is_old = read_version(environment) < NO_CGROUPS_SINCE
+    plugin = "cgroup/v1" if is_old else "disabled"  # none is needed, but one must be named
     (folder / "cgroup.conf").write_text(f"CgroupPlugin={plugin}\n", encoding="utf-8")
     (folder / "munge.key").write_bytes(secrets.token_bytes(1024))
     (folder / "munge.key").chmod(0o600)
