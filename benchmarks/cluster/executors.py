@@ -25,7 +25,7 @@ from lottery_tickets.integrations.dask import opened_dask
 NUM_WORKERS: Final = 2
 NUM_REPLICATES: Final = 2
 NUM_LEVELS: Final = 3
-NUM_STEPS: Final = 1500
+NUM_STEPS: Final = 1000
 REPEATS: Final = 3
 
 

@@ -188,13 +188,13 @@ class ExecutorOptions:
 
     def check_executor(self) -> None:
         """Raises a ValueError where no such engine is known."""
-        from unified_model_analysis.executors import check_executor
+        from lottery_tickets.integrations.engines import check_executor
 
         check_executor(self.executor, self.workers)
 
     def opened_executor(self, output: Path) -> "AbstractContextManager[Executor | None]":
         """Gives the engine that is asked for, None where there is none, and lets it go at the end of the block."""
-        from unified_model_analysis.executors import opened_executor
+        from lottery_tickets.integrations.engines import opened_executor
 
         return opened_executor(self.executor, self.workers, output)
 

@@ -20,7 +20,7 @@ from lottery_tickets._core.reading import check_form, list_names, show
 from lottery_tickets._core.records import Record
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
-from lottery_tickets.connectivity.lines import compute_linear_connectivity
+from lottery_tickets.connectivity.lines import ConnectivityResults, compute_linear_connectivity
 from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.masks.mask import as_mask
 
@@ -225,9 +225,7 @@ def compute_stable_rewinding_epoch(
             progress=progress,
             executor=executor,
         )
-        if found["instability"] is None:
-            raise ValueError("the search needs an accuracy, but this loss tells none; pass metric=")
-        return found["instability"]
+        return _take_instability(found)
 
     given = {"num_replicates": num_replicates, "num_points": num_points, "seed": seed, "num_epochs": num_epochs}
     subject = {**given, **_describe(model, mask)}
@@ -235,6 +233,12 @@ def compute_stable_rewinding_epoch(
         data, functions = (train_dataloader or dataloader, dataloader), {"loss_fn": loss_fn, "metric": metric}
         subject["identities"] = _identify(model, data, trainer_fn, functions, names=(trainer_id, data_id))
     return find_stable_rewinding_step(measure, last, threshold=threshold, path=path, subject=subject)
+
+
+def _take_instability(found: ConnectivityResults) -> float:
+    if found["instability"] is None:
+        raise ValueError("the search needs an accuracy, but this loss tells none; pass metric=")
+    return found["instability"]
 
 
 def _describe(model: nn.Module, mask: Mapping[str, Tensor] | None) -> dict[str, Any]:

@@ -166,15 +166,9 @@ def compute_lottery_ticket_quality(
         "controls": controls,
         "num_replicates": num_replicates,
         "initialise_fn": initialise_fn,
-        "run_folder": run_folder,
-        "accept_changed_environment": accept_changed_environment or None,
-        "trainer_id": trainer_id,
-        "data_id": data_id,
-        "logger": logger,
-        "executor": executor,
-        "progress": progress or None,  # False, the default, counts as not given
     }
-    retraining = _plan_retraining(model, trainer_fn, seed, options)
+    keeping = Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress, logger, executor)
+    retraining = _plan_retraining(model, trainer_fn, seed, options, keeping)
     baseline = measure_model(model, dataloader, measurement, seed=seed, dtype=dtype, device=device)
     performance, loss = _check_finite(baseline)
     ticket = measure_model(model, dataloader, measurement, mask=checked, seed=seed, dtype=dtype, device=device)
@@ -214,10 +208,12 @@ def _plan_retraining(
     trainer_fn: Any,  # noqa: ANN401 - checked here
     seed: int,
     options: dict[str, Any],
+    keeping: Keeping,
 ) -> Retraining | None:
     options = {name: value for name, value in options.items() if value is not None}
     if trainer_fn is None:
-        if unused := sorted(options):
+        kept = {name for name, value in vars(keeping).items() if value is not None and value is not False}
+        if unused := sorted(options.keys() | kept):
             raise ValueError(
                 f"{', '.join(unused)} must come with a trainer_fn, which trains the ticket again; pass one"
             )
@@ -231,5 +227,4 @@ def _plan_retraining(
     controls = options.get("controls", CONTROLS)
     if isinstance(controls, str) or not set(controls) <= set(CONTROLS):
         raise ValueError(f"controls must be among {', '.join(CONTROLS)}, got {controls!r}")
-    kept = {name: options.pop(name) for name in Keeping.__dataclass_fields__ if name in options}
-    return Retraining(trainer_fn, seed=seed, keeping=Keeping(**kept), **options)
+    return Retraining(trainer_fn, seed=seed, keeping=keeping, **options)

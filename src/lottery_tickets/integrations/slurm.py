@@ -49,7 +49,7 @@ class SlurmExecutor:
         )
         self._queue = _Queue()
 
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> "SlurmJob":  # noqa: ANN401 - any
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> "SlurmJob":  # noqa: ANN401 - as it is
         """Puts a call of a function into the queue.
 
         Args:

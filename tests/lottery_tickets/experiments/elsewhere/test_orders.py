@@ -100,7 +100,7 @@ def waiting_worker(
     gate, outcome = Gate(), list[object]()
     train = WorkloadSubject.train
 
-    def train_slowly(subject: WorkloadSubject, *arguments: Any, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
+    def train_slowly(subject: WorkloadSubject, *arguments: Any, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - of `train`
         if threading.current_thread() is thread:
             gate.is_reached.set()
             assert gate.may_go_on.wait(100)

@@ -1,13 +1,12 @@
-"""Engines that run trainings elsewhere, as an option names them."""
+"""Engines that train elsewhere, each by a name that stands in a line."""
 
 import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from lottery_tickets.experiments.elsewhere.tasks import Executor
+from lottery_tickets.experiments.elsewhere.tasks import Executor
 
 LOCAL: Final = "dask://local"
 DASK: Final = "dask://"
@@ -15,7 +14,7 @@ SLURM: Final = "slurm:"
 
 
 @contextlib.contextmanager
-def opened_executor(named: str | None, num_workers: int | None, output: Path) -> "Iterator[Executor | None]":
+def opened_executor(named: str | None, num_workers: int | None, output: Path) -> Iterator[Executor | None]:
     """Gives the engine that an option names, and None where there is none.
 
     Args:
@@ -31,13 +30,13 @@ def opened_executor(named: str | None, num_workers: int | None, output: Path) ->
     if named is None:
         yield None
     elif named == LOCAL or named.startswith(DASK):
-        from lottery_tickets.integrations.dask import opened_dask
+        from lottery_tickets.integrations.dask import opened_dask  # noqa: PLC0415 - only where it is asked for
 
         address = None if named == LOCAL else f"tcp://{named.removeprefix(DASK)}"
         with opened_dask(address, num_workers=num_workers) as client:
             yield client
     else:
-        from lottery_tickets.integrations.slurm import SlurmExecutor
+        from lottery_tickets.integrations.slurm import SlurmExecutor  # noqa: PLC0415 - as above
 
         place = output.absolute()
         yield SlurmExecutor(place.with_name(f"{place.name}-slurm"), **_read_options(named.removeprefix(SLURM)))
