@@ -24,15 +24,15 @@ from lottery_tickets.integrations.dask import opened_dask
 
 NUM_WORKERS: Final = 2
 NUM_REPLICATES: Final = 2
-NUM_LEVELS: Final = 3
-NUM_STEPS: Final = 1000
+NUM_LEVELS: Final = 2
+NUM_STEPS: Final = 300
 REPEATS: Final = 3
 
 
 def make_source() -> WorkloadSource:
     """Returns LeNet-300-100 on Fashion-MNIST, trained for a part of its recipe."""
     source = WorkloadSource("fashion-mnist", "lenet-300-100")
-    recipe = replace(source().workload.recipe, num_steps=NUM_STEPS, evaluation_interval=500)
+    recipe = replace(source().workload.recipe, num_steps=NUM_STEPS, evaluation_interval=100)
     return replace(source, recipe=recipe)
 
 

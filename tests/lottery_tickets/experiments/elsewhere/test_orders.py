@@ -1,5 +1,6 @@
 """Orders: workers that do not see the folder, outlive their driver, or are of another environment; two at once."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,6 +73,15 @@ def test_an_order_that_was_altered_is_not_unpickled(tmp_path: Path) -> None:
     assert isinstance(failure, Failure)
     with pytest.raises(ValueError, match="must be as the driver wrote it, but is not"):
         failure.raise_here()
+
+
+def test_where_nothing_can_be_pickled_for_others_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)  # what Python takes for missing
+    source = make_source()
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'lottery-tickets\[cluster\]'"):
+        run_experiment(make_folder(tmp_path / "run", source), source, executor=Elsewhere())
 
 
 @pytest.mark.parametrize(("name", "value"), [("torch", "1.0"), ("cpu_capability", "NO AVX"), ("python", "2.7")])
