@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lottery_tickets._core.bits import cut_bits
 from lottery_tickets._core.prunable_weights import Choices, choose_stored
@@ -108,7 +108,8 @@ class CheckpointWeights(WeightSource):
                 dtype, or configuration and weights are not of one model.
         """
         return Weights(
-            self._store(name, place, output_dims) for name, (place, output_dims) in self._choose(include, exclude).items()
+            self._store(name, place, output_dims)
+            for name, (place, output_dims) in self._choose(include, exclude).items()
         )
 
     def write_pruned(self, mask: Mask, output: Path) -> None:

@@ -18,7 +18,7 @@ DRAWS_PER_BLOCK: Final = 1 << 22
 
 
 def draw_weights(shapes: Mapping[str, torch.Size], output_dims: Mapping[str, tuple[int, ...]], seed: int) -> Weights:
-    """Returns numbers in [0, 1) for weights of these shapes, float64: those of a CPU generator, one weight after another.
+    """Returns numbers in [0, 1) for weights of these shapes, float64, which a CPU generator gives one after the other.
 
     They have 53 random bits, so that equal draws, which would favour earlier places, do not happen in practice.
 

@@ -26,7 +26,8 @@ def find_parts(
     """Returns which stored tensors a model's tensors consist of, one behind the other in C order, by the model's names.
 
     What transformers makes in other ways, such as by turning or cutting a tensor, is left out; so is what the model
-    does not have, and what consists of several dtypes. Before version 5 it made nothing of others: there, and of other models, names are the same.
+    does not have, and what consists of several dtypes. Before version 5 it made nothing of others: there, and of other
+    models, names are the same.
 
     Args:
         model: On any device.
@@ -81,7 +82,7 @@ def _follow(
     made: Any,  # noqa: ANN401 - a tensor, or a list of one
     numbers: Mapping[int, tuple[str, Tensor]],
 ) -> tuple[str, ...]:
-    """Returns whose numbers follow each other in a tensor; none where they are in another order, or some are missing."""
+    """Returns whose numbers follow each other in a tensor; none where one is missing, or out of its order."""
     rest = (made[0] if isinstance(made, list) else made).reshape(-1)
     parts: list[str] = []
     while len(rest):

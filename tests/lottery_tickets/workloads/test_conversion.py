@@ -38,7 +38,9 @@ def test_experts_lie_one_behind_the_other_in_the_order_of_their_numbers() -> Non
 def test_experts_that_are_missing_or_of_several_dtypes_are_not_joined() -> None:
     model = make_decoder("mixtral")
     assert find_parts(model, list_experts(3)) == {}
-    mixed = list_experts(4) | {f"{LAYER}block_sparse_moe.experts.1.w2.weight": Entry(torch.half, torch.Size((32, 48)), 0)}
+    mixed = list_experts(4) | {
+        f"{LAYER}block_sparse_moe.experts.1.w2.weight": Entry(torch.half, torch.Size((32, 48)), 0)
+    }
     assert list(find_parts(model, mixed)) == [f"{LAYER}mlp.experts.gate_up_proj"]
 
 

@@ -60,21 +60,20 @@ def draw_from(words: NDArray[np.uint32], first: int, numbers: NDArray[np.float64
 
 @numba.njit(cache=True, nogil=True)
 def _turn(words: NDArray[np.uint32], made: NDArray[np.uint32]) -> None:
-    """Writes the next words; in parts that neither overlap nor wait for each other, so that LLVM makes vectors."""
-    _mix(words[:REST], words[1 : REST + 1], words[MIDDLE:], made[:REST])
-    _mix(words[REST : 2 * REST], words[REST + 1 : 2 * REST + 1], made[:REST], made[REST : 2 * REST])
-    _mix(words[2 * REST : -1], words[2 * REST + 1 :], made[REST : MIDDLE - 1], made[2 * REST : -1])
-    joined = (words[-1] & UPPER) | (made[0] & LOWER)
-    made[-1] = made[MIDDLE - 1] ^ (joined >> np.uint32(1)) ^ ((joined & np.uint32(1)) * MATRIX)
+    """Writes the next words; in loops of which none needs what it has just made, so that LLVM makes vectors of them."""
+    for i in range(REST):
+        made[i] = _mix(words[i], words[i + 1], words[i + MIDDLE])
+    for i in range(REST, 2 * REST):
+        made[i] = _mix(words[i], words[i + 1], made[i - REST])
+    for i in range(2 * REST, NUM_WORDS - 1):
+        made[i] = _mix(words[i], words[i + 1], made[i - REST])
+    made[-1] = _mix(words[-1], made[0], made[MIDDLE - 1])
 
 
 @numba.njit(cache=True, nogil=True)
-def _mix(
-    words: NDArray[np.uint32], following: NDArray[np.uint32], far: NDArray[np.uint32], made: NDArray[np.uint32]
-) -> None:
-    for i in range(made.size):
-        joined = (words[i] & UPPER) | (following[i] & LOWER)
-        made[i] = far[i] ^ (joined >> np.uint32(1)) ^ ((joined & np.uint32(1)) * MATRIX)
+def _mix(word: np.uint32, following: np.uint32, far: np.uint32) -> np.uint32:
+    joined = np.uint32((word & UPPER) | (following & LOWER))
+    return far ^ np.uint32(joined >> np.uint32(1)) ^ np.uint32(np.uint32(joined & np.uint32(1)) * MATRIX)
 
 
 @numba.njit(cache=True, nogil=True)

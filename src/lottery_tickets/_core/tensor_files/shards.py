@@ -186,7 +186,7 @@ class StoredWeight(Weight):
     def _read(self, start: int, stop: int) -> Tensor:
         """Returns elements start to stop in C order, from all parts that have some of them."""
         number = bisect_right(self._starts, start, hi=len(self._parts)) - 1
-        blocks = []
+        blocks: list[Tensor] = []
         while start < stop or not blocks:
             (shard, entry), first = self._parts[number], self._starts[number]
             end = min(stop, first + entry.size)
