@@ -91,7 +91,7 @@ def _follow(
             return ()
         parts.append(place)
         rest = rest[len(wanted) :]
-    return tuple(parts) if len(set(parts)) == len(parts) == len(numbers) else ()
+    return tuple(parts) if sorted(parts) == sorted(place for place, _ in numbers.values()) else ()
 
 
 def _fit(parts: Sequence[Entry], whole: Tensor) -> bool:

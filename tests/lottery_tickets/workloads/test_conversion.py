@@ -95,3 +95,16 @@ def test_what_is_not_put_one_behind_the_other_is_left_out(
     as_it_is = {f"{LAYER}self_attn.o_proj.weight": (f"{LAYER}self_attn.o_proj.weight",)}
     joined = {f"{LAYER}self_attn.q_proj.weight": (f"{LAYER}self_attn.query.weight",)}
     assert found == (as_it_is | joined if doing_nothing else as_it_is)
+
+
+@pytest.mark.parametrize("change", [lambda first, _: first, lambda first, _: torch.cat([first, first])])
+def test_each_tensor_must_be_used_once(change: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Changing(core_model_loading.ConversionOps):
+        def convert(self, input_dict: dict[str, list[Tensor]], target_patterns: list[str], **_: Any) -> dict[str, Any]:  # type: ignore[override] # noqa: ANN401 - as transformers has it
+            return {target_patterns[0]: change(*(tensor for [tensor] in input_dict.values()))}
+
+    rule = core_model_loading.WeightConverter(["query", "other"], "q_proj", operations=[Changing()])
+    monkeypatch.setattr(conversion_mapping, "get_model_conversion_mapping", lambda _: [rule])
+    rows = change(torch.empty(1), torch.empty(1)).numel()
+    names = [f"{LAYER}self_attn.{name}.weight" for name in ("query", "other")]
+    assert find_parts(make_decoder("llama"), describe(dict.fromkeys(names, (32 // rows, 32)))) == {}
