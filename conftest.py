@@ -15,7 +15,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 SOURCE = Path(__file__).parent / "src"
 PACKAGE = SOURCE / "lottery_tickets"
 # Behind a face, but with errors of their own for people, or made for the classes of other libraries.
-EDGES = ("experiments.", "integrations.", "masks.selector", "scores.gradient_scores", "scores.mixing")
+EDGES = ("experiments.", "integrations.", "masks.checked", "masks.selector", "scores.gradient_scores", "scores.mixing")
 
 pytest_plugins = ["tests.budget"]
 

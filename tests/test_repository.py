@@ -117,6 +117,13 @@ def test_a_run_in_which_a_file_is_over_its_budget_fails(seconds: float, is_worke
     assert [line.split()[0] for line in list_over_budget(budget.spent)] == [path] * (seconds > LARGER[path][0])
 
 
+def test_a_slow_machine_may_take_longer_for_all_files_and_not_for_one() -> None:
+    spent = {f"tests/test_{place}.py": 1.4 * BUDGET_SECONDS for place in range(40)}
+    assert list_over_budget(spent) == []
+    over = list_over_budget({**spent, "tests/test_slow.py": 4 * BUDGET_SECONDS})
+    assert [line.split()[0] for line in over] == ["tests/test_slow.py"]
+
+
 def test_nothing_is_a_stub() -> None:
     stubs = [
         f"{relative(path)}:{node.lineno}"

@@ -13,7 +13,6 @@ from lottery_tickets._core.notebooks import show_own
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import order_scores, select_mask
 from lottery_tickets.scores.formulas import FISHER, GRADIENTS, HYBRID, SALIENCY, TAYLOR, find_formula
@@ -396,5 +395,6 @@ def create_importance_mask(
         provenance["score"] = importance.report.get("score", "")
         provenance["num_samples"] = str(importance.report.get("num_samples", 0))
         output_dims = importance.output_dims
-    scores = Weights.from_tensors(order_scores(importance), output_dims)
-    return select_mask(scores, sparsity, scope=scope, within=within, provenance=provenance)
+    return select_mask(
+        order_scores(importance, output_dims), sparsity, scope=scope, within=within, provenance=provenance
+    )

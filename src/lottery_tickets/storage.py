@@ -16,7 +16,8 @@ from lottery_tickets._core.reading import check_form, find_format, list_names, m
 from lottery_tickets._core.records import Record, check_schema, write_results
 from lottery_tickets._core.states import hash_state, load_whole_state
 from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
-from lottery_tickets.masks.mask import Mask, is_ticket
+from lottery_tickets.masks.mask import Mask
+from lottery_tickets.masks.mask_file import is_ticket
 from lottery_tickets.tickets import Ticket
 
 __all__ = [

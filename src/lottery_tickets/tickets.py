@@ -18,8 +18,10 @@ from lottery_tickets._core.notebooks import render_table
 from lottery_tickets._core.reading import list_names
 from lottery_tickets._core.states import hash_state, load_clean_state
 from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
-from lottery_tickets.masks.holding import find_masked_parameters, hold_mask, remove_mask
-from lottery_tickets.masks.mask import METADATA_KEY, TICKET_FORMAT, TICKET_PREFIX, Mask, as_mask
+from lottery_tickets.masks.fitting import find_masked_parameters
+from lottery_tickets.masks.holding import hold_mask, remove_mask
+from lottery_tickets.masks.mask import Mask, as_mask
+from lottery_tickets.masks.mask_file import METADATA_KEY, TICKET_FORMAT, TICKET_PREFIX
 
 STATE_PREFIX: Final = "state."
 NO_CLAIMS: Final = "no claims: never trained beside its controls"

@@ -17,7 +17,7 @@ from torch import Tensor
 from lottery_tickets import Mask, Ticket, load_ticket, save_ticket
 from lottery_tickets._core.states import hash_state
 from lottery_tickets._core.tensor_files.whole import read_tensors
-from lottery_tickets.masks.mask import METADATA_KEY
+from lottery_tickets.masks.mask_file import METADATA_KEY
 from lottery_tickets.storage import load_weights
 from tests.damaged_files import cut, flip_each_bit, flip_some
 

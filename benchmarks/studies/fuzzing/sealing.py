@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lottery_tickets._core.folders import HASH, STATE_HASH, hash_json
 from lottery_tickets._core.states import hash_state
-from lottery_tickets.masks.mask import TICKET_PREFIX
+from lottery_tickets.masks.mask_file import TICKET_PREFIX
 from lottery_tickets.tickets import STATE_PREFIX
 
 Label = Mapping[str, Any]

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from lottery_tickets._core.names import clean_name, identify, unwrap
-from lottery_tickets._core.weights import TensorWeight, Weights, WeightSource
+from lottery_tickets._core.weights import Weights, WeightSource
 
 Choice = str | type[nn.Module]
 Choices = Choice | Sequence[Choice]
@@ -213,7 +213,10 @@ def _choose(candidates: list[_Candidate], include: object, exclude: object) -> l
 
 
 def _view(chosen: Iterable[_Candidate]) -> Weights:
-    return Weights(TensorWeight(found.name, found.tensor, found.output_dims or (0,)) for found in chosen)
+    listed = list(chosen)
+    return Weights.from_tensors(
+        {found.name: found.tensor for found in listed}, {found.name: found.output_dims or (0,) for found in listed}
+    )
 
 
 def _find_candidates(given: object) -> list[_Candidate]:

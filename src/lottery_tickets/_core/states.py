@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.reading import list_names, show_name
+from lottery_tickets._core.sharding.dtensors import see_local
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:
@@ -56,9 +57,10 @@ def is_same_tensor(first: Tensor, second: Tensor) -> bool:
 
 def _locate(tensor: Tensor, name: str) -> object:
     """Returns where a tensor lies, which is its name where it lies nowhere."""
-    if not tensor.numel():
+    local = see_local(tensor)
+    if not local.numel():
         return name
-    return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+    return local.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
 def hash_state(state: Mapping[str, Tensor]) -> str:

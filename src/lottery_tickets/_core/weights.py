@@ -1,7 +1,8 @@
 """`Weights`: named weights and the dimensions that number their outputs, read a block at a time.
 
 Whatever ranks, counts or compares weights takes a `Weights` and reads blocks of its entries, so that it does not matter
-where they lie. The source is a model's parameters or a mapping of tensors; scores of weights are such a mapping.
+where they lie. The source is a model's parameters or a mapping of tensors; scores of weights are such a mapping. Of
+tensors that are shared out over processes (DTensor), each process sees its piece.
 """
 
 from abc import ABC, abstractmethod
@@ -14,6 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from lottery_tickets._core.sharding.dtensors import is_sharded, see_local
+from lottery_tickets._core.sharding.pieces import Piece
+from lottery_tickets._core.sharding.shards import Shards, find_shards
+from lottery_tickets._core.sharding.together import ALONE, Together
 
 LARGEST_COPY: Final = 1 << 18  # elements that are copied at once where a tensor is not contiguous
 READERS: Final = 4  # blocks of files that are worked on at a time: while some wait for the disk, others compute
@@ -39,12 +45,27 @@ class Weight(ABC):
     @property
     @abstractmethod
     def shape(self) -> torch.Size:
-        """The shape of the parameter."""
+        """The shape of the parameter; of a piece, of what lies here."""
 
     @property
     @abstractmethod
     def dtype(self) -> torch.dtype:
         """Of what `read` and `pick` give."""
+
+    @property
+    def piece(self) -> Piece | None:
+        """Which elements of a weight that is shared out over processes these are; None where they are all."""
+        return None
+
+    @property
+    def whole_shape(self) -> torch.Size:
+        """The shape of the weight over all processes."""
+        return self.shape if self.piece is None else self.piece.whole
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether its elements count here, and are not a copy that another process counts."""
+        return self.piece is None or self.piece.is_counted
 
     @property
     def device(self) -> torch.device:
@@ -93,16 +114,31 @@ class Weight(ABC):
 @final
 @dataclass(frozen=True, eq=False)
 class TensorWeight(Weight):
-    """A weight that is a tensor in memory."""
+    """A weight that is a tensor in memory.
+
+    Attributes:
+        name: As in `Weight`.
+        values: What lies here.
+        output_dims: As in `Weight`.
+        share: Which elements of the weight these are, where it is shared out over processes.
+        whole: The DTensor that it is then.
+    """
 
     name: str
     values: Tensor
     output_dims: tuple[int, ...] = (0,)
+    share: Piece | None = None
+    whole: Tensor | None = None
 
     @property
     def tensor(self) -> Tensor:
         """The parameter itself."""
-        return self.values
+        return self.values if self.whole is None else self.whole
+
+    @property
+    def piece(self) -> Piece | None:
+        """Which elements of the weight lie here."""
+        return self.share
 
     @property
     def shape(self) -> torch.Size:
@@ -127,7 +163,7 @@ class TensorWeight(Weight):
     def read(self, start: int, stop: int, order: Sequence[int] | None = None) -> Tensor:
         """Returns elements start to stop, a view where they lie in this order."""
         tensor = self.values.detach()
-        return slice_flat(tensor if order is None else tensor.permute(*order), start, stop)
+        return slice_flat(tensor if order is None else tensor.permute(tuple(order)), start, stop)
 
     def pick(self, positions: NDArray[np.int64]) -> Tensor:
         """Returns the elements at these positions."""
@@ -146,6 +182,7 @@ class Weights(Mapping[str, Weight]):
 
     Args:
         weights: Each of another name.
+        together: The processes that share them; this one alone by default.
 
     Examples:
         >>> weights = Weights.from_tensors({"fc.weight": torch.ones(3, 2)})
@@ -153,8 +190,9 @@ class Weights(Mapping[str, Weight]):
         (6, {'fc.weight': torch.Size([3, 2])}, [1.0, 1.0])
     """
 
-    def __init__(self, weights: Iterable[Weight]) -> None:
+    def __init__(self, weights: Iterable[Weight], together: Together = ALONE) -> None:
         self._weights = {weight.name: weight for weight in weights}
+        self.together = together
 
     @classmethod
     def from_tensors(
@@ -163,21 +201,47 @@ class Weights(Mapping[str, Weight]):
         """Returns a view of tensors by name.
 
         Args:
-            tensors: Of any dtypes, shapes, strides and devices.
+            tensors: Of any dtypes, shapes, strides and devices. Where one is a DTensor, each process has a copy of
+                those that are not.
             output_dims: For each name the dimensions that number the outputs; (0,) where a name is missing.
+
+        Raises:
+            ValueError: When a DTensor is not sharded or replicated over one mesh.
         """
-        dims = output_dims or {}
-        return cls(TensorWeight(name, tensor, dims.get(name, (0,))) for name, tensor in tensors.items())
+        dims, shards = output_dims or {}, find_shards(tensors)
+        if shards is None:
+            return cls(TensorWeight(name, tensor, dims.get(name, (0,))) for name, tensor in tensors.items())
+        weights = (
+            TensorWeight(name, see_local(tensor), dims.get(name, (0,)), shards.pieces[name], tensor)
+            for name, tensor in tensors.items()
+        )
+        return cls(weights, shards.together)
 
     @property
     def num_weights(self) -> int:
-        """How many elements all weights have together."""
-        return sum(weight.size for weight in self._weights.values())
+        """How many elements all weights have together, over all processes."""
+        return sum(weight.whole_shape.numel() for weight in self._weights.values())
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
-        """The shapes by name."""
+        """The shapes by name, of what lies here."""
         return {name: weight.shape for name, weight in self._weights.items()}
+
+    @property
+    def whole_shapes(self) -> dict[str, torch.Size]:
+        """The shapes by name, over all processes."""
+        return {name: weight.whole_shape for name, weight in self._weights.items()}
+
+    @property
+    def shards(self) -> Shards | None:
+        """Which elements lie here; None where they are all."""
+        pieces = {name: weight.piece for name, weight in self._weights.items() if weight.piece is not None}
+        return Shards(pieces, self.together) if pieces else None
+
+    def count(self, here: Mapping[str, int]) -> dict[str, int]:
+        """Returns the sums over all processes of what each has counted of each weight, see `Shards.count`."""
+        shards = self.shards
+        return dict(here) if shards is None else shards.count(here)
 
     @property
     def output_dims(self) -> dict[str, tuple[int, ...]]:
@@ -190,12 +254,26 @@ class Weights(Mapping[str, Weight]):
         return {name: weight.tensor for name, weight in self._weights.items()}
 
     def with_values(self, values: Mapping[str, Tensor]) -> "Weights":
-        """Returns other values of the same weights, such as scores or an earlier state; further names are left out."""
-        return Weights(TensorWeight(name, values[name], weight.output_dims) for name, weight in self._weights.items())
+        """Returns other values of the same weights, such as scores or an earlier state; further names are left out.
+
+        Of a weight that is shared out they are what lies here, or a DTensor that is shared out alike.
+        """
+        given = {name: values[name] for name in self._weights}
+        weights = (
+            TensorWeight(
+                name,
+                see_local(value),
+                self._weights[name].output_dims,
+                self._weights[name].piece,
+                value if is_sharded(value) else None,
+            )
+            for name, value in given.items()
+        )
+        return Weights(weights, self.together)
 
     def part(self, names: Iterable[str]) -> "Weights":
         """Returns some of the weights, in the order of the names."""
-        return Weights(self._weights[name] for name in names)
+        return Weights((self._weights[name] for name in names), self.together)
 
     def __getitem__(self, name: str) -> Weight:
         return self._weights[name]

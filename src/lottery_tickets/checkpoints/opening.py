@@ -8,7 +8,7 @@ from torch import Tensor
 from lottery_tickets._core.reading import check_file, find_format
 from lottery_tickets._core.tensor_files.headers import GGUF, read_header
 from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
-from lottery_tickets.masks.mask import is_ticket
+from lottery_tickets.masks.mask_file import is_ticket
 from lottery_tickets.storage import load_weights
 
 

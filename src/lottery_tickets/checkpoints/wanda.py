@@ -131,7 +131,7 @@ def create_wanda_mask(
         "sparsity": share,
         "scope": scope,
     }
-    return describe_mask({name: bits[name] for name in chosen}, chosen.shapes, provenance)
+    return describe_mask({name: bits[name] for name in chosen}, chosen, provenance)
 
 
 def _score(

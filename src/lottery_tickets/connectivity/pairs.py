@@ -19,7 +19,8 @@ from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import ExperimentPlan, Training
 from lottery_tickets.experiments.schedules import PruningSchedule
 from lottery_tickets.experiments.subjects import Subject
-from lottery_tickets.masks.holding import find_held_mask, find_masked_parameters
+from lottery_tickets.masks.fitting import find_masked_parameters
+from lottery_tickets.masks.holding import find_held_mask
 from lottery_tickets.masks.mask import Mask
 
 State = dict[str, Tensor]

@@ -7,8 +7,8 @@ from typing import Any, Final, final
 
 from torch import Tensor
 
-from lottery_tickets._core.bits import count_bits, count_different_bits
-from lottery_tickets._core.measuring.displacement import Displacement, measure_displacement
+from lottery_tickets._core.bits import count_different_bits
+from lottery_tickets._core.measuring.displacement import Displacement, measure_displacement, sum_displacements
 from lottery_tickets._core.selection.scopes import select_in_scope
 from lottery_tickets._core.states import pick
 from lottery_tickets._core.weights import Weights
@@ -41,7 +41,8 @@ class Evidence:
         queue_length: int,
     ) -> None:
         self._sparsity, self._scope = sparsity, scope
-        self.sizes = {name: weight.size for name, weight in weights.items()}
+        self.sizes = {name: shape.numel() for name, shape in weights.whole_shapes.items()}
+        self._shards = weights.shards
         self._start_mask = self.mask = self._select(weights)
         self._queue: deque[Bits] = deque(maxlen=max(1, queue_length - 1))  # those before the newest
         self._snapshot = take_snapshot(weights)
@@ -58,9 +59,11 @@ class Evidence:
         mask = self._select(weights)
         ranks = correlate_ranks(self._snapshot, snapshot)
         start_ranks = correlate_ranks(self._start_snapshot or take_snapshot(start), snapshot, by_layer=False)
-        since, since_start = (overlay(mask, earlier, self.sizes) for earlier in (self.mask, self._start_mask))
+        since, since_start = (
+            overlay(mask, earlier, self.sizes, self._shards) for earlier in (self.mask, self._start_mask)
+        )
         queue_distances = [self._measure_raw(mask, old) for old in self._queue]
-        moved = {name: measure_displacement(weight, start[name]) for name, weight in weights.items()}
+        moved = sum_displacements(weights, {n: measure_displacement(weight, start[n]) for n, weight in weights.items()})
         self._queue.append(mask)
         self._snapshot, self.mask = snapshot, mask
         last, first = measure_distance(since.values()), measure_distance(since_start.values())
@@ -82,7 +85,7 @@ class Evidence:
                     "chance_distance": measure_distance([since[name]]).chance,
                     "start_distance": measure_distance([since_start[name]]).raw,
                     "start_chance_distance": measure_distance([since_start[name]]).chance,
-                    "density": count_bits(mask[name]) / max(1, size),
+                    "density": since[name].num_kept[0] / max(1, size),
                     "share_moved": moved[name].num_moved / max(1, size),
                 }
                 for name, size in self.sizes.items()
@@ -121,7 +124,7 @@ class Evidence:
         self._queue.clear()
         self._queue.extend(masks)
         self.mask = self._queue[-1] if self._queue else self._start_mask
-        self._snapshot = Snapshot(ranks)
+        self._snapshot = Snapshot(ranks, self._shards)
 
     def check_mask(self, bits: Bits) -> None:
         """Raises a ValueError where a saved mask is not of these weights."""
@@ -129,9 +132,9 @@ class Evidence:
             pick(bits, name, own)
 
     def _measure_raw(self, mask: Bits, other: Bits) -> float:
-        return sum(count_different_bits(bits, other[name]) for name, bits in mask.items()) / max(
-            1, sum(self.sizes.values())
-        )
+        here = {name: count_different_bits(bits, other[name]) for name, bits in mask.items()}
+        different = here if self._shards is None else self._shards.count(here)
+        return sum(different.values()) / max(1, sum(self.sizes.values()))
 
     def _select(self, weights: Weights) -> Bits:
         return select_in_scope(weights, self._sparsity, scope=self._scope)

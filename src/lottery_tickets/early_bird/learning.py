@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lottery_tickets._core.determinism import make_generator
+from lottery_tickets._core.sharding.dtensors import see_local
+from lottery_tickets._core.sharding.together import ALONE, Together
 from lottery_tickets._core.states import pick, pick_at_most_one
-from lottery_tickets._core.weights import TensorWeight, Weight, Weights
+from lottery_tickets._core.weights import TensorWeight, Weights
+from lottery_tickets.early_bird.followed import Followed
 from lottery_tickets.early_bird.history import PartEvidence
 from lottery_tickets.early_bird.probe import Measure, Outcome
 from lottery_tickets.early_bird.sign_flips import compare_signs
@@ -64,10 +67,12 @@ class Learning:
 
     def __init__(self, measure: Measure, model: nn.Module, weights: Weights, seed: int) -> None:
         self.measure = measure
+        self._together = weights.together
+        _check_same_probe(self._together, measure)
         self._parts = [weights.part(names) for names in _split(weights)]
         self._start = measure(model)
         self._gaps = self._start.gaps  # as they were looked at last
-        self._places = _draw_places(weights, seed)
+        self._followed = Followed(weights, _draw_places(weights, seed))
         self._before: dict[str, Tensor] = {}  # the starting weights at these places
         self._gradient = self._differentiate(model, weights)
         self._learnable_p = None if measure.probe.held_out else self._try_to_learn(model, weights)
@@ -83,7 +88,10 @@ class Learning:
         now, before = self.measure(model), self._start
         gap = compare_signs(now.gaps)
         self._gaps = now.gaps
-        return {
+        if not self._before:
+            self._before = self._followed.pick(start)
+        values = self._followed.pick(weights)
+        figures: LearningFigures = {
             "held_out": self.measure.probe.held_out,
             "probe_loss": _mean(now.losses),
             "start_probe_loss": _mean(before.losses),
@@ -95,8 +103,9 @@ class Learning:
             "rise_p": compare_signs(now.gaps - before.gaps).p,
             "worse_p": compare_signs(now.losses - before.losses).p,
             "learnable_p": self._learnable_p,
-            "parts": [self._follow(part, weights, start) for part in self._parts],
+            "parts": [self._follow(part, values) for part in self._parts],
         }
+        return self._together.gather(lambda: figures)[0]  # one verdict, also where processes round in other ways
 
     def put_back(self, model: nn.Module, weights: Weights, start: Weights, part: PartEvidence) -> PartEvidence:
         """Returns the figures of a part with how much the gap closes without what it moved.
@@ -108,7 +117,8 @@ class Learning:
             part: As `look` found it.
         """
         replaced = {name: _undo(weights[name].tensor, start[name].tensor) for name in part["weights"]}
-        closing = compare_signs(self._gaps - self.measure(model, replaced).gaps)
+        here = compare_signs(self._gaps - self.measure(model, replaced).gaps)
+        closing = self._together.gather(lambda: here)[0]
         return {**part, "closing_z": closing.z, "closing_p": closing.p}
 
     def state(self) -> dict[str, Tensor]:
@@ -134,20 +144,19 @@ class Learning:
         self._start, self._learnable_p, self._gradient = Outcome(gaps, losses), learnable, gradient
 
     def _differentiate(self, model: nn.Module, weights: Weights) -> dict[str, Tensor]:
-        sums = {name: torch.zeros(len(places)) for name, places in self._places.items()}
+        sums = {name: torch.zeros(len(places)) for name, places in self._followed.here.items()}
 
         def take(name: str, gradient: Tensor) -> None:
-            sums[name] += TensorWeight(name, gradient).pick(self._places[name]).to("cpu", torch.float32)
+            picked = TensorWeight(name, see_local(gradient)).pick(self._followed.here[name])
+            sums[name] += picked.to("cpu", torch.float32)
 
         self.measure.differentiate(model, weights, take)
-        return sums
+        return self._followed.join(sums)
 
-    def _follow(self, part: Weights, weights: Weights, start: Weights) -> PartEvidence:
+    def _follow(self, part: Weights, values: Mapping[str, Tensor]) -> PartEvidence:
         products = []
         for name in part:
-            if name not in self._before:
-                self._before[name] = self._pick(start[name])
-            now, before = self._pick(weights[name]), self._before[name]
+            now, before = values[name], self._before[name]
             products.append(self._gradient[name] * (before * _find_scale(now, before) - now))
         along = compare_signs(torch.cat(products))
         return {
@@ -158,9 +167,6 @@ class Learning:
             "closing_z": None,
             "closing_p": None,
         }
-
-    def _pick(self, weight: Weight) -> Tensor:
-        return weight.pick(self._places[weight.name]).to("cpu", torch.float32)
 
     def _try_to_learn(self, model: nn.Module, weights: Weights) -> float:
         """Returns how often fair signs open as much of a gap on one half as a small step on the other half does."""
@@ -184,6 +190,15 @@ class Learning:
         stepped = {name: weight.tensor.detach() + by * sums[name] for name, weight in chosen.items()}
         before, after = self.measure(model, pieces=second), self.measure(model, stepped, second)
         return compare_signs(after.gaps - before.gaps).p
+
+
+def _check_same_probe(together: Together, measure: Measure) -> None:
+    """Raises a ValueError where processes that share a model would measure it on different samples."""
+    if together is not ALONE and len(set(together.gather(lambda: measure.describe()["sha256"]))) > 1:
+        raise ValueError(
+            "all processes that share the model must have the same probe, but its samples differ; give each the same "
+            "batches, and no sampler that shares them out"
+        )
 
 
 def without_probe() -> LearningFigures:
@@ -225,7 +240,7 @@ def _split(weights: Weights) -> Iterator[list[str]]:
     left = weights.num_weights
     for name, weight in weights.items():
         names.append(name)
-        size, left = size + weight.size, left - weight.size
+        size, left = size + weight.whole_shape.numel(), left - weight.whole_shape.numel()
         if size >= least and (left >= least or not left):
             yield names
             names, size = [], 0
@@ -235,7 +250,7 @@ def _split(weights: Weights) -> Iterator[list[str]]:
 
 def _list_at_most(weights: Weights, most: int) -> list[str]:
     """Returns the names of the first weights that are not more than so many together; at least one."""
-    totals = np.cumsum([weight.size for weight in weights.values()])
+    totals = np.cumsum([shape.numel() for shape in weights.whole_shapes.values()])
     return list(islice(weights, max(1, int((totals <= most).sum()))))
 
 
@@ -243,10 +258,11 @@ def _draw_places(weights: Weights, seed: int) -> dict[str, NDArray[np.int64]]:
     """Returns the places that are followed, none twice: of small tensors all, of large ones a share."""
     share, least = NUM_SAMPLED / max(1, weights.num_weights), NUM_SAMPLED // (2 * max(1, len(weights)))
     drawn: dict[str, NDArray[np.int64]] = {}
-    for name, weight in weights.items():
-        num = max(least, round(share * weight.size))
-        drawn[name] = np.arange(weight.size)
-        if num < weight.size:
-            places = torch.randint(weight.size, (num,), generator=make_generator(seed, "followed", name))
+    for name, shape in weights.whole_shapes.items():
+        size = shape.numel()
+        num = max(least, round(share * size))
+        drawn[name] = np.arange(size)
+        if num < size:
+            places = torch.randint(size, (num,), generator=make_generator(seed, "followed", name))
             drawn[name] = places.unique().numpy()
     return drawn

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.selection.patterns import WEIGHTS_PER_CHUNK, Chunk, map_chunks
+from lottery_tickets._core.sharding.together import ALONE, Together
 from lottery_tickets.early_bird.rank_tables import Moments, Ranks, RankTable, find_mid_ranks, make_table
 from lottery_tickets.early_bird.snapshots import (
     SMALLEST_FOR_CPU_KERNEL,
@@ -70,23 +71,30 @@ def correlate_ranks(
         0.8
     """
     _check_alike(earlier, later)
+    together = earlier.together
     are_few = sum(codes.numel() for codes in earlier.codes.values()) < SMALLEST_FOR_CPU_KERNEL
-    if backend is None and are_few and list(earlier.codes) == list(later.codes):
+    if backend is None and are_few and together is ALONE and list(earlier.codes) == list(later.codes):
         (one, layers), (other, later_layers) = earlier.ranks, later.ranks
         found = {name: _correlate_ranks(layers[name], later_layers[name]) for name in layers} if by_layer else {}
         return RankCorrelation(_correlate_ranks(one, other), found)
-    pairs = {name: (flatten(codes), flatten(later.codes[name])) for name, codes in earlier.codes.items()}
+    pairs = {name: (codes, flatten(later.codes[name])) for name, codes in earlier.flatten_counted().items()}
     sizes = {name: pair[0].size for name, pair in pairs.items()}
     kernels = kernels_for(sum(sizes.values()), backend)
     num_workers = kernels.num_workers()
-    overall = _correlate(pairs, kernels, num_workers, tables=(earlier.table, later.table))
+    overall = _correlate(pairs, kernels, num_workers, together, tables=(earlier.table, later.table))
     if not by_layer:
         return RankCorrelation(overall, {})
+    if together is not ALONE:  # layer after layer, so that all processes send their counts in one order
+        found = {
+            name: _correlate({name: pairs[name]} if name in pairs else {}, kernels, num_workers, together)
+            for name in earlier.codes
+        }
+        return RankCorrelation(overall, found)
     if sum(size > 0 for size in sizes.values()) == 1:
         return RankCorrelation(overall, {name: overall if size else None for name, size in sizes.items()})
 
     def correlate_layer(name: str, num_workers: int) -> float | None:
-        return _correlate({name: pairs[name]}, kernels, num_workers)
+        return _correlate({name: pairs[name]}, kernels, num_workers, together)
 
     # Large layers one after the other, each by all workers; small ones side by side, one a worker.
     small = [Chunk(name, 0, size) for name, size in sizes.items() if size <= WEIGHTS_PER_CHUNK * num_workers]
@@ -115,10 +123,10 @@ def rank_shares(snapshot: Snapshot, *, backend: Backend | None = None) -> dict[s
         >>> rank_shares(snapshot)["fc.weight"].tolist()
         [16384, 49152]
     """
-    flat = {name: flatten(codes) for name, codes in snapshot.codes.items()}
+    flat, counted = {name: flatten(codes) for name, codes in snapshot.codes.items()}, snapshot.flatten_counted()
     kernels = kernels_for(sum(codes.size for codes in flat.values()), backend)
     chunks = cut_codes(flat)
-    counts = count_codes(flat, chunks, kernels, kernels.num_workers())
+    counts = count_codes(counted, cut_codes(counted), kernels, kernels.num_workers(), snapshot.together)
     # By 15 and not 16, because these ranks are doubled.
     table = ((find_mid_ranks(counts) << 15) // max(1, int(counts.sum()))).astype(np.uint16)
     shares = {name: np.empty(codes.size, np.uint16) for name, codes in flat.items()}
@@ -151,23 +159,25 @@ def _correlate(
     pairs: Mapping[str, tuple[Codes, Codes]],
     kernels: Kernels,
     num_workers: int,
+    together: Together,
     tables: tuple[RankTable, RankTable] | None = None,
 ) -> float | None:
-    """Returns the rank correlation of all weights of the pairs together; `tables` of their ranks, where known."""
+    """Returns the rank correlation of all weights of the pairs; `tables` of their ranks, where known."""
     sides = [{name: pair[side] for name, pair in pairs.items()} for side in (0, 1)]
     size = sum(codes.size for codes in sides[0].values())
     if size <= WEIGHTS_PER_CHUNK:  # one walk through 65,536 counters, and not one a layer
         sides = [{"all": join(side)} for side in sides]
-    if size < SMALLEST_TO_COUNT:
+    if size < SMALLEST_TO_COUNT and together is ALONE:
         return _correlate_ranks(*(rank(side["all"]) for side in sides))
     chunks = cut_codes(sides[0])
-    earlier, later = tables or [make_table(count_codes(side, chunks, kernels, num_workers)) for side in sides]
+    earlier, later = tables or [make_table(count_codes(side, chunks, kernels, num_workers, together)) for side in sides]
 
     def multiply(chunk: Chunk) -> int:
         one, other = (side[chunk.name][chunk.start : chunk.stop] for side in sides)
         return kernels.sum_products(one, other, earlier.ranks, later.ranks)
 
-    products = sum(map_chunks(multiply, chunks, num_workers))
+    here = sum(map_chunks(multiply, chunks, num_workers))
+    products = sum(together.gather(lambda: here))  # Python's integers, which may need more than 64 bits
     return _divide(products, earlier.moments, later.moments)
 
 

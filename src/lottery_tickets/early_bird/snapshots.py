@@ -14,6 +14,8 @@ from torch import Tensor
 from lottery_tickets._core.kernels import ranking_reference
 from lottery_tickets._core.selection.largest import check_finite
 from lottery_tickets._core.selection.patterns import WEIGHTS_PER_CHUNK, WORDS, Chunk, Magnitudes, map_chunks
+from lottery_tickets._core.sharding.shards import Shards
+from lottery_tickets._core.sharding.together import ALONE, Together
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.rank_tables import Counts, Ranks, RankTable, find_mid_ranks, find_moments, make_table
 
@@ -33,21 +35,34 @@ class Snapshot:
     """Magnitudes of weights at one moment.
 
     Args:
-        codes: For each name an int16 tensor on the CPU, in the weight's shape; read as uint16, codes sort like the
-            magnitudes of all weights together.
+        codes: For each name an int16 tensor on the CPU, in the shape of what lies here of the weight; read as uint16,
+            codes sort like the magnitudes of all weights together.
+        shards: Where the weights lie, of a sharded model.
     """
 
     codes: Mapping[str, Tensor]
+    shards: Shards | None = None
+
+    @property
+    def together(self) -> Together:
+        """The processes that share the weights."""
+        return ALONE if self.shards is None else self.shards.together
+
+    def flatten_counted(self) -> dict[str, Codes]:
+        """Returns the codes, 1-D, that count here."""
+        shards = self.shards
+        counted = [name for name in self.codes if shards is None or shards.pieces[name].is_counted]
+        return {name: flatten(self.codes[name]) for name in counted}
 
     @cached_property
     def table(self) -> RankTable:
-        """The rank of each code among all weights; counted once."""
-        flat = {name: flatten(codes) for name, codes in self.codes.items()}
+        """The rank of each code among all weights, over all processes; counted once."""
+        flat = self.flatten_counted()
         size = sum(codes.size for codes in flat.values())
         if size <= WEIGHTS_PER_CHUNK:  # one walk through the counters, and not one a layer
             flat = {"all": join(flat)}
         kernels = kernels_for(size, None)
-        return make_table(count_codes(flat, cut_codes(flat), kernels, kernels.num_workers()))
+        return make_table(count_codes(flat, cut_codes(flat), kernels, kernels.num_workers(), self.together))
 
     @cached_property
     def ranks(self) -> tuple[Ranks, Mapping[str, Ranks]]:
@@ -116,7 +131,7 @@ def take_snapshot(weights: Weights, *, backend: Backend | None = None) -> Snapsh
         _copy_patterns(magnitudes, kernels, codes)
     else:
         _encode_patterns(magnitudes, kernels, codes)
-    return Snapshot(codes)
+    return Snapshot(codes, weights.shards)
 
 
 def kernels_for(num_weights: int, backend: Backend | None, *, on_cpu: bool = True) -> Kernels:
@@ -182,8 +197,16 @@ def cut_codes(side: Mapping[str, Codes]) -> list[Chunk]:
     ]
 
 
-def count_codes(side: Mapping[str, Codes], chunks: Sequence[Chunk], kernels: Kernels, num_workers: int) -> Counts:
-    """Returns how many weights have each of the 65,536 codes, counted in these chunks."""
+def count_codes(
+    side: Mapping[str, Codes], chunks: Sequence[Chunk], kernels: Kernels, num_workers: int, together: Together = ALONE
+) -> Counts:
+    """Returns how many weights have each of the 65,536 codes, counted in these chunks, here and by other processes."""
+    return together.sum(NUM_CODES, lambda: _count_codes_here(side, chunks, kernels, num_workers)).astype(np.int64)
+
+
+def _count_codes_here(
+    side: Mapping[str, Codes], chunks: Sequence[Chunk], kernels: Kernels, num_workers: int
+) -> NDArray[np.int64]:
 
     def count(chunk: Chunk, counts: NDArray[Any]) -> None:
         kernels.count_codes(side[chunk.name][chunk.start : chunk.stop], counts)
@@ -199,13 +222,14 @@ def _copy_patterns(magnitudes: Magnitudes, kernels: Kernels, codes: Mapping[str,
     def copy(chunk: Chunk) -> int:
         return kernels.clear_signs(magnitudes.words(chunk), codes[chunk.name].view(-1)[chunk.start : chunk.stop])
 
-    if max(map_chunks(copy, magnitudes.chunks(), kernels.num_workers()), default=0) >= magnitudes.infinity:
+    greatest = max(map_chunks(copy, magnitudes.chunks(), kernels.num_workers()), default=0)
+    if max(magnitudes.together.gather(lambda: greatest)) >= magnitudes.infinity:
         check_finite(magnitudes.weights)  # raises, and says which weight it is
 
 
 def _encode_patterns(magnitudes: Magnitudes, kernels: Kernels, codes: Mapping[str, Tensor]) -> None:
     # Integers, so that neither chunks nor threads change a sum.
-    shares = {name: SHARE_OF_LAYER // max(1, weight.size) for name, weight in magnitudes.weights.items()}
+    shares = {name: SHARE_OF_LAYER // max(1, weight.whole_shape.numel()) for name, weight in magnitudes.weights.items()}
 
     def count(chunk: Chunk, bins: NDArray[np.int64]) -> None:
         kernels.count_bins(_single_words(magnitudes, chunk), shares[chunk.name], bins)
@@ -214,13 +238,17 @@ def _encode_patterns(magnitudes: Magnitudes, kernels: Kernels, codes: Mapping[st
         part = codes[chunk.name].view(-1)[chunk.start : chunk.stop]
         kernels.encode(_single_words(magnitudes, chunk), table, part)
 
-    chunks, num_workers = magnitudes.chunks(), kernels.num_workers()
-    bins = sum_over_chunks(count, chunks, np.int64, num_workers)
+    num_workers = kernels.num_workers()
+
+    def count_here() -> Counts:
+        return sum_over_chunks(count, magnitudes.counted_chunks(), np.int64, num_workers).astype(np.int64, copy=False)
+
+    bins = magnitudes.together.sum(NUM_CODES, count_here)
     infinity = int(torch.tensor(torch.inf).view(torch.int32)) >> ranking_reference.LOW_BITS
     if bins[infinity:].any():
         check_finite(magnitudes.weights)  # raises, and says which weight it is, unless it is a float64 that was finite
     table = _share_codes(bins)
-    map_chunks(encode, chunks, num_workers)
+    map_chunks(encode, magnitudes.chunks(), num_workers)
 
 
 def _single_words(magnitudes: Magnitudes, chunk: Chunk) -> Tensor:

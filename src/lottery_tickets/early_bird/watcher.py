@@ -286,7 +286,7 @@ class EarlyBirdWatcher:
         """
         bits = self._evidence.mask if last or self._ticket is None else self._ticket
         provenance = {"method": "early-bird", **self.describe(), "verdict": self.verdict}
-        return describe_mask(bits, {name: self.starting_weights[name].shape for name in bits}, provenance)
+        return describe_mask(bits, Weights.from_tensors(self.starting_weights).part(bits), provenance)
 
     def describe(self) -> dict[str, Any]:
         """Returns the settings, JSON-able."""

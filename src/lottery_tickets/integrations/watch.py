@@ -110,7 +110,7 @@ class Watch:
         if step == 0:
             self.watcher = make(model)
         elif saved is not None:
-            self.watcher = _take_up(model, step, saved, make)
+            self.watcher = take_up(model, step, saved, make)
         elif self.watcher is None or self._last_step != step:
             raise ValueError(
                 f"training must start at step 0 to be watched, but resumes at step {step} without a watch that was "
@@ -210,8 +210,18 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _take_up(model: nn.Module, step: int, saved: SavedWatch, make_watcher: MakeWatcher) -> EarlyBirdWatcher:
-    """Returns the watcher of a training that resumes; the model holds the starting weights for a moment."""
+def take_up(model: nn.Module, step: int, saved: SavedWatch, make_watcher: MakeWatcher) -> EarlyBirdWatcher:
+    """Returns the watcher of a training that resumes; the model holds the starting weights for a moment.
+
+    Args:
+        model: As it is at this step.
+        step: At which training resumes.
+        saved: The watch as it was at this step.
+        make_watcher: Given the model with the starting weights, makes a watcher.
+
+    Raises:
+        ValueError: When what was saved is of another step, or has other settings.
+    """
     if saved["step"] != step:
         raise ValueError(
             f"the saved watch must be of step {step}, at which training resumes, but is of step {saved['step']}; "
@@ -239,5 +249,6 @@ def _refuse_shards(model: nn.Module) -> None:
     if in_shards or any(hasattr(weight, mark) for weight in model.parameters() for mark in MARKS_OF_SHARDS):
         raise ValueError(
             "each process must hold all weights to watch them, but the model is in shards (FSDP, DTensor or "
-            "DeepSpeed's third stage); train with data parallelism, or without this callback"
+            "DeepSpeed's third stage); train with data parallelism, or without this callback: EarlyBirdWatcher in a "
+            "loop of your own watches models under fully_shard too"
         )

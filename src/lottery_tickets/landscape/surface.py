@@ -35,7 +35,7 @@ from lottery_tickets.landscape.arguments import (
 from lottery_tickets.landscape.directions import MovedWeights
 from lottery_tickets.landscape.saved_points import Point, read_points
 from lottery_tickets.landscape.sharpness import LossRise, find_rises
-from lottery_tickets.masks.holding import find_masked_parameters
+from lottery_tickets.masks.fitting import find_masked_parameters
 from lottery_tickets.masks.mask import Mask, as_mask
 
 FORMAT: Final = "lottery-tickets landscape 1"

@@ -7,6 +7,7 @@ from typing import final
 from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits, count_common_bits
+from lottery_tickets._core.sharding.shards import Shards
 
 
 @final
@@ -68,19 +69,20 @@ def measure_distance(layers: Iterable[Overlap]) -> Distance:
     return Distance(different / total, sum(layer.expected_different for layer in overlaps) / total)
 
 
-def overlay(first: Mapping[str, Tensor], second: Mapping[str, Tensor], sizes: Mapping[str, int]) -> dict[str, Overlap]:
+def overlay(
+    first: Mapping[str, Tensor], second: Mapping[str, Tensor], sizes: Mapping[str, int], shards: Shards | None = None
+) -> dict[str, Overlap]:
     """Returns the overlap of two masks in each layer.
 
     Args:
         first: Packed bits by parameter name.
         second: Packed bits of the same parameters.
-        sizes: How many weights each parameter has.
+        sizes: How many weights each parameter has, over all processes.
+        shards: Where the bits of both lie in a sharded model.
     """
-    return {
-        name: Overlap(
-            sizes[name],
-            (count_bits(bits), count_bits(second[name])),
-            count_common_bits(bits, second[name]),
-        )
+    here = {
+        name: [count_bits(bits), count_bits(second[name]), count_common_bits(bits, second[name])]
         for name, bits in first.items()
     }
+    counts = here if shards is None else shards.count_each(here)
+    return {name: Overlap(sizes[name], (kept, also), both) for name, (kept, also, both) in counts.items()}

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from lottery_tickets._core.bits import unpack_bits
 from lottery_tickets._core.names import clean_name, unwrap
+from lottery_tickets._core.sharding.dtensors import is_sharded
+from lottery_tickets._core.sharding.fsdp import find_gathered, list_gathered
 from lottery_tickets.masks.holder import HeldWeight, Holder
 
 HOOKS: Final = (
@@ -109,11 +112,11 @@ class Guard:
             held.check_shape()
             tensors = {repr(name): held.parameter, f"the gradient of {name!r}": held.parameter.grad}
             for label, tensor in tensors.items():
-                if tensor is not None and held.places.any_nonzero(tensor):
-                    pruned = ~self.holder.mask[name].to(tensor.device)
-                    leaks.append(
-                        f"{int(tensor.detach()[pruned].count_nonzero())} of {int(pruned.sum())} in {label} are not"
-                    )
+                local = None if tensor is None else held.see_own(tensor.detach())
+                if local is not None and held.places.any_nonzero(local):
+                    bits = self.holder.mask.bits[name].to(local.device)
+                    pruned = ~unpack_bits(bits, local.shape)
+                    leaks.append(f"{int(local[pruned].count_nonzero())} of {int(pruned.sum())} in {label} are not")
             if found is not held.parameter and not leaks:
                 _check_parametrisation(module, owners, attribute, held)
         return leaks
@@ -122,6 +125,7 @@ class Guard:
 def hang_guards(model: nn.Module, holder: Holder) -> None:
     """Hangs guards on a model, on what torch.compile and data parallelism wrapped around it, and on its parts."""
     inner = unwrap(model)
+    first = bool(list_gathered(inner))  # FSDP, whose hooks gather what the guards must have zeroed before
     paths = {
         path: clean_name(path.removeprefix(_prefix_of(model, inner)))
         for path, _ in model.named_parameters(remove_duplicate=False)
@@ -134,10 +138,10 @@ def hang_guards(model: nn.Module, holder: Holder) -> None:
             depth = raw_prefix.count(".") + bool(raw_prefix)
             guard = Guard(holder, depth=depth, is_root=module is inner, paths=held)
             if any(True for _ in module.children()):
-                module.register_forward_pre_hook(guard.before_forward)
+                module.register_forward_pre_hook(guard.before_forward, prepend=first)
                 module.register_forward_hook(guard.after_forward, always_call=True)
             else:
-                module.register_forward_pre_hook(guard.before_leaf)
+                module.register_forward_pre_hook(guard.before_leaf, prepend=first)
             module.register_state_dict_pre_hook(guard.before_saving)
             module.register_load_state_dict_post_hook(guard.after_loading)
 
@@ -184,6 +188,8 @@ def _is_held_otherwise(module: nn.Module, found: Tensor | None, held: HeldWeight
     is_lent = found is not None and not isinstance(found, nn.Parameter)  # functional_call hands tensors in
     if is_lent or getattr(module, "_is_replica", False):  # and so does data parallelism
         return False
+    if is_sharded(held.parameter) and found is find_gathered(module, held.parameter):
+        return True
     if all(parameter is not held.parameter for parameter in module.parameters()):
         message = (
             f"{held.name!r} is held to a mask, but the model now computes with another parameter: it was replaced, "

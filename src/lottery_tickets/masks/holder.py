@@ -7,7 +7,7 @@ costs what zeroing them does.
 import threading
 import weakref
 from collections.abc import Collection, Iterator, Mapping
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from itertools import takewhile
 from operator import and_
 from typing import Any, Final, TypeGuard, final
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lottery_tickets._core.selection.zeroing import SMALLEST_FOR_KERNEL, PrunedPlaces
+from lottery_tickets._core.sharding.dtensors import see_local
 from lottery_tickets.masks.mask import Mask
 
 MOST_TO_KEEP_UNPACKED: Final = 1 << 30  # weights of a mask, at a byte each; of more, bits are unpacked at each use
@@ -50,12 +51,12 @@ class HeldWeight:
         Raises:
             RuntimeError: When the parameter was given values of another shape.
         """
-        parameter = self.parameter
-        if self.places.has_moved(parameter):
+        local = see_local(self.parameter)
+        if self.places.has_moved(local):
             self.check_shape()
-            self.places.learn(parameter)
+            self.places.learn(local)
             self._hang_up_hook()
-        self.places.zero_own_(parameter)
+        self.places.zero_own_(local)
 
     def check_shape(self) -> None:
         """Raises RuntimeError when the parameter was given values of another shape."""
@@ -68,8 +69,24 @@ class HeldWeight:
 
     def zero_gradient(self, gradient: Tensor) -> None:
         """Zeroes the pruned places of a gradient, and remembers it."""
-        self.places.zero_(gradient)
-        self.clean_gradient = (weakref.ref(gradient), gradient._version)  # noqa: SLF001 - torch's count of writes, read only
+        local = self.see_own(gradient)
+        self.places.zero_(local)
+        self.clean_gradient = (weakref.ref(local), local._version)  # noqa: SLF001 - torch's count of writes, read only
+
+    def see_own(self, tensor: Tensor) -> Tensor:
+        """Returns what lies here of a gradient or a state.
+
+        Raises:
+            RuntimeError: When it is shared out over processes in another way than the weight.
+        """
+        local, own = see_local(tensor), see_local(self.parameter)
+        if local.shape != own.shape:
+            message = (
+                f"gradients and states of {self.name!r} must be shared out as the weight is, {tuple(own.shape)} in "
+                f"this process, but one has {tuple(local.shape)}; redistribute it"
+            )
+            raise RuntimeError(message)
+        return local
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Zeroes weights, a gradient that no backward pass made, and the optimizer's state where it may not be zero."""
@@ -87,7 +104,7 @@ class HeldWeight:
         if not (stays_zero and self._knows(state)):
             for tensor in state:
                 if _is_like(tensor, self.parameter):
-                    self.places.zero_(tensor)
+                    self.places.zero_(self.see_own(tensor))
             self.clean_state = tuple(weakref.ref(t) if isinstance(t, Tensor) else None for t in state)
 
     def let_go(self) -> None:
@@ -96,8 +113,8 @@ class HeldWeight:
             self.hook.remove()
 
     def _is_clean(self, gradient: Tensor) -> bool:
-        known = self.clean_gradient
-        return known is not None and known[0]() is gradient and known[1] == gradient._version  # noqa: SLF001 - as above
+        known, local = self.clean_gradient, see_local(gradient)
+        return known is not None and known[0]() is local and known[1] == local._version  # noqa: SLF001 - as above
 
     def _knows(self, state: Collection[object]) -> bool:
         """Returns whether the state is the tensors that were zeroed, None where there was none."""
@@ -140,9 +157,7 @@ class Holder:
         self.weights: dict[str, HeldWeight] = {}
         self.by_id: dict[int, HeldWeight] = {}
         self.attach(parameters)
-        # The optimizer hook is torch's own and global, so it must not keep the model alive.
-        step_hook = register_optimizer_step_post_hook(partial(_after_step, weakref.ref(self)))
-        self.let_go_of_steps = weakref.finalize(self, step_hook.remove)
+        _watch_steps().add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         parameters = {name: held.parameter for name, held in self.weights.items()}
@@ -170,6 +185,16 @@ class Holder:
             if parameter.grad is not None:
                 self.weights[name].zero_gradient(parameter.grad)
 
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Zeroes what a step of an optimizer may have moved."""
+        self.inside.guard = None  # should a forward pass have been interrupted
+        by_id = self.by_id
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                held = by_id.get(id(parameter))
+                if held is not None:
+                    held.after_step(optimizer)
+
     def _make_places(self, bits: Tensor) -> PrunedPlaces:
         num_weights = self.mask.num_weights
         return PrunedPlaces(
@@ -179,7 +204,7 @@ class Holder:
     def let_go(self) -> None:
         """Takes all hooks off parameters and optimizers."""
         self.is_held = False
-        self.let_go_of_steps()
+        _watch_steps().discard(self)
         for held in self.weights.values():
             held.let_go()
 
@@ -195,7 +220,7 @@ def _after_backward(reference: "weakref.ref[HeldWeight]", parameter: Tensor) -> 
     held = reference()
     if held is None or parameter.grad is None:
         return
-    if not held.was_seen and held.places.any_nonzero(parameter):
+    if not held.was_seen and held.places.any_nonzero(see_local(parameter)):
         message = (
             f"the pruned weights of {held.name!r} must be zero, but a forward pass used others: they were written to, "
             "and it ran where no hook is called (compiled code, or a function that is handed the weight); give "
@@ -206,17 +231,20 @@ def _after_backward(reference: "weakref.ref[HeldWeight]", parameter: Tensor) -> 
     held.zero_gradient(parameter.grad)
 
 
-def _after_step(reference: "weakref.ref[Holder]", optimizer: torch.optim.Optimizer, *_: object) -> None:
-    holder = reference()
-    if holder is None:
-        return
-    holder.inside.guard = None  # should a forward pass have been interrupted
-    by_id = holder.by_id
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            held = by_id.get(id(parameter))
-            if held is not None:
-                held.after_step(optimizer)
+@cache
+def _watch_steps() -> "weakref.WeakSet[Holder]":
+    """Returns those who are told of each step of torch's optimizers, by one hook that stays.
+
+    A hook for each could only be taken off where a step is not just calling them: garbage is collected at any moment.
+    """
+    holders: weakref.WeakSet[Holder] = weakref.WeakSet()  # the hook is global, and must not keep models alive
+
+    def after_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        for holder in list(holders):
+            holder.after_step(optimizer)
+
+    register_optimizer_step_post_hook(after_step)
+    return holders
 
 
 def _is_like(value: object, parameter: Tensor) -> TypeGuard[Tensor]:

@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from lottery_tickets._core.bits import unpack_bits
 from lottery_tickets._core.measuring.running import uncompiled
 from lottery_tickets._core.measuring.stand_ins import ReplacedReads
-from lottery_tickets._core.names import clean_name, unwrap
+from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.selection.zeroing import zero_pruned_
+from lottery_tickets._core.sharding.dtensors import see_local, wrap_like
+from lottery_tickets._core.sharding.fsdp import gathering_others, list_gathered
 from lottery_tickets._core.weights import READERS, Weight, WeightSource
+from lottery_tickets.masks.fitting import fit_mask
 from lottery_tickets.masks.guard import find_guard, hang_guards, take_guards_off
 from lottery_tickets.masks.holder import Holder
 from lottery_tickets.masks.mask import Mask, as_mask
@@ -63,8 +66,10 @@ def apply_mask(
     if isinstance(model, WeightSource):
         model.write_pruned(checked, Path(str(output)))
         return
-    for name, parameter in find_masked_parameters(model, checked).items():
-        zero_pruned_(parameter, checked.bits[name].to(parameter.device))
+    parameters, placed = fit_mask(model, checked)
+    for name, parameter in parameters.items():
+        local = see_local(parameter)
+        zero_pruned_(local, placed.bits[name].to(local.device))
 
 
 def compute_sparsity(
@@ -88,8 +93,8 @@ def compute_sparsity(
         return as_mask(model_or_mask).sparsity
     weights = find_prunable_weights(model_or_mask, include=include, exclude=exclude)
     with ThreadPoolExecutor(READERS if any(not weight.is_in_memory for weight in weights.values()) else 1) as pool:
-        num_zeros = sum(pool.map(_count_zeros, weights.values()))
-    return num_zeros / weights.num_weights if weights.num_weights else 0.0
+        zeros = dict(zip(weights, pool.map(_count_zeros, weights.values()), strict=True))
+    return sum(weights.count(zeros).values()) / weights.num_weights if weights.num_weights else 0.0
 
 
 def _count_zeros(weight: Weight) -> int:
@@ -123,14 +128,19 @@ def masked(model: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[nn.Module]:
         ...     model(torch.ones(1, 2)).item()
         0.0
     """
-    checked = as_mask(mask)
+    parameters, placed = fit_mask(model, as_mask(mask))
+    bits = placed.bits
+    gathered = {name: p for name, p in parameters.items() if id(p) in list_gathered(unwrap(model))}
     reads = ReplacedReads(
-        find_masked_parameters(model, checked),
-        partial(_prune_copy, checked),
+        {name: parameter for name, parameter in parameters.items() if name not in gathered},
+        partial(_prune_copy, bits),
         purpose="masked() is for measuring, and hold_mask for training",
     )
-    with uncompiled(), reads:  # compiled code would read the parameters unseen
-        yield model
+    shards = {id(parameter): _prune_clone(see_local(parameter), bits[name]) for name, parameter in gathered.items()}
+    with uncompiled(), reads, gathering_others(unwrap(model), shards), contextlib.ExitStack() as hooks:
+        for name, parameter in gathered.items():
+            hooks.callback(parameter.register_post_accumulate_grad_hook(partial(_zero_gradient, bits[name])).remove)
+        yield model  # run uncompiled, because compiled code would read the parameters unseen
 
 
 def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
@@ -158,7 +168,6 @@ def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
 
     Raises:
         ValueError: When the mask does not fit the model.
-        TypeError: When a parameter is sharded over devices (DTensor).
 
     Examples:
         >>> model = nn.Linear(2, 1)
@@ -169,11 +178,10 @@ def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
         >>> model.weight[0, 1].item(), model.weight.grad[0, 1].item()
         (0.0, 0.0)
     """
-    checked = as_mask(mask)
-    parameters = find_masked_parameters(model, checked)
+    parameters, placed = fit_mask(model, as_mask(mask))
     remove_mask(model)
-    hang_guards(model, Holder(checked, parameters))
-    logger.info("holding a mask of sparsity %.4f on %d parameters", checked.sparsity, len(parameters))
+    hang_guards(model, Holder(placed, parameters))
+    logger.info("holding a mask of sparsity %.4f on %d parameters", placed.sparsity, len(parameters))
 
 
 def remove_mask(model: nn.Module) -> None:
@@ -215,7 +223,10 @@ def check_held(model: nn.Module) -> Mask:
     guard = find_guard(model)
     if guard is None:
         raise ValueError("the model must be held to a mask, but is not; call hold_mask(model, mask) first")
+    shards = guard.holder.mask.shards
     leaks = guard.list_leaks(unwrap(model))
+    if shards is not None:  # a leak in one process is told in all
+        leaks = [leak for found in shards.together.gather(lambda: leaks) for leak in found]
     if leaks:
         message = f"pruned weights must be zero, but {'; '.join(leaks)}; call apply_mask"
         raise RuntimeError(message)
@@ -228,40 +239,21 @@ def find_held_mask(model: nn.Module) -> Mask | None:
     return None if guard is None else guard.holder.mask
 
 
-def find_masked_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:
-    """Returns the parameters a mask speaks of, by its names.
-
-    Raises:
-        ValueError: When a name or a shape does not fit the model.
-        TypeError: When a parameter is sharded.
-    """
-    named = unwrap(model).named_parameters(remove_duplicate=False)
-    parameters = {clean_name(name): parameter for name, parameter in named}
-    found = {}
-    for name, shape in mask.shapes.items():
-        parameter = parameters.get(name)
-        if parameter is None:
-            message = f"mask names {name!r}, but the model has no such parameter; was it made for another model?"
-            raise ValueError(message)
-        if parameter.shape != shape:
-            message = (
-                f"mask for {name!r} has shape {tuple(shape)}, but the parameter has shape {tuple(parameter.shape)}; "
-                "was it made for another model?"
-            )
-            raise ValueError(message)
-        if type(parameter.data) is not Tensor:
-            message = (
-                f"{name!r} must be a plain tensor, but is a {type(parameter.data).__name__}; gather the model first"
-            )
-            raise TypeError(message)
-        found[name] = parameter
-    return found
-
-
-def _prune_copy(mask: Mask, name: str, parameter: nn.Parameter) -> Tensor:
-    bits = mask.bits[name].to(parameter.device)
+def _prune_copy(bits: Mapping[str, Tensor], name: str, parameter: nn.Parameter) -> Tensor:
+    local = see_local(parameter)
     if torch.is_grad_enabled() and parameter.requires_grad:
-        return parameter.masked_fill(~unpack_bits(bits, parameter.shape), 0)
-    copied = parameter.detach().clone()  # nothing but this copy is allocated
-    zero_pruned_(copied, bits)
+        pruned = ~unpack_bits(bits[name].to(local.device), local.shape)
+        return parameter.masked_fill(wrap_like(pruned, parameter), 0)
+    return wrap_like(_prune_clone(local, bits[name]), parameter)
+
+
+def _prune_clone(local: Tensor, bits: Tensor) -> Tensor:
+    copied = local.detach().clone()  # nothing but this copy is allocated
+    zero_pruned_(copied, bits.to(copied.device))
     return copied
+
+
+def _zero_gradient(bits: Tensor, parameter: Tensor) -> None:
+    if parameter.grad is not None:
+        local = see_local(parameter.grad)
+        zero_pruned_(local, bits.to(local.device))

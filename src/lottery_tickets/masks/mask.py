@@ -1,29 +1,30 @@
 """`Mask`: which weights are kept, one bit a weight, in memory and on disk."""
 
-import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Self, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits, num_bytes, pack_bits, unpack_bits
 from lottery_tickets._core.encoding import MASK_KEY, Place, encode
-from lottery_tickets._core.files import parse_json
 from lottery_tickets._core.notebooks import render_table
-from lottery_tickets._core.reading import Form, check_form, say_briefly
+from lottery_tickets._core.reading import say_briefly
+from lottery_tickets._core.sharding.dtensors import see_local, wrap
+from lottery_tickets._core.sharding.shards import Shards, find_shards
 from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
-
-FORMAT: Final = "lottery-tickets mask 1"
-TICKET_FORMAT: Final = "lottery-tickets ticket 1"  # of a file that holds a mask beside weights; see `tickets`
-TICKET_PREFIX: Final = "mask."  # of the names of its bits there
-METADATA_KEY: Final = "lottery_tickets"
-LABEL_FORM: Final[Form] = {"format": str, "content": str, "sha256": str}
-CONTENT_FORM: Final[Form] = {"shapes": {...: list}, "provenance": dict}
-MOST_WEIGHTS: Final = 2**63 - 1  # torch counts in 64 bits
+from lottery_tickets.masks.checked import checked_binary, checked_bits, checked_shape, checked_tensor, invert
+from lottery_tickets.masks.mask_file import (
+    FORMAT,
+    METADATA_KEY,
+    TICKET_PREFIX,
+    digest,
+    is_ticket,
+    make_label,
+    read_label,
+)
 
 
 @final
@@ -33,10 +34,15 @@ class Mask(Mapping[str, Tensor]):
     A `Mapping[str, Tensor]`: asking for a name unpacks that one boolean tensor, on the CPU. What is stored is one bit a
     weight: 1 where it is kept, in C order, little bit order, 0 in the padding.
 
+    The mask of a model that is sharded over processes (DTensor) has in each process the bits of what lies there. Its
+    counts are of all processes, and asking for a name gives a DTensor. What makes a mask of it or compares, saves or
+    gathers it is called by all of them; what only asks it for figures is not.
+
     Args:
         bits: For each parameter name, a 1-D uint8 tensor of ceil(n / 8) bytes.
-        shapes: For each name, the shape of the parameter.
+        shapes: For each name, the shape of the parameter; of a sharded one, of what lies here.
         provenance: How the mask was made; JSON-able, kept on disk, ignored by comparisons.
+        shards: Where the bits lie in a sharded model; None for all others.
 
     Raises:
         ValueError: When names, shapes, sizes, dtypes or padding bits do not fit.
@@ -52,37 +58,49 @@ class Mask(Mapping[str, Tensor]):
         bits: Mapping[str, Tensor],
         shapes: Mapping[str, tuple[int, ...]],
         provenance: Mapping[str, Any] | None = None,
+        shards: Shards | None = None,
     ) -> None:
         if bits.keys() != shapes.keys():
             odd = sorted(bits.keys() ^ shapes.keys())
             message = f"bits and shapes of a mask must have the same names, but {odd} stand on one side only"
             raise ValueError(message)
-        self._shapes = {name: _checked_shape(name, shape) for name, shape in shapes.items()}
-        self._bits = {name: _checked_bits(name, bits[name], shape) for name, shape in self._shapes.items()}
+        self._local_shapes = {name: checked_shape(name, shape) for name, shape in shapes.items()}
+        self._bits = {name: checked_bits(name, bits[name], shape) for name, shape in self._local_shapes.items()}
+        self._shards = shards
+        self._shapes = self._local_shapes if shards is None else shards.part(self._bits).shapes
         self.provenance: dict[str, Any] = dict(provenance or {})
         self._counts: dict[str, int] = {}  # filled when they are asked for
+        if shards is not None:  # then asking must need no other process
+            self._counts = shards.count({name: count_bits(packed) for name, packed in self._bits.items()})
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], provenance: Mapping[str, Any] | None = None) -> Self:
         """Returns the mask that a mapping of boolean or 0/1 tensors describes.
 
         Args:
-            tensors: For each parameter name a tensor of its shape, any dtype, holding only 0 and 1.
+            tensors: For each parameter name a tensor of its shape, any dtype, holding only 0 and 1; DTensors for a
+                sharded model.
             provenance: How the mask was made.
 
         Raises:
             TypeError: When the mapping holds something other than tensors.
             ValueError: When a tensor holds other values than 0 and 1.
         """
-        bits = {name: pack_bits(_checked_binary(name, tensor)) for name, tensor in tensors.items()}
-        return cls(bits, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, provenance)
+        local = {name: see_local(checked_tensor(name, tensor)) for name, tensor in tensors.items()}
+        shards = find_shards(tensors)
+
+        def pack() -> dict[str, Tensor]:
+            return {name: pack_bits(checked_binary(name, tensor)) for name, tensor in local.items()}
+
+        bits = pack() if shards is None else shards.together.agree(pack)
+        return cls(bits, {name: tuple(tensor.shape) for name, tensor in local.items()}, provenance, shards)
 
     @classmethod
     def keeping_all(cls, shapes: Mapping[str, tuple[int, ...]]) -> Self:
         """Returns the mask that prunes nothing of parameters of these shapes."""
         sizes = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
         none = {name: torch.zeros(num_bytes(size), dtype=torch.uint8) for name, size in sizes.items()}
-        return cls({name: _invert(bits, sizes[name]) for name, bits in none.items()}, shapes)
+        return cls({name: invert(bits, sizes[name]) for name, bits in none.items()}, shapes)
 
     @property
     def bits(self) -> Mapping[str, Tensor]:
@@ -91,11 +109,22 @@ class Mask(Mapping[str, Tensor]):
 
     @property
     def shapes(self) -> Mapping[str, torch.Size]:
-        """The shapes by name."""
+        """The shapes by name, over all processes."""
         return self._shapes
 
+    @property
+    def local_shapes(self) -> Mapping[str, torch.Size]:
+        """The shapes by name of what `bits` has: of a sharded mask, of what lies in this process."""
+        return self._local_shapes
+
+    @property
+    def shards(self) -> Shards | None:
+        """Where the bits lie in a sharded model; None for all others."""
+        return self._shards
+
     def __getitem__(self, name: str) -> Tensor:
-        return unpack_bits(self._bits[name], self._shapes[name])
+        kept = unpack_bits(self._bits[name], self._local_shapes[name])
+        return kept if self._shards is None else wrap(kept, self._shards.pieces[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
@@ -131,7 +160,7 @@ class Mask(Mapping[str, Tensor]):
     @property
     def digest(self) -> str:
         """The SHA-256, in hexadecimal, of names, shapes, bits and provenance."""
-        return _digest(self._content(), self._bits)
+        return self.to_label()["sha256"]
 
     def layer_sparsity(self) -> dict[str, float]:
         """Returns the fraction removed from each parameter, by name."""
@@ -149,16 +178,15 @@ class Mask(Mapping[str, Tensor]):
 
     def __and__(self, other: Mapping[str, Tensor]) -> "Mask":
         bits = self._bits_of(other)
-        return Mask({name: mine & bits[name] for name, mine in self._bits.items()}, self._shapes)
+        return self._with_bits({name: mine & bits[name] for name, mine in self._bits.items()})
 
     def __or__(self, other: Mapping[str, Tensor]) -> "Mask":
         bits = self._bits_of(other)
-        return Mask({name: mine | bits[name] for name, mine in self._bits.items()}, self._shapes)
+        return self._with_bits({name: mine | bits[name] for name, mine in self._bits.items()})
 
     def __invert__(self) -> "Mask":
-        return Mask(
-            {name: _invert(bits, self._shapes[name].numel()) for name, bits in self._bits.items()}, self._shapes
-        )
+        shapes = self._local_shapes
+        return self._with_bits({name: invert(bits, shapes[name].numel()) for name, bits in self._bits.items()})
 
     __rand__ = __and__
     __ror__ = __or__
@@ -170,9 +198,11 @@ class Mask(Mapping[str, Tensor]):
             mask = as_mask(other)
         except (TypeError, ValueError):  # a mapping that is no mask is a different thing, not an error
             return False
-        return self._shapes == dict(mask.shapes) and all(
-            torch.equal(b, mask.bits[name]) for name, b in self._bits.items()
-        )
+        if self._shapes != dict(mask.shapes):
+            return False
+        bits = mask.bits_for(self._shards)
+        differ = {name: int(not torch.equal(mine, bits[name])) for name, mine in self._bits.items()}
+        return not any((differ if self._shards is None else self._shards.count(differ)).values())
 
     __hash__ = None  # type: ignore[assignment] # equal by content, like a dict
 
@@ -200,17 +230,52 @@ class Mask(Mapping[str, Tensor]):
     def save(self, path: str | Path) -> None:
         """Writes the mask as safetensors: packed bits, with shapes, provenance and a digest of all three as metadata.
 
-        The file appears whole or not at all.
+        The file appears whole or not at all. Of a sharded mask the first process writes what `gather` gives.
 
         Args:
             path: Where to; an existing file is replaced.
         """
-        # One metadata key only: safetensors writes several in no fixed order, and equal masks must give equal bytes.
-        write_tensors(Path(path), self._bits, {METADATA_KEY: json.dumps(self.to_label())})
+        whole = self.gather()
+
+        def write() -> None:
+            # One key only: safetensors writes several in no fixed order, and equal masks must give equal bytes.
+            write_tensors(Path(path), whole.bits, {METADATA_KEY: json.dumps(whole.to_label())})
+
+        if self._shards is None:
+            write()
+        else:
+            self._shards.together.agree(write if self._shards.together.place == 0 else lambda: None)
 
     def to_label(self) -> dict[str, str]:
         """Returns what a file says of the bits in it: shapes, provenance and a digest of all three."""
-        return {"format": FORMAT, "content": self._content(), "sha256": self.digest}
+        return make_label(self.gather().bits, self._shapes, self.provenance)
+
+    def gather(self) -> "Mask":
+        """Returns the mask with all bits in each process; a mask that is not sharded as it is."""
+        return self if self._shards is None else Mask(self.bits_for(None), self._shapes, self.provenance)
+
+    def placed(self, shards: Shards | None) -> "Mask":
+        """Returns the mask with the bits of what lies here of a model, see `bits_for`."""
+        bits = self.bits_for(shards)
+        if bits is self._bits:
+            return self
+        shapes = {name: self._shapes[name] if shards is None else shards.pieces[name].shape for name in bits}
+        return Mask(bits, shapes, self.provenance, shards)
+
+    def bits_for(self, shards: Shards | None) -> Mapping[str, Tensor]:
+        """Returns the packed bits of what lies here of a model.
+
+        Args:
+            shards: Where the elements of the model's weights lie, of all that this mask has; None where they all do.
+        """
+        if self._shards is shards or (shards and self._shards and self._shards.is_as(shards.part(self._bits))):
+            return self._bits
+        bits: dict[str, Tensor] = {}
+        for name, packed in self._bits.items():
+            kept = unpack_bits(packed, self._local_shapes[name])
+            whole = kept if self._shards is None else self._shards.gather(name, kept)
+            bits[name] = pack_bits(whole if shards is None else shards.pieces[name].cut(whole))
+        return bits
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -241,17 +306,9 @@ class Mask(Mapping[str, Tensor]):
             ValueError: When they do not fit.
         """
         try:
-            label = parse_json(metadata[METADATA_KEY])
-            check_form(label, {"format": str, ...: object}, "its label")
-            if label["format"] == TICKET_FORMAT:
-                check_form(label, {"mask": dict, ...: object}, "its label")
-                label = label["mask"]
-                bits = {n.removeprefix(TICKET_PREFIX): t for n, t in bits.items() if n.startswith(TICKET_PREFIX)}
-            check_form(label, LABEL_FORM, "its label")
-            content = parse_json(label["content"])
-            check_form(content, CONTENT_FORM, "its content")
+            label, content, bits = read_label(bits, metadata)
             mask = cls(bits, {name: tuple(shape) for name, shape in content["shapes"].items()}, content["provenance"])
-            whole = label["format"] == FORMAT and label["sha256"] == _digest(label["content"], mask.bits)
+            whole = label["format"] == FORMAT and label["sha256"] == digest(label["content"], mask.bits)
         except ValueError as error:
             message = f"{path} must hold a mask, but its content does not fit: {say_briefly(error)}; was it altered?"
             raise ValueError(message) from error
@@ -263,6 +320,11 @@ class Mask(Mapping[str, Tensor]):
         return mask
 
     def __getstate__(self) -> dict[str, Any]:
+        if self._shards is not None:
+            raise TypeError(
+                "the mask of a sharded model cannot be pickled, because each process has a part of it; pickle "
+                "mask.gather(), or save dict(mask) by torch.distributed.checkpoint"
+            )
         shapes = {name: tuple(shape) for name, shape in self._shapes.items()}
         return {"bits": self._bits, "shapes": shapes, "provenance": self.provenance}
 
@@ -275,8 +337,8 @@ class Mask(Mapping[str, Tensor]):
             self._counts = {name: count_bits(bits) for name, bits in self._bits.items()}
         return self._counts
 
-    def _content(self) -> str:
-        return json.dumps({"shapes": self._shapes, "provenance": self.provenance}, allow_nan=False)
+    def _with_bits(self, bits: Mapping[str, Tensor]) -> "Mask":
+        return Mask(bits, self._local_shapes, shards=self._shards)
 
     def _bits_of(self, other: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         mask = as_mask(other)
@@ -288,19 +350,11 @@ class Mask(Mapping[str, Tensor]):
                 f"two masks must cover the same parameters, but they differ in {odd}; were they made for two models?"
             )
             raise ValueError(message)
-        return mask.bits
+        return mask.bits_for(self._shards)
 
 
 # Lets torch.load(weights_only=True) build a Mask; __setstate__ checks what the file says.
 torch.serialization.add_safe_globals([Mask])
-
-
-def is_ticket(metadata: Mapping[str, str]) -> bool:
-    """Returns whether the metadata of a safetensors file are a ticket's, as far as its label says."""
-    try:
-        return bool(parse_json(metadata[METADATA_KEY])["format"] == TICKET_FORMAT)
-    except (KeyError, TypeError, ValueError):
-        return False
 
 
 def as_mask(mask: object) -> Mask:
@@ -316,59 +370,6 @@ def as_mask(mask: object) -> Mask:
         message = f"a mask must be a mapping from parameter names to tensors, but got {type(mask).__name__}"
         raise TypeError(message)
     return Mask.from_tensors(mask)
-
-
-def _checked_shape(name: str, shape: Sequence[int]) -> torch.Size:
-    """Returns a shape that a tensor can have: torch.Size itself takes negative sizes, and products beyond 64 bits."""
-    sizes: list[Any] = list(shape)  # of whatever a file says
-    is_possible = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes)
-    if not is_possible or max([math.prod(sizes), *sizes]) > MOST_WEIGHTS:
-        message = (
-            f"the shape of {name!r} must be of integers from 0 on, for at most {MOST_WEIGHTS} weights, but got {sizes}"
-        )
-        raise ValueError(message)
-    return torch.Size(sizes)
-
-
-def _checked_bits(name: str, bits: Tensor, shape: torch.Size) -> Tensor:
-    size = shape.numel()
-    if bits.dtype != torch.uint8 or bits.shape != (num_bytes(size),):
-        message = (
-            f"the bits of {name!r} must be {num_bytes(size)} bytes of uint8 for shape {tuple(shape)}, "
-            f"but got {bits.dtype} of shape {tuple(bits.shape)}"
-        )
-        raise ValueError(message)
-    if size % 8 and int(bits[-1]) >> size % 8:
-        message = (
-            f"the padding bits of {name!r} must be zero, but the last byte is {int(bits[-1]):#04x}; was it altered?"
-        )
-        raise ValueError(message)
-    return bits.cpu()
-
-
-def _checked_binary(name: str, tensor: object) -> Tensor:
-    if not isinstance(tensor, Tensor):
-        message = f"a mask must map names to tensors, but {name!r} is a {type(tensor).__name__}"
-        raise TypeError(message)
-    if tensor.dtype != torch.bool and not bool(((tensor == 0) | (tensor == 1)).all()):
-        raise ValueError(
-            f"mask for {name!r} must hold only 0 and 1, but holds other values; compare with a threshold first"
-        )
-    return tensor != 0
-
-
-def _invert(bits: Tensor, size: int) -> Tensor:
-    inverted = ~bits
-    if size % 8:
-        inverted[-1] &= (1 << size % 8) - 1
-    return inverted
-
-
-def _digest(content: str, bits: Mapping[str, Tensor]) -> str:
-    hashed = hashlib.sha256(content.encode())
-    for packed in bits.values():
-        hashed.update(packed.numpy().data)
-    return hashed.hexdigest()
 
 
 @encode.register

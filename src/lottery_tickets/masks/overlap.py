@@ -204,7 +204,9 @@ def _overlay(first: Mask, second: Mask, names: tuple[str, str]) -> dict[str, Ove
             f"{names[0]} and {names[1]} must cover the same parameters in the same shapes, but differ in "
             f"{', '.join(odd)}; were they made for two models?"
         )
-    return overlay(first.bits, second.bits, {name: shape.numel() for name, shape in first.shapes.items()})
+    sizes = {name: shape.numel() for name, shape in first.shapes.items()}
+    shards = first.shards or second.shards
+    return overlay(first.bits_for(shards), second.bits_for(shards), sizes, shards)
 
 
 def _sum_up(layers: Iterable[Overlap], sides: Sides) -> OverlapFigures:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lottery_tickets._core.checks import warn_caller
 from lottery_tickets._core.selection.scope_names import check_sparsity
 from lottery_tickets._core.selection.scopes import select_in_scope
+from lottery_tickets._core.sharding.dtensors import see_local
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask, as_mask
 
@@ -49,18 +50,16 @@ def select_mask(
         scope=scope,
         within=None if within is None else _bits_for(scores, as_mask(within)),
     )
-    return describe_mask(bits, scores.shapes, {**provenance, "sparsity": share, "scope": scope})
+    return describe_mask(bits, scores, {**provenance, "sparsity": share, "scope": scope})
 
 
-def describe_mask(
-    bits: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], provenance: Mapping[str, Any]
-) -> Mask:
-    """Returns packed bits as a mask that says how it was made, and with which versions; logs it.
+def describe_mask(bits: Mapping[str, Tensor], weights: Weights, provenance: Mapping[str, Any]) -> Mask:
+    """Returns packed bits of weights as a mask that says how it was made, and with which versions; logs it.
 
     Warns:
         UserWarning: When a layer loses all its weights.
     """
-    mask = Mask(bits, shapes, {**provenance, **_versions()})
+    mask = Mask(bits, weights.shapes, {**provenance, **_versions()}, weights.shards)
     _warn_of_collapse(mask)
     logger.info(
         "%s mask, scope %s: %d of %d weights removed, in %d parameters: %s",
@@ -68,14 +67,18 @@ def describe_mask(
         provenance.get("scope", "global"),
         mask.num_weights - mask.num_kept,
         mask.num_weights,
-        len(shapes),
-        ", ".join(shapes),
+        len(weights),
+        ", ".join(weights),
     )
     return mask
 
 
-def order_scores(scores: Mapping[str, object]) -> dict[str, Tensor]:
+def order_scores(scores: Mapping[str, object], output_dims: Mapping[str, tuple[int, ...]] | None = None) -> Weights:
     """Returns scores whose magnitudes sort as the given scores do, signs included; themselves when none is negative.
+
+    Args:
+        scores: By parameter name.
+        output_dims: As in `Weights.from_tensors`.
 
     Raises:
         TypeError: When a score is not a float tensor.
@@ -89,9 +92,12 @@ def order_scores(scores: Mapping[str, object]) -> dict[str, Tensor]:
         tensors[name] = score.detach()
     if not tensors:
         raise ValueError("importance must hold the scores of at least one weight, got none; was the model empty?")
-    if not any(bool((score < 0).any()) for score in tensors.values()):
-        return tensors
-    return {name: _order_of(name, score) for name, score in tensors.items()}
+    weights = Weights.from_tensors(tensors, output_dims)
+    together = weights.together
+    local = {name: see_local(score) for name, score in tensors.items()}
+    if not any(together.gather(lambda: any(bool((score < 0).any()) for score in local.values()))):
+        return weights
+    return weights.with_values(together.agree(lambda: {name: _order_of(name, score) for name, score in local.items()}))
 
 
 def _order_of(name: str, score: Tensor) -> Tensor:
@@ -113,14 +119,15 @@ def _bits_for(scores: Weights, mask: Mask) -> dict[str, Tensor]:
             raise ValueError(
                 f"`within` must cover every weight, but {name!r} is missing; was it made for another model?"
             )
-        if mask.shapes[name] != score.shape:
+        if mask.shapes[name] != score.whole_shape:
             raise ValueError(
                 f"mask for {name!r} has shape {tuple(mask.shapes[name])}, but the parameter has shape "
-                f"{tuple(score.shape)}; was it made for another model?"
+                f"{tuple(score.whole_shape)}; was it made for another model?"
             )
     if unknown := sorted(mask.shapes.keys() - scores.keys()):
         raise ValueError(f"`within` must hold masks of the weights only, got {unknown}; was it made for another model?")
-    return {name: mask.bits[name] for name in scores}
+    bits = mask.bits_for(scores.shards)
+    return {name: bits[name] for name in scores}
 
 
 def _warn_of_collapse(mask: Mask) -> None:

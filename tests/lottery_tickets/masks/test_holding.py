@@ -3,13 +3,14 @@
 import copy
 import io
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import _global_optimizer_post_hooks
+from torch.optim.optimizer import _global_optimizer_post_hooks, register_optimizer_step_post_hook
 
 from lottery_tickets import Mask, apply_mask, compute_sparsity, hold_mask, remove_mask
 from tests.lottery_tickets.masks.half_kept import make_mask, make_model
@@ -245,13 +246,28 @@ def test_remove_mask_lets_weights_move_and_leaves_no_hook() -> None:
     remove_mask(model)
 
 
-def test_a_dropped_model_is_freed_and_leaves_no_optimizer_hook() -> None:
-    before = len(_global_optimizer_post_hooks)
-    model = make_model()
-    hold_mask(model, make_mask(model))
-    assert len(_global_optimizer_post_hooks) == before + 1
+def test_a_dropped_model_is_freed_and_models_share_one_optimizer_hook() -> None:
+    models = [make_model() for _ in range(3)]
+    for model in models:
+        hold_mask(model, make_mask(model))
+    num_hooks, freed = len(_global_optimizer_post_hooks), weakref.ref(models[0])
+    models.clear()
     del model
-    assert len(_global_optimizer_post_hooks) == before
+    assert freed() is None
+    hold_mask(make_model(), make_mask(make_model()))
+    assert len(_global_optimizer_post_hooks) == num_hooks
+
+
+def test_a_held_model_that_is_collected_in_the_middle_of_a_step_breaks_none() -> None:
+    """Each held model had a hook of its own, whose removal changed what torch was iterating over."""
+    held, other = [make_model()], make_model()
+    handle = register_optimizer_step_post_hook(lambda *_: held.clear())
+    hold_mask(held[0], make_mask(held[0]))
+    try:
+        train(other, torch.optim.SGD(other.parameters(), 0.1), 1)
+    finally:
+        handle.remove()
+    assert not held
 
 
 def test_a_new_mask_replaces_the_old() -> None:

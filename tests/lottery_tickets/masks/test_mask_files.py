@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lottery_tickets import Mask
-from lottery_tickets.masks.mask import METADATA_KEY
+from lottery_tickets.masks.mask_file import METADATA_KEY
 from tests.damaged_files import cut, flip_each_bit, flip_some
 from tests.lottery_tickets.masks.drawn import bits, equal, make_tensors
 

@@ -1,11 +1,12 @@
 """How far weights are from where they started: how many have another value, and how far all of them have gone."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from typing import Final, final
 
 import torch
 
-from lottery_tickets._core.weights import Weight
+from lottery_tickets._core.weights import Weight, Weights
 
 WEIGHTS_PER_CHUNK: Final = 1 << 18  # stays in a core's cache
 WEIGHTS_PER_DEVICE_CHUNK: Final = 1 << 24
@@ -42,3 +43,18 @@ def measure_displacement(now: Weight, start: Weight) -> Displacement:
         sums += torch.stack([torch.count_nonzero(by).double(), by.dot(by).double(), there.dot(there).double()])
     num_moved, distance, size = sums.tolist()
     return Displacement(int(num_moved), distance, size)
+
+
+def sum_displacements(weights: Weights, here: Mapping[str, Displacement]) -> dict[str, Displacement]:
+    """Returns how far weights are from their starts over all processes that share them.
+
+    Args:
+        weights: All.
+        here: For each name how far what lies here is from its start.
+    """
+    counted = {name: moved for name, moved in here.items() if weights[name].is_counted}
+    parts = weights.together.gather(lambda: {name: astuple(moved) for name, moved in counted.items()})
+    return {
+        name: Displacement(*(sum(figures) for figures in zip(*(p[name] for p in parts if name in p), strict=True)))
+        for name in here
+    }

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils import checkpoint
 
 from lottery_tickets._core.names import clean_name, identify, unwrap
+from lottery_tickets._core.sharding.dtensors import see_local
+from lottery_tickets._core.sharding.fsdp import gathering_others, handing_gradients_on, list_gathered, reshard
 from lottery_tickets._core.shared_contexts import SharedContext
 
 
@@ -38,6 +40,8 @@ class Slots:
 
     def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
         self._inner = unwrap(model)
+        reshard(self._inner)
+        self._gathered = list_gathered(self._inner)
         slots = list(_find_slots(self._inner))
         own = {slot.name: slot.tensor for slot in reversed(slots)}  # of two of one name the first
         by_id = {id(own[name]): name for name in names if name in own}
@@ -56,19 +60,34 @@ class Slots:
         Raises:
             RuntimeError: When a parameter has been replaced since, which putting back would undo.
         """
+        reshard(self._inner)
         for slot, _ in self._taken:
             if slot.module_slots.get(slot.key) is not slot.tensor:
                 raise RuntimeError(
                     f"{slot.name!r} must stay the model's own while the model is measured, but was replaced; "
                     "does the data loader change the model?"
                 )
+        taken = [(slot, name) for slot, name in self._taken if id(slot.tensor) not in self._gathered]
         try:
-            for slot, name in self._taken:
+            for slot, name in taken:
                 slot.module_slots[slot.key] = slot.tensor.detach() if name is None else tensors[name]
-            return function(self._inner)
+            if not self._gathered:
+                return function(self._inner)
+            return self._run_gathered(tensors, function)
         finally:
-            for slot, _ in self._taken:
+            for slot, _ in taken:
                 slot.module_slots[slot.key] = slot.tensor
+
+    def _run_gathered(self, tensors: Mapping[str, Tensor], function: Callable[[nn.Module], Any]) -> Any:  # noqa: ANN401 - as above
+        """Returns `function(model)` where modules gather their parameters themselves (FSDP): they gather others."""
+        others = {
+            id(slot.tensor): tensors[name]
+            for slot, name in self._taken
+            if id(slot.tensor) in self._gathered and name is not None and name in tensors
+        }
+        shards = {key: see_local(tensor.detach()) for key, tensor in others.items()}
+        with gathering_others(self._inner, shards), handing_gradients_on(self._inner, others):
+            return function(self._inner)
 
 
 class _Slot(NamedTuple):

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import count_bits, unpack_bits
 from lottery_tickets._core.selection.largest import select_largest
+from lottery_tickets._core.selection.patterns import count_eligible
+from lottery_tickets._core.sharding.pieces import Piece
 from lottery_tickets._core.weights import TensorWeight, Weight, Weights
 
 
@@ -54,7 +56,8 @@ def allocate_lamp(scores: Weights, within: Mapping[str, Tensor] | None, num_kept
     """Returns how many weights each layer keeps when LAMP scores are compared over all layers, `num_kept` in all.
 
     The LAMP score grows with the magnitude inside a layer, so the counts decide everything. Memory: 8 bytes a weight;
-    of weights in files 24 bytes a weight of one layer, whose scores are computed again in each pass.
+    of weights in files 24 bytes a weight of one layer, whose scores are computed again in each pass. Where processes
+    share the weights, each sees one layer whole at a time.
     Lee et al., arXiv:2010.07611.
 
     Args:
@@ -67,22 +70,40 @@ def allocate_lamp(scores: Weights, within: Mapping[str, Tensor] | None, num_kept
         {'a': 1, 'b': 2}
     """
     latest = _Latest()
+    together = scores.together
 
     def rank(name: str, score: Weight) -> Weight:
         eligible = None if within is None else within[name]
-        if score.is_in_memory:
-            return TensorWeight(name, _score_layer(score, eligible))
-        return _LampScores(score, eligible, latest)
+        if not score.is_in_memory:
+            return _LampScores(score, eligible, latest)
+        values = together.gather(lambda: _take_eligible(score, eligible))
+        lamp = _score_layer(torch.cat(values))
+        if score.piece is None:
+            return TensorWeight(name, lamp)
+        # Each process ranks a share of them, whichever: only how many are kept is asked.
+        share = np.array_split(np.arange(len(lamp)), together.num_processes)[together.place]
+        piece = Piece(lamp.shape, [share], is_counted=True)
+        return TensorWeight(name, piece.cut(lamp).clone(), (0,), piece)
 
-    bits = select_largest(Weights(rank(name, score) for name, score in scores.items()), num_kept)
-    return {name: count_bits(packed) for name, packed in bits.items()}
+    ranked = Weights([rank(name, score) for name, score in scores.items()], together)
+    return count_eligible(ranked, select_largest(ranked, num_kept))
 
 
-def _score_layer(score: Weight, within: Tensor | None) -> Tensor:
-    """Returns the LAMP scores of a layer, ascending: each square over the sum of itself and all greater ones."""
+def _take_eligible(score: Weight, within: Tensor | None) -> Tensor:
+    """Returns the values here that count, 1-D."""
+    if not score.is_counted:
+        return torch.empty(0, dtype=score.dtype)
     values = score.read(0, score.size)
-    eligible = values if within is None else values[unpack_bits(within, values.shape).to(values.device)]
-    magnitudes = eligible.to("cpu", torch.float64).abs()
+    return (values if within is None else values[unpack_bits(within, values.shape).to(values.device)]).cpu()
+
+
+def _score_layer(values: Tensor) -> Tensor:
+    """Returns the LAMP scores of a layer, ascending: each square over the sum of itself and all greater ones.
+
+    Args:
+        values: Of the eligible weights, on the CPU, in any order.
+    """
+    magnitudes = values.to(torch.float64).abs()
     magnitudes.numpy().sort()  # in place, where torch's makes an index too
     if len(magnitudes) == 0 or magnitudes[-1] == 0:
         return torch.zeros_like(magnitudes)
@@ -106,7 +127,7 @@ class _Latest:
         with self._lock:
             if self._name != score.name:
                 self._scores = torch.empty(0)  # let go before the next ones are made
-                self._name, self._scores = score.name, _score_layer(score, within)
+                self._name, self._scores = score.name, _score_layer(_take_eligible(score, within))
             return self._scores
 
 

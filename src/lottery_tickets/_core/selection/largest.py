@@ -8,6 +8,7 @@ from typing import Final, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lottery_tickets._core.bits import num_bytes
@@ -19,6 +20,7 @@ from lottery_tickets._core.selection.one_pass import (
     select_in_one_pass,
 )
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chunks
+from lottery_tickets._core.selection.ties import share_ties
 from lottery_tickets._core.thresholds import Bracket, Counters, Threshold, find_kth_largest
 from lottery_tickets._core.weights import Weights
 
@@ -58,7 +60,7 @@ def select_largest(
     if not 0 <= num_kept <= magnitudes.num_eligible:
         raise ValueError(f"num_kept must be from 0 to the {magnitudes.num_eligible} eligible elements, got {num_kept}")
     kernels = kernels_for(magnitudes, backend)
-    if magnitudes.num_elements >= SMALLEST_TO_SAMPLE and num_kept not in {0, magnitudes.num_eligible}:
+    if scores.num_weights >= SMALLEST_TO_SAMPLE and num_kept not in {0, magnitudes.num_eligible}:
         with contextlib.suppress(MissedError):
             return _select_by_guesses(magnitudes, kernels, num_kept)
     return _pack(magnitudes, kernels, find_threshold(magnitudes, num_kept, kernels), num_kept)
@@ -109,7 +111,7 @@ class Ranking:
     @property
     def num_scores(self) -> int:
         """How many scores there are."""
-        return self._magnitudes.num_elements
+        return self._magnitudes.weights.num_weights
 
     def keep(self, num_kept: int, guess: tuple[int, int] | None = None) -> dict[str, Tensor]:
         """Returns the packed bits of the `num_kept` largest, see `select_largest`.
@@ -161,6 +163,12 @@ def _nothing(magnitudes: Magnitudes) -> Bracket:
 
 
 def _count_pass(magnitudes: Magnitudes, kernels: Kernels, bracket: Bracket) -> tuple[int, Counters]:
+    counts = magnitudes.together.sum(1 + bracket.num_bins, lambda: _count_here(magnitudes, kernels, bracket))
+    return int(counts[0]), counts[1:]
+
+
+def _count_here(magnitudes: Magnitudes, kernels: Kernels, bracket: Bracket) -> Counters:
+    """Returns how many magnitudes exceed the bracket, and behind it how many lie in each of its bins."""
     num_workers = count_workers(magnitudes, kernels)
     free: SimpleQueue[Counters] = SimpleQueue()
     # Of 4 bytes where they suffice, so that the counters of one thread fit its cache.
@@ -179,8 +187,8 @@ def _count_pass(magnitudes: Magnitudes, kernels: Kernels, bracket: Bracket) -> t
         refuse_not_finite(chunk, is_finite)
         return above
 
-    num_above = sum(map_chunks(count, magnitudes.chunks(), num_workers))
-    return num_above, sum(histograms[1:], start=histograms[0])
+    num_above = sum(map_chunks(count, magnitudes.counted_chunks(), num_workers))
+    return np.concatenate([np.array([num_above]), sum(histograms[1:], start=histograms[0])])
 
 
 def _pack(magnitudes: Magnitudes, kernels: Kernels, threshold: Threshold, num_kept: int) -> dict[str, Tensor]:
@@ -199,16 +207,19 @@ def _pack(magnitudes: Magnitudes, kernels: Kernels, threshold: Threshold, num_ke
         return kernels.pack_above(magnitudes.words(chunk), magnitudes.eligible(chunk), pattern, bits_of(chunk))
 
     chunks, num_workers = magnitudes.chunks(), count_workers(magnitudes, kernels)
-    num_equal = np.array(map_chunks(pack, chunks, num_workers), dtype=np.int64)
+    num_equal = map_chunks(pack, chunks, num_workers)
     if keeps_all_equal:
         return packed
-    quotas = np.clip(num_equal_kept - (num_equal.cumsum() - num_equal), 0, num_equal)
-    quota_of = {chunk: int(quota) for chunk, quota in zip(chunks, quotas, strict=True) if quota}
+
+    def find_equal(chunk: Chunk) -> NDArray[np.int64]:
+        return magnitudes.find_equal(chunk, pattern)
+
+    quotas = share_ties(magnitudes.weights, chunks, num_equal, num_equal_kept, find_equal)
 
     def keep_first_equal(chunk: Chunk) -> None:
         kernels.keep_first_equal(
-            magnitudes.words(chunk), magnitudes.eligible(chunk), pattern, quota_of[chunk], bits_of(chunk)
+            magnitudes.words(chunk), magnitudes.eligible(chunk), pattern, quotas[chunk], bits_of(chunk)
         )
 
-    map_chunks(keep_first_equal, quota_of, num_workers)
+    map_chunks(keep_first_equal, [chunk for chunk, quota in quotas.items() if quota], num_workers)
     return packed

@@ -18,9 +18,11 @@ from lottery_tickets._core.bits import num_bytes
 from lottery_tickets._core.kernels.selecting_reference import Listed
 from lottery_tickets._core.selection.backends import Kernels, count_workers, refuse_not_finite
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes, map_chunks
+from lottery_tickets._core.selection.ties import share_ties
 from lottery_tickets._core.thresholds import Bracket, Counters, find_kth_largest
 
 NUM_SAMPLED: Final = 1 << 18
+NUM_SAMPLED_TOGETHER: Final = 1 << 16  # by all processes, who send each other what they sampled
 NUM_SAMPLED_ON_DEVICE: Final = 1 << 20  # fewer weights in the bracket, because these travel to the CPU
 NUM_SAMPLED_IN_FILES: Final = 1 << 20  # at most; fewer weights in the bracket, because of large files these are many
 SHARE_SAMPLED: Final = 256  # of a file one weight in so many, but not fewer than a quarter of what is sampled in memory
@@ -46,8 +48,11 @@ class MissedError(Exception):
     """
 
     def __init__(self, side: int) -> None:
-        super().__init__("the threshold is not where a sample of the weights suggests")
+        super().__init__(side)
         self.side = side
+
+    def __str__(self) -> str:
+        return "the threshold is not where a sample of the weights suggests"
 
 
 def guess_bracket(magnitudes: Magnitudes, num_kept: int, deviations: float = STANDARD_DEVIATIONS) -> tuple[int, int]:
@@ -71,6 +76,8 @@ def guess_bracket(magnitudes: Magnitudes, num_kept: int, deviations: float = STA
 
 def _choose_size(magnitudes: Magnitudes) -> int:
     """Returns how many weights to look at for a guess."""
+    if magnitudes.together.num_processes > 1:
+        return NUM_SAMPLED_TOGETHER
     if not magnitudes.is_in_memory:
         return min(NUM_SAMPLED_IN_FILES, max(NUM_SAMPLED // 4, magnitudes.num_elements // SHARE_SAMPLED))
     return NUM_SAMPLED if magnitudes.is_on_cpu else NUM_SAMPLED_ON_DEVICE
@@ -93,14 +100,26 @@ def select_in_one_pass(
     """
     packed = {name: torch.empty(num_bytes(w.size), dtype=torch.uint8) for name, w in magnitudes.weights.items()}
     chunks = magnitudes.chunks()
-    found = _classify(magnitudes, kernels, guess, chunks, packed)
-    num_left = num_kept - sum(classified.num_above for classified in found)
-    inside = [classified.inside for classified in found]
-    if num_left < 0 or num_left > sum(len(listed.patterns) for listed in inside):
+    found: list[_Classified] = []
+
+    def classify() -> NDArray[np.int64]:
+        found.extend(_classify(magnitudes, kernels, guess, chunks, packed))
+        return _count_found(magnitudes, chunks, found)
+
+    num_above, num_inside = magnitudes.together.sum(2, classify)
+    num_left = num_kept - int(num_above)
+    if num_left < 0 or num_left > num_inside:
         raise MissedError(1 if num_left < 0 else -1)
-    for chunk, listed, chosen in zip(chunks, inside, _choose_largest(inside, num_left, kernels, guess), strict=True):
-        kernels.set_bits(packed[chunk.name][chunk.bytes], listed.positions, chosen)
+    inside = {chunk: classified.inside for chunk, classified in zip(chunks, found, strict=True)}
+    for chunk, chosen in _choose_largest(magnitudes, inside, num_left, kernels, guess):
+        kernels.set_bits(packed[chunk.name][chunk.bytes], inside[chunk].positions, chosen)
     return packed
+
+
+def _count_found(magnitudes: Magnitudes, chunks: list[Chunk], found: list[_Classified]) -> NDArray[np.int64]:
+    """Returns how many weights that count here lie above the bracket, and how many inside."""
+    counted = [each for chunk, each in zip(chunks, found, strict=True) if magnitudes.weights[chunk.name].is_counted]
+    return np.array([sum(each.num_above for each in counted), sum(len(each.inside.patterns) for each in counted)])
 
 
 def _classify(
@@ -134,23 +153,36 @@ def _classify(
 
 
 def _choose_largest(
-    listed: list[Listed], num_kept: int, kernels: Kernels, guess: tuple[int, int]
-) -> Iterator[NDArray[np.bool_]]:
+    magnitudes: Magnitudes, listed: dict[Chunk, Listed], num_kept: int, kernels: Kernels, guess: tuple[int, int]
+) -> Iterator[tuple[Chunk, NDArray[np.bool_]]]:
     """Yields for each chunk which of the listed are among the largest, of equal ones the first."""
+    weights = magnitudes.weights
     if num_kept == 0:
-        yield from (np.zeros(len(patterns), np.bool_) for _, patterns in listed)
+        yield from ((chunk, np.zeros(len(found.patterns), np.bool_)) for chunk, found in listed.items())
         return
-    words = [torch.from_numpy(patterns) for _, patterns in listed]
+
+    def count_here(bracket: Bracket) -> Counters:
+        bins, above = np.zeros(bracket.num_bins, np.int32), 0
+        for chunk, found in listed.items():
+            if weights[chunk.name].is_counted:
+                words = torch.from_numpy(found.patterns)
+                above += kernels.count_patterns(words, None, bracket, bins, guess[1] + 1)[0]
+        return np.concatenate([np.array([above]), bins])
 
     def count(bracket: Bracket) -> tuple[int, Counters]:
-        bins = np.zeros(bracket.num_bins, np.int32)
-        return sum(kernels.count_patterns(part, None, bracket, bins, guess[1] + 1)[0] for part in words), bins
+        counts = magnitudes.together.sum(1 + bracket.num_bins, lambda: count_here(bracket))
+        return int(counts[0]), counts[1:]
 
     threshold = find_kth_largest(count, num_kept, least=guess[0], greatest=guess[1], num_bins=NUM_BINS)
-    num_equal = num_kept - threshold.num_above
-    for _, patterns in listed:
-        chosen = patterns > threshold.value
-        equal = np.flatnonzero(patterns == threshold.value)[:num_equal]
-        num_equal -= len(equal)
-        chosen[equal] = True
-        yield chosen
+    equal = {chunk: np.flatnonzero(found.patterns == threshold.value) for chunk, found in listed.items()}
+    quotas = share_ties(
+        weights,
+        list(equal),
+        [len(places) for places in equal.values()],
+        num_kept - threshold.num_above,
+        lambda chunk: chunk.start + listed[chunk].positions[equal[chunk]].astype(np.int64),
+    )
+    for chunk, found in listed.items():
+        chosen = found.patterns > threshold.value
+        chosen[equal[chunk][: quotas[chunk]]] = True
+        yield chunk, chosen

@@ -64,10 +64,12 @@ class Magnitudes:
         self.dtype = _common_dtype(weights)
         self.infinity = int(torch.tensor(torch.inf, dtype=self.dtype).view(WORDS[self.dtype]))
         self.numpy_dtype = torch.empty(0, dtype=WORDS[self.dtype]).numpy().dtype
-        self.num_elements = self.num_eligible = weights.num_weights
+        self.together = weights.together
+        self.num_elements = sum(weight.size for weight in weights.values())  # here
+        self.num_eligible = weights.num_weights  # over all processes
         if within is not None:
             check_within(weights, within)
-            self.num_eligible = sum(count_bits(within[name]) for name in weights)
+            self.num_eligible = sum(count_eligible(weights, within).values())
 
     @property
     def is_on_cpu(self) -> bool:
@@ -80,12 +82,16 @@ class Magnitudes:
         return all(weight.is_in_memory for weight in self.weights.values())
 
     def chunks(self) -> list[Chunk]:
-        """Returns the pieces that cover all elements, in order."""
+        """Returns the blocks that cover all elements here, in order."""
         return [
             Chunk(name, start, stop)
             for name, weight in self.weights.items()
             for start, stop in weight.cut(self._find_chunk_size(weight))
         ]
+
+    def counted_chunks(self) -> list[Chunk]:
+        """Returns those of the blocks whose elements count here."""
+        return [chunk for chunk in self.chunks() if self.weights[chunk.name].is_counted]
 
     def words(self, chunk: Chunk) -> Tensor:
         """Returns a chunk as 1-D signed integers; a view where the weight is contiguous and of the common dtype."""
@@ -101,6 +107,16 @@ class Magnitudes:
             return None
         return self.within[chunk.name][chunk.bytes]
 
+    def find_equal(self, chunk: Chunk, pattern: int) -> NDArray[np.int64]:
+        """Returns where the eligible elements of a chunk with this pattern stand, in C order of their weight."""
+        words = self.words(chunk)
+        found = ((words & torch.iinfo(words.dtype).max) == pattern).nonzero().view(-1).cpu().numpy()
+        bits = self.eligible(chunk)
+        if bits is not None:
+            packed = bits.numpy()
+            found = found[((packed[found >> 3] >> (found & 7)) & 1).astype(np.bool_)]
+        return chunk.start + found.astype(np.int64)
+
     def pick(self, name: str, positions: NDArray[np.int64]) -> NDArray[np.signedinteger]:
         """Returns the patterns of one weight's elements at these positions."""
         words = self.to_words(self.weights[name].pick(positions)).cpu().numpy()
@@ -109,21 +125,28 @@ class Magnitudes:
 
     def sample(self, num_sampled: int) -> NDArray[np.signedinteger]:
         """Returns the patterns, in ascending order, of the eligible among about so many elements, from all weights."""
-        if self.within is None and all(weight.is_exchangeable for weight in self.weights.values()):
-            return np.sort(np.concatenate(list(self._take_first(num_sampled))))
-        together = NEIGHBOURS if self.is_in_memory else NEIGHBOURS_IN_FILES
-        step = max(1, self.num_elements // num_sampled) * together
+        return np.sort(np.concatenate(self.together.gather(lambda: self._sample_here(num_sampled))))
+
+    def _sample_here(self, num_sampled: int) -> NDArray[np.signedinteger]:
+        counted = [weight for weight in self.weights.values() if weight.is_counted]
+        none = np.empty(0, self.numpy_dtype)
+        if self.within is None and all(weight.is_exchangeable for weight in counted):
+            num_here = num_sampled // self.together.num_processes
+            return np.concatenate([none, *self._take_first(counted, num_here)])
+        neighbours = NEIGHBOURS if self.is_in_memory else NEIGHBOURS_IN_FILES
+        step = max(1, self.weights.num_weights // num_sampled) * neighbours
 
         def sample(weight: Weight) -> NDArray[np.signedinteger]:
-            return self._sample_weight(weight, step, together)
+            return self._sample_weight(weight, step, neighbours)
 
         if self.is_in_memory:
-            return np.sort(np.concatenate([sample(weight) for weight in self.weights.values()]))
+            return np.concatenate([none, *map(sample, counted)])
         with ThreadPoolExecutor(SAMPLERS) as pool:
-            return np.sort(np.concatenate(list(pool.map(sample, self.weights.values()))))
+            return np.concatenate([none, *pool.map(sample, counted)])
 
-    def _take_first(self, num_taken: int) -> Iterator[NDArray[np.signedinteger]]:
-        for name, weight in self.weights.items():
+    def _take_first(self, weights: Iterable[Weight], num_taken: int) -> Iterator[NDArray[np.signedinteger]]:
+        for weight in weights:
+            name = weight.name
             yield self.pick(name, np.arange(min(num_taken, weight.size)))
             num_taken = max(num_taken - weight.size, 0)
 
@@ -152,6 +175,11 @@ def map_chunks(function: Callable[[Chunk], Result], chunks: Iterable[Chunk], num
         return [function(chunk) for chunk in pieces]
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(function, pieces))
+
+
+def count_eligible(weights: Weights, within: Mapping[str, Tensor]) -> dict[str, int]:
+    """Returns how many elements of each weight are eligible, over all processes, from packed bits of what lies here."""
+    return weights.count({name: count_bits(within[name]) for name in weights})
 
 
 def check_within(weights: Weights, within: Mapping[str, Tensor]) -> None:

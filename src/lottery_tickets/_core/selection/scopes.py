@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from torch import Tensor
 
-from lottery_tickets._core.bits import count_bits
 from lottery_tickets._core.selection.allocation import allocate_erk, allocate_lamp
 from lottery_tickets._core.selection.largest import check_finite, select_largest
-from lottery_tickets._core.selection.patterns import check_within
+from lottery_tickets._core.selection.patterns import check_within, count_eligible
 from lottery_tickets._core.selection.rows import select_in_blocks, select_in_rows
 from lottery_tickets._core.selection.scope_names import check_sparsity, parse_n_of_m
 from lottery_tickets._core.weights import Weights
@@ -28,11 +28,11 @@ class _Task:
         total = self.scores.num_weights
         return total - round(self.sparsity * total)
 
-    def num_eligible(self, name: str) -> int:
-        return self.scores[name].size if self.within is None else count_bits(self.within[name])
-
-    def eligible(self, name: str) -> Tensor | None:
-        return None if self.within is None else self.within[name]
+    @cached_property
+    def num_eligible(self) -> dict[str, int]:
+        if self.within is None:
+            return {name: shape.numel() for name, shape in self.scores.whole_shapes.items()}
+        return count_eligible(self.scores, self.within)
 
 
 def select_in_scope(
@@ -76,41 +76,38 @@ def select_in_scope(
         check_within(scores, within)
     task = _Task(scores, share, within)
     if n_of_m is not None:
-        return {name: select_in_blocks(score, n_of_m, within=task.eligible(name)) for name, score in scores.items()}
+        return select_in_blocks(scores, n_of_m, within=within)
     return SELECTORS[scope](task)
 
 
 def _select_globally(task: _Task) -> dict[str, Tensor]:
-    _check_enough(task.num_kept, sum(map(task.num_eligible, task.scores)), task.sparsity, "the weights")
+    _check_enough(task.num_kept, sum(task.num_eligible.values()), task.sparsity, "the weights")
     return select_largest(task.scores, task.num_kept, within=task.within)
 
 
 def _select_by_layer(task: _Task) -> dict[str, Tensor]:
     counts = {}
     for name, score in task.scores.items():
-        counts[name] = score.size - round(task.sparsity * score.size)
-        _check_enough(counts[name], task.num_eligible(name), task.sparsity, repr(name))
+        size = score.whole_shape.numel()
+        counts[name] = size - round(task.sparsity * size)
+        _check_enough(counts[name], task.num_eligible[name], task.sparsity, repr(name))
     return _select_counts(task, counts)
 
 
 def _select_by_erk(task: _Task) -> dict[str, Tensor]:
-    eligible = {name: task.num_eligible(name) for name in task.scores}
-    _check_enough(task.num_kept, sum(eligible.values()), task.sparsity, "the weights")
-    return _select_counts(
-        task, allocate_erk({n: tuple(shape) for n, shape in task.scores.shapes.items()}, eligible, task.num_kept)
-    )
+    _check_enough(task.num_kept, sum(task.num_eligible.values()), task.sparsity, "the weights")
+    shapes = {name: tuple(shape) for name, shape in task.scores.whole_shapes.items()}
+    return _select_counts(task, allocate_erk(shapes, task.num_eligible, task.num_kept))
 
 
 def _select_by_lamp(task: _Task) -> dict[str, Tensor]:
-    _check_enough(task.num_kept, sum(map(task.num_eligible, task.scores)), task.sparsity, "the weights")
+    _check_enough(task.num_kept, sum(task.num_eligible.values()), task.sparsity, "the weights")
     check_finite(task.scores)
     return _select_counts(task, allocate_lamp(task.scores, task.within, task.num_kept))
 
 
 def _select_by_row(task: _Task) -> dict[str, Tensor]:
-    return {
-        name: select_in_rows(score, task.sparsity, within=task.eligible(name)) for name, score in task.scores.items()
-    }
+    return select_in_rows(task.scores, task.sparsity, within=task.within)
 
 
 def _select_counts(task: _Task, counts: Mapping[str, int]) -> dict[str, Tensor]:

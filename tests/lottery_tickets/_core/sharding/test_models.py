@@ -1,0 +1,49 @@
+"""Models under FSDP2, tensor parallelism and both give, by their masks, what the plain model gives."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.lottery_tickets._core.sharding import models
+from tests.processes import Processes
+
+pytestmark = pytest.mark.parametrize("kind", models.KINDS)
+
+
+def test_masks_are_those_of_the_plain_model(processes: Processes, kind: str) -> None:
+    names = processes.run(models.check_masks, kind)
+    assert all(found == names[0] and len(found) == 5 for found in names)
+
+
+def test_plain_masks_fit_sharded_models_and_sharded_masks_plain_ones(processes: Processes, kind: str) -> None:
+    processes.run(models.check_plain_mask_on_sharded, kind)
+
+
+@pytest.mark.parametrize(("optimizer", "clip"), [("SGD", True), ("AdamW", False)])
+def test_a_held_model_trains_as_the_plain_one(processes: Processes, kind: str, optimizer: str, clip: bool) -> None:
+    processes.run(models.check_holding, kind, optimizer, clip)
+
+
+def test_gradients_are_zero_at_pruned_weights(processes: Processes, kind: str) -> None:
+    processes.run(models.check_gradients_while_held, kind)
+
+
+def test_writes_to_pruned_weights_are_undone(processes: Processes, kind: str) -> None:
+    processes.run(models.check_writes_are_undone, kind)
+
+
+def test_a_masked_model_computes_as_the_plain_one(processes: Processes, kind: str) -> None:
+    processes.run(models.check_masked, kind)
+
+
+def test_a_sharded_mask_is_written_once(processes: Processes, kind: str, tmp_path: Path) -> None:
+    processes.run(models.check_files, kind, str(tmp_path))
+
+
+def test_what_one_process_refuses_all_refuse(processes: Processes, kind: str) -> None:
+    answers = processes.ask(models.refuse_one_weight, kind)
+    assert all(not is_right and "must be finite to be ranked" in text for is_right, text in answers)
+
+
+def test_a_watch_finds_what_that_of_the_plain_model_finds(processes: Processes, kind: str) -> None:
+    assert set(processes.run(models.check_watching, kind)) == {"converged"}
