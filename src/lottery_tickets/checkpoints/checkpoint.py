@@ -168,10 +168,11 @@ class CheckpointWeights(WeightSource):
             ValueError: When one is missing or has another shape.
         """
         known = {name: place for name, (place, _) in self._choose("*", None).items()} if shapes else {}
+        stored_shapes = self.shapes | self._shapes
         found: dict[str, tuple[str, ...]] = {}
         for name, shape in shapes.items():
             place = known.get(name, name)
-            stored = self._shapes.get(place, self.shapes.get(place))
+            stored = stored_shapes.get(place)
             if stored != shape:
                 has = "has none of this name" if stored is None else f"has {tuple(stored)}"
                 raise ValueError(

@@ -25,16 +25,16 @@ def find_parts(
 ) -> dict[str, tuple[str, ...]]:
     """Returns which stored tensors a model's tensors consist of, one behind the other in C order, by the model's names.
 
-    What transformers makes in other ways, such as by turning or cutting a tensor, is left out; so is what the model
-    does not have, and what consists of several dtypes. Before version 5 it made nothing of others: there, and of other
-    models, names are the same.
+    What transformers makes in other ways, such as by turning, cutting or reshaping one, is left out; so is what the
+    model does not have, and what consists of several dtypes. Before version 5 it made nothing of others: there, and of
+    other models, names are the same.
 
     Args:
         model: On any device.
         stored: The tensors in its files by name.
     """
     state = model.state_dict()
-    if importlib.util.find_spec("transformers.core_model_loading") is None or not hasattr(model, "base_model_prefix"):
+    if not hasattr(model, "base_model_prefix") or importlib.util.find_spec("transformers.core_model_loading") is None:
         return {name: (name,) for name in stored if name in state}
     loading: Any = importlib.import_module("transformers.core_model_loading")
     rules = importlib.import_module("transformers.conversion_mapping").get_model_conversion_mapping(model)
@@ -50,8 +50,11 @@ def find_parts(
     found: dict[str, tuple[str, ...]] = {}
     for name, sources in used.items():
         converter = next((one for one in converters if sources[0][1] in one.source_patterns), None)
-        parts = (sources[0][0],) if converter is None else _join(model, name, converter, sources, stored)
-        if len(parts) == 1 or (parts and _fit([stored[place] for place in parts], state[name])):
+        if converter is None:
+            found[name] = (sources[0][0],)
+            continue
+        parts = _join(model, name, converter, sources, stored)
+        if parts and _fit([stored[place] for place in parts], state[name]):
             found[name] = parts
     return found
 
@@ -95,4 +98,6 @@ def _follow(
 
 
 def _fit(parts: Sequence[Entry], whole: Tensor) -> bool:
+    if len(parts) == 1:
+        return parts[0].shape == whole.shape
     return len({part.dtype for part in parts}) == 1 and sum(part.size for part in parts) == whole.numel()

@@ -108,3 +108,10 @@ def test_each_tensor_must_be_used_once(change: Callable[..., Tensor], monkeypatc
     rows = change(torch.empty(1), torch.empty(1)).numel()
     names = [f"{LAYER}self_attn.{name}.weight" for name in ("query", "other")]
     assert find_parts(make_decoder("llama"), describe(dict.fromkeys(names, (32 // rows, 32)))) == {}
+
+
+def test_what_is_reshaped_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = core_model_loading.WeightConverter("query", "q_proj", operations=[_Doing(lambda tensor: tensor.view(-1))])
+    monkeypatch.setattr(conversion_mapping, "get_model_conversion_mapping", lambda _: [rule])
+    assert find_parts(make_decoder("llama"), describe({f"{LAYER}self_attn.query.weight": (16, 64)})) == {}
+    assert find_parts(make_decoder("llama"), describe({f"{LAYER}self_attn.query.weight": (32, 32)})) != {}
