@@ -19,6 +19,10 @@ EDGES = ("experiments.", "integrations.", "masks.checked", "masks.selector", "sc
 
 pytest_plugins = ["tests.budget"]
 
+# Without doctests. Triton may not be there, and asks as it is imported whether it is to interpret: a test that has it
+# interpret starts a process of its own, which collects its tests from such a file.
+collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["*_triton.py"]
+
 # Small models train fastest on one thread, and to the same bits on any machine; more threads than cores wait for one
 # another. A test that is about threads asks for `three_threads`. Read when torch is first imported, here or in a
 # process that a test starts.

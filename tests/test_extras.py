@@ -35,6 +35,10 @@ BEHIND: Final = {
 IMPORTING: Final = {"importlib.import_module", "import_transformers"}
 # In a file, a module that its extra does not have, and why.
 ALSO: Final = {
+    **{
+        (f"lottery_tickets/_core/kernels/{name}.py", "triton"): "comes with torch's builds for GPUs, else torch works"
+        for name in ("ranking_triton", "selecting_triton", "blocks_triton", "zeroing_triton")
+    },
     ("lottery_tickets/_core/training/accumulated.py", "bitsandbytes"): "for GPUs alone, and the error names it",
     ("lottery_tickets/integrations/lightning.py", "pytorch_lightning"): "the older name of lightning, in its place",
     ("statistical_report_generator/generator.py", "pandas"): "has an extra of its own, because one method needs it",

@@ -4,6 +4,8 @@
 some; what one has measured is written at once to `benchmarks/results/gpu.json`, beside what others have. `--tiny`
 runs all on the CPU and writes nothing. The 14-billion-parameter shape has `early_bird_14b`.
 
+The loops in Triton are a section, "kernels", of their own (`on_gpu.kernels`), beside those of plain torch.
+
 Floors: a mask reads each weight once; a check runs the probe forward once and looks at each magnitude once; a Fisher
 diagonal is one forward and backward pass and, for each sample, its gradient squared and added to the sums.
 """
@@ -26,7 +28,8 @@ from benchmarks.common import RESULTS, read_results, write_results
 from benchmarks.speed.early_bird_probe import CASES as WATCHED
 from benchmarks.speed.early_bird_probe import measure as measure_watch
 from benchmarks.speed.fisher_first_batch import CASES as CONVOLUTIONS
-from benchmarks.speed.gpu_equality import SEED, TINY, list_equality_cases, measure_equality
+from benchmarks.speed.on_gpu.equality import SEED, TINY, list_equality_cases, measure_equality
+from benchmarks.speed.on_gpu.kernels import measure_kernels
 from lottery_tickets import (
     EarlyBirdWatcher,
     Probe,
@@ -303,6 +306,7 @@ def analyze(machine: Machine, model: nn.Module, batches: list[Any]) -> dict[str,
 
 SECTIONS: Final[dict[str, Callable[[Machine], dict[str, Any]]]] = {
     "equality": lambda machine: measure_equality(machine.device),
+    "kernels": lambda machine: measure_kernels(machine.device, machine.take_turns, is_tiny=machine.is_tiny),
     "masks": measure_masks,
     "holding": measure_holding,
     "watching": measure_watching,

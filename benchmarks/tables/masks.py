@@ -1,6 +1,7 @@
 """The tables of what making and holding a mask costs."""
 
 from collections.abc import Callable
+from typing import Any
 
 from benchmarks.common import read_results
 from benchmarks.tables.parts import Columns, Tables, show, tabulate
@@ -33,7 +34,45 @@ def tabulate_selection() -> str:
     return tabulate(read_results("selection")["large"], columns)
 
 
+def tabulate_sharded_masks() -> str:
+    """What a mask of sharded weights takes, beside that of one process."""
+    cases = read_results("sharded-masks")["masks"]
+    alone = {(c["dtype"], c["num_weights"]): c["processes"][0] for c in cases if not c["ranks"]}
+
+    def compare(case: dict[str, Any]) -> str:
+        slowest = max(process["seconds"] for process in case["processes"])
+        return f"{slowest / alone[case['dtype'], case['num_weights']]['seconds']:.2f}"
+
+    columns: Columns = {
+        "weights": lambda case: f"{case['num_weights'] / 1e6:.0f} M {case['dtype']}",
+        "processes": lambda case: str(case["ranks"]),
+        "time, of one process": compare,
+        "messages": lambda case: f"{case['processes'][0]['messages_a_mask']:.0f}",
+        "sent by a process, kB": lambda case: f"{case['processes'][0]['bytes_a_mask'] / 1e3:.0f}",
+        "peak extra memory, of the shard": lambda case: (
+            f"{max(process['peak_bytes'] / process['shard_bytes'] for process in case['processes']):.1%}"
+        ),
+    }
+    return tabulate([case for case in cases if case["ranks"]], columns)
+
+
+def tabulate_sharded_holding() -> str:
+    """What holding costs under `fully_shard`."""
+
+    def share(case: dict[str, Any]) -> str:
+        return f"{max(process['held'] / process['free'] for process in case['processes']) - 1:.1%}"
+
+    columns: Columns = {
+        "processes under fully_shard": lambda case: str(case["ranks"]),
+        "bare step, ms": lambda case: f"{1000 * case['processes'][0]['free']:.0f}",
+        "holding adds": share,
+    }
+    return tabulate(read_results("sharded-masks")["holding"], columns)
+
+
 TABLES: Tables = {
     "holding": tabulate_holding,
     "selection": tabulate_selection,
+    "sharded-holding": tabulate_sharded_holding,
+    "sharded-masks": tabulate_sharded_masks,
 }

@@ -123,10 +123,10 @@ def _save_watch(path: Path) -> None:
     watch.write_watch(path, saved)
 
 
-def _take_up(path: Path) -> object:
+def take_up(path: Path) -> object:
     """Goes on as the callbacks do."""
     make = partial(lt.EarlyBirdWatcher, check_steps=1, probe=_make_batches())
-    found = watch._take_up(_make_model(), 1, watch.read_watch(path), make)  # noqa: SLF001 - what callbacks call when training resumes
+    found = watch.take_up(_make_model(), 1, watch.read_watch(path), make)
     found.observe(_make_model(), 2)
     return found.results()
 
@@ -195,7 +195,7 @@ WEIGHTS: Final = (
     FileKind(
         "saved watch",
         partial(_one, "watch.safetensors", _save_watch),
-        lambda place: _take_up(place / "watch.safetensors"),
+        lambda place: take_up(place / "watch.safetensors"),
         (watch.read_watch,),
         names_place=False,  # what was read is compared with the training, which knows no file
     ),

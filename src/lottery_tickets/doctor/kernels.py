@@ -1,6 +1,6 @@
-"""Do all kernels agree bit for bit: torch, numpy, numba, and torch on other devices."""
+"""Do all kernels agree bit for bit: torch, numpy, numba, and torch and Triton on other devices."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -10,15 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lottery_tickets._core.bits import unpack_bits
 from lottery_tickets._core.kernels import ranking_reference, selecting_numpy, selecting_reference
+from lottery_tickets._core.kernels.cases import SEED
+from lottery_tickets._core.kernels.comparing import (
+    DifferenceError,
+    compare_ranking,
+    compare_selecting,
+    compare_triton,
+    compare_zeroing,
+)
+from lottery_tickets._core.kernels.trusted import can_run_on
 from lottery_tickets._core.selection.backends import Backend
 from lottery_tickets._core.selection.largest import select_largest
-from lottery_tickets._core.selection.patterns import WORDS
 from lottery_tickets._core.selection.zeroing import PrunedPlaces
 from lottery_tickets._core.weights import Weights
-from lottery_tickets.doctor.checking import DoctorError
-from lottery_tickets.doctor.kernel_cases import SEED, Case, Outcome, Task, list_cases, list_rankings, list_selections
+from lottery_tickets.doctor.checking import DoctorError, Finding
 
 SEVERAL_CHUNKS: Final = (1 << 22) + 77  # weights: so many are cut, and sampled before they are looked at
 BACKENDS: Final[tuple[Backend, ...]] = ("reference", "small", "cpu")
@@ -28,13 +34,15 @@ ADVICE: Final = (
     "NUMBA_CACHE_DIR), install torch, numpy and numba again, and report what stands below"
 )
 NO_PLACE_FOR_CACHE: Final = "no locator available"  # numba's words
+NO_TRITON: Final = "plain torch works on weights of any number"
+TRITON_ADVICE: Final = f"these loops are not used, {NO_TRITON}; report what stands below"
 CACHE_ADVICE: Final = (
     "numba keeps compiled loops beside the package or in a folder of the user's, and may write to neither: name one "
     "that can be written, export NUMBA_CACHE_DIR=/path/to/folder"
 )
 
 
-def list_kernel_checks(device: str) -> Iterator[tuple[str, Callable[[], str]]]:
+def list_kernel_checks(device: str) -> Iterator[tuple[str, Callable[[], Finding | str]]]:
     """Yields the name of each comparison with what runs it; compiled loops are imported when it is run.
 
     Args:
@@ -50,7 +58,16 @@ def list_kernel_checks(device: str) -> Iterator[tuple[str, Callable[[], str]]]:
         yield f"torch on {device}: selection", partial(_check_selection, lambda: selecting_reference, device)
         yield f"torch on {device}: rank correlation", partial(_check_ranking, lambda: ranking_reference, device)
         yield f"torch on {device}: zeroing", partial(_check_zeroing, device, compiled=False)
-    yield f"masks on {device}", partial(_check_masks, device)
+    yield f"masks on {device}", partial(_check_masks, device, BACKENDS if device == "cpu" else ON_DEVICES)
+    if can_run_on(torch.device(device)):
+        yield f"triton on {device}: selection", partial(_check_triton, partial(compare_triton, "selecting", device))
+        yield (
+            f"triton on {device}: rank correlation",
+            partial(_check_triton, partial(compare_triton, "ranking", device)),
+        )
+        yield f"triton on {device}: zeroing", partial(_check_triton, partial(compare_triton, "zeroing", device))
+    elif device != "cpu":
+        yield f"triton on {device}", lambda: f"not installed: {NO_TRITON}"
 
 
 def _import(name: str) -> ModuleType:
@@ -63,51 +80,43 @@ def _import(name: str) -> ModuleType:
 
 
 def _check_selection(load: Callable[[], ModuleType], device: str) -> str:
-    return _compare_all(load(), selecting_reference, device, WORDS, list_selections)
+    return _count(partial(compare_selecting, load(), device))
 
 
 def _check_ranking(load: Callable[[], ModuleType], device: str) -> str:
-    return _compare_all(load(), ranking_reference, device, (torch.float32, torch.bfloat16), list_rankings)
-
-
-def _compare_all(
-    kernels: ModuleType,
-    reference: ModuleType,
-    device: str,
-    dtypes: Iterable[torch.dtype],
-    list_tasks: Callable[[Case], Mapping[str, Task]],
-) -> str:
-    num_compared = 0
-    for case in list_cases(dtypes):
-        for name, task in list_tasks(case).items():
-            _compare(f"{name} of {case.words}", task(kernels, device), task(reference, "cpu"))
-            num_compared += 1
-    return f"{num_compared:,} results are the reference's, bit for bit"
+    return _count(partial(compare_ranking, load(), device))
 
 
 def _check_zeroing(device: str, *, compiled: bool) -> str:
-    """Compares with torch's `where`; what is pruned is weights, NaN, zeros but for the least number, or -0.0."""
     if compiled:
         _import("zeroing_cpu")
-    num_compared = 0
-    for case in list_cases(WORDS):
-        if case.within is None:
-            continue
-        places, kept = PrunedPlaces(case.within, compiled=compiled), unpack_bits(case.within, case.values.shape)
-        spoilt, negative = (torch.where(kept, case.values, number) for number in (torch.nan, -0.0))
-        zeroed = torch.where(kept, case.values, 0.0).view(WORDS[case.values.dtype])
-        one_left = torch.where((~kept).cumsum(0) == (~kept).sum(), zeroed | ~kept, zeroed).view(case.values.dtype)
-        for given in (case.values, spoilt, negative, one_left):
-            there = given.clone().to(device)
-            found = places.any_nonzero(there)
-            places.zero_(there)
-            wanted = (bool((given[~kept] != 0).any()), zeroed)
-            _compare(f"zeroing of {case.words}", (found, there.cpu().view(zeroed.dtype)), wanted)
-            num_compared += 1
-    return f"{num_compared:,} results are torch's, bit for bit"
+
+    def zero_(tensor: Tensor, bits: Tensor) -> None:
+        PrunedPlaces(bits, compiled=compiled).zero_(tensor)
+
+    def any_nonzero(tensor: Tensor, bits: Tensor) -> bool:
+        return PrunedPlaces(bits, compiled=compiled).any_nonzero(tensor)
+
+    return _count(partial(compare_zeroing, zero_, any_nonzero, device))
 
 
-def _check_masks(device: str) -> str:
+def _check_triton(compare: Callable[[], int]) -> Finding | str:
+    try:
+        return f"{_count(compare)}; used where weights are many"
+    except DoctorError as error:
+        raise DoctorError(str(error), TRITON_ADVICE) from error
+    except Exception as error:  # noqa: BLE001 - without a compiler, on an old device: that keeps no mask from being right
+        return Finding("", f"does not run: {NO_TRITON}", advice=f"{type(error).__name__}: {error}")
+
+
+def _count(compare: Callable[[], int]) -> str:
+    try:
+        return f"{compare():,} results are the reference's, bit for bit"
+    except DifferenceError as error:
+        raise DoctorError(str(error), ADVICE) from error
+
+
+def _check_masks(device: str, backends: Iterable[Backend]) -> str:
     """Draws a mask of several chunks, by threads, by each backend of a device, and by sorting."""
     if device == "cpu":
         _import("selecting_cpu")
@@ -118,14 +127,9 @@ def _check_masks(device: str) -> str:
     kept[(-(values.view(torch.int16) & 0x7FFF)).sort(stable=True).indices[:num_kept].numpy()] = True
     wanted = torch.from_numpy(np.packbits(kept, bitorder="little"))
     scores = Weights.from_tensors({"weight": values.to(device)})
-    for backend in BACKENDS if device == "cpu" else ON_DEVICES:
+    for backend in backends:
         found = select_largest(scores, num_kept, backend=backend)["weight"]
-        _compare(f"backend {backend!r}: mask of {SEVERAL_CHUNKS:,} weights", (found,), (wanted,))
+        if not torch.equal(found, wanted):
+            words = f"backend {backend!r}: mask of {SEVERAL_CHUNKS:,} weights differs from the reference"
+            raise DoctorError(words, ADVICE)
     return f"masks of {SEVERAL_CHUNKS:,} weights, many equal, are those that sorting gives"
-
-
-def _compare(what: str, found: Outcome, wanted: Outcome) -> None:
-    for one, other in zip(found, wanted, strict=True):
-        first, second = (value.numpy() if isinstance(value, Tensor) else np.asarray(value) for value in (one, other))
-        if first.shape != second.shape or not np.array_equal(first, second):
-            raise DoctorError(f"{what} differs from the reference", ADVICE)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from queue import SimpleQueue
-from typing import Any, Final, Literal, Protocol, final
+from typing import Any, Final, Literal, Protocol, cast, final
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lottery_tickets._core.kernels import ranking_reference
+from lottery_tickets._core.kernels.trusted import SMALLEST_FOR_TRITON, find_trusted, load_loops
 from lottery_tickets._core.selection.largest import check_finite
 from lottery_tickets._core.selection.patterns import WEIGHTS_PER_CHUNK, WORDS, Chunk, Magnitudes, map_chunks
 from lottery_tickets._core.sharding.shards import Shards
@@ -25,7 +26,7 @@ OTHER_CODES_PER_ZERO_CODE: Final = 16  # at least, where there are other magnitu
 SMALLEST_FOR_CPU_KERNEL: Final = 1 << 20  # weights; below it, numpy takes milliseconds and numba need not be imported
 SMALLEST_TO_COUNT: Final = 1 << 12  # weights; below it, sorting them takes less than a walk through 65,536 counters
 
-Backend = Literal["reference", "cpu"]
+Backend = Literal["reference", "cpu", "triton"]
 Codes = NDArray[np.uint16]
 
 
@@ -112,7 +113,8 @@ def take_snapshot(weights: Weights, *, backend: Backend | None = None) -> Snapsh
 
     Args:
         weights: Of any float dtypes, shapes, strides and devices; finite.
-        backend: Which kernels code; None: numba for many weights on the CPU, torch otherwise. The codes are the same.
+        backend: Which kernels code; None: numba for many weights on the CPU, Triton for very many on a GPU where it can
+            be trusted, torch otherwise. The codes are the same.
 
     Raises:
         TypeError: When a weight is not of a float dtype.
@@ -125,7 +127,7 @@ def take_snapshot(weights: Weights, *, backend: Backend | None = None) -> Snapsh
         [16256, 16384, 0]
     """
     magnitudes = Magnitudes(weights)
-    kernels = kernels_for(magnitudes.num_elements, backend, on_cpu=magnitudes.is_on_cpu)
+    kernels = kernels_for(magnitudes.num_elements, backend or _choose_backend(magnitudes))
     codes = {name: torch.empty(shape, dtype=torch.int16) for name, shape in weights.shapes.items()}
     if WORDS[magnitudes.dtype] == torch.int16:
         _copy_patterns(magnitudes, kernels, codes)
@@ -134,13 +136,25 @@ def take_snapshot(weights: Weights, *, backend: Backend | None = None) -> Snapsh
     return Snapshot(codes, weights.shards)
 
 
-def kernels_for(num_weights: int, backend: Backend | None, *, on_cpu: bool = True) -> Kernels:
-    """Returns the kernels of a backend, or those that suit so many weights."""
-    if backend == "cpu" or (backend is None and on_cpu and num_weights >= SMALLEST_FOR_CPU_KERNEL):
+def kernels_for(num_weights: int, backend: Backend | None) -> Kernels:
+    """Returns the kernels of a backend, or those that suit so many weights on the CPU."""
+    if backend == "cpu" or (backend is None and num_weights >= SMALLEST_FOR_CPU_KERNEL):
         from lottery_tickets._core.kernels import ranking_cpu  # noqa: PLC0415 - numba takes half a second
 
         return ranking_cpu
-    return ranking_reference
+    return cast("Kernels", load_loops("ranking")) if backend == "triton" else ranking_reference
+
+
+def _choose_backend(magnitudes: Magnitudes) -> Backend | None:
+    """Returns which kernels code weights; None where these are on the CPU, and their number decides."""
+    if magnitudes.is_on_cpu:
+        return None
+    if magnitudes.num_elements < SMALLEST_FOR_TRITON:
+        return "reference"
+    # What is not of 16 bits is read as float32.
+    dtype = magnitudes.dtype if WORDS[magnitudes.dtype] == torch.int16 else torch.float32
+    are_trusted = all(find_trusted("ranking", device, dtype) for device in magnitudes.devices)
+    return "triton" if are_trusted else "reference"
 
 
 def sum_over_chunks(

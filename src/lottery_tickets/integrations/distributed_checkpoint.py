@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.bits import pack_bits, unpack_bits
-from lottery_tickets._core.fingerprints import compute_fingerprints
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.sharding.dtensors import see_local, wrap
+from lottery_tickets._core.sharding.fingerprints import compute_fingerprints
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.integrations.watch import MakeWatcher, SavedWatch, take_up
 from lottery_tickets.masks.mask import Mask

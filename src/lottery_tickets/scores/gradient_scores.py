@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.checks import check_count
+from lottery_tickets._core.determinism import derive_seed
+from lottery_tickets._core.gradients.joining import join_sums_
 from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.stream import GradientStream
@@ -16,7 +19,9 @@ from lottery_tickets._core.gradients.values import Value
 from lottery_tickets._core.memory.asking import ask_before_scores
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
-from lottery_tickets._core.weights import Weights
+from lottery_tickets._core.sharding.data_parallel import find_data_parallel, share_out
+from lottery_tickets._core.sharding.together import ALONE
+from lottery_tickets._core.weights import Weights, refuse_shards
 from lottery_tickets.scores.importance import Importance, ImportanceReport
 from lottery_tickets.scores.settling import Settling, list_stops
 
@@ -66,15 +71,23 @@ def score_gradients(
     check_model(model)
     if not hasattr(dataloader, "__iter__") and not hasattr(dataloader, "__getitem__"):
         raise TypeError(f"the dataloader must give batches when it is iterated, got {type(dataloader).__name__}")
-    limit = _find_limit(num_samples, options)
+    together = find_data_parallel(model)
+    limit = share_out(_find_limit(num_samples, options), together)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
+    refuse_shards(weights, "scores of gradients")
     values = list({formula.value.name: formula.value for formula in formulas}.values())
     ask_before_scores(model, len(values), options, {"include": include, "exclude": exclude})
+    own_seed = derive_seed(seed, "process", together.place) if together.place else seed
     stream = GradientStream(
-        model, weights, values, options, labels=labels, loss_fn=loss_fn, seed=seed, progress=progress
+        model, weights, values, options, labels=labels, loss_fn=loss_fn, seed=own_seed, progress=progress
     )
     settling: Settling | None = None
-    if num_samples == "auto":
+    if together is not ALONE:
+        if num_samples == "auto":
+            raise ValueError("num_samples must be a number under data parallelism, because all must stop at once")
+        together.agree(partial(stream.run, dataloader, limit))
+        join_sums_(stream, together)
+    elif num_samples == "auto":
         settling = _make_settling(stream, formulas[0], weights, options)
         stream.run(dataloader, limit, list_stops(limit), settling.is_settled)
     else:

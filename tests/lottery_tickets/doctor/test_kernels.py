@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from itertools import count
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lottery_tickets._core.kernels import (
+    comparing,
     ranking_cpu,
     ranking_reference,
     selecting_cpu,
@@ -165,3 +166,28 @@ def test_another_device_is_compared_with_the_cpu(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(ranking_reference, "encode", wrong_there)
     assert "encode" in examine("", checks["torch on cpu:0: rank correlation"]).problem
+
+
+def test_loops_in_triton_are_compared_where_they_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference stands for them; that they do not run is no problem, because then they are not used."""
+    assert check("triton on cpu:0", "cpu:0").found == "not installed: plain torch works on weights of any number"
+    names = [f"triton on cpu:0: {what}" for what in ("selection", "rank correlation")]
+    loops = {"selecting": selecting_reference, "ranking": ranking_reference}
+    monkeypatch.setattr(kernels, "can_run_on", lambda _: True)
+    monkeypatch.setattr(comparing, "load_loops", loops.__getitem__)
+    assert all("bit for bit; used where weights are many" in check(name, "cpu:0").found for name in names)
+    for name, (family, module) in zip(names, loops.items(), strict=True):
+        wrong = {"selecting": "pack_above", "ranking": "sum_products"}[family]
+        spoilt = SimpleNamespace(**vars(module) | {wrong: off_by_one(getattr(module, wrong))})
+        monkeypatch.setitem(loops, family, spoilt)
+        finding = check(name, "cpu:0")
+        assert wrong in finding.problem
+        assert "these loops are not used" in finding.advice
+
+    def fail(_: str) -> None:
+        raise ImportError("no C compiler")
+
+    monkeypatch.setattr(comparing, "load_loops", fail)
+    finding = check("triton on cpu:0: zeroing", "cpu:0")
+    assert (finding.problem, finding.advice) == ("", "ImportError: no C compiler")
+    assert finding.found == "does not run: plain torch works on weights of any number"

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from lottery_tickets import create_magnitude_mask
-from lottery_tickets._core.fingerprints import compute_fingerprints
+from lottery_tickets._core.sharding.fingerprints import compute_fingerprints
 from lottery_tickets.integrations.distributed_checkpoint import LABEL, MaskState
-from tests.lottery_tickets._core.sharding import models
+from tests.lottery_tickets._core.sharding import watching
 from tests.processes import started
 
 
@@ -22,8 +22,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     """What one process finds that was never stopped."""
     folder = tmp_path_factory.mktemp("plain")
     with started(1, folder) as one:
-        one.run(models.save_checkpoint, "", str(folder / "saved"))
-        found: list[tuple[Any, Any]] = one.run(models.go_on, "", str(folder / "saved"))
+        one.run(watching.save_checkpoint, "", str(folder / "saved"))
+        found: list[tuple[Any, Any]] = one.run(watching.go_on, "", str(folder / "saved"))
     return found[0]
 
 
@@ -36,11 +36,11 @@ def test_a_run_goes_on_with_other_processes(
     for name in ("before", "after", "saved"):
         (tmp_path / name).mkdir()
     with started(saving[0], tmp_path / "before") as before:
-        before.run(models.save_checkpoint, saving[1], str(tmp_path / "saved"))
+        before.run(watching.save_checkpoint, saving[1], str(tmp_path / "saved"))
     with started(loading[0], tmp_path / "after") as after:
-        found = after.run(models.go_on, loading[1], str(tmp_path / "saved"))
+        found = after.run(watching.go_on, loading[1], str(tmp_path / "saved"))
     for checkpoints, ticket in found:
-        models.compare_figures(checkpoints, expected[0])
+        watching.compare_figures(checkpoints, expected[0])
         assert all(torch.equal(ticket[name], expected[1][name]) for name in expected[1])
 
 

@@ -47,12 +47,22 @@ def test_experts_that_are_missing_or_of_several_dtypes_are_not_joined() -> None:
 def test_other_models_and_other_libraries_leave_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = describe({"weight": (2, 3), "odd": (4,)})
     assert find_parts(torch.nn.Linear(3, 2), stored) == {"weight": ("weight",)}
-    experts = list_experts(4) | describe({"model.norm.weight": (32,)})
+    experts, model = list_experts(4) | describe({"model.norm.weight": (32,)}), make_decoder("mixtral")
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name: None if name.endswith("core_model_loading") else find_spec(name)
     )
-    assert find_parts(make_decoder("mixtral"), experts) == {"model.norm.weight": ("model.norm.weight",)}
+    assert find_parts(model, experts) == {"model.norm.weight": ("model.norm.weight",)}
+
+
+def find_by(
+    rule: Any, shapes: dict[str, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - of transformers
+    """Returns the parts of a Llama's tensors by one rule, once modules that would import the stand-in are loaded."""
+    model = make_decoder("llama")
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion_mapping, "get_model_conversion_mapping", lambda _: [rule])
+        return find_parts(model, describe(shapes))
 
 
 class _Refusing(core_model_loading.ConversionOps):
@@ -89,9 +99,8 @@ def test_what_is_not_put_one_behind_the_other_is_left_out(
     chosen = [_Doing(lambda tensor: [tensor])] if doing_nothing else operations
     targets = ["q_proj", "k_proj"] if isinstance(chosen[0], core_model_loading.Chunk) else ["q_proj"]
     rule = core_model_loading.WeightConverter("query", targets, operations=list(chosen))
-    monkeypatch.setattr(conversion_mapping, "get_model_conversion_mapping", lambda _: [rule])
-    stored = describe({f"{LAYER}self_attn.query.weight": (32, 32), f"{LAYER}self_attn.o_proj.weight": (32, 32)})
-    found = find_parts(make_decoder("llama"), stored)
+    stored = {f"{LAYER}self_attn.query.weight": (32, 32), f"{LAYER}self_attn.o_proj.weight": (32, 32)}
+    found = find_by(rule, stored, monkeypatch)
     as_it_is = {f"{LAYER}self_attn.o_proj.weight": (f"{LAYER}self_attn.o_proj.weight",)}
     joined = {f"{LAYER}self_attn.q_proj.weight": (f"{LAYER}self_attn.query.weight",)}
     assert found == (as_it_is | joined if doing_nothing else as_it_is)
@@ -104,14 +113,12 @@ def test_each_tensor_must_be_used_once(change: Callable[..., Tensor], monkeypatc
             return {target_patterns[0]: change(*(tensor for [tensor] in input_dict.values()))}
 
     rule = core_model_loading.WeightConverter(["query", "other"], "q_proj", operations=[Changing()])
-    monkeypatch.setattr(conversion_mapping, "get_model_conversion_mapping", lambda _: [rule])
     rows = change(torch.empty(1), torch.empty(1)).numel()
     names = [f"{LAYER}self_attn.{name}.weight" for name in ("query", "other")]
-    assert find_parts(make_decoder("llama"), describe(dict.fromkeys(names, (32 // rows, 32)))) == {}
+    assert find_by(rule, dict.fromkeys(names, (32 // rows, 32)), monkeypatch) == {}
 
 
 def test_what_is_reshaped_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = core_model_loading.WeightConverter("query", "q_proj", operations=[_Doing(lambda tensor: tensor.view(-1))])
-    monkeypatch.setattr(conversion_mapping, "get_model_conversion_mapping", lambda _: [rule])
-    assert find_parts(make_decoder("llama"), describe({f"{LAYER}self_attn.query.weight": (16, 64)})) == {}
-    assert find_parts(make_decoder("llama"), describe({f"{LAYER}self_attn.query.weight": (32, 32)})) != {}
+    assert find_by(rule, {f"{LAYER}self_attn.query.weight": (16, 64)}, monkeypatch) == {}
+    assert find_by(rule, {f"{LAYER}self_attn.query.weight": (32, 32)}, monkeypatch) != {}

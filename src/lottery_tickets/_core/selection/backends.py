@@ -1,6 +1,6 @@
-"""Which hot loops select: numba for large CPU tensors, numpy for small ones, torch for other devices."""
+"""Which hot loops select: numpy or, for many weights, numba on the CPU; torch or, for very many, Triton on a GPU."""
 
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,13 +8,14 @@ from torch import Tensor
 
 from lottery_tickets._core.kernels import selecting_numpy, selecting_reference
 from lottery_tickets._core.kernels.selecting_reference import Listed
+from lottery_tickets._core.kernels.trusted import SMALLEST_FOR_TRITON, find_trusted, load_loops
 from lottery_tickets._core.selection.patterns import Chunk, Magnitudes
 from lottery_tickets._core.thresholds import Bracket, Counters
 from lottery_tickets._core.weights import READERS
 
 SMALLEST_FOR_CPU_KERNEL: Final = 1 << 20  # elements; below it numpy takes milliseconds and numba need not be imported
 
-Backend = Literal["reference", "small", "cpu"]
+Backend = Literal["reference", "small", "cpu", "triton"]
 
 
 class Kernels(Protocol):
@@ -54,13 +55,25 @@ class Kernels(Protocol):
 def kernels_for(magnitudes: Magnitudes, backend: Backend | None) -> Kernels:
     """Returns the loops of a backend, or those that suit the weights."""
     if backend is None:
-        is_large = magnitudes.num_elements >= SMALLEST_FOR_CPU_KERNEL
-        backend = "reference" if not magnitudes.is_on_cpu else "cpu" if is_large else "small"
+        backend = _choose_backend(magnitudes)
     if backend == "cpu":
         from lottery_tickets._core.kernels import selecting_cpu  # noqa: PLC0415 - numba takes half a second
 
         return selecting_cpu
+    if backend == "triton":
+        return cast("Kernels", load_loops("selecting"))
     return selecting_numpy if backend == "small" else selecting_reference
+
+
+def _choose_backend(magnitudes: Magnitudes) -> Backend:
+    # Of all processes that share them, who must count in the same bins.
+    num_weights = magnitudes.weights.num_weights
+    if magnitudes.is_on_cpu:
+        return "cpu" if num_weights >= SMALLEST_FOR_CPU_KERNEL else "small"
+    if num_weights < SMALLEST_FOR_TRITON:
+        return "reference"
+    are_trusted = all(find_trusted("selecting", device, magnitudes.dtype) for device in magnitudes.devices)
+    return "triton" if are_trusted else "reference"
 
 
 def count_workers(magnitudes: Magnitudes, kernels: Kernels) -> int:

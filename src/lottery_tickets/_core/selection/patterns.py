@@ -72,9 +72,14 @@ class Magnitudes:
             self.num_eligible = sum(count_eligible(weights, within).values())
 
     @property
+    def devices(self) -> set[torch.device]:
+        """Where weights are."""
+        return {weight.device for weight in self.weights.values()}
+
+    @property
     def is_on_cpu(self) -> bool:
         """Whether all weights are."""
-        return all(weight.device.type == "cpu" for weight in self.weights.values())
+        return all(device.type == "cpu" for device in self.devices)
 
     @property
     def is_in_memory(self) -> bool:

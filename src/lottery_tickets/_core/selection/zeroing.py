@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from types import ModuleType
 from typing import Final, final
 
 import numpy as np
@@ -10,9 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lottery_tickets._core.bits import unpack_bits
+from lottery_tickets._core.kernels.trusted import find_trusted
+from lottery_tickets._core.selection.patterns import WORDS
 from lottery_tickets._core.weights import INTEGERS_BY_BYTES
 
 SMALLEST_FOR_KERNEL: Final = 16_384  # below this numpy is as fast, and numba need not be imported
+# Weights of one tensor that is zeroed once: loops that are compiled and tried first must earn that.
+SMALLEST_FOR_TRITON: Final = 1 << 24
 
 Words = NDArray[np.signedinteger]
 
@@ -27,7 +32,11 @@ def zero_pruned_(tensor: Tensor, bits: Tensor) -> None:
     data = tensor.data  # faster than detach(), and writes to it are not counted as changes of the tensor
     words = _see_words(data)
     if words is None:
-        data.masked_fill_(~unpack_bits(bits, data.shape), 0)
+        loops = _find_loops_for_device(data) if data.numel() >= SMALLEST_FOR_TRITON else None
+        if loops is None:
+            data.masked_fill_(~unpack_bits(bits, data.shape), 0)
+        else:
+            loops.zero_pruned_words(_flatten(data), bits)
     elif words.size < SMALLEST_FOR_KERNEL:
         _zero_words(words, bits.numpy())
     else:
@@ -41,8 +50,9 @@ class PrunedPlaces:
     Args:
         bits: The packed bits of its elements, on the CPU.
         compiled: Whether the compiled loops work; they take a third of numpy's time also where they are not needed.
-        unpacked: Whether there is memory for a byte a weight where no loop of ours reaches, as on a GPU: to unpack bits
-            at each use takes as many launches as all the rest of holding.
+        unpacked: Whether there is memory for a byte a weight where no loop for the CPU reaches, as on a GPU: to unpack
+            bits at each use takes as many launches as all the rest of holding. Where there is none and the loops in
+            Triton can be trusted, these read the bits as they are.
     """
 
     def __init__(self, bits: Tensor, *, compiled: bool, unpacked: bool = True) -> None:
@@ -60,7 +70,7 @@ class PrunedPlaces:
         data = tensor.data
         words = _see_words(data)
         if words is None:
-            data.masked_fill_(self._find_pruned(data), 0)
+            self._zero_elsewhere(data)
         else:
             self._zero(words, self._packed)
 
@@ -81,24 +91,39 @@ class PrunedPlaces:
             self._zero(self._own, self._packed)
         else:
             with torch._C.DisableTorchFunction():  # noqa: SLF001 - as above
-                data = parameter.data
-                data.masked_fill_(self._find_pruned(data), 0)
+                self._zero_elsewhere(parameter.data)
 
     def any_nonzero(self, tensor: Tensor) -> bool:
         """Returns whether a tensor of the parameter's shape has a number other than zero at a pruned place."""
         data = tensor.data
         words = _see_words(data)
-        if words is None:
-            return bool((data.masked_fill(~self._find_pruned(data), 0) != 0).any())
-        return self._any_nonzero(words, self._packed)
+        if words is not None:
+            return self._any_nonzero(words, self._packed)
+        if loops := self._find_loops(data):
+            found: bool = loops.any_pruned_word(_flatten(data), self._find_bits(data))
+            return found
+        return bool((data.masked_fill(~self._find_pruned(data), 0) != 0).any())
+
+    def _zero_elsewhere(self, data: Tensor) -> None:
+        if loops := self._find_loops(data):
+            loops.zero_pruned_words(_flatten(data), self._find_bits(data))
+        else:
+            data.masked_fill_(self._find_pruned(data), 0)
+
+    def _find_loops(self, data: Tensor) -> ModuleType | None:
+        return None if self._keeps_unpacked else _find_loops_for_device(data)
+
+    def _find_bits(self, data: Tensor) -> Tensor:
+        """Returns the packed bits beside the tensor."""
+        if self._elsewhere.device != data.device:  # the model moved
+            self._elsewhere = self.bits.to(data.device)
+        return self._elsewhere
 
     def _find_pruned(self, data: Tensor) -> Tensor:
         """Returns True where a tensor of the parameter's shape is pruned, beside the tensor."""
         if self._pruned is not None and self._pruned.device == data.device:
             return self._pruned
-        if self._elsewhere.device != data.device:  # the model moved
-            self._elsewhere = self.bits.to(data.device)
-        pruned = unpack_bits(self._elsewhere, data.shape).logical_not_()
+        pruned = unpack_bits(self._find_bits(data), data.shape).logical_not_()
         if self._keeps_unpacked:
             self._pruned, self._elsewhere = pruned, self.bits
         return pruned
@@ -108,8 +133,20 @@ def _see_words(data: Tensor) -> Words | None:
     """Returns the memory of a tensor as a flat array of integers; None where no loop of ours reaches it."""
     if data.device.type != "cpu" or not data.is_contiguous():
         return None
-    words: Words = data.view(INTEGERS_BY_BYTES[data.element_size()]).numpy().reshape(-1)
+    words: Words = _flatten(data).numpy()
     return words
+
+
+def _flatten(data: Tensor) -> Tensor:
+    """Returns a contiguous tensor as a flat one of integers, in the same memory."""
+    return data.view(INTEGERS_BY_BYTES[data.element_size()]).view(-1)
+
+
+def _find_loops_for_device(data: Tensor) -> ModuleType | None:
+    """Returns the loops in Triton where they reach a tensor; None where plain torch zeroes."""
+    if not data.is_contiguous() or data.dtype not in WORDS:
+        return None
+    return find_trusted("zeroing", data.device, data.dtype)
 
 
 def _zero_words(words: Words, bits: NDArray[np.uint8]) -> None:

@@ -45,14 +45,14 @@ def gathering_others(model: nn.Module, shards: Mapping[int, Tensor]) -> Iterator
             values = shards.get(id(shared.sharded_param))
             if values is not None:
                 before.append((shared, shared._sharded_param_data))  # noqa: SLF001 - see above
-                padded = shared._sharded_param_data.clone()  # noqa: SLF001
+                padded = shared._sharded_param_data.clone()  # noqa: SLF001 - see above
                 padded[: values.numel()] = values.reshape(-1)
-                shared._sharded_param_data = padded  # noqa: SLF001
+                shared._sharded_param_data = padded  # noqa: SLF001 - see above
         yield
     finally:
         reshard(model)
         for shared, data in before:
-            shared._sharded_param_data = data  # noqa: SLF001
+            shared._sharded_param_data = data  # noqa: SLF001 - see above
 
 
 def reshard(model: nn.Module) -> None:

@@ -1,17 +1,18 @@
 """What is checked in each process of sharded models: they do, gathered, what a plain model does."""
 
 import copy
-from functools import partial
+import os
+import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import checkpoint
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from lottery_tickets import (
-    EarlyBirdWatcher,
     apply_mask,
     check_held,
     compute_sparsity,
@@ -19,10 +20,11 @@ from lottery_tickets import (
     create_importance_mask,
     create_magnitude_mask,
     hold_mask,
+    importance_scoring,
     masked,
     remove_mask,
 )
-from lottery_tickets.integrations.distributed_checkpoint import MaskState, WatchState
+from lottery_tickets._core.selection import largest
 from lottery_tickets.masks import Mask
 from tests.sharded import Stack, make_sharded
 
@@ -30,10 +32,15 @@ KINDS = ("fsdp", "tensor", "both")
 STEPS = 4
 
 
+def make_whole(tensor: Any) -> Tensor:  # noqa: ANN401 - a DTensor or another
+    """Returns a tensor whole."""
+    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole
+
+
 def gather(model: nn.Module) -> dict[str, Tensor]:
     """Returns the state of a model, whole."""
-    state = model.state_dict()
-    return {name: value.full_tensor() if hasattr(value, "full_tensor") else value for name, value in state.items()}
+    return {name: make_whole(value) for name, value in model.state_dict().items()}
 
 
 def draw_batch(step: int) -> tuple[Tensor, Tensor]:
@@ -53,7 +60,7 @@ def check_masks(kind: str) -> list[str]:
     local = sum(bits.numel() for bits in found.bits.values())
     assert local < expected.nbytes
     for name, kept in found.items():
-        assert torch.equal(kept.full_tensor() if hasattr(kept, "full_tensor") else kept, expected[name]), name
+        assert torch.equal(make_whole(kept), expected[name]), name
     sparser = create_magnitude_mask(sharded, 0.9, within=found)
     assert sparser.is_subset(found)
     assert (found & ~sparser).gather() == expected & ~create_magnitude_mask(plain, 0.9)
@@ -86,8 +93,7 @@ def check_plain_mask_on_sharded(kind: str) -> None:
 def clip_gradients(model: nn.Module, most: float) -> float:
     """Scales gradients down to a norm; returns the norm that they had. torch's own takes no mixture of DTensors."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    wholes = [g.full_tensor() if hasattr(g, "full_tensor") else g for g in gradients]
-    norm = float(torch.stack([whole.double().square().sum() for whole in wholes]).sum().sqrt())
+    norm = float(torch.stack([make_whole(g).double().square().sum() for g in gradients]).sum().sqrt())
     for gradient in gradients:
         gradient.mul_(min(1.0, most / norm))
     return norm
@@ -161,8 +167,7 @@ def check_writes_are_undone(kind: str) -> None:
             for parameter in model.parameters():
                 parameter.add_(1.0)
             outputs.append(model(inputs))
-    result = outputs[1].full_tensor() if hasattr(outputs[1], "full_tensor") else outputs[1]
-    torch.testing.assert_close(outputs[0], result)
+    torch.testing.assert_close(outputs[0], make_whole(outputs[1]))
 
 
 def check_masked(kind: str) -> None:
@@ -182,7 +187,7 @@ def check_masked(kind: str) -> None:
         model.zero_grad()
     torch.testing.assert_close(outputs[0], outputs[1])
     for name, gradient in gradients[1].items():
-        whole: Any = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+        whole = make_whole(gradient)
         torch.testing.assert_close(whole, gradients[0][name])
     for name, value in gather(sharded).items():
         assert torch.equal(value, before[name]), name
@@ -215,98 +220,33 @@ def copy_sharded() -> Any:  # noqa: ANN401 - whatever comes
     return copy.deepcopy(create_magnitude_mask(make_sharded("fsdp"), 0.5))
 
 
-def watch(model: nn.Module, data: list[tuple[Tensor, Tensor]], held_out: tuple[Tensor, Tensor]) -> EarlyBirdWatcher:
-    """Trains under a watch with a probe; returns the watcher."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    watcher = EarlyBirdWatcher(model, check_steps=10, probe=held_out)
-    for step in range(1, 61):
-        inputs, targets = data[step % len(data)]
-        loss = functional.cross_entropy(model(inputs), targets)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        watcher.observe(model, step, loss=loss.detach())
-    return watcher
+def die_on_the_way(place: int, folder: str) -> None:
+    """One process ends while a mask is made; the others must say so, and no file is left."""
+    model = make_sharded("fsdp")
+    if torch.distributed.get_rank() == place:
+        with patch.object(largest, "_count_here", lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
+            create_magnitude_mask(model, 0.5)
+    create_magnitude_mask(model, 0.5).save(Path(folder) / "mask.safetensors")
 
 
-def check_watching(kind: str) -> str:
-    """A watch of a sharded model finds what that of the plain one finds, and leaves no trace; returns the verdict."""
-    data, held_out = draw_rule()
-    found = [watch(model, data, held_out) for model in (Stack(12).double(), make_sharded(kind, 12, torch.float64))]
-    plain, sharded = (watcher.results() for watcher in found)
-    assert sharded["verdict"] == plain["verdict"]
-    assert sharded["final_mask"].gather() == plain["final_mask"]
-    for own, expected in zip(sharded["checkpoints"], plain["checkpoints"], strict=True):
-        compare_figures(own, expected)
-    for name, ranks in sharded["final_rankings"].items():
-        assert ranks.shape == sharded["final_mask"].local_shapes[name]
-    return str(sharded["verdict"])
+def check_scores(score: str) -> None:
+    """Scores under data parallelism are those of one process that sees all samples."""
+    model, compute = Stack(), getattr(importance_scoring, score)
+    samples = [draw_batch(step) for step in range(6)]
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    inputs, targets = (torch.cat([batch[side] for batch in samples]) for side in (0, 1))
+    own = [
+        (inputs[rank::world][start : start + 5], targets[rank::world][start : start + 5]) for start in range(0, 48, 5)
+    ]
+    parallel = DistributedDataParallel(model)
+    found = compute(parallel, [batch for batch in own if len(batch[0])], num_samples=30)
+    expected = compute(model, [(inputs[:30], targets[:30])], num_samples=30)
+    assert found.report["num_samples"] == expected.report["num_samples"] == 30
+    for name, scores in expected.items():
+        torch.testing.assert_close(found[name], scores, rtol=1e-4, atol=1e-7)
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def compare_figures(own: Any, expected: Any) -> None:  # noqa: ANN401 - figures in figures
-    """Compares what two checks have recorded, but for the time they took."""
-    if isinstance(expected, dict):
-        assert own.keys() == expected.keys()
-        for name in own:
-            if name != "seconds":
-                compare_figures(own[name], expected[name])
-    elif isinstance(expected, list):
-        assert len(own) == len(expected)
-        for one, other in zip(own, expected, strict=True):
-            compare_figures(one, other)
-    elif isinstance(expected, float):
-        assert abs(own - expected) <= 1e-6 * max(1.0, abs(expected)), (own, expected)
-    else:
-        assert own == expected
-
-
-def train_watched(state: WatchState, model: nn.Module, first: int, last: int) -> None:
-    """Trains from one step to another under a watch that is kept in a state; without momentum."""
-    data, _ = draw_rule()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for step in range(first + 1, last + 1):
-        inputs, targets = data[step % len(data)]
-        functional.cross_entropy(model(inputs), targets).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        state.watcher.observe(model, step)
-        state.step = step
-
-
-def draw_rule() -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
-    """Returns batches that a linear rule labels, and others that are held out."""
-    generator = torch.Generator().manual_seed(0)
-    rule = torch.randn(12, 5, generator=generator)
-    inputs = torch.randn(256, 12, dtype=torch.float64, generator=generator)
-    targets = (inputs.float() @ rule).argmax(1)
-    return [(inputs[s : s + 16], targets[s : s + 16]) for s in range(0, 128, 16)], (inputs[128:], targets[128:])
-
-
-def begin_watch(kind: str) -> tuple[nn.Module, WatchState]:
-    """Returns a model, sharded or not, and the state of its watch."""
-    model: nn.Module = make_sharded(kind, 12, torch.float64) if kind else Stack(12).double()
-    _, held_out = draw_rule()
-    return model, WatchState(model, partial(EarlyBirdWatcher, check_steps=5, probe=held_out))
-
-
-def save_checkpoint(kind: str, folder: str) -> None:
-    """Trains 10 steps under a watch, then saves the model, a mask of it and the watch."""
-    model, state = begin_watch(kind)
-    train_watched(state, model, 0, 10)
-    mask = create_magnitude_mask(model, 0.7)
-    parts = {"model": model.state_dict(), "mask": MaskState(model, mask), "watch": state}
-    checkpoint.save(parts, checkpoint_id=folder)
-
-
-def go_on(kind: str, folder: str) -> tuple[Any, Any]:
-    """Loads what was saved into other shards, trains on to step 20; returns figures of all checks, and whole masks."""
-    model, state = begin_watch(kind)
-    loaded, weights = MaskState(model), model.state_dict()
-    checkpoint.load({"model": weights, "mask": loaded, "watch": state}, checkpoint_id=folder)
-    model.load_state_dict(weights)
-    assert loaded.mask is not None
-    assert loaded.mask == create_magnitude_mask(model, 0.7)
-    assert loaded.mask.provenance["method"] == "magnitude"
-    train_watched(state, model, state.step, 20)
-    ticket = state.watcher.draw_ticket(last=True).gather()
-    return state.watcher.checkpoints, {name: ticket[name] for name in ticket}
+def refuse_scores(kind: str) -> None:
+    """Scores of gradients of a sharded model are refused in words."""
+    importance_scoring.compute_fisher_importance(make_sharded(kind), [draw_batch(0)])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lottery_tickets._core.sharding import models
+from tests.lottery_tickets._core.sharding import models, watching
 from tests.processes import Processes
 
 pytestmark = pytest.mark.parametrize("kind", models.KINDS)
@@ -46,4 +46,9 @@ def test_what_one_process_refuses_all_refuse(processes: Processes, kind: str) ->
 
 
 def test_a_watch_finds_what_that_of_the_plain_model_finds(processes: Processes, kind: str) -> None:
-    assert set(processes.run(models.check_watching, kind)) == {"converged"}
+    assert set(processes.run(watching.check_watching, kind)) == {"converged"}
+
+
+def test_scores_of_gradients_are_refused_in_words(processes: Processes, kind: str) -> None:
+    answers = processes.ask(models.refuse_scores, kind)
+    assert all("scores of gradients need whole weights, but the model is sharded" in text for _, text in answers)

@@ -1,6 +1,6 @@
 """What kernels are asked when they are compared: sizes with tails, ties, signs, extreme numbers, NaN."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, Final, NamedTuple
@@ -14,8 +14,8 @@ from lottery_tickets._core.kernels.selecting_reference import Listed
 from lottery_tickets._core.selection.patterns import WORDS
 from lottery_tickets._core.thresholds import Bracket
 
-# With and without a tail, of 8 weights a byte, 64 lanes and blocks of 1,024; several blocks.
-SIZES: Final = (1, 7, 8, 63, 64, 65, 1000, 1023, 1024, 1025, 3107)
+# With and without a tail, of 8 weights a byte, 64 lanes, numba's blocks of 1,024 and Triton's of 4,096; several blocks.
+SIZES: Final = (1, 7, 8, 63, 64, 65, 1000, 1023, 1024, 1025, 3107, 4095, 4096, 4097, 9001)
 NUM_LEVELS: Final = 40  # distinct magnitudes, so that many are equal
 MOST_BINS: Final = 1 << 12
 NUM_CODES: Final = 1 << 16
@@ -43,11 +43,12 @@ class Case(NamedTuple):
         return (words & torch.iinfo(words.dtype).max).sort().values
 
 
-def list_cases(dtypes: Iterable[torch.dtype]) -> Iterator[Case]:
+def list_cases(dtypes: Iterable[torch.dtype], sizes: Sequence[int] = SIZES) -> Iterator[Case]:
     """Yields for each dtype weights of each size, all of them eligible and half of them.
 
     Args:
         dtypes: Of floats.
+        sizes: How many weights.
     """
     generator = torch.Generator().manual_seed(SEED)
     for dtype in dtypes:
@@ -55,7 +56,7 @@ def list_cases(dtypes: Iterable[torch.dtype]) -> Iterator[Case]:
         levels = torch.randn(NUM_LEVELS, generator=generator).to(dtype)
         # Zeros of either sign, a number below the normal ones, the largest there are.
         levels[:5] = torch.tensor([0.0, -0.0, -info.smallest_normal / 2, info.max, -info.max], dtype=dtype)
-        for size in SIZES:
+        for size in sizes:
             values = levels[torch.randint(NUM_LEVELS, (size,), generator=generator)]
             flags = torch.randint(2, (size,), generator=generator).numpy()
             words = f"{size:,} weights of {str(dtype).removeprefix('torch.')}"

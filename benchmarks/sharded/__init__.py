@@ -1,0 +1,1 @@
+"""What it costs that weights are shared out over processes."""

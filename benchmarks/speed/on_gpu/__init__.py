@@ -1,0 +1,1 @@
+"""What `benchmarks.speed.gpu` measures, by what is compared."""
