@@ -56,9 +56,9 @@ def test_other_models_and_other_libraries_leave_names_as_they_are(monkeypatch: p
 
 
 def find_by(
-    rule: Any, shapes: dict[str, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
-) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - of transformers
-    """Returns the parts of a Llama's tensors by one rule, once modules that would import the stand-in are loaded."""
+    rule: core_model_loading.WeightConverter, shapes: dict[str, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, tuple[str, ...]]:
+    """Returns the parts of a Llama's tensors by one rule, once all modules that would import the stand-in are there."""
     model = make_decoder("llama")
     with monkeypatch.context() as patch:
         patch.setattr(conversion_mapping, "get_model_conversion_mapping", lambda _: [rule])
