@@ -1,7 +1,7 @@
 """Which stored tensors a model's tensors consist of is what transformers makes of them."""
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from tests.lottery_tickets.checkpoints.decoders import make_decoder
 LAYER = "model.layers.0."
 
 
-def describe(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype = torch.float32) -> dict[str, Entry]:
+def describe(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype = torch.float32) -> dict[str, Entry]:
     return {name: Entry(dtype, torch.Size(shape), 0) for name, shape in shapes.items()}
 
 
@@ -56,7 +56,7 @@ def test_other_models_and_other_libraries_leave_names_as_they_are(monkeypatch: p
 
 
 def find_by(
-    rule: core_model_loading.WeightConverter, shapes: dict[str, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    rule: core_model_loading.WeightConverter, shapes: Mapping[str, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, tuple[str, ...]]:
     """Returns the parts of a Llama's tensors by one rule, once all modules that would import the stand-in are there."""
     model = make_decoder("llama")
