@@ -15,14 +15,18 @@ from torch.nn.parallel import DistributedDataParallel
 from lottery_tickets import (
     apply_mask,
     check_held,
+    compute_layerwise_magnitude_ticket,
+    compute_magnitude_importance,
     compute_sparsity,
     compute_ticket_overlap,
     create_importance_mask,
     create_magnitude_mask,
+    create_random_mask,
     hold_mask,
     importance_scoring,
     masked,
     remove_mask,
+    shuffle_mask,
 )
 from lottery_tickets._core.selection import largest
 from lottery_tickets.masks import Mask
@@ -69,6 +73,15 @@ def check_masks(kind: str) -> list[str]:
     scores = {name: value - 0.01 for name, value in sharded.named_parameters() if name.endswith("up.weight")}
     plain_scores = {name: value - 0.01 for name, value in plain.named_parameters() if name.endswith("up.weight")}
     assert create_importance_mask(scores, 0.5).gather() == create_importance_mask(plain_scores, 0.5)
+    tickets = [compute_layerwise_magnitude_ticket(model, 0.7) for model in (plain, sharded)]
+    assert tickets[1]["thresholds"] == tickets[0]["thresholds"]
+    magnitudes = [compute_magnitude_importance(model) for model in (plain, sharded)]
+    assert create_importance_mask(magnitudes[1], 0.7).gather() == create_importance_mask(magnitudes[0], 0.7)
+    for scope in ("global", "row", "erk"):
+        random = create_random_mask(sharded, 0.6, seed=3, scope=scope)
+        assert random.gather() == create_random_mask(plain, 0.6, seed=3, scope=scope)
+    assert create_random_mask(found, 0.6, seed=3).gather() == create_random_mask(expected, 0.6, seed=3)
+    assert shuffle_mask(found, 5).gather() == shuffle_mask(expected, 5)
     apply_mask(plain, expected)
     apply_mask(sharded, found)
     assert compute_sparsity(sharded) == compute_sparsity(plain)
