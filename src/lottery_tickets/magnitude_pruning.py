@@ -145,7 +145,8 @@ def _find_thresholds(weights: Weights, mask: Mask) -> dict[str, float | None]:
     """Returns the least magnitude that each layer keeps, over all processes."""
     here = {name: _find_least_kept(weight, mask.bits[name]) for name, weight in weights.items()}
     parts = weights.together.gather(lambda: here)
-    return {name: min((part[name] for part in parts if part[name] is not None), default=None) for name in here}
+    kept = {name: [least for part in parts if (least := part[name]) is not None] for name in here}
+    return {name: min(found, default=None) for name, found in kept.items()}
 
 
 def _find_least_kept(weight: Weight, bits: Tensor) -> float | None:
