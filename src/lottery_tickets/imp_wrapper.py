@@ -15,9 +15,10 @@ from lottery_tickets._core.notebooks import show_own
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
 from lottery_tickets._core.states import load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
-from lottery_tickets._core.weights import Weights, refuse_shards
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
 from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.elsewhere.tasks import Executor
@@ -145,7 +146,7 @@ def compute_iterative_magnitude_pruning(
     check_restartable(dataloader)
     schedule = _make_schedule(prune_rates, scope, target_sparsity)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_shards(weights, "run folders")
+    refuse_sharded(model, "rounds of pruning")
     num_levels = _find_last_level(weights, schedule)
     if trainer_fn is None and not train:
         return simulate_rounds(
