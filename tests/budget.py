@@ -17,8 +17,13 @@ BUDGET_SECONDS: Final = 25.0  # thrice what the slowest file without an entry he
 LARGER: Final[Mapping[str, tuple[float, str]]] = {  # thrice what they take, and why that is much
     "tests/pages/test_pages.py": (180, "all commands of all pages; not among those of `make test`"),
     "tests/lottery_tickets/experiments/test_engine.py": (50, "the command runs in processes of its own, to be killed"),
+    "tests/lottery_tickets/experiments/elsewhere/test_tasks.py": (75, "two processes of a pool, which import torch"),
+    "tests/lottery_tickets/integrations/test_dask.py": (250, "workers and drivers are processes, to be killed"),
+    "tests/lottery_tickets/integrations/test_slurm.py": (150, "jobs and drivers are processes, to be killed"),
     "tests/lottery_tickets/landscape/test_surface.py": (40, "seven models, each point measured twice, in two ways"),
     "tests/lottery_tickets/scores/test_gradient_scores.py": (40, "a battery of 15 laws for each of 14 scores"),
+    "tests/lottery_tickets/checkpoints/test_wanda.py": (50, "15 architectures in two dtypes, loaded and streamed"),
+    "tests/lottery_tickets/evaluation/test_performance.py": (50, "the same architectures and dtypes"),
     "tests/lottery_tickets/early_bird/test_rank_correlation.py": (40, "millions of ranks, and kernels to be compiled"),
     "tests/lottery_tickets/_core/selection/test_largest.py": (40, "millions of weights, and kernels to be compiled"),
 }

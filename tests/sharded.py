@@ -30,7 +30,7 @@ def shard(tensor: Tensor, mesh: DeviceMesh, placements: Sequence[Any]) -> DTenso
 
 def draw_placements(generator: np.random.Generator, mesh: DeviceMesh, num_dims: int) -> list[Any]:
     """Returns placements on a mesh: shards of any dimension, copies, and what tensor parallelism and FSDP make."""
-    if mesh.ndim == 2 and num_dims and generator.random() < 0.3:
+    if mesh.ndim == 2 and num_dims and generator.random() < 0.5:
         dim = int(generator.integers(num_dims))
         return [_StridedShard(dim, split_factor=mesh.size(1)), Shard(dim)]
     return [
@@ -93,4 +93,6 @@ def make_sharded(kind: str, width: int = 6, dtype: torch.dtype = torch.float32) 
         for block in model.blocks:
             fully_shard(block, mesh=sub)
         fully_shard(model, mesh=sub)
+        with torch.no_grad():  # after which the outermost module keeps what it has gathered
+            model(torch.zeros(2, width, dtype=dtype))
     return model

@@ -23,7 +23,10 @@ OWN: Final = ("lottery_tickets", "statistical_report_generator", "unified_model_
 
 # Which extra is behind which code; all else needs what is always installed, and no more.
 BEHIND: Final = {
+    "lottery_tickets/experiments/elsewhere/orders.py": "cluster",
+    "lottery_tickets/integrations/dask.py": "cluster",
     "lottery_tickets/integrations/lightning.py": "lightning",
+    "lottery_tickets/integrations/slurm.py": "cluster",
     "lottery_tickets/integrations/tensorboard.py": "tensorboard",
     "lottery_tickets/integrations/transformers.py": "transformers",
     "lottery_tickets/integrations/wandb.py": "wandb",
@@ -104,6 +107,8 @@ def test_what_is_excepted_is_there() -> None:
 @pytest.mark.parametrize(
     ("module", "missing", "extra"),
     [
+        ("lottery_tickets.integrations.dask", ["distributed"], "cluster"),
+        ("lottery_tickets.integrations.slurm", ["submitit"], "cluster"),
         ("lottery_tickets.integrations.lightning", ["lightning.pytorch", "pytorch_lightning"], "lightning"),
         ("lottery_tickets.integrations.tensorboard", ["tensorboard"], "tensorboard"),
         ("lottery_tickets.integrations.transformers", ["transformers"], "transformers"),

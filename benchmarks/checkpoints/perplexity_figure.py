@@ -62,5 +62,5 @@ def draw_perplexity(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xlabel("sparsity, %")
     axes.set_ylabel("test perplexity")
     draw_grid(axes)
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside lower center", ncols=4)
     return figure

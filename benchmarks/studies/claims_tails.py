@@ -6,6 +6,7 @@ benchmarks.studies.claims_tails` takes a minute and writes `benchmarks/results/c
 """
 
 import itertools
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -41,7 +42,7 @@ MANY: Final = 1_000_000  # draws that a median is taken of
 
 def draw_bad_tail(generator: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     """Returns noise of mean 0 and variance 1 with a heavy tail of bad trainings: minus a log-normal of sigma 1."""
-    noise: Floats = -(generator.lognormal(0.0, 1.0, shape) - np.exp(0.5)) / np.sqrt((np.e - 1) * np.e)
+    noise: Floats = -(generator.lognormal(0.0, 1.0, shape) - np.exp(0.5)) / np.sqrt((math.e - 1) * math.e)
     return noise
 
 

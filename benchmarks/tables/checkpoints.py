@@ -45,4 +45,22 @@ def show_peak(found: list[dict[str, Any]]) -> str:
     return f"{max(one['peak_resident_bytes'] for one in found) / GIGA:.1f}"
 
 
-TABLES: Tables = {"checkpoints": tabulate_large}
+def tell_random_mask() -> str:
+    """What a random mask of many weights takes, in a sentence."""
+    figures = read_results("random-mask")
+
+    def find(step: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = [one for one in figures["steps"] if one["step"] == step]
+        return min(found, key=lambda one: float(one["seconds"]))
+
+    ours, torch_rand, machine = find("mask"), find("torch.rand"), figures["machine"]
+    return (
+        f"Random mask of {figures['num_weights'] / GIGA:.1f} billion weights: {ours['seconds']:.0f} s "
+        f"({ours['cpu_seconds']:.0f} s of processor time), where `torch.rand` alone, which draws one after the other, "
+        f"takes {torch_rand['seconds']:.0f} s ({torch_rand['cpu_seconds']:.0f} s) for the same numbers; least of "
+        f"{figures['repeats']} in turns, on {machine['num_cpus']} cores that other work used too (load "
+        f"{machine['load_average'][0]:.0f})."
+    )
+
+
+TABLES: Tables = {"checkpoints": tabulate_large, "random-mask": tell_random_mask}

@@ -1,9 +1,10 @@
-"""The tables of runs that are killed, and of what identifying data costs."""
+"""The tables of runs that are killed or spread over workers, and of what identifying data costs."""
 
+import statistics
 from typing import Any
 
 from benchmarks.common import read_results
-from benchmarks.tables.parts import Columns, Tables, tabulate
+from benchmarks.tables.parts import Columns, Tables, make_table, tabulate
 
 
 def tabulate_kills() -> str:
@@ -46,4 +47,18 @@ def tabulate_identity() -> str:
     return tabulate(rows, columns)
 
 
-TABLES: Tables = {"kills": tabulate_kills, "identity": tabulate_identity}
+def tabulate_executors() -> str:
+    """How long an experiment takes on Dask, beside processes."""
+    found = read_results("executors")
+    seconds = {name: statistics.median(times) for name, times in found["seconds"].items()}
+    ratios = [here / there for here, there in zip(found["seconds"]["processes"], found["seconds"]["dask"], strict=True)]
+    spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    return make_table(
+        ("LeNet-300-100, 2 workers", "seconds", "speed over processes"),
+        ("processes here", f"{seconds['processes']:.1f}", "1"),
+        ("Dask", f"{seconds['dask']:.1f}", spread),
+        ("Dask's cluster begins", f"{seconds['dask_begins']:.1f}", ""),
+    )
+
+
+TABLES: Tables = {"kills": tabulate_kills, "identity": tabulate_identity, "executors": tabulate_executors}

@@ -15,11 +15,13 @@ from lottery_tickets._core.notebooks import show_own
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
 from lottery_tickets._core.states import load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
-from lottery_tickets._core.weights import Weights, refuse_shards
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.adam_trainer import AdamTrainer
 from lottery_tickets.experiments.caller_subject import CallerSubject
+from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.experiments.folder import IMP_FROM_PYTHON
 from lottery_tickets.experiments.growth import grow_to_target
 from lottery_tickets.experiments.keeping import Keeping
@@ -63,6 +65,7 @@ def compute_iterative_magnitude_pruning(
     data_id: str | None = None,
     progress: bool = False,
     logger: Logger | Iterable[Logger] | None = None,
+    executor: Executor | None = None,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> PruningResults:
     """Returns the tickets of a model found by iterative magnitude pruning, with their masks and their controls.
@@ -111,6 +114,9 @@ def compute_iterative_magnitude_pruning(
         progress: Whether to show a bar.
         logger: Told the figures of each training when it has ended: anything with `log(values, step)`, or several, such
             as those of `lottery_tickets.integrations` for TensorBoard and Weights & Biases. It changes nothing.
+        executor: Trains the replicates elsewhere: a `concurrent.futures.Executor`, a Dask client, or a `SlurmExecutor`
+            of `lottery_tickets.integrations.slurm`; see docs/howto/cluster.md. None trains here. Workers train on one
+            thread and give the same bits as one thread here. They must see `run_folder` at the same path.
         path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
@@ -140,7 +146,7 @@ def compute_iterative_magnitude_pruning(
     check_restartable(dataloader)
     schedule = _make_schedule(prune_rates, scope, target_sparsity)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_shards(weights, "run folders")
+    refuse_sharded(model, "rounds of pruning")
     num_levels = _find_last_level(weights, schedule)
     if trainer_fn is None and not train:
         return simulate_rounds(
@@ -163,7 +169,7 @@ def compute_iterative_magnitude_pruning(
         num_replicates=num_replicates,
         seed=seed,
     )
-    kept = Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress, logger)
+    kept = Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress, logger, executor)
     return _find_tickets(plan, subject, kept)
 
 
@@ -182,7 +188,7 @@ def _find_last_level(weights: Weights, schedule: PruningSchedule) -> int:
 
 
 def _find_tickets(plan: ExperimentPlan, subject: CallerSubject, keeping: Keeping) -> PruningResults:
-    """Trains, prunes, rewinds and repeats, see `run_training`; the model is then the last ticket, trained."""
+    """Trains, prunes, rewinds and repeats, see `compute_training`; the model is then the last ticket, trained."""
     _check_fresh_weights(plan, subject)
     find_end = partial(_find_last_level, subject.find_weights(subject.model))
     grow = partial(grow_to_target, find_last_level=find_end)

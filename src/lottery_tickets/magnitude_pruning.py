@@ -11,7 +11,7 @@ from lottery_tickets._core.bits import num_bytes, unpack_bits
 from lottery_tickets._core.notebooks import show_own
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.weights import Weight, WeightSource
+from lottery_tickets._core.weights import Weight, Weights, WeightSource
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import select_mask
 
@@ -136,9 +136,17 @@ def compute_layerwise_magnitude_ticket(
         "mask": mask,
         "actual_sparsity": mask.sparsity,
         "layer_sparsities": mask.layer_sparsity(),
-        "thresholds": {name: _find_least_kept(weight, mask.bits[name]) for name, weight in weights.items()},
+        "thresholds": _find_thresholds(weights, mask),
         "collapsed_layers": mask.collapsed_layers,
     }
+
+
+def _find_thresholds(weights: Weights, mask: Mask) -> dict[str, float | None]:
+    """Returns the least magnitude that each layer keeps, over all processes."""
+    here = {name: _find_least_kept(weight, mask.bits[name]) for name, weight in weights.items()}
+    parts = weights.together.gather(lambda: here)
+    kept = {name: [least for part in parts if (least := part[name]) is not None] for name in here}
+    return {name: min(found, default=None) for name, found in kept.items()}
 
 
 def _find_least_kept(weight: Weight, bits: Tensor) -> float | None:

@@ -196,6 +196,7 @@ def _prune_iteratively(subject: Subject, folder: Path) -> Mapping[str, Any]:
         seed=config.seed,
         run_folder=folder / "pruning.run",
         progress=config.progress,
+        executor=config.executor,
         **rate,
     )
     return {name: value for name, value in found.items() if name not in {"masks", "rewind_state", "run_folder"}}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 # What says where results go and how they are shown, not what they are: it may differ from a call to the next.
-SHOWN: Final = ("output_dir", "analyses", "train", "generate_report", "report_style", "progress")
+SHOWN: Final = ("output_dir", "analyses", "train", "generate_report", "report_style", "progress", "executor")
 
 
 @dataclass
@@ -35,6 +35,7 @@ class UnifiedConfig:
         seed: Of all that is drawn.
         gpu_memory_gb: Of the device, 10^9 bytes; asked of the device when None.
         progress: Whether to show bars.
+        executor: Trains the replicates of iterative pruning elsewhere, see `compute_iterative_magnitude_pruning`.
     """
 
     output_dir: str | Path = "analysis"
@@ -56,3 +57,4 @@ class UnifiedConfig:
     seed: int = 42
     gpu_memory_gb: float | None = None
     progress: bool = True
+    executor: Any = None

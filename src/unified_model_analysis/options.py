@@ -7,7 +7,9 @@ there: `take_help` reads the text.
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -18,11 +20,13 @@ import tyro
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from lottery_tickets.experiments.elsewhere.tasks import Executor
     from lottery_tickets.utils import Logger
 
 SEED: Final = 42  # as in the library
 MARGIN: Final = 0.2  # points of accuracy whose loss counts as none, as in the library
-OUTPUTS: Final = ("output", "output_mask", "output_scores", "force", "tensorboard", "wandb")  # where results go
+# Where results go, and where they are computed.
+OUTPUTS: Final = ("output", "output_mask", "output_scores", "force", "tensorboard", "wandb", "executor")
 
 
 def read_help(options: type, name: str) -> str:
@@ -45,7 +49,7 @@ def take_help(options: type, name: str) -> Any:  # noqa: ANN401 - tyro's marker 
 def list_settings(options: "DataclassInstance") -> dict[str, Any]:
     """Returns all options of a command, JSON-able, by their names: a file by its content and a folder by its name.
 
-    So they are the same wherever the files lie; where the results go is left out.
+    So they are the same wherever the files lie; where results go and where they are computed is left out.
 
     Args:
         options: As they were given.
@@ -157,6 +161,42 @@ class LoggingOptions:
 
                 loggers.append(stack.enter_context(WandbLogger(self.wandb)))
             yield loggers
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorOptions:
+    """Where the replicates of an experiment are trained. It does not change the results.
+
+    Attributes:
+        executor: An engine that trains them: dask://HOST:PORT, dask://local, or slurm: with options of sbatch, such as
+            slurm:partition=short,time=120. Its workers must see OUTPUT at the same path; see docs/howto/cluster.md.
+        workers: Processes that share the replicates, here or of dask://local; all cores when not given.
+    """
+
+    executor: str | None = None
+    workers: int | None = None
+
+    @property
+    def num_workers(self) -> int:
+        """Processes here that share the replicates."""
+        return self.workers or os.cpu_count() or 1
+
+    @property
+    def of_workloads_alone(self) -> tuple[str, ...]:
+        """Names of these options that mean nothing to a network of one's own: here its replicates share one process."""
+        return ("workers",) if self.executor is None else ()
+
+    def check_executor(self) -> None:
+        """Raises a ValueError where no such engine is known."""
+        from lottery_tickets.integrations.engines import check_executor
+
+        check_executor(self.executor, self.workers)
+
+    def opened_executor(self, output: Path) -> "AbstractContextManager[Executor | None]":
+        """Gives the engine that is asked for, None where there is none, and lets it go at the end of the block."""
+        from lottery_tickets.integrations.engines import opened_executor
+
+        return opened_executor(self.executor, self.workers, output)
 
 
 @dataclass(frozen=True, kw_only=True)

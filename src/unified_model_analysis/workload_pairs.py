@@ -1,6 +1,5 @@
 """The trainings of `connectivity`: at each step or epoch where copies part, an experiment in a folder of its own."""
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
 
     from lottery_tickets import Mask
     from lottery_tickets.connectivity.lines import ConnectivityResults
+    from lottery_tickets.experiments.elsewhere.tasks import Executor
     from lottery_tickets.experiments.workload_subject import WorkloadSource
     from unified_model_analysis.networks import LoadedNetwork
 
@@ -31,16 +31,18 @@ class WorkloadPairs:
         source: The network, its data and recipe; its ticket is the subnetwork.
         num_replicates: Pairs at each step.
         seed: Names the replicates and their data orders.
-        num_workers: Processes that share the replicates; all cores when None.
+        num_workers: Processes that share the replicates.
         accept_changed_environment: Whether to go on where another environment began.
+        executor: Trains the replicates in place of processes here.
     """
 
     results: Path
     source: "WorkloadSource"
     num_replicates: int
     seed: int
-    num_workers: int | None = None
+    num_workers: int
     accept_changed_environment: bool = False
+    executor: "Executor | None" = None
 
     def list_ends(self, network: str, step: int) -> "Iterator[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]":
         """Yields where the two copies end, for each replicate.
@@ -66,7 +68,8 @@ class WorkloadPairs:
         run_experiment(
             folder,
             self.source,
-            num_workers=self.num_workers or os.cpu_count() or 1,
+            num_workers=self.num_workers,
+            executor=self.executor,
             accept_changed_environment=self.accept_changed_environment,
             progress=True,
         )

@@ -62,6 +62,12 @@ SHORT: Final[Mapping[str, Mapping[str, int]]] = {
 # What no test types, with the reason.
 NOT_TYPED: Final[Mapping[str, str]] = {
     "pip install 'lottery-tickets[demo]'": "needs the package index; tests/test_packaging.py installs the wheel",
+    "pip install 'lottery-tickets[cluster]'": "as above; its libraries are those of development",
+    "dask scheduler '&'": "runs until it is stopped; tests/lottery_tickets/integrations/test_dask.py has one",
+    "dask worker tcp://HOST:8786 --nthreads 1 --nworkers 4": "as above",
+    "lottery-tickets imp --output runs/digits --replicates 8 --executor dask://HOST:8786": "as above",
+    "lottery-tickets imp --output runs/digits --levels 3 --replicates 4 --steps 60 "
+    "--executor slurm:time=120,cpus_per_task=1": "needs Slurm; tests/lottery_tickets/integrations/test_slurm.py",
     "make demo": "installs an environment, for minutes; benchmarks/speed/fresh_clone.py times it",
     "make test": "is this suite; benchmarks/speed/fresh_clone.py times it",
 }

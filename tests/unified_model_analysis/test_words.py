@@ -24,6 +24,7 @@ MEANINGS: Final = {
     "device": "Where to",
     "dtype": "Of the weights",
     "epochs": "Epochs",
+    "executor": "An engine that trains",
     "exclude": "Glob patterns of parameter names to leave",
     "folder": "IDX files",
     "force": "Replace",

@@ -28,6 +28,19 @@ def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
     return ((bits[:, None] >> lanes) & 1).view(-1)[: size.numel()].bool().view(size)
 
 
+def cut_bits(bits: Tensor, start: int, stop: int) -> Tensor:
+    """Returns those of packed CPU bits from number start to stop, packed; what is whole bytes is not copied."""
+    if start % 8 == stop % 8 == 0:
+        return bits[start // 8 : stop // 8]
+    parts = [torch.empty(0, dtype=torch.uint8)]
+    for first in range(start, stop, 8 * CHUNK_BYTES):
+        last = min(first + 8 * CHUNK_BYTES, stop)
+        flat = np.unpackbits(bits[first // 8 : num_bytes(last)].numpy(), bitorder="little")
+        packed = np.packbits(flat[first % 8 :][: last - first], bitorder="little")
+        parts.append(torch.from_numpy(packed))
+    return torch.cat(parts)
+
+
 def count_bits(bits: Tensor) -> int:
     """Returns how many bits are set."""
     return sum(int(np.bitwise_count(words).sum(dtype=np.int64)) for words in _cut(bits))

@@ -1,5 +1,6 @@
-"""Checks of arguments that several public functions share."""
+"""Checks that several public functions share: of arguments, and of whether a library is there."""
 
+import contextlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
@@ -128,3 +129,22 @@ def warn_caller(message: str) -> None:
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in OWN:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level + 1)
+
+
+@contextlib.contextmanager
+def needing_extra(extra: str) -> Iterator[None]:
+    """Within the block, a module that is missing is said with the extra that has it.
+
+    Args:
+        extra: Of this distribution.
+
+    Raises:
+        ModuleNotFoundError: When a module is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"this needs {error.name}, which is not installed; run: pip install 'lottery-tickets[{extra}]'",
+            name=error.name,
+        ) from error

@@ -78,6 +78,17 @@ def seeded(seed: int) -> Iterator[None]:
                 np.random.set_state(numpy_state)  # noqa: NPY002 - as above
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch computes on one thread: the number of threads decides the last bits of a sum."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def seed_everything(seed: int) -> None:
     """Seeds the global generators of torch (all devices), numpy and Python."""
     if torch.accelerator.is_available():

@@ -25,6 +25,10 @@ MOST_DEPTH: Final = 100  # of lists in lists in JSON; what we write has some ten
 DEEP: Final = f"its lists or objects are nested too deeply, more than {MOST_DEPTH} times"
 
 
+class InUseError(ValueError):
+    """Somebody else holds a lock."""
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Has `write` fill a file beside `path`, then renames it: readers see the old file or the new, never half.
 
@@ -32,7 +36,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         OSError: When the place cannot be written or the disk is full; the old file is as it was.
     """
     make_folder(path.parent)
-    aside = _name_aside(path)
+    aside = name_aside(path)
     try:
         with _telling_causes(path):
             aside.touch(exist_ok=False)  # now, because a library that writes it may hide why it cannot
@@ -54,7 +58,7 @@ def writing_folder(path: Path) -> Iterator[Path]:
         OSError: As `write_whole`.
     """
     make_folder(path.parent)
-    aside = _name_aside(path)
+    aside = name_aside(path)
     try:
         with _telling_causes(path):
             aside.mkdir()
@@ -82,7 +86,7 @@ def make_folder(path: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Deletes a folder; a reader sees it whole or not at all."""
-    aside = _name_aside(path)
+    aside = name_aside(path)
     path.replace(aside)
     shutil.rmtree(aside)
 
@@ -96,15 +100,28 @@ def is_leftover(path: Path, of: str = "") -> bool:
 def remove_leftovers(folder: Path) -> None:
     """Deletes what writes that were cut off have left aside, at any depth.
 
-    Links are not followed, and folders that have a lock of their own are left alone: they may be in use, and are
-    cleaned when they are opened.
+    Links are not followed, and folders whose own lock somebody holds are left alone.
     """
     for place, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             path = Path(place, name)
             if is_leftover(path):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-        folders[:] = [name for name in folders if not is_leftover(Path(name)) and not Path(place, name, LOCK).exists()]
+        locked = [name for name in folders if Path(place, name, LOCK).exists()]
+        for name in locked:
+            with contextlib.suppress(InUseError), exclusive_lock(Path(place, name, LOCK)):
+                remove_leftovers(Path(place, name))
+                remove_lock(Path(place, name, LOCK), only_if_alone=True)
+        folders[:] = [name for name in folders if not is_leftover(Path(name)) and name not in locked]
+
+
+def remove_lock(lock: Path, *, only_if_alone: bool = False) -> None:
+    """Deletes a lock that this process holds, and its folder when that is empty then."""
+    if only_if_alone and any(path != lock for path in lock.parent.iterdir()):
+        return
+    lock.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        lock.parent.rmdir()
 
 
 def flush_to_disk(path: Path) -> None:
@@ -173,37 +190,60 @@ def _check_depth(value: object) -> None:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path, *, of: Path | None = None) -> Iterator[None]:
+def exclusive_lock(
+    path: Path, *, of: Path | None = None, while_waiting: Callable[[], object] | None = None
+) -> Iterator[Callable[[], bool]]:
     """Holds an advisory lock for the life of the block; the system frees it when the process dies, however it dies.
+
+    Gives what tells whether the lock that is held still lies there: its folder may be removed, and made anew.
 
     Args:
         path: The lock.
         of: What it is the lock of, its folder when None.
+        while_waiting: Called again and again while another holds it; None does not wait.
 
     Raises:
-        ValueError: When another process, or another block of this one, holds it.
+        InUseError: When another process, or another block of this one, holds it.
         OSError: When the system gives no lock there.
     """
-    import fcntl  # noqa: PLC0415 - not on Windows, where runs are not supported
-
-    make_folder(path.parent)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_held = os.path.samestat(path.stat(), os.fstat(file.fileno()))  # its last holder may have removed it
-        except (BlockingIOError, FileNotFoundError):
-            is_held = False
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        if not is_held:
-            raise ValueError(
+    while True:
+        make_folder(path.parent)
+        with _try_lock(path) as is_there:
+            if is_there is not None:
+                yield is_there
+                return
+        if while_waiting is None:
+            raise InUseError(
                 f"{of or path.parent} must be used by one process at a time, but another holds it; wait for it or stop "
                 "it"
             )
-        yield
+        while_waiting()
 
 
-def _name_aside(path: Path) -> Path:
+@contextlib.contextmanager
+def _try_lock(path: Path) -> Iterator[Callable[[], bool] | None]:
+    """Holds a lock; gives what tells whether it still lies there, or None where another holds it."""
+    import fcntl  # noqa: PLC0415 - not on Windows, where runs are not supported
+
+    with path.open("w") as file:
+
+        def is_there() -> bool:
+            try:
+                return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+            except FileNotFoundError:
+                return False
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        else:
+            yield is_there if is_there() else None  # its last holder may have removed it
+
+
+def name_aside(path: Path) -> Path:
     """Returns a new name in the same folder, because a rename is atomic within one file system only."""
     if not path.name:  # of "." or "/"
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -230,7 +270,7 @@ def _find_cause(folder: Path, said: str) -> int | None:
     """Returns the system's error number: the one that was said, or the one that writing into the folder gives."""
     if found := re.search(r"os error (\d+)", said):
         return int(found[1])
-    probe = _name_aside(folder / "probe")
+    probe = name_aside(folder / "probe")
     try:
         probe.write_bytes(bytes(PROBE_BYTES))
     except OSError as error:

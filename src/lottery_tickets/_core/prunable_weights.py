@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from lottery_tickets._core.names import clean_name, identify, unwrap
+from lottery_tickets._core.sharding.fsdp import reshard
 from lottery_tickets._core.weights import Weights, WeightSource
 
 Choice = str | type[nn.Module]
@@ -221,7 +222,9 @@ def _view(chosen: Iterable[_Candidate]) -> Weights:
 
 def _find_candidates(given: object) -> list[_Candidate]:
     if isinstance(given, nn.Module):
-        return _candidates_of_model(unwrap(given))
+        inner = unwrap(given)
+        reshard(inner)
+        return _candidates_of_model(inner)
     if isinstance(given, Mapping):
         return _candidates_of_mapping(given)
     raise TypeError(f"the model must be a torch.nn.Module or a mapping of tensors by name, got {type(given).__name__}")

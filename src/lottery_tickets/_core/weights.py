@@ -319,17 +319,3 @@ def slice_flat(tensor: Tensor, start: int, stop: int) -> Tensor:
         return tensor[first:last].reshape(-1)[start - first * row : stop - first * row]
     parts = [slice_flat(tensor[i], max(start - i * row, 0), min(stop - i * row, row)) for i in range(first, last)]
     return torch.cat(parts)
-
-
-def refuse_shards(weights: Weights, what: str) -> None:
-    """Raises a ValueError where weights are shared out over processes, for what needs them whole.
-
-    Args:
-        weights: Of a model.
-        what: That needs them, in the plural.
-    """
-    if weights.shards is not None:
-        raise ValueError(
-            f"{what} need whole weights, but the model is sharded (DTensor); use one that is not, under "
-            "DistributedDataParallel where each process sees other samples; its mask fits the sharded model"
-        )

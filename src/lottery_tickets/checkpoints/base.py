@@ -13,30 +13,27 @@ from torch import Tensor, nn
 
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.reading import check_form, list_names
-from lottery_tickets._core.tensor_files.headers import Entry
-from lottery_tickets._core.tensor_files.shards import Shard
+from lottery_tickets._core.tensor_files.shards import StoredWeight
 from lottery_tickets._core.weights import READERS
 from lottery_tickets.masks.mask import Mask, as_mask
 
 BASE: Final = "base"  # in a mask's provenance
 BASE_FORM: Final = {"model": str, "revision": (str, None), "sha256": {...: str}}
 
-Entries = Mapping[str, tuple[Shard, Entry]]
 
-
-def describe_base(model: str, revision: str | None, entries: Entries) -> dict[str, Any]:
+def describe_base(model: str, revision: str | None, tensors: Mapping[str, StoredWeight]) -> dict[str, Any]:
     """Returns what a mask says of its base: name, revision, and the hash of each tensor's bytes."""
-    return {"model": model, "revision": revision, "sha256": _hash_entries(entries, list(entries))}
+    return {"model": model, "revision": revision, "sha256": _hash_stored(tensors, list(tensors))}
 
 
-def check_stored_base(mask: Mask, model: str, entries: Entries) -> None:
+def check_stored_base(mask: Mask, model: str, tensors: Mapping[str, StoredWeight]) -> None:
     """Raises where a mask names another base than a checkpoint; does nothing where it names none.
 
     Raises:
         ValueError: When a tensor is missing or differs.
     """
     if BASE in mask.provenance:
-        _check(mask, model, lambda names: _hash_entries(entries, [name for name in names if name in entries]))
+        _check(mask, model, lambda names: _hash_stored(tensors, [name for name in names if name in tensors]))
 
 
 def check_base(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
@@ -70,16 +67,15 @@ def _check(mask: Mask, model: str, hash_all: Callable[[list[str]], Mapping[str, 
         )
 
 
-def _hash_entries(entries: Entries, names: list[str]) -> dict[str, str]:
-    def hash_entry(name: str) -> str:
-        shard, entry = entries[name]
+def _hash_stored(tensors: Mapping[str, StoredWeight], names: list[str]) -> dict[str, str]:
+    def hash_one(name: str) -> str:
         hashed = hashlib.sha256()
-        for block in shard.walk(entry):
+        for block in tensors[name].walk():
             hashed.update(block.data)
         return hashed.hexdigest()
 
     with ThreadPoolExecutor(READERS) as pool:
-        return dict(zip(names, pool.map(hash_entry, names), strict=True))
+        return dict(zip(names, pool.map(hash_one, names), strict=True))
 
 
 def _hash(tensor: Tensor) -> str:

@@ -3,12 +3,14 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lottery_tickets._core.bits import cut_bits
 from lottery_tickets._core.prunable_weights import Choices, choose_stored
 from lottery_tickets._core.tensor_files.headers import Entry
 from lottery_tickets._core.tensor_files.shards import Shard, StoredWeight
@@ -17,6 +19,7 @@ from lottery_tickets.checkpoints.base import BASE, check_stored_base, describe_b
 from lottery_tickets.checkpoints.layout import find_layout
 from lottery_tickets.checkpoints.writing import write_pruned_checkpoint
 from lottery_tickets.masks.mask import Mask, as_mask
+from lottery_tickets.workloads.conversion import find_parts
 from lottery_tickets.workloads.language import describe_model
 
 logger = logging.getLogger(__name__)
@@ -32,7 +35,8 @@ class CheckpointWeights(WeightSource):
 
     Which weights are pruned says the model of `config.json`, where transformers knows it, by its modules as in memory;
     else, and for tensors that this model does not have, their names: floating-point tensors of two or more dimensions
-    called "*weight", but no embeddings, norms or heads. `choice` says which it was.
+    called "*weight", but no embeddings, norms or heads. `choice` says which it was. Weights have the names and shapes
+    of the model in memory: what transformers renames as it loads, and experts that files keep apart and it joins.
 
     The files must stay as they are while this object is used; a change is noticed at the next read.
 
@@ -70,9 +74,9 @@ class CheckpointWeights(WeightSource):
                 for name, entry in shard.header.entries.items()
             )
         )
-        self._described: nn.Module | None = None
-        if self.layout.folder is not None:
-            self._described = describe_model(self.layout.folder)
+        folder = self.layout.folder
+        self._described = None if folder is None else describe_model(folder)
+        self._parts, self._shapes = self._name_tensors()
         kind = type(self._described).__name__
         self.choice = "their names" if self._described is None else f"the modules of {kind}, as config.json says"
         logger.info("%r; weights to prune are chosen by %s", self, self.choice)
@@ -84,8 +88,13 @@ class CheckpointWeights(WeightSource):
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
-        """The shapes of all tensors by name."""
+        """The shapes of all tensors by the names that they have in the files."""
         return {name: entry.shape for name, (_, entry) in self.entries.items()}
+
+    @property
+    def tensors(self) -> dict[str, StoredWeight]:
+        """All tensors, unread, by the names that they have in the model."""
+        return {name: self._store(name, name) for name in self._parts}
 
     def find_prunable(self, include: Choices | None = None, exclude: Choices | None = None) -> Weights:
         """Returns the weights that are pruned, by the names that they have in the model.
@@ -99,7 +108,7 @@ class CheckpointWeights(WeightSource):
                 dtype, or configuration and weights are not of one model.
         """
         return Weights(
-            StoredWeight(name, *self.entries[place], output_dims)
+            self._store(name, place, output_dims)
             for name, (place, output_dims) in self._choose(include, exclude).items()
         )
 
@@ -114,9 +123,9 @@ class CheckpointWeights(WeightSource):
             OSError: As `apply_mask`.
             ValueError: As `apply_mask`.
         """
-        places = self.find_places(mask.shapes)
-        check_stored_base(mask, self.model, self.entries)
-        bits = {places[name]: packed for name, packed in mask.bits.items()}
+        bits = self.find_bits(mask)
+        in_files = {name: StoredWeight(name, [place]) for name, place in self.entries.items()}
+        check_stored_base(mask, self.model, in_files | self.tensors)
         write_pruned_checkpoint(self.layout, bits, output)
 
     def name_base(self, mask: Mapping[str, Tensor]) -> Mask:
@@ -133,7 +142,7 @@ class CheckpointWeights(WeightSource):
         """
         checked = as_mask(mask)
         self.find_places(checked.shapes)
-        base = describe_base(self.model, self.revision, self.entries)
+        base = describe_base(self.model, self.revision, self.tensors)
         return Mask(checked.bits, checked.shapes, {**checked.provenance, BASE: base})
 
     @contextlib.contextmanager
@@ -149,29 +158,61 @@ class CheckpointWeights(WeightSource):
             for shard, told in zip(shards, before, strict=True):
                 shard.tell = told
 
-    def find_places(self, shapes: Mapping[str, torch.Size]) -> dict[str, str]:
-        """Returns under which names the tensors of a model's weights are stored.
+    def find_places(self, shapes: Mapping[str, torch.Size]) -> dict[str, tuple[str, ...]]:
+        """Returns under which names the tensors of a model's weights are stored: mostly one each.
 
         Args:
-            shapes: By the model's names.
+            shapes: By the model's names, or by those in the files.
 
         Raises:
             ValueError: When one is missing or has another shape.
         """
         known = {name: place for name, (place, _) in self._choose("*", None).items()} if shapes else {}
+        stored_shapes = self.shapes | self._shapes
+        found: dict[str, tuple[str, ...]] = {}
         for name, shape in shapes.items():
-            stored = self.shapes.get(known.get(name, name))
+            place = known.get(name, name)
+            stored = stored_shapes.get(place)
             if stored != shape:
                 has = "has none of this name" if stored is None else f"has {tuple(stored)}"
                 raise ValueError(
                     f"the mask prunes {name!r} of shape {tuple(shape)}, but the checkpoint {self.model} {has}; was it "
                     "made for another model?"
                 )
-        return {name: known.get(name, name) for name in shapes}
+            found[name] = self._parts.get(place, (place,))
+        return found
+
+    def find_bits(self, mask: Mask) -> dict[str, Tensor]:
+        """Returns the packed bits of a mask by the names of the tensors in the files.
+
+        Raises:
+            ValueError: As `find_places`.
+        """
+        found: dict[str, Tensor] = {}
+        for name, parts in self.find_places(mask.shapes).items():
+            stops = list(accumulate(self.entries[part][1].size for part in parts))
+            for part, start, stop in zip(parts, [0, *stops], stops, strict=False):
+                found[part] = mask.bits[name] if len(parts) == 1 else cut_bits(mask.bits[name], start, stop)
+        return found
+
+    def _name_tensors(self) -> tuple[dict[str, tuple[str, ...]], dict[str, torch.Size]]:
+        """Returns for each name in the model, and those in the files of what it does not have, its parts and shape."""
+        entries = {name: entry for name, (_, entry) in self.entries.items()}
+        joined = {} if self._described is None else find_parts(self._described, entries)
+        used = {part for parts in joined.values() for part in parts}
+        named = dict(sorted(({name: (name,) for name in entries if name not in used} | joined).items()))
+        state: dict[str, Tensor] = {} if self._described is None else self._described.state_dict()
+        shapes = {
+            name: entries[parts[0]].shape if len(parts) == 1 else state[name].shape for name, parts in named.items()
+        }
+        return named, shapes
+
+    def _store(self, name: str, place: str, output_dims: tuple[int, ...] = (0,)) -> StoredWeight:
+        return StoredWeight(name, [self.entries[part] for part in self._parts[place]], output_dims, self._shapes[place])
 
     def _choose(self, include: Choices | None, exclude: Choices | None) -> dict[str, tuple[str, tuple[int, ...]]]:
-        entries = {name: entry for name, (_, entry) in self.entries.items()}
-        stored = {name: torch.empty(entry.shape, dtype=entry.dtype, device="meta") for name, entry in entries.items()}
+        dtypes = {name: self.entries[parts[0]][1].dtype for name, parts in self._parts.items()}
+        stored = {name: torch.empty(self._shapes[name], dtype=dtypes[name], device="meta") for name in self._parts}
         return choose_stored(stored, self._described, include, exclude)
 
     def __str__(self) -> str:

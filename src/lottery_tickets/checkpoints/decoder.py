@@ -93,8 +93,9 @@ class StreamedDecoder:
         for number, module in enumerate(self._modules):
             module.forward = self._make_stub(number)  # of this one object
         slots = find_slots(self.model, entries)
-        self._names = {place: slot.names[0] for slot in slots for place in slot.places}
-        bits = {} if mask is None else self._find_bits(mask, weights.find_places(mask.shapes))
+        self._names = {part: slot.names[0] for slot in slots for places in slot.places for part in places}
+        bits = {} if mask is None else weights.find_bits(mask)
+        self.find_parameters({part: (part,) for part in bits})
         _move_buffers(self.model, device)
         self._loader = Loader(weights.entries, bits, device)
         owners = [self._find_layer(slot) for slot in slots]
@@ -108,21 +109,21 @@ class StreamedDecoder:
         self._loader.load(slot for slot in outside if slot not in self._head)
         self._outer = OuterState(self.model, self._modules)
 
-    def find_parameters(self, places: Mapping[str, str]) -> dict[str, str]:
+    def find_parameters(self, places: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
         """Returns the names of some tensors' parameters in the model.
 
         Args:
-            places: By any name that of the tensor in the files.
+            places: By any name those of the tensors in the files.
 
         Raises:
             ValueError: When one is not of the model.
         """
-        if odd := [name for name, place in places.items() if place not in self._names]:
+        if odd := [name for name, parts in places.items() if not self._names.keys() >= set(parts)]:
             raise ValueError(
                 f"there must be weights of {type(self.model).__name__} only, but {list_names(odd)} are not; leave them "
                 "out with exclude=, or was a mask made for another model?"
             )
-        return {name: self._names[place] for name, place in places.items()}
+        return {name: self._names[parts[0]] for name, parts in places.items()}
 
     def walk(self) -> Iterator[str]:
         """Yields the name of each layer while its weights are in memory; `carry` must then be called once."""
@@ -166,10 +167,6 @@ class StreamedDecoder:
     def check_end(self, compute: Callable[[], float | None]) -> None:
         """Raises where a loss that is not finite comes from what layers further back gave."""
         self._check_independence(compute)
-
-    def _find_bits(self, mask: Mask, places: Mapping[str, str]) -> dict[str, Tensor]:
-        self.find_parameters(places)
-        return {places[name]: packed for name, packed in mask.bits.items()}
 
     def _turn_to(self, number: int) -> None:
         if not number:

@@ -1,6 +1,6 @@
 """Weights of a framed model, read from a checkpoint's files where they are needed and let go after."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, final
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from lottery_tickets._core.reading import list_names
 from lottery_tickets._core.selection.zeroing import zero_pruned_
 from lottery_tickets._core.tensor_files.headers import Entry
-from lottery_tickets._core.tensor_files.shards import BYTES_PER_BLOCK, Shard
+from lottery_tickets._core.tensor_files.shards import BYTES_PER_BLOCK, Shard, StoredWeight
 from lottery_tickets._core.weights import READERS
+from lottery_tickets.workloads.conversion import find_parts
 
 Place = tuple[Shard, Entry]
 
@@ -26,13 +27,13 @@ class Slot:
         names: In the model.
         frame: The tensor on the meta device, which stands there while nothing is loaded.
         homes: The modules that have it, and under which attribute.
-        places: Under which names files hold it.
+        places: Under which names files hold it: each time those of the tensors that it consists of, mostly one.
     """
 
     names: tuple[str, ...]
     frame: Tensor
     homes: tuple[tuple[nn.Module, str], ...]
-    places: tuple[str, ...]
+    places: tuple[tuple[str, ...], ...]
 
     def put(self, tensor: Tensor) -> None:
         """Makes a tensor what all modules that have this one read."""
@@ -48,8 +49,6 @@ class Slot:
 def find_slots(model: Any, stored: Mapping[str, Entry]) -> list[Slot]:  # noqa: ANN401 - of transformers
     """Returns the tensors of a framed model that files must hold, with where they are.
 
-    A base model's files leave out the prefix that its names have in a model with a head, or have one that it lacks.
-
     Args:
         model: With parameters on the meta device.
         stored: What the files hold.
@@ -57,7 +56,7 @@ def find_slots(model: Any, stored: Mapping[str, Entry]) -> list[Slot]:  # noqa: 
     Raises:
         ValueError: When some are missing, or have other shapes.
     """
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    parts = find_parts(model, stored)
     found: dict[int, tuple[Tensor, list[tuple[str, nn.Module, str]]]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         for tensors in (module._parameters, module._buffers):  # noqa: SLF001 - as `named_parameters` looks
@@ -67,8 +66,7 @@ def find_slots(model: Any, stored: Mapping[str, Entry]) -> list[Slot]:  # noqa: 
     slots = []
     for frame, homes in found.values():
         names = tuple(name for name, *_ in homes)
-        candidates = [other for name in names for other in (name, name.removeprefix(prefix), prefix + name)]
-        places = tuple(dict.fromkeys(name for name in candidates if name in stored))
+        places = tuple(dict.fromkeys(parts[name] for name in names if name in parts))
         slots.append(Slot(names, frame, tuple((module, key) for _, module, key in homes), places))
     _check_slots(type(model).__name__, slots, stored)
     return slots
@@ -78,11 +76,11 @@ def _check_slots(kind: str, slots: Iterable[Slot], stored: Mapping[str, Entry]) 
     if missing := [slot.names[0] for slot in slots if not slot.places]:
         raise ValueError(
             f"the checkpoint must hold all weights of {kind} by its names, but lacks {len(missing)} "
-            f"({list_names(missing)}); are files and configuration of one model? What transformers renames as it "
-            "loads, or makes of others (of experts that are stored one by one), cannot be streamed: load the model"
+            f"({list_names(missing)}); are files and configuration of one model? What transformers makes of others as "
+            "it loads, but by putting them one behind the other, cannot be streamed: load the model"
         )
     for slot in slots:
-        for place in slot.places:
+        for place in (places[0] for places in slot.places if len(places) == 1):
             if stored[place].shape != slot.frame.shape:
                 raise ValueError(
                     f"{place!r} must have the shape {tuple(slot.frame.shape)} that the configuration says, but has "
@@ -116,36 +114,43 @@ class Loader:
         values = [torch.empty(slot.frame.shape, dtype=slot.frame.dtype) for slot in wanted]
         with ThreadPoolExecutor(READERS) as pool:
             jobs = [
-                (slot.places, value.view(-1), block)
-                for slot, value in zip(wanted, values, strict=True)
-                for block in self._cut(slot.places[0])
+                (weights, value.view(-1), block)
+                for weights, value in zip(map(self._find, wanted), values, strict=True)
+                for block in weights[0].cut(BYTES_PER_BLOCK // weights[0].dtype.itemsize)
             ]
-            for _ in pool.map(self._read, *zip(*jobs, strict=True)) if jobs else ():
+            for _ in pool.map(_read, *zip(*jobs, strict=True)) if jobs else ():
                 pass
         for slot, value in zip(wanted, values, strict=True):
-            if (bits := self._find_bits(slot)) is not None:
-                zero_pruned_(value.view(-1), bits)
+            self._prune(slot, value.view(-1))
             slot.put(value.to(self._device))
 
-    def _find_bits(self, slot: Slot) -> Tensor | None:
-        return next((self._bits[place] for place in slot.places if place in self._bits), None)
+    def _find(self, slot: Slot) -> list[StoredWeight]:
+        """Returns where a tensor lies, as often as it is stored."""
+        return [
+            StoredWeight(", ".join(places), [self._entries[place] for place in places], shape=slot.frame.shape)
+            for places in slot.places
+        ]
 
-    def _cut(self, place: str) -> Iterator[tuple[int, int]]:
-        _, entry = self._entries[place]
-        size, step = entry.shape.numel(), BYTES_PER_BLOCK // entry.dtype.itemsize
-        return ((start, min(start + step, size)) for start in range(0, size, step))
+    def _prune(self, slot: Slot, value: Tensor) -> None:
+        for places in slot.places:
+            start = 0
+            for place in places:
+                stop = start + self._entries[place][1].size
+                if place in self._bits:
+                    zero_pruned_(value[start:stop], self._bits[place])
+                start = stop
 
-    def _read(self, places: tuple[str, ...], value: Tensor, block: tuple[int, int]) -> None:
-        """Reads one block of a tensor, and of those that it is tied to."""
-        first, *others = (self._entries[place] for place in places)
-        read = first[0].read_elements(first[1], *block)
-        for place, (shard, entry) in zip(places[1:], others, strict=True):
-            if not torch.equal(read, shard.read_elements(entry, *block)):
-                raise ValueError(
-                    f"{places[0]!r} and {place!r} must be equal, because the configuration ties them, but differ; say "
-                    "tie_word_embeddings false in config.json, if they are two weights"
-                )
-        value[slice(*block)].copy_(read)
+
+def _read(weights: Sequence[StoredWeight], value: Tensor, block: tuple[int, int]) -> None:
+    """Reads one block of a tensor, and of those that it is tied to."""
+    read = weights[0].read(*block)
+    for other in weights[1:]:
+        if not torch.equal(read, other.read(*block)):
+            raise ValueError(
+                f"{weights[0].name!r} and {other.name!r} must be equal, because the configuration ties them, but "
+                "differ; say tie_word_embeddings false in config.json, if they are two weights"
+            )
+    value[slice(*block)].copy_(read)
 
 
 def let_go(slots: Iterable[Slot]) -> None:

@@ -16,6 +16,7 @@ from lottery_tickets._core.records import recorded
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.connectivity.instability import PathFigures, summarise_path
 from lottery_tickets.connectivity.pairs import PairTraining
+from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.masks.mask import as_mask
 
@@ -86,6 +87,7 @@ def compute_linear_connectivity(
     trainer_id: str | None = None,
     data_id: str | None = None,
     progress: bool = False,
+    executor: Executor | None = None,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> ConnectivityResults:
     """Returns the error along the straight line between two networks, and the instability that follows from it.
@@ -133,6 +135,9 @@ def compute_linear_connectivity(
             with the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, of training and of evaluation, where its samples cannot be compared.
         progress: Whether to show bars.
+        executor: Trains the replicates elsewhere: a `concurrent.futures.Executor`, a Dask client, or a `SlurmExecutor`
+            of `lottery_tickets.integrations.slurm`; see docs/howto/cluster.md. None trains here. Workers train on one
+            thread and give the same bits as one thread here. They must see `run_folder` at the same path.
         path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
@@ -167,7 +172,8 @@ def compute_linear_connectivity(
         "recomputed_statistics": has_batch_norm(model),
     }
     if trainer_fn is None:
-        is_for_training = any(value is not None for value in (mask, train_dataloader, run_folder))
+        for_training = (mask, train_dataloader, run_folder, executor)
+        is_for_training = any(value is not None for value in for_training)
         _check_states(first, second, is_for_training=is_for_training or num_replicates != 1 or rewind_epoch != 0)
         pairs = [line.measure(model, first, second, progress=progress)]
         return _sum_up(pairs, {**settings, "num_epochs": None, "rewind_epoch": None, "sparsity": None})
@@ -181,7 +187,7 @@ def compute_linear_connectivity(
         num_replicates,
         train_dataloader,
         seed,
-        Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress),
+        Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress, executor=executor),
     )
     pairs = line.measure_trained(model, training)
     sparsity = None if training.mask is None else training.mask.sparsity
@@ -192,8 +198,8 @@ def _check_states(first: object, second: object, *, is_for_training: bool) -> No
     if first is None or second is None or is_for_training:
         raise ValueError(
             "there must be two states, first and second, or a trainer_fn, which alone goes with mask, rewind_epoch, "
-            "num_replicates, train_dataloader and run_folder; pass model.state_dict() of two trained networks, or a "
-            "trainer_fn"
+            "num_replicates, train_dataloader, run_folder and executor; pass model.state_dict() of two trained "
+            "networks, or a trainer_fn"
         )
 
 

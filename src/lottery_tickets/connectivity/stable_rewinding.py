@@ -20,7 +20,8 @@ from lottery_tickets._core.reading import check_form, list_names, show
 from lottery_tickets._core.records import Record
 from lottery_tickets._core.states import copy_state, hash_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
-from lottery_tickets.connectivity.lines import compute_linear_connectivity
+from lottery_tickets.connectivity.lines import ConnectivityResults, compute_linear_connectivity
+from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.masks.mask import as_mask
 
 MOST_DIGITS: Final = 15  # of a step
@@ -157,6 +158,7 @@ def compute_stable_rewinding_epoch(
     run_folder: str | Path | None = None,
     accept_changed_environment: bool = False,
     progress: bool = False,
+    executor: Executor | None = None,
 ) -> StableRewindingResults:
     """Returns the earliest epoch from which training is stable, found by `find_stable_rewinding_step`.
 
@@ -186,6 +188,7 @@ def compute_stable_rewinding_epoch(
             none, and a second search with another threshold trains nothing twice.
         accept_changed_environment: As for `compute_linear_connectivity`.
         progress: See there.
+        executor: See there.
 
     Returns:
         As `find_stable_rewinding_step`; a step is an epoch.
@@ -220,10 +223,9 @@ def compute_stable_rewinding_epoch(
             trainer_id=trainer_id,
             data_id=data_id,
             progress=progress,
+            executor=executor,
         )
-        if found["instability"] is None:
-            raise ValueError("the search needs an accuracy, but this loss tells none; pass metric=")
-        return found["instability"]
+        return _take_instability(found)
 
     given = {"num_replicates": num_replicates, "num_points": num_points, "seed": seed, "num_epochs": num_epochs}
     subject = {**given, **_describe(model, mask)}
@@ -231,6 +233,12 @@ def compute_stable_rewinding_epoch(
         data, functions = (train_dataloader or dataloader, dataloader), {"loss_fn": loss_fn, "metric": metric}
         subject["identities"] = _identify(model, data, trainer_fn, functions, names=(trainer_id, data_id))
     return find_stable_rewinding_step(measure, last, threshold=threshold, path=path, subject=subject)
+
+
+def _take_instability(found: ConnectivityResults) -> float:
+    if found["instability"] is None:
+        raise ValueError("the search needs an accuracy, but this loss tells none; pass metric=")
+    return found["instability"]
 
 
 def _describe(model: nn.Module, mask: Mapping[str, Tensor] | None) -> dict[str, Any]:

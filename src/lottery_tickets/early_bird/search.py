@@ -17,6 +17,7 @@ from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.reading import naming
 from lottery_tickets._core.records import recorded
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
 from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
 from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets._core.training.steps_done import telling_steps_to
@@ -166,6 +167,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     choices = {} if channels else {"include": include, "exclude": exclude}
     ask_before_early_bird(model, training if trainer_fn is None else None, choices)
     watcher = EarlyBirdWatcher(model, target_sparsity=target_sparsity, rule=rule, seed=seed, logger=logger, **ranked)
+    refuse_sharded(model, "searches that train")
     _give_probe(watcher, model, probe, _sample_training(dataloader, loss_fn, training))
     by_step = check_steps is not None
     trainer = _choose_trainer(model, dataloader, trainer_fn, training, by_step=by_step, loss_fn=loss_fn, seed=seed)

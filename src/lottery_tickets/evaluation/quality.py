@@ -21,6 +21,7 @@ from lottery_tickets._core.records import recorded
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
 from lottery_tickets.evaluation.performance import measure_model
+from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.experiments.keeping import Keeping
 from lottery_tickets.experiments.plan import CONTROLS, Branch
 from lottery_tickets.experiments.retraining import Retraining
@@ -88,6 +89,7 @@ def compute_lottery_ticket_quality(
     device: str | torch.device | None = None,
     progress: bool = False,
     logger: Logger | Iterable[Logger] | None = None,
+    executor: Executor | None = None,
     path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
 ) -> TicketQuality:
     """Returns how well a model does under a mask, beside itself as it is; with a `trainer_fn` also retrained.
@@ -131,6 +133,9 @@ def compute_lottery_ticket_quality(
         progress: Whether to show a bar.
         logger: Told the figures of each training when it has ended: anything with `log(values, step)`, or several, such
             as those of `lottery_tickets.integrations` for TensorBoard and Weights & Biases. It changes nothing.
+        executor: Trains the replicates elsewhere: a `concurrent.futures.Executor`, a Dask client, or a `SlurmExecutor`
+            of `lottery_tickets.integrations.slurm`; see docs/howto/cluster.md. None trains here. Workers train on one
+            thread and give the same bits as one thread here. They must see `run_folder` at the same path.
         path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Returns:
@@ -161,14 +166,9 @@ def compute_lottery_ticket_quality(
         "controls": controls,
         "num_replicates": num_replicates,
         "initialise_fn": initialise_fn,
-        "run_folder": run_folder,
-        "accept_changed_environment": accept_changed_environment or None,
-        "trainer_id": trainer_id,
-        "data_id": data_id,
-        "logger": logger,
-        "progress": progress or None,  # False, the default, counts as not given
     }
-    retraining = _plan_retraining(model, trainer_fn, seed, options)
+    keeping = Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress, logger, executor)
+    retraining = _plan_retraining(model, trainer_fn, seed, options, keeping)
     baseline = measure_model(model, dataloader, measurement, seed=seed, dtype=dtype, device=device)
     performance, loss = _check_finite(baseline)
     ticket = measure_model(model, dataloader, measurement, mask=checked, seed=seed, dtype=dtype, device=device)
@@ -208,10 +208,12 @@ def _plan_retraining(
     trainer_fn: Any,  # noqa: ANN401 - checked here
     seed: int,
     options: dict[str, Any],
+    keeping: Keeping,
 ) -> Retraining | None:
     options = {name: value for name, value in options.items() if value is not None}
     if trainer_fn is None:
-        if unused := sorted(options):
+        kept = {name for name, value in vars(keeping).items() if value is not None and value is not False}
+        if unused := sorted(options.keys() | kept):
             raise ValueError(
                 f"{', '.join(unused)} must come with a trainer_fn, which trains the ticket again; pass one"
             )
@@ -225,5 +227,4 @@ def _plan_retraining(
     controls = options.get("controls", CONTROLS)
     if isinstance(controls, str) or not set(controls) <= set(CONTROLS):
         raise ValueError(f"controls must be among {', '.join(CONTROLS)}, got {controls!r}")
-    kept = {name: options.pop(name) for name in Keeping.__dataclass_fields__ if name in options}
-    return Retraining(trainer_fn, seed=seed, keeping=Keeping(**kept), **options)
+    return Retraining(trainer_fn, seed=seed, keeping=keeping, **options)

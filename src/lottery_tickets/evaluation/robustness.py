@@ -19,7 +19,8 @@ from lottery_tickets._core.prunable_weights import Choices, find_prunable_weight
 from lottery_tickets._core.records import recorded
 from lottery_tickets._core.selection.largest import Ranking
 from lottery_tickets._core.selection.scope_names import check_sparsity
-from lottery_tickets._core.weights import Weights, refuse_shards
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.holding import masked
 from lottery_tickets.masks.mask import Mask
 
@@ -156,7 +157,7 @@ def compute_pruning_robustness(
     _check_settings(scope, curves, tolerance, critical_retention)
     measurement = Measurement(loss_fn, metric, higher_is_better)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_shards(weights, "curves over sparsities")
+    refuse_sharded(model, "curves over sparsities")
     baseline = measure(model, [batch], measurement)
     if baseline.figures["loss"] is None:
         raise ValueError(

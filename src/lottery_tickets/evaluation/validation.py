@@ -24,6 +24,7 @@ from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.prunable_weights import find_output_dims
 from lottery_tickets._core.records import recorded
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
 from lottery_tickets.masks.holding import masked
 from lottery_tickets.masks.mask import Mask, as_mask
 
@@ -97,6 +98,7 @@ def validate_pruning_correctness(
     """
     if not 0 <= tolerance <= 1:
         raise ValueError(f"tolerance must lie in [0, 1], the share that may be lost, got {tolerance}")
+    refuse_sharded(model, "checks of a pruned model")
     _check_mapping(mask)
     _check_original(original_performance)
     parameters = {clean_name(name): p for name, p in unwrap(model).named_parameters(remove_duplicate=False)}

@@ -13,6 +13,7 @@ from lottery_tickets._core.identity.callers import identify_given
 from lottery_tickets._core.identity.identities import Identity
 from lottery_tickets._core.measuring.performance import Measurement, measure
 from lottery_tickets._core.names import clean_name, unwrap
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
 from lottery_tickets._core.states import copy_clean_state, hash_state, load_clean_state
 from lottery_tickets._core.training.steps_done import count_steps
 from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
@@ -61,6 +62,7 @@ class CallerSubject:
     start: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
+        refuse_sharded(self.model, "trainings that are kept")
         object.__setattr__(self, "start", copy_clean_state(self.model))
 
     def describe(self) -> Mapping[str, Any]:

@@ -25,17 +25,29 @@ def run_replicate(
     folder: ExperimentFolder,
     subject: Subject,
     replicate: int,
+    *,
     after_training: Callable[[], object] = lambda: None,
+    check_wanted: Callable[[], object] = lambda: None,
 ) -> None:
-    """Trains, prunes, rewinds and repeats until the last level; what the run folder has already is not done again."""
-    for training in folder.plan.list_trainings(replicate):  # level after level, the ticket before its controls
-        if not folder.is_finished(training):
-            run_training(folder, subject, training)
-        if training == folder.plan.find_first(replicate):
-            _check_is_new(folder, training)
-        if training.branch == "copy":
-            _check_pair(folder, training)
-        after_training()
+    """Trains, prunes, rewinds and repeats until the last level; what the run folder has already is not done again.
+
+    Args:
+        folder: The folder of the run.
+        subject: What is trained.
+        replicate: Which replicate; held meanwhile, so that nobody else trains it.
+        after_training: Called when a training has ended, or is there.
+        check_wanted: Called before each training; raises where nobody asks for it any more.
+    """
+    with folder.held(replicate, check_wanted) as check_held:
+        for training in folder.plan.list_trainings(replicate):  # level after level, the ticket before its controls
+            check_wanted()
+            if not folder.is_finished(training):
+                run_training(folder, subject, training, check_held)
+            if training == folder.plan.find_first(replicate):
+                _check_is_new(folder, training)
+            if training.branch == "copy":
+                _check_pair(folder, training)
+            after_training()
 
 
 @final
@@ -56,12 +68,13 @@ class Trained:
     facts: Mapping[str, Any]
 
 
-def run_training(folder: ExperimentFolder, subject: Subject, training: Training) -> nn.Module:
-    """Computes a training and writes its folder; returns the trained model."""
+def run_training(
+    folder: ExperimentFolder, subject: Subject, training: Training, check_held: Callable[[], object]
+) -> None:
+    """Computes a training and writes its folder, unless its replicate is not held any more."""
     trained = compute_training(folder, subject, training)
-    folder.save(training, trained.mask, trained.states, trained.facts)
+    folder.save(training, trained.mask, trained.states, trained.facts, check_held)
     logger.info("%s: density %.4f, %s", training.path, trained.mask.density, trained.facts["history"].get("end"))
-    return trained.model
 
 
 def compute_training(folder: ExperimentFolder, subject: Subject, training: Training) -> Trained:

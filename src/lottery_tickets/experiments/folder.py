@@ -3,6 +3,7 @@
 ```text
 RUN/
     run.json                 the plan and the environments, with their hash; see `_core.folders`
+    replicate-0/.lock        while somebody trains this replicate
     replicate-0/level-03-ticket/
         record.json          counts, seeds, history, environment, and the hashes of the files beside it
         mask.safetensors     which weights were kept
@@ -17,7 +18,9 @@ RUN/
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self, final
@@ -25,7 +28,14 @@ from typing import Any, Final, Self, final
 from torch import Tensor
 
 from lottery_tickets._core.environment import describe_environment
-from lottery_tickets._core.files import hash_file, writing_folder
+from lottery_tickets._core.files import (
+    LOCK,
+    exclusive_lock,
+    hash_file,
+    remove_leftovers,
+    remove_lock,
+    writing_folder,
+)
 from lottery_tickets._core.folders import (
     Grow,
     RunFolder,
@@ -58,12 +68,15 @@ RECORD_FORM: Final[Form] = {  # what is read of a record; `verify` compares the 
     "num_kept": int,
 }
 KIND: Final = "an experiment"
+POLL_SECONDS: Final = 0.5
 IMP: Final = "lottery-tickets imp"
 EVALUATE: Final = "lottery-tickets evaluate --start"
 CONNECTIVITY: Final = "lottery-tickets connectivity"
 IMP_FROM_PYTHON: Final = "compute_iterative_magnitude_pruning, from Python"
 RETRAINING_FROM_PYTHON: Final = "compute_lottery_ticket_quality, from Python"
 CONNECTIVITY_FROM_PYTHON: Final = "compute_linear_connectivity, from Python"
+
+logger = logging.getLogger(__name__)
 
 
 def stops_early(history: Mapping[str, Any]) -> bool:
@@ -141,12 +154,50 @@ class ExperimentFolder:
         """Returns whether a training is finished: its folder appears only when it is whole."""
         return self.place(training).is_dir()
 
+    @contextlib.contextmanager
+    def held(self, replicate: int, check_wanted: Callable[[], object]) -> Iterator[Callable[[], None]]:
+        """Holds a replicate: a second process that is to train it waits, and goes on from where the first one stopped.
+
+        So a worker that outlives its driver and one of the next driver never write the same folder. Gives what raises
+        a ValueError where the replicate's folder was removed meanwhile: by now another run may be there.
+
+        Args:
+            replicate: Which replicate.
+            check_wanted: Called while waiting; raises where nobody asks for the replicate any more.
+
+        Raises:
+            OSError: When the system gives no lock there.
+        """
+        lock = self.path / f"replicate-{replicate}" / LOCK
+        has_said = False
+
+        def wait() -> None:
+            nonlocal has_said
+            check_wanted()
+            if not has_said:
+                logger.warning("%s is trained by a worker of an earlier call; waiting for it", lock.parent)
+            has_said = True
+            time.sleep(POLL_SECONDS)
+
+        def check_held() -> None:
+            if not is_there():
+                raise ValueError(f"{lock.parent} must stay while it is trained, but was removed; nothing was written")
+
+        with exclusive_lock(lock, while_waiting=wait) as is_there:
+            try:
+                remove_leftovers(lock.parent)
+                yield check_held
+            finally:
+                if is_there():
+                    remove_lock(lock)
+
     def save(
         self,
         training: Training,
         mask: Mask,
         states: Mapping[str, Mapping[str, Tensor]],
         facts: Mapping[str, Any],
+        check_held: Callable[[], object],
     ) -> None:
         """Writes the folder of a finished training, whole.
 
@@ -155,7 +206,9 @@ class ExperimentFolder:
             mask: Its mask.
             states: States by file name.
             facts: What its record says besides where it was made and the hashes of the files.
+            check_held: Raises where its replicate is not held any more, see `held`.
         """
+        check_held()
         with writing_folder(self.place(training)) as aside:
             mask.save(aside / MASK)
             for name, state in states.items():
@@ -163,6 +216,7 @@ class ExperimentFolder:
             files = {path.name: hash_file(path) for path in sorted(aside.iterdir())}
             made = {"recipe_sha256": self.plan.recipe_sha256, "environment": dict(self.environment)}
             write_hashed(aside / RECORD, {"training": asdict(training), **made, **facts, "files": files})
+            check_held()
 
     def load_record(self, training: Training) -> dict[str, Any]:
         """Returns the record of a training.

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from lottery_tickets._core.determinism import one_thread
 from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.folders import Grow
 from lottery_tickets._core.loggers import Logger
 from lottery_tickets.experiments.caller_subject import CallerSubject
+from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.growth import grow_plan
 from lottery_tickets.experiments.plan import ExperimentPlan
@@ -29,6 +31,7 @@ class Keeping:
         data_id: The caller's name for the data.
         progress: Whether to show a bar.
         logger: See `run_experiment`.
+        executor: See `run_experiment`; None trains here, one replicate after the other.
     """
 
     run_folder: str | Path | None = None
@@ -37,6 +40,7 @@ class Keeping:
     data_id: str | None = None
     progress: bool = False
     logger: Logger | Iterable[Logger] | None = None
+    executor: Executor | None = None
 
     @contextmanager
     def running(
@@ -51,14 +55,18 @@ class Keeping:
             grow: Joins the plan of the folder with this one.
 
         Raises:
+            OSError: As `run_experiment`.
+            TypeError: As `run_experiment`.
             ValueError: As `run_experiment`.
         """
         with tempfile.TemporaryDirectory() if self.run_folder is None else nullcontext(self.run_folder) as place:
             identities = {} if self.run_folder is None else subject.identify(self.trainer_id, self.data_id)
-            environment = describe_environment(of_threads=True)
+            with one_thread() if self.executor is not None else nullcontext():  # as its workers train
+                environment = describe_environment(of_threads=True)
             results = run_experiment(
                 ExperimentFolder(Path(place), plan, environment, made_by, identities),
                 lambda: subject,
+                executor=self.executor,
                 grow=grow,
                 accept_changed_environment=self.accept_changed_environment,
                 progress=self.progress,

@@ -23,11 +23,12 @@ class News:
     Args:
         folder: Of the run.
         log: Told the figures of each training that has ended.
-        num_processes: That share the replicates.
+        num_processes: That share the replicates; None where the workers of an executor do, and all replicates are
+            taken to be at work.
         progress: Whether to show anything.
     """
 
-    def __init__(self, folder: ExperimentFolder, log: Log, *, num_processes: int, progress: bool) -> None:
+    def __init__(self, folder: ExperimentFolder, log: Log, *, num_processes: int | None, progress: bool) -> None:
         self._folder, self._log = folder, log
         trainings = folder.plan.list_all_trainings()
         self._waiting = [training for training in trainings if not folder.is_finished(training)]
@@ -36,7 +37,8 @@ class News:
         self._counted = 0
         self._unit = "step" if "recipe" in folder.plan.subject else "epoch"
         self._left = self._list_left()
-        self._num_processes = max(1, min(num_processes, len(self._left)))
+        self._is_elsewhere = num_processes is None
+        self._num_processes = max(1, min(num_processes or len(self._left), len(self._left)))
         self.steps_elsewhere: SynchronizedArray[int] = get_context("spawn").Array("q", self._num_processes)
         self.seconds_elsewhere: SynchronizedArray[float] = get_context("spawn").Array("d", self._num_processes)
         self._bar = StepsBar(
@@ -50,6 +52,7 @@ class News:
     def __enter__(self) -> Self:
         plan, there = self._folder.plan, self._num_trainings - len(self._waiting)
         processes = f" in {self._num_processes} processes" if self._num_processes > 1 else ""
+        processes = " as tasks of an executor" if self._is_elsewhere else processes
         if self._waiting:
             self._bar.say(
                 f"{self._num_trainings} trainings of {plan.num_steps:,} {self._unit}s, {plan.num_replicates} "

@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context, parent_process
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from lottery_tickets._core.folders import Grow
 from lottery_tickets._core.loggers import Log, Logger
 from lottery_tickets._core.training.steps_done import tell_steps_to, telling_steps_to
+from lottery_tickets.experiments.elsewhere.orders import Failure, fill_order, placing_order
+from lottery_tickets.experiments.elsewhere.tasks import Executor, Job, run_tasks
 from lottery_tickets.experiments.engine import finish_run, run_replicate
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.growth import grow_plan
@@ -22,35 +25,7 @@ from lottery_tickets.experiments.subjects import Subject
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized, SynchronizedArray
 
-POLL_SECONDS: Final = 0.5
 INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
-
-
-class Job(Protocol):
-    """What an executor gives back; a `concurrent.futures.Future` is one."""
-
-    def done(self) -> bool:
-        """Returns whether it has ended."""
-        ...
-
-    def result(self) -> object:
-        """Returns what the function returned, or raises what it raised."""
-        ...
-
-    def cancel(self) -> object:
-        """Keeps it from starting."""
-        ...
-
-
-class Executor(Protocol):
-    """Where replicates run: a `concurrent.futures.Executor`, or a cluster's that has the same `submit`.
-
-    Its workers must see the run folder at the same path.
-    """
-
-    def submit(self, function: Callable[..., object], /, *arguments: Any) -> Job:  # noqa: ANN401 - whatever it takes
-        """Has the function called elsewhere; function and arguments are pickled."""
-        ...
 
 
 def run_experiment(
@@ -70,7 +45,9 @@ def run_experiment(
         asked: The run folder, begun when it does not exist, and the plan; what is there already is not done again.
         make_subject: Builds the subject; called once for each replicate that runs elsewhere, so it must pickle then.
         num_workers: Processes that share the replicates.
-        executor: Runs the replicates instead of own processes.
+        executor: Runs the replicates instead of own processes: a `concurrent.futures.Executor`, a Dask client, or
+            anything else with their `submit`. Its workers must see the folder at the same path, and have the same
+            environment; each trains on one thread.
         grow: Joins the plan of the folder with this one.
         accept_changed_environment: Whether to go on where another environment began.
         progress: Whether to say what will be done, and show a bar with the time that is left.
@@ -78,51 +55,31 @@ def run_experiment(
             curve, and by level what it ended with.
 
     Raises:
-        OSError: When a file of the folder cannot be read or written.
-        TypeError: When a logger has no `log`.
-        ValueError: When the folder belongs to another experiment, is in use, or holds altered files.
+        OSError: When a file of the folder cannot be read or written, workers do not see it (`FileNotFoundError`), or
+            workers die again and again (`ChildProcessError`).
+        TypeError: When a logger has no `log`, or what an executor runs cannot be pickled.
+        ValueError: When the folder belongs to another experiment, is in use, or holds altered files; or workers have
+            another environment.
     """
     log = Log(logger)
     with asked.opened(grow=grow, accept_changed_environment=accept_changed_environment) as folder:
         trainings = folder.plan.list_all_trainings()
         missing = sorted({training.replicate for training in trainings if not folder.is_finished(training)})
-        processes = len(missing) if executor is not None else num_workers
+        processes = None if executor is not None else num_workers
         with News(folder, log, num_processes=processes, progress=progress) as news:
-            if executor is not None:
-                _wait(_submit(executor, folder, make_subject, missing), news)
+            if executor is not None and missing:
+                with placing_order(folder, make_subject) as order:
+                    run_tasks(partial(executor.submit, fill_order, order), folder, missing, news)
             elif num_workers > 1 and len(missing) > 1:
                 counts = news.steps_elsewhere, news.seconds_elsewhere
                 with _worker_processes(min(num_workers, len(missing)), *counts) as pool:
-                    with _undisturbed():
-                        jobs = _submit(pool, folder, make_subject, missing)
-                    _wait(jobs, news)
+                    run_tasks(partial(_submit_undisturbed, pool, folder, make_subject), folder, missing, news)
             elif missing:
                 subject = make_subject()
                 with telling_steps_to(news.count):
                     for replicate in missing:
                         run_replicate(folder, subject, replicate, after_training=news.take)
         return finish_run(folder)
-
-
-def _submit(
-    executor: Executor, folder: ExperimentFolder, make_subject: Callable[[], Subject], replicates: list[int]
-) -> list[Job]:
-    return [executor.submit(_run_replicate_anew, folder, make_subject, replicate) for replicate in replicates]
-
-
-def _wait(waiting: list[Job], news: News) -> None:
-    try:
-        while waiting:
-            for job in [job for job in waiting if job.done()]:
-                job.result()
-                waiting.remove(job)
-            news.take()
-            if waiting:
-                time.sleep(POLL_SECONDS)
-    except BaseException:
-        for job in waiting:
-            job.cancel()
-        raise
 
 
 @contextlib.contextmanager
@@ -156,8 +113,21 @@ def _undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _run_replicate_anew(folder: ExperimentFolder, make_subject: Callable[[], Subject], replicate: int) -> None:
-    run_replicate(folder, make_subject(), replicate)
+def _submit_undisturbed(
+    pool: ProcessPoolExecutor, folder: ExperimentFolder, make_subject: Callable[[], Subject], replicate: int
+) -> Job:
+    with _undisturbed():
+        return pool.submit(_run_replicate_anew, folder, make_subject, replicate)
+
+
+def _run_replicate_anew(
+    folder: ExperimentFolder, make_subject: Callable[[], Subject], replicate: int
+) -> Failure | None:
+    try:
+        run_replicate(folder, make_subject(), replicate)
+    except Exception as error:  # noqa: BLE001 - of whatever is trained
+        return Failure.of(error)
+    return None
 
 
 def _begin_worker(

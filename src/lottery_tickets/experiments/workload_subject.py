@@ -1,7 +1,6 @@
 """A workload as the subject of an experiment: trained by its recipe, its early stop found afterwards."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.batches.tensor_batches import TensorBatches
+from lottery_tickets._core.determinism import one_thread
 from lottery_tickets._core.devices import check_device
 from lottery_tickets._core.measuring.evaluating import evaluate_tensors
 from lottery_tickets._core.prunable_weights import find_prunable_weights
@@ -106,7 +106,7 @@ class WorkloadSubject:
                 keep_early_stop()
             observe(model, step)
 
-        with _one_thread():
+        with one_thread():
             train_steps(
                 model,
                 TensorBatches(inputs, targets, recipe.batch_size, seed).from_step(first_step),
@@ -121,7 +121,7 @@ class WorkloadSubject:
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Returns loss and accuracy on the validation and the test split, computed as while training."""
         watch = _Watch(model, self.workload.data, self.device, interval=1, num_steps=0)
-        with _one_thread():
+        with one_thread():
             watch.after_step(0)
         return {name: value for name, value in watch.end.items() if name != "step"}
 
@@ -131,17 +131,6 @@ def find_lr_factor(recipe: Recipe, step: int) -> float:
     warmup = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
     passed = sum(step >= round(milestone * recipe.num_steps) for milestone in recipe.lr_milestones)
     return float(warmup * recipe.lr_decay**passed)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Within the block torch computes on one thread: the number of threads decides the last bits of a sum."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

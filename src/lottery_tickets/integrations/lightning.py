@@ -18,9 +18,9 @@ from typing import Any, SupportsFloat, cast, final
 
 from torch import Tensor
 
+from lottery_tickets._core.checks import needing_extra
 from lottery_tickets.early_bird.probe import Probe
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
-from lottery_tickets.integrations.extras import needing_extra
 from lottery_tickets.integrations.watch import MakeWatcher, SavedWatch, Watch
 
 with needing_extra("lightning"):

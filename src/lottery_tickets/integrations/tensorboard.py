@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self, final
 
-from lottery_tickets.integrations.extras import needing_extra
+from lottery_tickets._core.checks import needing_extra
 
 with needing_extra("tensorboard"):
     from torch.utils.tensorboard.writer import SummaryWriter

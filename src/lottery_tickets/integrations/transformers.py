@@ -16,9 +16,9 @@ from typing import Any, Final, cast, final
 
 from torch import nn
 
+from lottery_tickets._core.checks import needing_extra
 from lottery_tickets.early_bird.probe import Probe
 from lottery_tickets.early_bird.watcher import EarlyBirdWatcher
-from lottery_tickets.integrations.extras import needing_extra
 from lottery_tickets.integrations.watch import MakeWatcher, SavedWatch, Watch, read_watch, write_watch
 
 with needing_extra("transformers"):

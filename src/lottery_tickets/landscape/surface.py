@@ -22,6 +22,7 @@ from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_filtered_weights
 from lottery_tickets._core.records import Record
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
 from lottery_tickets._core.states import hash_state
 from lottery_tickets._core.weights import Weight
 from lottery_tickets.landscape.arguments import (
@@ -172,6 +173,7 @@ class _Subject:
 
     def __post_init__(self) -> None:
         check_model_and_data(self.model, self.dataloader)
+        refuse_sharded(self.model, "landscapes")
         seed: object = self.seed
         if isinstance(seed, bool) or not isinstance(seed, Integral):
             raise TypeError(f"seed must be an integer, got {seed!r}")

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from lottery_tickets._core.bits import count_bits
-from lottery_tickets._core.determinism import make_generator, seeded
+from lottery_tickets._core.determinism import derive_seed, seeded
 from lottery_tickets._core.names import COMPILED
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.scopes import select_in_scope
-from lottery_tickets._core.weights import Weights, WeightSource
-from lottery_tickets.masks.draws import draw, draw_weights
+from lottery_tickets._core.weights import WeightSource
+from lottery_tickets.masks.draws import draw_weights
 from lottery_tickets.masks.mask import Mask, as_mask
 
 
@@ -44,13 +43,14 @@ def create_random_mask(
     """
     if isinstance(model_or_mask, nn.Module | WeightSource):
         weights = find_prunable_weights(model_or_mask, include=include, exclude=exclude)
-        shapes, output_dims = weights.shapes, weights.output_dims
+        shapes, output_dims, shards = weights.whole_shapes, weights.output_dims, weights.shards
     else:
-        shapes, output_dims = dict(as_mask(model_or_mask).shapes), {}
-    generator = make_generator(seed, "random mask")
-    scores = draw_weights(shapes, output_dims, generator)
+        mask = as_mask(model_or_mask)
+        shapes, output_dims, shards = dict(mask.shapes), {}, mask.shards
+    scores = draw_weights(shapes, output_dims, derive_seed(seed, "random mask"), shards)
     bits = select_in_scope(scores, sparsity, scope=scope)
-    return Mask(bits, shapes, {"method": "random", "sparsity": sparsity, "scope": scope, "seed": seed})
+    provenance = {"method": "random", "sparsity": sparsity, "scope": scope, "seed": seed}
+    return Mask(bits, scores.shapes, provenance, shards)
 
 
 def shuffle_mask(mask: Mapping[str, Tensor], seed: int) -> Mask:
@@ -67,12 +67,12 @@ def shuffle_mask(mask: Mapping[str, Tensor], seed: int) -> Mask:
         4
     """
     original = as_mask(mask)
-    generator = make_generator(seed, "shuffled mask")
+    scores = draw_weights(original.shapes, {}, derive_seed(seed, "shuffled mask"), original.shards)
     bits: dict[str, Tensor] = {}
-    for name, shape in original.shapes.items():
-        scores = Weights.from_tensors({name: draw(shape.numel(), generator)})
-        bits |= select_largest(scores, count_bits(original.bits[name]))
-    return Mask(bits, original.shapes, {"method": "shuffled", "seed": seed, "of": original.provenance})
+    for name, num_kept in original.count_kept().items():
+        bits |= select_largest(scores.part([name]), num_kept)
+    provenance = {"method": "shuffled", "seed": seed, "of": original.provenance}
+    return Mask(bits, scores.shapes, provenance, original.shards)
 
 
 def reinitialise_(model: nn.Module, seed: int) -> None:

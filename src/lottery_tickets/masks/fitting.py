@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from lottery_tickets._core.names import clean_name, unwrap
+from lottery_tickets._core.sharding.fsdp import reshard
 from lottery_tickets._core.sharding.shards import find_shards
 from lottery_tickets.masks.mask import Mask
 
@@ -35,7 +36,9 @@ def fit_mask(model: nn.Module, mask: Mask) -> tuple[dict[str, nn.Parameter], Mas
 
 
 def _find_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:
-    named = unwrap(model).named_parameters(remove_duplicate=False)
+    inner = unwrap(model)
+    reshard(inner)
+    named = inner.named_parameters(remove_duplicate=False)
     parameters = {clean_name(name): parameter for name, parameter in named}
     found = {}
     for name, shape in mask.shapes.items():

@@ -140,7 +140,7 @@ class Mask(Mapping[str, Tensor]):
     @property
     def num_kept(self) -> int:
         """How many weights are kept."""
-        return sum(self._count_kept().values())
+        return sum(self.count_kept().values())
 
     @property
     def density(self) -> float:
@@ -162,15 +162,21 @@ class Mask(Mapping[str, Tensor]):
         """The SHA-256, in hexadecimal, of names, shapes, bits and provenance."""
         return self.to_label()["sha256"]
 
+    def count_kept(self) -> dict[str, int]:
+        """Returns how many weights of each parameter are kept, over all processes."""
+        if not self._counts:  # counted once, because bits are not written to
+            self._counts = {name: count_bits(bits) for name, bits in self._bits.items()}
+        return self._counts
+
     def layer_sparsity(self) -> dict[str, float]:
         """Returns the fraction removed from each parameter, by name."""
         sizes = {name: shape.numel() for name, shape in self._shapes.items()}
-        return {name: 1 - kept / sizes[name] if sizes[name] else 0.0 for name, kept in self._count_kept().items()}
+        return {name: 1 - kept / sizes[name] if sizes[name] else 0.0 for name, kept in self.count_kept().items()}
 
     @property
     def collapsed_layers(self) -> list[str]:
         """The names of the parameters that have weights but keep none, so that nothing passes them."""
-        return [name for name, kept in self._count_kept().items() if self._shapes[name].numel() and not kept]
+        return [name for name, kept in self.count_kept().items() if self._shapes[name].numel() and not kept]
 
     def is_subset(self, other: Mapping[str, Tensor]) -> bool:
         """Returns whether every weight kept here is kept in `other` too."""
@@ -211,7 +217,7 @@ class Mask(Mapping[str, Tensor]):
         return f"Mask({len(self)} parameters, {counts})"
 
     def _repr_html_(self) -> str:
-        kept, sparsities = self._count_kept(), self.layer_sparsity()
+        kept, sparsities = self.count_kept(), self.layer_sparsity()
         rows = (
             (name, "x".join(map(str, shape)), f"{kept[name]:,}", f"{sparsities[name]:.4f}")
             for name, shape in self._shapes.items()
@@ -330,12 +336,6 @@ class Mask(Mapping[str, Tensor]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["bits"], state["shapes"], state["provenance"])
-
-    def _count_kept(self) -> dict[str, int]:
-        """Returns how many weights of each parameter are kept; counted once, because bits are not written to."""
-        if not self._counts:
-            self._counts = {name: count_bits(bits) for name, bits in self._bits.items()}
-        return self._counts
 
     def _with_bits(self, bits: Mapping[str, Tensor]) -> "Mask":
         return Mask(bits, self._local_shapes, shards=self._shards)

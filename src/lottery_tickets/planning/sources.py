@@ -86,7 +86,7 @@ def _describe(folder: Path, dtype: torch.dtype | None) -> Planned:
     _cast(model, dtype or _read_dtype(config))
     if dtype is not None or not any(folder.glob("*.safetensors")):
         return Planned(model, folder.name, config)
-    stored = {name: entry.dtype for name, (_, entry) in CheckpointWeights(folder).entries.items()}
+    stored = {name: weight.dtype for name, weight in CheckpointWeights(folder).tensors.items()}
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and stored.get(clean_name(name), parameter.dtype) != parameter.dtype:
             parameter.data = parameter.data.to(stored[clean_name(name)])

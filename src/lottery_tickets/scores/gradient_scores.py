@@ -20,8 +20,9 @@ from lottery_tickets._core.memory.asking import ask_before_scores
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.sharding.data_parallel import find_data_parallel, share_out
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
 from lottery_tickets._core.sharding.together import ALONE
-from lottery_tickets._core.weights import Weights, refuse_shards
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.importance import Importance, ImportanceReport
 from lottery_tickets.scores.settling import Settling, list_stops
 
@@ -74,7 +75,7 @@ def score_gradients(
     together = find_data_parallel(model)
     limit = share_out(_find_limit(num_samples, options), together)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_shards(weights, "scores of gradients")
+    refuse_sharded(model, "scores of gradients")
     values = list({formula.value.name: formula.value for formula in formulas}.values())
     ask_before_scores(model, len(values), options, {"include": include, "exclude": exclude})
     own_seed = derive_seed(seed, "process", together.place) if together.place else seed

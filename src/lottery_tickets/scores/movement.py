@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.importance import Importance, ImportanceReport
 
@@ -143,6 +144,7 @@ def record_movement(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, which can be trained, got {type(model).__name__}")
+    refuse_sharded(model, "scores of movement")
     recorder = MovementRecorder(find_prunable_weights(model, include=include, exclude=exclude))
     hook = register_optimizer_step_pre_hook(recorder.before_step)
     try:

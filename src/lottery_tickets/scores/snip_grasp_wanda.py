@@ -22,7 +22,8 @@ from lottery_tickets._core.measuring.running import evaluating, run_with
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.weights import Weights, refuse_shards
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.gradient_scores import MODE, SAMPLE, Formula, NumSamples, check_model, score_gradients
 from lottery_tickets.scores.importance import Importance, ImportanceReport
 
@@ -185,7 +186,7 @@ def compute_grasp_importance(
         raise ValueError(f"temperature must be a positive number, got {temperature!r}")
     check_model(model)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_shards(weights, "scores of data")
+    refuse_sharded(model, "scores of data")
     curvature = Curvature(model, weights.tensors, loss_fn, float(temperature))
     with ordered_by(dataloader, derive_seed(seed, "loader")), evaluating(model):
         batches = list(cut_batches(dataloader, limit))
@@ -271,7 +272,7 @@ def compute_wanda_importance(
         raise ValueError(f"offload must be None or 'cpu', got {offload!r}")
     check_model(model)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_shards(weights, "scores of data")
+    refuse_sharded(model, "scores of data")
     inputs = InputSquares(weights.tensors)
     device = next(iter(weights.values())).device
     seen = num_batches = 0

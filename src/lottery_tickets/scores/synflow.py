@@ -19,7 +19,8 @@ from lottery_tickets._core.prunable_weights import Choices, find_prunable_weight
 from lottery_tickets._core.records import recorded
 from lottery_tickets._core.selection.scope_names import check_sparsity
 from lottery_tickets._core.selection.scopes import select_in_scope
-from lottery_tickets._core.weights import Weights, refuse_shards
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.gradient_scores import MODE
 from lottery_tickets.scores.importance import Importance, ImportanceReport
 
@@ -95,7 +96,7 @@ def compute_synflow_importance(
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, through which ones can flow, got {type(model).__name__}")
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_shards(weights, "synaptic flows")
+    refuse_sharded(model, "synaptic flows")
     with seeded(derive_seed(0, "synflow")), evaluating(model):
         ones = _make_ones(sample_or_input_shape, next(iter(weights.values())).device)
         scores, bits = _prune_in_rounds(model, weights, ones, sparsity, num_rounds, progress=progress)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from unified_model_analysis.exit_codes import ExitCode
 from unified_model_analysis.experiment_summary import check_report_extra
-from unified_model_analysis.options import ComputationOptions, FolderOutput, NetworkOptions
+from unified_model_analysis.options import ComputationOptions, ExecutorOptions, FolderOutput, NetworkOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +17,7 @@ NUM_BATCHES: Final = 16  # of a language model's text
 
 
 @dataclass(frozen=True)
-class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
+class Analyze(ComputationOptions, ExecutorOptions, NetworkOptions, FolderOutput):
     """Analyse a model from all sides, and write a report: robustness, scores, strategies, overlap, landscape.
 
     The model is a workload's network with the weights of a checkpoint, a language model with text, or what a function
@@ -70,10 +70,16 @@ class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
             for analysis in list_analyses().values():
                 print(f"{analysis.name:11}  {analysis.title}{' (trains)' if analysis.trains else ''}")
             return 0
+        from unified_model_analysis.networks import refuse_options
+
         if self.report:
             check_report_extra(pages=True)
         check_device(self.device)
         check_count("--batches", self.batches)
+        self.check_executor()
+        if not self.train:
+            refuse_options(self, "what is not trained; --train trains", "executor")
+        refuse_options(self, "analyses, which share one process here", *self.of_workloads_alone)
         name, model, batches, loss_fn = self._load()
         config = UnifiedConfig(
             self.output,
@@ -91,7 +97,8 @@ class Analyze(ComputationOptions, NetworkOptions, FolderOutput):
             loss_fn=loss_fn,
             seed=self.seed,
         )
-        found = UnifiedModelAnalyzer(config).analyze(model.to(self.device), batches)
+        with self.opened_executor(self.output) as config.executor:
+            found = UnifiedModelAnalyzer(config).analyze(model.to(self.device), batches)
         failed = any(entry["status"] == "failed" for entry in found["analyses"])
         return ExitCode.NOT_COMPUTED if failed else ExitCode.DONE
 

@@ -10,7 +10,13 @@ from unified_model_analysis.connectivity_summary import format_step, report_line
 from unified_model_analysis.experiment_summary import check_report_extra
 from unified_model_analysis.held_results import hold_results
 from unified_model_analysis.networks import LoadedNetwork, change_num_steps, load_own, refuse_options
-from unified_model_analysis.options import ComputationOptions, FolderOutput, WorkloadOptions, list_settings
+from unified_model_analysis.options import (
+    ComputationOptions,
+    ExecutorOptions,
+    FolderOutput,
+    WorkloadOptions,
+    list_settings,
+)
 from unified_model_analysis.own_networks import EPOCHS
 from unified_model_analysis.workload_pairs import DENSE, SUBNETWORK, OwnPairs, WorkloadPairs, list_caveats
 
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
 
 NUM_IMAGES: Final = 1000  # a batch; bounds the memory of activations
 
+OF_IMAGES: Final = ("steps", "test_images", "statistics_images")
 # From a call to the one that goes on: what is trained already stays, and all is measured again.
 MAY_CHANGE: Final = frozenset(
     {"rewind_steps", "replicates", "search", "threshold", "grid_points", "test_images", "statistics_images"}
@@ -31,7 +38,7 @@ MAY_CHANGE: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
+class Connectivity(ComputationOptions, ExecutorOptions, WorkloadOptions, FolderOutput):
     """Measure whether networks are linearly connected: the error along the straight line between two of them.
 
     With --checkpoints: between two trained networks. With --rewind-steps: between copies that are trained here by the
@@ -64,7 +71,6 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
         test_images: The first images of the test set, on which errors are measured; all when not given.
         statistics_images: Training images that batch-norm statistics are computed from at each point.
         seed: Names the replicates and their data orders.
-        workers: Processes that share the replicates; all cores when not given. Does not change the results.
         device: Where to train.
         accept_changed_environment: Go on with trainings that were begun with other versions or on another machine.
     """
@@ -82,7 +88,6 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
     learning_rate: float | None = None
     test_images: int | None = None
     statistics_images: int = 1000
-    workers: int | None = None
     accept_changed_environment: bool = False
 
     def run(self) -> int:
@@ -104,11 +109,14 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
             check_count("--test-images", self.test_images)
         check_share("--threshold", self.threshold)
         check_device(self.device)
+        self.check_executor()
+        if self.checkpoints is not None:
+            refuse_options(self, "two checkpoints, which are only measured", "executor")
         record = Record("connectivity" if self.checkpoints is None else "lines", list_settings(self))
         if self.checkpoints is not None and (self.mask is not None or self.start is not None):
             raise ValueError("--mask and --start are for trainings; leave them out with --checkpoints")
         if self.source is not None:
-            refuse_options(self, "a network of one's own", "steps", "workers", "test_images", "statistics_images")
+            refuse_options(self, "a network of one's own", *OF_IMAGES, *self.of_workloads_alone)
             loaded = load_own(self)
             loaded = replace(loaded, network=loaded.network.to(self.device))
             with hold_results(self.output, "connectivity", self, MAY_CHANGE):
@@ -141,13 +149,14 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
             None if self.mask is None else Mask.load(self.mask),
             None if self.start is None else load_weights(self.start),
         )
-        accept = self.accept_changed_environment
-        pairs = WorkloadPairs(self.output, source, self.replicates, self.seed, self.workers, accept)
+        with self.opened_executor(self.output) as executor:
+            settings = (self.replicates, self.seed, self.num_workers, self.accept_changed_environment, executor)
+            pairs = WorkloadPairs(self.output, source, *settings)
 
-        def measure(network: str, step: int) -> "list[ConnectivityResults]":
-            return [self._measure(workload, *ends) for ends in pairs.list_ends(network, step)]
+            def measure(network: str, step: int) -> "list[ConnectivityResults]":
+                return [self._measure(workload, *ends) for ends in pairs.list_ends(network, step)]
 
-        self._compare(workload.name, measure, workload.recipe.num_steps, record)
+            self._compare(workload.name, measure, workload.recipe.num_steps, record)
 
     def _measure_own(self, loaded: "LoadedNetwork", record: "Record") -> None:
         """Measures two checkpoints of a network of one's own, or trains pairs of copies of it and measures those."""
@@ -173,9 +182,11 @@ class Connectivity(ComputationOptions, WorkloadOptions, FolderOutput):
         settings |= {"num_replicates": self.replicates, "seed": self.seed}
         settings |= {"accept_changed_environment": self.accept_changed_environment}
         mask = None if self.mask is None else Mask.load(self.mask)
-        pairs = OwnPairs(self.output, loaded, num_epochs, self.learning_rate, mask, settings)
-        pairs.check()
-        self._compare(loaded.name, pairs.measure, num_epochs, record)
+        with self.opened_executor(self.output) as executor:
+            settings |= {"executor": executor}
+            pairs = OwnPairs(self.output, loaded, num_epochs, self.learning_rate, mask, settings)
+            pairs.check()
+            self._compare(loaded.name, pairs.measure, num_epochs, record)
 
     def _check_steps(self, num_steps: int) -> None:
         if outside := [step for step in self.rewind_steps if not 0 <= step < num_steps]:

@@ -1,7 +1,7 @@
 """`lottery-tickets evaluate`: a network, dense and under a mask, and what the ticket is worth trained again."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -16,7 +16,14 @@ from unified_model_analysis.networks import (
     load_text,
     refuse_options,
 )
-from unified_model_analysis.options import MARGIN, ComputationOptions, FileOutput, NetworkOptions, list_settings
+from unified_model_analysis.options import (
+    MARGIN,
+    ComputationOptions,
+    ExecutorOptions,
+    FileOutput,
+    NetworkOptions,
+    list_settings,
+)
 from unified_model_analysis.own_networks import EPOCHS
 from unified_model_analysis.terminal import say
 
@@ -33,7 +40,7 @@ PRINTED_NAMES: Final[Mapping[str, str]] = {"winning_ticket_score": "mean gain ov
 
 
 @dataclass(frozen=True)
-class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
+class Evaluate(ComputationOptions, ExecutorOptions, NetworkOptions, FileOutput):
     """Measure a trained network: dense, under a mask, pruned at growing sparsities; with --start, train a ticket again.
 
     Without --mask the network is measured as it is, dense: accuracy, or perplexity of a language model; with
@@ -63,7 +70,6 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         learning_rate: Of Adam, for a network of one's own without a trainer_fn, 0.001 when not given.
         replicates: Trainings of each branch, in other data orders; claims need at least 3.
         run_folder: Keeps these trainings; beside OUTPUT, as NAME-trainings, when not given.
-        workers: Processes that share the replicates; all cores when not given. Does not change the results.
         accept_changed_environment: Go on with trainings that were begun with other versions or on another machine.
         margin: Points of accuracy whose loss counts as none.
         test: Whether claims are on the mean, by t tests, or on the median, by sign tests, which hold however trainings
@@ -82,7 +88,6 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
     learning_rate: float | None = None
     replicates: int = 3
     run_folder: Path | None = None
-    workers: int | None = None
     accept_changed_environment: bool = False
     margin: float = MARGIN
     test: Literal["t", "sign"] = "t"
@@ -142,6 +147,9 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         return results
 
     def _check(self, mask: "Mask | None") -> None:
+        self.check_executor()
+        if self.start is None:
+            refuse_options(self, "what is not trained; --start trains", "executor")
         if self.stream and self.language_model is None:
             raise ValueError("--stream runs a language model layer by layer; name its folder by --language-model")
         if self.start is not None:
@@ -156,7 +164,7 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         elif self.start is None:
             refuse_options(self, "what is not trained; --start trains", "epochs", "learning_rate")
         else:
-            refuse_options(self, "a network of one's own", "steps", "workers")
+            refuse_options(self, "a network of one's own", "steps", *self.of_workloads_alone)
         if self.language_model is None and self.source is None and self.checkpoint is None:
             raise ValueError("--checkpoint must name the trained weights that are measured; fresh ones show nothing")
 
@@ -173,9 +181,10 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
 
         batches = loaded.batches if self.start is None else loaded.measured
         settings = {} if self.start is None or self.source is None else self._plan_own(loaded, self.start)
-        quality = lt.compute_lottery_ticket_quality(
-            network, mask, batches, loss_fn=loaded.loss_fn, seed=self.seed, **settings
-        )
+        with self.opened_executor(self._run_folder) if settings else nullcontext() as executor:
+            quality = lt.compute_lottery_ticket_quality(
+                network, mask, batches, loss_fn=loaded.loss_fn, seed=self.seed, executor=executor, **settings
+            )
         original = {name: tensor.to("cpu", copy=True) for name, tensor in network.state_dict().items()}
         lt.apply_mask(network, mask)
         validation = lt.validate_pruning_correctness(
@@ -225,13 +234,15 @@ class Evaluate(ComputationOptions, NetworkOptions, FileOutput):
         workload = change_num_steps(source().workload, self.steps)
         source = replace(source, recipe=workload.recipe)
         plan = plan_retraining(source(), workload.recipe.num_steps, self.replicates, self.seed)
-        return run_experiment(
-            ExperimentFolder(self._run_folder, plan, made_by=EVALUATE),
-            source,
-            num_workers=self.workers or os.cpu_count() or 1,
-            accept_changed_environment=self.accept_changed_environment,
-            progress=True,
-        )
+        with self.opened_executor(self._run_folder) as executor:
+            return run_experiment(
+                ExperimentFolder(self._run_folder, plan, made_by=EVALUATE),
+                source,
+                num_workers=self.num_workers,
+                executor=executor,
+                accept_changed_environment=self.accept_changed_environment,
+                progress=True,
+            )
 
     @property
     def _run_folder(self) -> Path:

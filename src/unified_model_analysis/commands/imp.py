@@ -1,15 +1,22 @@
 """`lottery-tickets imp`: iterative magnitude pruning of a workload, with controls, in a run folder."""
 
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from unified_model_analysis.experiment_summary import check_report_extra, report_experiment
 from unified_model_analysis.networks import load_own, refuse_options
-from unified_model_analysis.options import MARGIN, ComputationOptions, FolderOutput, LoggingOptions, WorkloadOptions
+from unified_model_analysis.options import (
+    MARGIN,
+    ComputationOptions,
+    ExecutorOptions,
+    FolderOutput,
+    LoggingOptions,
+    WorkloadOptions,
+)
 from unified_model_analysis.own_networks import EPOCHS, LEARNING_RATE
 
 if TYPE_CHECKING:
+    from lottery_tickets.experiments.elsewhere.tasks import Executor
     from lottery_tickets.utils import Logger
     from lottery_tickets.workloads import Recipe
 
@@ -17,7 +24,7 @@ PRUNE_RATE: Final = 0.2  # of a network of one's own
 
 
 @dataclass(frozen=True)
-class Imp(ComputationOptions, LoggingOptions, WorkloadOptions, FolderOutput):
+class Imp(ComputationOptions, ExecutorOptions, LoggingOptions, WorkloadOptions, FolderOutput):
     """Find lottery tickets by iterative magnitude pruning: train, prune, rewind, repeat, with controls on equal budget.
 
     The experiment is a folder. Stopped at any moment, the same command goes on where it stopped and ends with the
@@ -54,7 +61,6 @@ class Imp(ComputationOptions, LoggingOptions, WorkloadOptions, FolderOutput):
         accept_changed_environment: Go on with other versions or on another machine; what is there stays, equal bits are
             then no longer claimed.
         seed: Names the experiment.
-        workers: Processes that share the replicates; all cores when not given. Does not change the results.
         device: Where to train.
     """
 
@@ -73,7 +79,6 @@ class Imp(ComputationOptions, LoggingOptions, WorkloadOptions, FolderOutput):
     margin: float = MARGIN
     looks: int = 1
     test: Literal["t", "sign"] = "t"
-    workers: int | None = None
     accept_changed_environment: bool = False
 
     def run(self) -> int:
@@ -82,16 +87,17 @@ class Imp(ComputationOptions, LoggingOptions, WorkloadOptions, FolderOutput):
         from statistical_report_generator.claims.assessment import check_settings
 
         check_settings(margin=self.margin / 100, num_looks=self.looks)
-        with self.opened_loggers() as loggers:
+        self.check_executor()
+        with self.opened_loggers() as loggers, self.opened_executor(self.output) as executor:
             if self.source is None:
-                self._run_workload(loggers)
+                self._run_workload(loggers, executor)
             else:
-                self._run_own(loggers)
+                self._run_own(loggers, executor)
         settings: dict[str, Any] = {"moment": self.moment, "num_looks": self.looks, "test": self.test}
         report_experiment(self.output, margin=self.margin / 100, **settings)
         return 0
 
-    def _run_workload(self, loggers: "list[Logger]") -> None:
+    def _run_workload(self, loggers: "list[Logger]", executor: "Executor | None") -> None:
         from lottery_tickets.experiments.folder import ExperimentFolder
         from lottery_tickets.experiments.plan import ExperimentPlan
         from lottery_tickets.experiments.run import run_experiment
@@ -115,22 +121,24 @@ class Imp(ComputationOptions, LoggingOptions, WorkloadOptions, FolderOutput):
             seed=self.seed,
             data_order=self.data_order,
         )
-        workers = self.workers or os.cpu_count() or 1
         # The source and not the subject, because each worker process loads the data for itself.
         run_experiment(
             ExperimentFolder(self.output, plan),
             replace(source, recipe=recipe),
-            num_workers=workers,
+            num_workers=self.num_workers,
+            executor=executor,
             accept_changed_environment=self.accept_changed_environment,
             progress=True,
             logger=loggers,
         )
 
-    def _run_own(self, loggers: "list[Logger]") -> None:
+    def _run_own(self, loggers: "list[Logger]", executor: "Executor | None") -> None:
         from lottery_tickets import compute_iterative_magnitude_pruning
         from lottery_tickets.utils import check_device
 
-        refuse_options(self, "a network of one's own", "steps", "evaluate_every", "workers", "data_order")
+        refuse_options(
+            self, "a network of one's own", "steps", "evaluate_every", "data_order", *self.of_workloads_alone
+        )
         check_device(self.device)
         loaded = load_own(self)
         rate = PRUNE_RATE if self.prune_rate is None else self.prune_rate
@@ -154,6 +162,7 @@ class Imp(ComputationOptions, LoggingOptions, WorkloadOptions, FolderOutput):
             accept_changed_environment=self.accept_changed_environment,
             progress=True,
             logger=loggers,
+            executor=executor,
         )
 
     def _list_control_levels(self) -> tuple[int, ...]:

@@ -19,11 +19,13 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
 }
 TOKENS = {name: value for name, value in SIZES.items() if name.endswith("token_id")}
+FEW = SIZES | {"num_hidden_layers": 2}
 GPT: dict[str, Any] = {"vocab_size": 64, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, **TOKENS}
 WINDOW = 4
 # What makes each hard: Qwen2 and Gemma2 take turns between windows and full attention, Gemma2 scales embeddings and
 # logits, GPT-2 has Conv1D and positions, OPT projects outside of its layers, dynamic RoPE remembers lengths, Mamba has
-# no attention, GPT-OSS experts that are stored as they are in memory.
+# no attention, GPT-OSS experts that are stored as they are in memory. Mixtral's and Qwen2-MoE's are stored one by one,
+# the latter beside a shared one; those of Granite have other names in files, as the head of GPT-NeoX has.
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", SIZES),
     "llama, tied": ("LlamaConfig", SIZES | {"tie_word_embeddings": True}),
@@ -45,6 +47,20 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "codegen": ("CodeGenConfig", GPT | {"rotary_dim": 4}),
     "opt": ("OPTConfig", SIZES | {"ffn_dim": 48, "max_position_embeddings": 64, "word_embed_proj_dim": 16}),
     "gpt-oss": ("GptOssConfig", SIZES | {"head_dim": 8, "num_local_experts": 4, "sliding_window": WINDOW}),
+    "mixtral": ("MixtralConfig", FEW | {"num_local_experts": 4, "sliding_window": WINDOW}),
+    "qwen2-moe": (
+        "Qwen2MoeConfig",
+        FEW
+        | {
+            "num_experts": 5,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 24,
+            "decoder_sparse_step": 2,
+        },
+    ),
+    "granite-moe": ("GraniteMoeConfig", FEW | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "gpt-neox": ("GPTNeoXConfig", FEW | {"rotary_pct": 0.5, "max_position_embeddings": 64}),
     "mamba": ("MambaConfig", SIZES | {"state_size": 4}),
 }
 

@@ -1,11 +1,13 @@
 """Weights in files against the same weights in memory: equal bits, wherever the files are cut."""
 
+import hashlib
 import importlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,15 +17,18 @@ from torch import Tensor, nn
 from lottery_tickets import (
     CheckpointWeights,
     Mask,
+    apply_mask,
     compute_layerwise_magnitude_ticket,
     compute_sparsity,
     create_magnitude_mask,
     create_random_mask,
 )
 from lottery_tickets._core.selection import largest, one_pass, patterns
+from lottery_tickets._core.tensor_files.shards import StoredWeight
 from lottery_tickets._core.weights import Weights
-from lottery_tickets.checkpoints import compute_layer_statistics, open_weights
+from lottery_tickets.checkpoints import check_base, compute_layer_statistics, open_weights
 from lottery_tickets.storage import save_weights
+from tests.lottery_tickets.checkpoints.decoders import load_decoder, make_decoder, save_decoder
 from tests.lottery_tickets.checkpoints.shards import save_sharded
 from tests.models import make_language_model
 from tests.strategies import FLOATS
@@ -131,16 +136,37 @@ def test_the_modules_of_the_configuration_say_what_is_pruned(kind: str, tmp_path
     assert create_magnitude_mask(checkpoint, 0.5, **chosen) == create_magnitude_mask(model, 0.5, **chosen)
 
 
-def test_experts_that_a_file_keeps_apart_are_chosen_by_name(tmp_path: Path) -> None:
-    model: Any = make_language_model("Mixtral")
-    model.save_pretrained(tmp_path)
-    names = list(create_magnitude_mask(CheckpointWeights(tmp_path), 0.5))
-    experts = [name for name in names if ".experts." in name]
-    assert len([name for name in names if "self_attn" in name]) == 8
-    num_weights = sum(p.numel() for name, p in model.named_parameters() if "experts" in name)
-    shapes = CheckpointWeights(tmp_path).shapes
-    assert sum(shapes[name].numel() for name in experts) == num_weights
-    assert not [name for name in names if "norm" in name or "embed" in name or "lm_head" in name]
+@pytest.mark.parametrize("kind", ["mixtral", "qwen2-moe", "granite-moe", "gpt-neox", "gpt-oss"])
+def test_weights_that_are_renamed_or_joined_in_memory_are_those_of_the_model(kind: str, tmp_path: Path) -> None:
+    model = load_decoder(save_decoder(make_decoder(kind, torch.bfloat16), tmp_path / "base"))
+    checkpoint = CheckpointWeights(tmp_path / "base")
+    for scope in (*SCOPES, "2:4"):
+        found = create_magnitude_mask(checkpoint, 0.5, scope=scope)
+        assert found == create_magnitude_mask(model, 0.5, scope=scope)
+        assert list(found) == list(create_magnitude_mask(model, 0.5, scope=scope))
+    assert create_random_mask(checkpoint, 0.3, seed=1) == create_random_mask(model, 0.3, seed=1)
+    assert compute_layer_statistics(checkpoint) == compute_layer_statistics(model)
+    ticket = checkpoint.name_base(create_magnitude_mask(checkpoint, 0.4))
+    check_base(model, ticket)
+    apply_mask(checkpoint, ticket, output=tmp_path / "pruned")
+    assert compute_sparsity(CheckpointWeights(tmp_path / "pruned")) == ticket.sparsity
+    apply_mask(model, ticket)
+    pruned = load_decoder(tmp_path / "pruned").state_dict()
+    assert all(torch.equal(tensor, pruned[name]) for name, tensor in model.state_dict().items())
+
+
+def test_masks_by_the_names_of_the_files_are_applied_too(tmp_path: Path) -> None:
+    save_decoder(make_decoder("mixtral"), tmp_path / "base")
+    checkpoint = CheckpointWeights(tmp_path / "base")
+    name = "model.layers.0.block_sparse_moe.experts.1.w2.weight"
+    mask = checkpoint.name_base(Mask.from_tensors({name: torch.rand(checkpoint.shapes[name]) < 0.5}))
+    mask.provenance["base"]["sha256"] = {  # as names were noted once
+        name: hashlib.sha256(StoredWeight(name, [checkpoint.entries[name]]).read(0, 48 * 32).numpy().data).hexdigest()
+    }
+    apply_mask(checkpoint, mask, output=tmp_path / "pruned")
+    pruned = CheckpointWeights(tmp_path / "pruned")
+    kept = StoredWeight(name, [pruned.entries[name]]).read(0, 48 * 32) != 0
+    assert torch.equal(kept.view(32, 48), mask[name])
 
 
 def test_without_a_configuration_that_transformers_knows_names_decide(tmp_path: Path) -> None:
@@ -236,6 +262,26 @@ def test_blocks_in_another_order_of_dimensions_are_those_of_the_tensor(tmp_path:
         for start in range(0, tensor.numel(), 7):
             stop = min(start + 11, tensor.numel())
             assert torch.equal(stored.read(start, stop, order), kept.read(start, stop, order))
+
+
+@given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6), data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_weight_of_many_parts_is_read_as_the_whole(
+    sizes: list[int], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("parts")
+    rows = torch.arange(4 * sum(sizes)).float().view(sum(sizes), 2, 2)
+    names = [f"{number}.weight" for number in range(len(sizes))]
+    save_weights(dict(zip(names, rows.split(sizes), strict=True)), folder / "a.safetensors")
+    entries = CheckpointWeights(folder / "a.safetensors").entries
+    stored = StoredWeight("a", [entries[name] for name in names], shape=rows.shape)
+    start, stop = sorted(data.draw(st.tuples(*[st.integers(0, rows.numel())] * 2)))
+    assert torch.equal(stored.read(start, stop), rows.view(-1)[start:stop])
+    assert torch.equal(stored.read(start, stop, (0, 2, 1)), rows.transpose(1, 2).reshape(-1)[start:stop])
+    chosen = data.draw(st.sets(st.integers(0, max(rows.numel() - 1, 0))) if rows.numel() else st.just(set[int]()))
+    positions = np.array(sorted(chosen), np.int64)
+    assert torch.equal(stored.pick(positions), rows.view(-1)[positions])
+    assert b"".join(block.tobytes() for block in stored.walk()) == rows.numpy().tobytes()
 
 
 def test_large_files_are_read_past_the_cache_and_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from lottery_tickets import CheckpointWeights, compute_performance, create_magnitude_mask
+from lottery_tickets import CheckpointWeights, Mask, compute_performance, create_magnitude_mask
 from lottery_tickets._core.objective import compute_loss
 from lottery_tickets.checkpoints.decoder import StreamedDecoder
 from lottery_tickets.workloads.framing import frame_language_model
@@ -224,24 +223,38 @@ def test_missing_tensors_are_named(copied: Path) -> None:
         stream(copied.parent / "short")
 
 
-def test_files_of_a_base_model_lack_the_prefix_of_its_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("says", ["GPT2Model", "GPT2LMHeadModel"])
+def test_files_of_a_base_model_lack_the_prefix_of_its_names(says: str, tmp_path: Path) -> None:
     save_decoder(make_decoder("gpt2").transformer, tmp_path)
-    weights = CheckpointWeights(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": [says]}))
+    weights, model = CheckpointWeights(tmp_path), load_decoder(tmp_path)
     assert "h.0.attn.c_attn.weight" in weights.shapes
-    assert compute_performance(weights, BATCHES) == compute_performance(load_decoder(tmp_path), BATCHES)
-    mask = create_magnitude_mask(weights, 0.5)
-    named = {f"transformer.{name}": kept for name, kept in mask.items()}
-    streamed = compute_performance(weights, BATCHES, mask=mask)
-    assert streamed == compute_performance(load_decoder(tmp_path), BATCHES, mask=named)
+    assert compute_performance(weights, BATCHES) == compute_performance(model, BATCHES)
+    mask = create_magnitude_mask(weights, 0.5, scope="row")
+    prefix = "transformer." if says == "GPT2Model" else ""
+    named = Mask.from_tensors({prefix + name: kept for name, kept in mask.items()})
+    assert named == create_magnitude_mask(model, 0.5, scope="row")
+    assert compute_performance(weights, BATCHES, mask=mask) == compute_performance(model, BATCHES, mask=named)
 
 
-def test_experts_stored_one_by_one_are_refused(tmp_path: Path) -> None:
-    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4}
-    make_config: Any = transformers.MixtralConfig
-    transformers.MixtralForCausalLM(make_config(**sizes, **heads)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"lacks 6 .*of experts that are stored one by one\), cannot be streamed"):
+@pytest.mark.parametrize("name", ["experts.2.w3.weight", "experts.0.w2.weight"])
+def test_an_expert_that_is_missing_is_noticed(name: str, tmp_path: Path) -> None:
+    make_decoder("mixtral").save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors[f"model.layers.1.block_sparse_moe.{name}"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 \(model\.layers\.1\.mlp\.experts\.(gate_up|down)_proj\); are files"):
         stream(tmp_path)
+
+
+def test_experts_are_pruned_by_the_names_of_the_files_too(tmp_path: Path) -> None:
+    save_decoder(make_decoder("mixtral"), tmp_path)
+    weights, model = CheckpointWeights(tmp_path), load_decoder(tmp_path)
+    expert = Mask.from_tensors({"model.layers.1.block_sparse_moe.experts.2.w3.weight": torch.eye(48, 32) == 0})
+    with torch.no_grad():
+        model.get_parameter("model.layers.1.mlp.experts.gate_up_proj")[2, 48:].mul_(torch.eye(48, 32) == 0)
+    assert compute_performance(weights, BATCHES, mask=expert) == compute_performance(model, BATCHES)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,21 @@
 """Controls share a ticket's sparsity and nothing else, and drawing them leaves the global generators alone."""
 
+import itertools
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lottery_tickets import Mask, create_random_mask, reinitialise_, shuffle_mask
-from lottery_tickets._core.determinism import make_generator
+from lottery_tickets._core.determinism import derive_seed, make_generator
+from lottery_tickets._core.kernels import drawing_cpu
 from lottery_tickets._core.selection import largest, patterns
 from lottery_tickets._core.selection.scopes import select_in_scope
 from lottery_tickets._core.weights import Weights
@@ -234,22 +238,40 @@ def test_random_numbers_are_those_of_one_generator_wherever_they_are_read(
 
 def test_random_numbers_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
-    draw = draws.draw
+    draw_from = drawing_cpu.draw_from
 
-    def count(number: int, generator: torch.Generator) -> Tensor:
-        drawn.append(number)
-        return draw(number, generator)
+    def count(state: NDArray[np.uint32], first: int, numbers: NDArray[np.float64]) -> None:
+        drawn.append(numbers.size)
+        draw_from(state, first, numbers)
 
-    monkeypatch.setattr(draws, "draw", count)
+    monkeypatch.setattr(draws, "draw_from", count)
     create_random_mask(Mask.keeping_all({"a": (1000, 1500), "b": (3000, 1000)}), 0.5, seed=0)
     assert 4_500_000 <= sum(drawn) < 1.1 * 4_500_000
 
 
 def test_random_numbers_are_the_same_in_whatever_order_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draws, "DRAWS_PER_BLOCK", 5)
-    whole = torch.rand(60, generator=make_generator(0, "test"), dtype=torch.float64)
-    weights = draws.draw_weights({"a": torch.Size((4, 5)), "b": torch.Size((40,))}, {}, make_generator(0, "test"))
-    for name, start, stop in (("b", 31, 40), ("a", 7, 9), ("b", 0, 33), ("a", 0, 20), ("b", 12, 12), ("a", 7, 9)):
+    whole = torch.rand(6000, generator=make_generator(0, "test"), dtype=torch.float64)
+    weights = draws.draw_weights({"a": torch.Size((4, 5)), "b": torch.Size((5980,))}, {}, derive_seed(0, "test"))
+    for name, start, stop in (("b", 3100, 5980), ("a", 7, 9), ("b", 0, 3300), ("a", 0, 20), ("b", 12, 12), ("a", 7, 9)):
         assert torch.equal(weights[name].read(start, stop), whole[20 if name == "b" else 0 :][start:stop])
     assert torch.equal(weights["a"].read(3, 9, (1, 0)), whole[:20].view(4, 5).t().reshape(-1)[3:9])
-    assert torch.equal(weights["b"].pick(np.array([0, 4, 5, 39])), whole[20:][[0, 4, 5, 39]])
+    assert torch.equal(weights["b"].pick(np.array([0, 4, 5, 5979])), whole[20:][[0, 4, 5, 5979]])
+
+
+@given(st.integers(0, 2**63 - 1), st.lists(st.integers(0, 2000), min_size=1, max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_random_numbers_are_those_of_torch_for_any_seed(seed: int, stops: list[int]) -> None:
+    wanted = torch.rand(2000, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    drawn = draws.draw_weights({"a": torch.Size((2000,))}, {}, seed)["a"]
+    for start, stop in itertools.pairwise(sorted([0, *stops])):
+        assert torch.equal(drawn.read(start, stop), wanted[start:stop])
+
+
+def test_threads_read_the_same_random_numbers() -> None:
+    wanted = torch.rand(300_000, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    drawn = draws.draw_weights({"a": torch.Size((300_000,))}, {}, 7)["a"]
+    blocks = [(start, start + 1000) for start in range(299_000, -1, -1000)]
+    with ThreadPoolExecutor(4) as pool:
+        for (start, stop), found in zip(blocks, pool.map(drawn.read, *zip(*blocks, strict=True)), strict=True):
+            assert torch.equal(found, wanted[start:stop])

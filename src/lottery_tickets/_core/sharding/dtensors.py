@@ -6,7 +6,7 @@ from typing import Any, Final, TypeGuard
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from lottery_tickets._core.sharding.pieces import Indices, Piece
@@ -18,6 +18,20 @@ def is_sharded(tensor: object) -> TypeGuard[Any]:
     """Returns whether a tensor is one of torch's DTensors. There is none where their module was never imported."""
     module = sys.modules.get(MODULE)
     return module is not None and isinstance(tensor, module.DTensor)
+
+
+def refuse_sharded(model: nn.Module, what: str) -> None:
+    """Raises a ValueError where a model is sharded, for what needs whole weights.
+
+    Args:
+        model: Any.
+        what: That needs them, in the plural.
+    """
+    if any(map(is_sharded, model.parameters())):
+        raise ValueError(
+            f"{what} need whole weights, but the model is sharded (DTensor); use one that is not, under "
+            "DistributedDataParallel where each process sees other samples; its mask fits the sharded model"
+        )
 
 
 def see_local(tensor: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ cache (O_DIRECT), which could not keep them and would drop what others have ther
 import contextlib
 import os
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, final
 
@@ -107,20 +109,27 @@ def open_file(path: Path, flags: int, *, is_large: bool) -> int:
 
 @final
 class StoredWeight(Weight):
-    """A weight in a file, which is read where it is looked at.
+    """A weight in files, which is read where it is looked at.
 
     Args:
         name: Of the weight.
-        shard: The file.
-        entry: Where it lies there.
+        parts: The tensors that it consists of, one behind the other in C order, of one dtype: mostly one.
         output_dims: As in `Weight`.
+        shape: Of the weight; that of its one part when None.
     """
 
-    def __init__(self, name: str, shard: Shard, entry: Entry, output_dims: tuple[int, ...] = (0,)) -> None:
+    def __init__(
+        self,
+        name: str,
+        parts: Sequence[tuple[Shard, Entry]],
+        output_dims: tuple[int, ...] = (0,),
+        shape: torch.Size | None = None,
+    ) -> None:
         self.name = name
         self.output_dims = output_dims
-        self._shard = shard
-        self._entry = entry
+        self._parts = parts
+        self._shape = parts[0][1].shape if shape is None else shape
+        self._starts = [0, *accumulate(entry.size for _, entry in parts)]
 
     @property
     def tensor(self) -> Tensor:
@@ -130,19 +139,19 @@ class StoredWeight(Weight):
             TypeError: Always.
         """
         raise TypeError(
-            f"{self.name!r} lies in {self._shard.path} and in no model, so it cannot be trained or differentiated; "
-            "load the model"
+            f"{self.name!r} lies in {self._parts[0][0].path} and in no model, so it cannot be trained or "
+            "differentiated; load the model"
         )
 
     @property
     def shape(self) -> torch.Size:
         """The shape of the weight."""
-        return self._entry.shape
+        return self._shape
 
     @property
     def dtype(self) -> torch.dtype:
         """As it is stored."""
-        return self._entry.dtype
+        return self._parts[0][1].dtype
 
     @property
     def is_in_memory(self) -> bool:
@@ -154,10 +163,10 @@ class StoredWeight(Weight):
         dims = range(len(self.shape))
         moved = [place for place, dim in enumerate(order or dims) if place != dim]
         if order is None or not moved:
-            return self._shard.read_elements(self._entry, start, stop)
+            return self._read(start, stop)
         inner = self.shape[min(moved) :].numel()  # elements of one block whose order is its own
         first, last = start // inner, -(-stop // inner)
-        block = self._shard.read_elements(self._entry, first * inner, last * inner)
+        block = self._read(first * inner, last * inner)
         inner_order = [0, *(dim - min(moved) + 1 for dim in list(order)[min(moved) :])]
         turned = block.view(last - first, *self.shape[min(moved) :]).permute(*inner_order)
         return slice_flat(turned, start - first * inner, stop - first * inner)
@@ -166,5 +175,21 @@ class StoredWeight(Weight):
         """Returns the elements at these positions; neighbours that follow each other are read at once."""
         breaks = np.flatnonzero(np.diff(positions) != 1) + 1
         runs = np.split(positions, breaks) if len(positions) else []
-        parts = [self._shard.read_elements(self._entry, int(run[0]), int(run[-1]) + 1) for run in runs]
+        parts = [self._read(int(run[0]), int(run[-1]) + 1) for run in runs]
         return torch.cat(parts) if parts else torch.empty(0, dtype=self.dtype)
+
+    def walk(self) -> Iterator[NDArray[np.uint8]]:
+        """Yields the bytes of the weight in blocks."""
+        for shard, entry in self._parts:
+            yield from shard.walk(entry)
+
+    def _read(self, start: int, stop: int) -> Tensor:
+        """Returns elements start to stop in C order, from all parts that have some of them."""
+        number = bisect_right(self._starts, start, hi=len(self._parts)) - 1
+        blocks: list[Tensor] = []
+        while start < stop or not blocks:
+            (shard, entry), first = self._parts[number], self._starts[number]
+            end = min(stop, first + entry.size)
+            blocks.append(shard.read_elements(entry, start - first, end - first))
+            start, number = end, number + 1
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)

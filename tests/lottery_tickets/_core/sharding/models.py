@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -15,14 +16,27 @@ from torch.nn.parallel import DistributedDataParallel
 from lottery_tickets import (
     apply_mask,
     check_held,
+    compute_early_bird_tickets,
+    compute_iterative_magnitude_pruning,
+    compute_layerwise_magnitude_ticket,
+    compute_linear_connectivity,
+    compute_loss_landscape,
+    compute_magnitude_importance,
+    compute_pruning_robustness,
+    compute_snip_importance,
     compute_sparsity,
+    compute_synflow_importance,
     compute_ticket_overlap,
     create_importance_mask,
     create_magnitude_mask,
+    create_random_mask,
     hold_mask,
     importance_scoring,
     masked,
+    record_movement,
     remove_mask,
+    shuffle_mask,
+    validate_pruning_correctness,
 )
 from lottery_tickets._core.selection import largest
 from lottery_tickets.masks import Mask
@@ -69,6 +83,15 @@ def check_masks(kind: str) -> list[str]:
     scores = {name: value - 0.01 for name, value in sharded.named_parameters() if name.endswith("up.weight")}
     plain_scores = {name: value - 0.01 for name, value in plain.named_parameters() if name.endswith("up.weight")}
     assert create_importance_mask(scores, 0.5).gather() == create_importance_mask(plain_scores, 0.5)
+    tickets = [compute_layerwise_magnitude_ticket(model, 0.7) for model in (plain, sharded)]
+    assert tickets[1]["thresholds"] == tickets[0]["thresholds"]
+    magnitudes = [compute_magnitude_importance(model) for model in (plain, sharded)]
+    assert create_importance_mask(magnitudes[1], 0.7).gather() == create_importance_mask(magnitudes[0], 0.7)
+    for scope in ("global", "row", "erk"):
+        random = create_random_mask(sharded, 0.6, seed=3, scope=scope)
+        assert random.gather() == create_random_mask(plain, 0.6, seed=3, scope=scope)
+    assert create_random_mask(found, 0.6, seed=3).gather() == create_random_mask(expected, 0.6, seed=3)
+    assert shuffle_mask(found, 5).gather() == shuffle_mask(expected, 5)
     apply_mask(plain, expected)
     apply_mask(sharded, found)
     assert compute_sparsity(sharded) == compute_sparsity(plain)
@@ -159,7 +182,8 @@ def check_writes_are_undone(kind: str) -> None:
     for model in (plain, sharded):
         hold_mask(model, mask)
         with torch.no_grad():
-            model(inputs)
+            for _ in range(2):  # the outermost module has gathered its parameters when it is called again
+                model(inputs)
             modules: list[Any] = list(model.modules())
             for module in modules:
                 if hasattr(module, "reshard"):
@@ -247,6 +271,26 @@ def check_scores(score: str) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def refuse_scores(kind: str) -> None:
-    """Scores of gradients of a sharded model are refused in words."""
-    importance_scoring.compute_fisher_importance(make_sharded(kind), [draw_batch(0)])
+def list_refused(kind: str) -> list[str]:
+    """Returns what is said by what needs whole weights, of a sharded model."""
+    model, data = make_sharded(kind), [draw_batch(0)]
+    mask = create_magnitude_mask(Stack(), 0.5)
+    calls: list[Callable[[], Any]] = [
+        lambda: importance_scoring.compute_fisher_importance(model, data),
+        lambda: compute_snip_importance(model, data),
+        lambda: compute_synflow_importance(model, draw_batch(0)[0], 0.5),
+        lambda: compute_pruning_robustness(model, data),
+        lambda: compute_loss_landscape(model, data),
+        lambda: compute_early_bird_tickets(model, data, max_epochs=1),
+        lambda: compute_iterative_magnitude_pruning(model, data, 0.5, train=True, num_epochs=1),
+        lambda: validate_pruning_correctness(model, mask, data),
+        lambda: record_movement(model).__enter__(),
+        lambda: compute_linear_connectivity(model, data, trainer_fn=lambda *_, **__: None, num_epochs=1),
+    ]
+    said = []
+    for call in calls:
+        try:
+            call()
+        except ValueError as error:
+            said.append(str(error))
+    return said

@@ -49,6 +49,7 @@ def test_a_watch_finds_what_that_of_the_plain_model_finds(four: Processes, kind:
     assert set(four.run(watching.check_watching, kind)) == {"converged"}
 
 
-def test_scores_of_gradients_are_refused_in_words(four: Processes, kind: str) -> None:
-    answers = four.ask(models.refuse_scores, kind)
-    assert all("scores of gradients need whole weights, but the model is sharded" in text for _, text in answers)
+def test_what_needs_whole_weights_is_refused_in_words(four: Processes, kind: str) -> None:
+    for said in four.run(models.list_refused, kind):
+        assert len(said) == 10
+        assert all("need whole weights, but the model is sharded (DTensor)" in words for words in said)

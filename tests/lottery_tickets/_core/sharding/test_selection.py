@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.lottery_tickets._core.sharding import checks
 from tests.processes import Processes, started
 
-MESHES = {2: [(2,), (1, 2)], 4: [(4,), (2, 2), (4, 1)]}
+MESHES = {2: [(2,), (1, 2)], 4: [(2, 2), (4,), (2, 2), (4, 1)]}
 
 
 def test_masks_of_shards_are_those_of_the_whole(processes: Processes) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks of experiments on engines of others."""

@@ -1,0 +1,1 @@
+"""Trainings in other processes and on other machines, by engines of others."""

@@ -1,0 +1,1 @@
+"""Tests of trainings in other processes and on other machines."""
