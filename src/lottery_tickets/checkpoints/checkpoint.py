@@ -59,7 +59,7 @@ class CheckpointWeights(WeightSource):
         >>> from lottery_tickets import create_magnitude_mask
         >>> from lottery_tickets.storage import save_weights
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_weights(nn.Linear(4, 2).state_dict(), f"{folder}/model.safetensors")
+        ...     save_weights(torch.nn.Linear(4, 2).state_dict(), f"{folder}/model.safetensors")
         ...     create_magnitude_mask(CheckpointWeights(folder), 0.5).num_kept
         4
     """
