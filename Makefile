@@ -17,7 +17,7 @@ test: $(INSTALLED) ## Run all tests: tests/, the doctests of src/, the examples 
 	$(BIN)/pytest -n 2
 
 docs-commands: $(INSTALLED) ## Type what the pages show: their code and commands, page by page, with short trainings.
-	$(BIN)/pytest -n 0 -m commands tests/pages
+	$(BIN)/pytest -n 2 -m commands tests/pages
 
 check: lint test docs-commands ## Run every gate.
 

@@ -122,5 +122,5 @@ def test_a_mask_that_is_held_is_refused() -> None:
     with pytest.raises(ValueError, match="the model must hold no mask, because copies share dense epochs"):
         compute_linear_connectivity(model, make_loader(), trainer_fn=train, num_epochs=1)
     remove_mask(model)
-    with pytest.raises(ValueError, match="train_dataloader and run_folder; pass"):
+    with pytest.raises(ValueError, match="train_dataloader, run_folder and executor; pass"):
         compute_linear_connectivity(model, make_loader(), *[dict(model.state_dict())] * 2, run_folder="somewhere")

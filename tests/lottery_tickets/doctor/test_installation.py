@@ -61,7 +61,7 @@ def test_packages_that_are_missing_or_too_old_are_said(monkeypatch: pytest.Monke
     def old_version(name: str) -> str:
         if name == "numba":
             raise PackageNotFoundError
-        return {"torch": "2.6.0+cu124", "wandb": "0.9"}.get(name, "99.0")
+        return {"torch": "2.6.0+cu124", "wandb": "0.9"}.get(name, "9999.0")
 
     monkeypatch.setattr(machine, "version", old_version)
     with pytest.raises(DoctorError, match=r"numba is not installed; torch must be 2\.7 or later, but is 2\.6\.0"):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from statistical_report_generator import ReportConfig, StatisticalReportGenerator
@@ -123,6 +123,7 @@ JSON = st.recursive(
 PARTS = st.dictionaries(st.sampled_from(["plan", "rows", "settings", "importance", "mode", "method"]), JSON)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(st.sampled_from([*OTHERS, "experiment"]), PARTS)
 def test_no_settings_stop_it(kind: str, results: dict[str, Any]) -> None:
     statements = describe_methods([(kind, results)], JUDGING)
