@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test docs-commands check lint format clean-venv help
+.PHONY: demo test long-tests docs-commands check lint format clean-venv help
 .DEFAULT_GOAL := help
 
 help:            ## Say what there is.
@@ -14,7 +14,10 @@ demo: $(INSTALLED) ## Find a winning ticket on handwritten digits, beside its co
 	$(BIN)/lottery-tickets demo
 
 test: $(INSTALLED) ## Run all tests: tests/, the doctests of src/, the examples of README.md and docs/.
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3
+
+long-tests: $(INSTALLED) ## Run the tests that wait for schedulers: stopped, lost, begun by a page's script.
+	$(BIN)/pytest -n 2 -m long tests/lottery_tickets/integrations
 
 docs-commands: $(INSTALLED) ## Type what the pages show: their code and commands, page by page, with short trainings.
 	$(BIN)/pytest -n 2 -m commands tests/pages

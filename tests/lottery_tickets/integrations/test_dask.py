@@ -105,6 +105,7 @@ def test_a_driver_that_is_killed_or_stopped_goes_on_by_the_same_command(
     assert read_all(tmp_path / "run") == read_all(here)
 
 
+@pytest.mark.long
 def test_a_scheduler_that_goes_away_ends_the_run_in_words(tmp_path: Path) -> None:
     """Its client waits for another one at the same address, as long as Dask says; then nothing hangs."""
     source = make_source(NUM_STEPS)
@@ -125,6 +126,7 @@ def test_a_scheduler_that_goes_away_ends_the_run_in_words(tmp_path: Path) -> Non
     assert before.items() < list_trainings(tmp_path).items()
 
 
+@pytest.mark.long
 def test_a_cluster_of_this_machine_is_begun_by_its_name(tmp_path: Path) -> None:
     words = ["connectivity", "--output", str(tmp_path / "there"), "--rewind-steps", "0", "--replicates=2", "--steps=20"]
     words += ["--grid-points=3", "--executor", "dask://local", "--workers", "2"]

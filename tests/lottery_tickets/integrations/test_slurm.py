@@ -98,6 +98,7 @@ def test_a_job_that_is_killed_in_mid_training_costs_that_training_alone(tmp_path
     assert read_all(tmp_path / "there") == read_all(tmp_path / "here")
 
 
+@pytest.mark.long
 def test_a_driver_that_is_stopped_takes_its_jobs_along_and_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["imp", "--output", str(run), "--levels=1", "--replicates=2", "--controls=1", f"--steps={NUM_STEPS}"]
@@ -133,6 +134,7 @@ def test_options_that_slurm_does_not_have_are_refused(tmp_path: Path) -> None:
         SlurmExecutor(tmp_path, planet="mars")
 
 
+@pytest.mark.long
 def test_the_script_of_the_page_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [script] = re.findall(r"^```bash\n(#!/bin/bash\n.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
