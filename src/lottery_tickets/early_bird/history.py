@@ -135,3 +135,9 @@ class Detection(TypedDict):
     verdict: Verdict
     reason: str
     verdicts: list[Verdict]
+
+
+def average_losses(losses: tuple[float | None, ...]) -> float | None:
+    """Returns the mean of the losses of all processes, of which each sees other samples; None where one has none."""
+    told = [loss for loss in losses if loss is not None]
+    return sum(told) / len(told) if len(told) == len(losses) else None

@@ -20,7 +20,7 @@ from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.check_times import CheckSteps, CheckTimes
 from lottery_tickets.early_bird.convergence import ConvergenceRule, summarise_history
 from lottery_tickets.early_bird.evidence import Evidence
-from lottery_tickets.early_bird.history import EarlyBirdCheckpoint, Method, Verdict
+from lottery_tickets.early_bird.history import EarlyBirdCheckpoint, Method, Verdict, average_losses
 from lottery_tickets.early_bird.learning import Learning, without_probe
 from lottery_tickets.early_bird.learning_rule import has_moved
 from lottery_tickets.early_bird.probe import Measure, Probe
@@ -226,7 +226,8 @@ class EarlyBirdWatcher:
         weights = self._find(model)
         if self._start_loss is None:
             self._start_loss = training.get("start_loss")
-        loss, start_loss = _to_float(training.get("loss")), _to_float(self._start_loss)
+        losses = _to_float(training.get("loss")), _to_float(self._start_loss)
+        loss, start_loss = map(average_losses, zip(*weights.together.gather(lambda: losses), strict=True))
         snapshot = _take_snapshot(weights) if loss is None or math.isfinite(loss) else None
         finite = snapshot is not None
         start = weights.with_values(self.starting_weights)

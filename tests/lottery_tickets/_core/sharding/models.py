@@ -239,9 +239,9 @@ def refuse_one_weight(kind: str) -> None:
     create_magnitude_mask(model, 0.5)
 
 
-def copy_sharded() -> Any:  # noqa: ANN401 - whatever comes
+def copy_sharded(kind: str) -> Any:  # noqa: ANN401 - whatever comes
     """A deepcopy of a sharded mask cannot be, and says why."""
-    return copy.deepcopy(create_magnitude_mask(make_sharded("fsdp"), 0.5))
+    return copy.deepcopy(create_magnitude_mask(make_sharded(kind), 0.5))
 
 
 def die_on_the_way(place: int, folder: str) -> None:

@@ -49,6 +49,19 @@ def test_a_watch_finds_what_that_of_the_plain_model_finds(four: Processes, kind:
     assert set(four.run(watching.check_watching, kind)) == {"converged"}
 
 
+def test_a_watch_has_one_verdict_where_losses_differ(four: Processes, kind: str) -> None:
+    """A loss that is not finite in one process skipped there what the others waited for."""
+    found = four.run(watching.check_other_losses, kind)
+    assert all(checks == found[0] for checks in found)
+    assert found[0][0][:2] == (True, 2.5)
+    assert [checks[0] for checks in found[0]] == [True, False]
+
+
+def test_a_sharded_mask_is_not_pickled(four: Processes, kind: str) -> None:
+    answers = four.ask(models.copy_sharded, kind)
+    assert all("cannot be pickled, because each process has a part of it" in text for _, text in answers)
+
+
 def test_what_needs_whole_weights_is_refused_in_words(four: Processes, kind: str) -> None:
     for said in four.run(models.list_refused, kind):
         assert len(said) == 10

@@ -110,3 +110,12 @@ def go_on(kind: str, folder: str) -> tuple[Any, Any]:
     train_watched(state, model, state.step, 20)
     ticket = state.watcher.draw_ticket(last=True).gather()
     return state.watcher.checkpoints, {name: ticket[name] for name in ticket}
+
+
+def check_other_losses(kind: str) -> list[tuple[Any, ...]]:
+    """Returns what each check says where processes see other losses, and one of them a loss that is not finite."""
+    model, rank = make_sharded(kind), torch.distributed.get_rank()
+    watcher = EarlyBirdWatcher(model, check_steps=1)
+    for step, loss in ((1, 1.0 + rank), (2, torch.nan if rank else 1.0)):
+        watcher.observe(model, step, loss=loss)
+    return [(found["finite"], found["loss"], found["verdict"]) for found in watcher.checkpoints]
