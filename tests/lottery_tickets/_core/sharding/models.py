@@ -149,6 +149,7 @@ def check_holding(kind: str, optimizer: str, clip: bool) -> None:
         stepper = getattr(torch.optim, optimizer)(model.parameters(), **options)
         losses.append(train(model, stepper, clip=clip))
         assert check_held(model) == mask
+    # Gradients of shards add up in another order: the rounding of float64 over four steps, and much below a leak.
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=1e-9, atol=1e-9)
     whole, own = gather(sharded), plain.state_dict()
     for name, value in whole.items():
@@ -267,7 +268,7 @@ def check_scores(score: str) -> None:
     expected = compute(model, [(inputs[:30], targets[:30])], num_samples=30)
     assert found.report["num_samples"] == expected.report["num_samples"] == 30
     for name, scores in expected.items():
-        torch.testing.assert_close(found[name], scores, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(found[name], scores, rtol=1e-4, atol=1e-7)  # float32 sums in another order
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
