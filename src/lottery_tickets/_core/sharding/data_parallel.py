@@ -1,11 +1,37 @@
-"""Processes that have the same weights and see other samples: `DistributedDataParallel`."""
+"""Processes that train one model: `DistributedDataParallel`, and those that have its shards."""
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lottery_tickets._core.names import COMPILED
+from lottery_tickets._core.names import COMPILED, unwrap
+from lottery_tickets._core.sharding.fsdp import find_class, reshard
+from lottery_tickets._core.sharding.shards import find_shards
 from lottery_tickets._core.sharding.together import ALONE, Processes, Together
+
+
+def find_together(model: nn.Module) -> Together:
+    """Returns the processes that train a model: those that have its shards, or as `find_data_parallel`.
+
+    Raises:
+        ValueError: When it is sharded and under `DistributedDataParallel` too.
+    """
+    parallel, inner = find_data_parallel(model), unwrap(model)
+    reshard(inner)
+    shards = find_shards(dict(inner.named_parameters()))
+    if shards is None:
+        return parallel
+    if parallel is not ALONE:
+        raise ValueError(
+            "a sharded model must not be under DistributedDataParallel too, but is; give fully_shard a mesh of two "
+            "dimensions, of which the first has copies"
+        )
+    return shards.together
+
+
+def name_class(model: nn.Module) -> str:
+    """Returns the name of a model's class, without what data parallelism and `fully_shard` made of it."""
+    return find_class(model.module if isinstance(model, DistributedDataParallel) else model).__qualname__
 
 
 def find_data_parallel(model: nn.Module) -> Together:

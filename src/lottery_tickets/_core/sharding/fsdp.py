@@ -55,6 +55,15 @@ def gathering_others(model: nn.Module, shards: Mapping[int, Tensor]) -> Iterator
             shared._sharded_param_data = data  # noqa: SLF001 - see above
 
 
+def find_class(module: nn.Module) -> type[nn.Module]:
+    """Returns the class that a module had before `fully_shard` gave it one of its own."""
+    fsdp = sys.modules.get(MODULE)
+    if fsdp is None or not isinstance(module, fsdp.FSDPModule):
+        return type(module)
+    own: type[nn.Module] = type(module).__bases__[-1]
+    return own
+
+
 def reshard(model: nn.Module) -> None:
     """Lets go of what was gathered, so that all modules have their sharded parameters."""
     for module in _list_fsdp(model):
