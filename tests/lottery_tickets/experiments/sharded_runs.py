@@ -1,25 +1,32 @@
 """What is checked in each process of runs of sharded models: their folders are, byte for byte, those of one process."""
 
+import errno
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lottery_tickets import compute_iterative_magnitude_pruning, hold_mask
 from lottery_tickets._core.folders import load_state, save_state
+from lottery_tickets._core.sharding.data_parallel import find_together
 from lottery_tickets._core.sharding.dtensors import see_local
 from lottery_tickets._core.sharding.shards import find_shards
+from lottery_tickets._core.sharding.together import ALONE
 from lottery_tickets._core.states import copy_clean_state, hash_state
+from lottery_tickets._core.tensor_files import whole
 from lottery_tickets.experiments.pruning_results import PruningResults
 from lottery_tickets.masks.controls import reinitialise_
 from tests.sharded import Stack, make_mesh, make_sharded
@@ -73,9 +80,12 @@ class Folding:
 
 
 def run(model: nn.Module, folder: str | None, trainer: Folding | None = None, **settings: Any) -> PruningResults:  # noqa: ANN401 - of many types
-    """Runs iterative magnitude pruning on a model."""
+    """Runs iterative magnitude pruning on a model; each process is given its share of the training data."""
+    together, samples = find_together(model), TensorDataset(*map(torch.cat, zip(*DATA, strict=True)))
+    sampler = DistributedSampler(samples, together.num_processes, together.place) if together is not ALONE else None
+    given = {"trainer_fn": trainer or Folding(), "evaluation_dataloader": DATA, "run_folder": folder}
     return compute_iterative_magnitude_pruning(
-        model, DATA, 0.7, trainer_fn=trainer or Folding(), run_folder=folder, **{**SETTINGS, **settings}
+        model, DataLoader(samples, batch_size=2, sampler=sampler), 0.7, **{**given, **SETTINGS, **settings}
     )
 
 
@@ -99,13 +109,14 @@ def make_model(kind: str) -> nn.Module | None:
     return DistributedDataParallel(make_plain()) if kind == "ddp" else make_sharded(kind, num_blocks=1)
 
 
-def check_run(kind: str, folder: str, rewinding: str) -> list[str]:
-    """Runs on a model of a kind; returns the digests of its masks, gathered."""
+def check_run(kind: str, folder: str, rewinding: str) -> tuple[list[str], Any] | None:
+    """Runs on a model of a kind; returns the digests of its masks, gathered, and its rows."""
     model = make_model(kind)
     if model is None:
-        return []
+        return None
     opened.clear()
-    results = run(model, folder, rewinding=rewinding)
+    own = [DATA[torch.distributed.get_rank() % 2]]
+    results = run(model, folder, rewinding=rewinding, evaluation_dataloader=own)
     if torch.distributed.get_rank() > 0:
         assert not [path for path in opened if folder in path]  # the files are those of the first process
     if kind != "ddp":
@@ -115,7 +126,7 @@ def check_run(kind: str, folder: str, rewinding: str) -> list[str]:
     for row in results["trainings"]:
         assert all(0 <= layer["num_moved"] <= layer["num_kept"] for layer in row["layers"].values())
     assert results["run_folder"] == folder
-    return [mask.gather().digest for mask in results["masks"]]
+    return [mask.gather().digest for mask in results["masks"]], results["trainings"]
 
 
 def stop_after(num_processes: int, folder: str, most: int) -> str:
@@ -187,6 +198,14 @@ def _make_tied() -> nn.Sequential:
     model.register_buffer("nothing", torch.zeros(0, 2))
     model.register_buffer("number", torch.tensor(7))
     return model
+
+
+def fail_to_write(folder: str) -> None:
+    """The first process cannot write the third tensor of a state."""
+    outcomes = [None, None, OSError(errno.ENOSPC, "No space left on device")]
+    is_first = torch.distributed.get_rank() == 0
+    with patch.object(whole, "_append_tensor", side_effect=outcomes) if is_first else nullcontext():
+        run(make_sharded("fsdp", num_blocks=1), folder)
 
 
 def go_on_with_altered(folder: str) -> None:

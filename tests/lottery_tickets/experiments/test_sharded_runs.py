@@ -39,8 +39,10 @@ def read_files(folder: Path) -> dict[str, bytes]:
 def test_files_and_masks_are_those_of_one_process(four: Processes, tmp_path: Path, kind: str, rewinding: str) -> None:
     plain, shared = tmp_path / "plain", tmp_path / "shared"
     expected = [mask.digest for mask in run_plain(plain, rewinding)["masks"]]
-    found = four.run(sharded_runs.check_run, kind, str(shared), rewinding)
-    assert {tuple(digests) for digests in found if digests} == {tuple(expected)}
+    found = [one for one in four.run(sharded_runs.check_run, kind, str(shared), rewinding) if one is not None]
+    for digests, rows in found:
+        assert digests == expected
+        assert rows == found[0][1]
     files = read_files(shared)
     assert files == read_files(plain)
     assert len(files) == 2 * 6 + 1
@@ -93,6 +95,13 @@ def test_fresh_weights_are_those_of_one_process(four: Processes, kind: str) -> N
 
 def test_a_tied_state_comes_back_tied(four: Processes, tmp_path: Path) -> None:
     four.run(sharded_runs.check_tied_state, str(tmp_path))
+
+
+def test_what_the_first_cannot_write_all_raise(four: Processes, tmp_path: Path) -> None:
+    for is_right, text in four.ask(sharded_runs.fail_to_write, str(tmp_path / "run")):
+        assert not is_right
+        assert "OSError: [Errno 28] No space left on device" in text
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_altered_file_is_named_by_all(four: Processes, tmp_path: Path) -> None:
