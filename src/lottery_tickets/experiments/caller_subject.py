@@ -165,15 +165,15 @@ class CallerSubject:
 
     def _measure(self, model: nn.Module) -> Figures:
         """Returns the figures that are finite, of several processes the means of what each has measured."""
-        here = self._measure_here(model)
-        return average_figures(self.together.gather(lambda: here))
-
-    def _measure_here(self, model: nn.Module) -> Figures:
         data = self.dataloader if self.evaluation_dataloader is None else self.evaluation_dataloader
         with torch.autocast(next(model.parameters()).device.type, enabled=False):
             found = measure(model, data, self.measurement, self.seed)
-        figures = {f"{self._split}_{name}": found.figures[name] for name in ("loss", "accuracy", "perplexity")}
-        return {name: value for name, value in {**figures, "metric": found.value}.items() if value is not None}
+        named = {name: found.figures[name] for name in ("loss", "accuracy", "perplexity")} | {"metric": found.value}
+        here = {name: value for name, value in named.items() if value is not None}
+        means = average_figures(self.together.gather(lambda: here))
+        if self.measurement.name is None and found.metric in means:
+            means["metric"] = means[found.metric]
+        return {name if name == "metric" else f"{self._split}_{name}": value for name, value in means.items()}
 
     def _initialise(self, seed: int) -> None:
         if self.initialise_fn is None:

@@ -157,7 +157,8 @@ def measure(model: nn.Module, dataloader: Iterable[Any], measurement: Measuremen
 def average_figures(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Returns the means of figures that several processes have measured, of those that all have.
 
-    They are exact before they are rounded: of equal figures the mean is the same figure.
+    They are exact before they are rounded: of equal figures the mean is the same figure. The perplexity is that of the
+    mean loss.
 
     Args:
         found: By process and name.
@@ -166,7 +167,9 @@ def average_figures(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
         >>> average_figures([{"loss": 0.1, "accuracy": 0.5}, {"loss": 0.3}])
         {'loss': 0.2}
     """
-    return {name: mean(figures[name] for figures in found) for name in found[0] if all(name in f for f in found)}
+    names = [name for name in found[0] if all(name in figures for figures in found)]
+    means = {name: mean(figures[name] for figures in found) for name in names}
+    return means | ({"perplexity": math.exp(means["loss"])} if "perplexity" in means else {})
 
 
 @dataclass
