@@ -38,11 +38,14 @@ def read_files(folder: Path) -> dict[str, bytes]:
 )
 def test_files_and_masks_are_those_of_one_process(four: Processes, tmp_path: Path, kind: str, rewinding: str) -> None:
     plain, shared = tmp_path / "plain", tmp_path / "shared"
-    expected = [mask.digest for mask in run_plain(plain, rewinding)["masks"]]
+    expected = run_plain(plain, rewinding)
     found = [one for one in four.run(sharded_runs.check_run, kind, str(shared), rewinding) if one is not None]
     for digests, rows in found:
-        assert digests == expected
+        assert digests == [mask.digest for mask in expected["masks"]]
         assert rows == found[0][1]
+    if len(found) == 4:  # each measures on one of the two batches
+        for own, row in zip(found[0][1], expected["trainings"], strict=True):
+            assert own["history"]["end"] == pytest.approx(row["history"]["end"], rel=1e-5)
     files = read_files(shared)
     assert files == read_files(plain)
     assert len(files) == 2 * 6 + 1
