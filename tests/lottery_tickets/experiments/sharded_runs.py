@@ -115,7 +115,7 @@ def check_run(kind: str, folder: str, rewinding: str) -> tuple[list[str], Any] |
     if model is None:
         return None
     opened.clear()
-    own = [DATA[torch.distributed.get_rank() % 2]]
+    own = [DATA[torch.distributed.get_rank() // 2]]  # those of one tensor-parallel group see the same
     results = run(model, folder, rewinding=rewinding, evaluation_dataloader=own)
     if torch.distributed.get_rank() > 0:
         assert not [path for path in opened if folder in path]  # the files are those of the first process
