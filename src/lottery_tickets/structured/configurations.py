@@ -35,7 +35,7 @@ def change_configuration(config: Any, widths: Mapping[str, int], layers: Sequenc
         for name, value in changes.items():
             setattr(smaller, name, value)
         type(config).from_dict(smaller.to_dict())  # as it is read from a file, which is when it checks itself
-    except Exception as error:  # noqa: BLE001 - transformers' checks raise errors of many kinds
+    except Exception as error:
         told = ", ".join(f"{name}={value}" for name, value in changes.items())
         raise ValueError(
             f"the smaller model must have a configuration, but {type(config).__name__} refuses {told}: "

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -91,8 +90,6 @@ def find_aliases(model: nn.Module) -> dict[str, str]:
     return {clean_name(name): firsts.setdefault(id(tensor), clean_name(name)) for name, tensor in named}
 
 
-
-
 def cut_modules(model: nn.Module, state: Mapping[str, Tensor], cuts: Cuts) -> nn.Module:
     """Returns a copy of a model of ordinary layers that is cut, with another state; no mask is held on it.
 
@@ -117,6 +114,8 @@ def cut_modules(model: nn.Module, state: Mapping[str, Tensor], cuts: Cuts) -> nn
                 slots[key] = made[first]
         _resize(module)
     return smaller
+
+
 def is_depthwise(module: _ConvNd) -> bool:
     """Returns whether each channel of a convolution is made of one channel alone."""
     return 1 < module.groups == module.in_channels == module.out_channels

@@ -44,7 +44,12 @@ class _Architecture:
 
     layers: str
     blocks: tuple[_Block, ...]
-    outputs: tuple[str, ...] = ("self_attn.o_proj", "mlp.down_proj", "mlp.experts.down_proj", "mlp.shared_expert.down_proj")
+    outputs: tuple[str, ...] = (
+        "self_attn.o_proj",
+        "mlp.down_proj",
+        "mlp.experts.down_proj",
+        "mlp.shared_expert.down_proj",
+    )
     without: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -92,7 +97,9 @@ ARCHITECTURES: Final[Mapping[str, _Architecture]] = {
     "gpt2": _GPT2,
     "bert": _BERT,
     "mixtral": _Architecture("layers", (_GROUPED, _experts("num_local_experts"))),
-    **dict.fromkeys(("qwen2_moe", "qwen3_moe"), _Architecture("layers", (_GATED, _SHARED, _GROUPED, _experts("num_experts")))),
+    **dict.fromkeys(
+        ("qwen2_moe", "qwen3_moe"), _Architecture("layers", (_GATED, _SHARED, _GROUPED, _experts("num_experts")))
+    ),
 }
 
 

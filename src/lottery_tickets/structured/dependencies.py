@@ -97,14 +97,14 @@ class _Use:
 
     Attributes:
         name: Of the layer.
-        module: It.
+        module: It; a parameter where it is no layer's.
         is_outgoing: Whether its inputs are meant.
         channels: Which of them.
         roots: For each the channel of the group's first layer that it stands for.
     """
 
     name: str
-    module: nn.Module
+    module: nn.Module | nn.Parameter
     is_outgoing: bool
     channels: list[int]
     roots: list[int]
@@ -150,8 +150,8 @@ def _to_double(value: object) -> object:
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def _trace(model: nn.Module, inputs: object) -> Iterator[list[_Use]]:
-    """Yields the layers of each group of the dependency graph that has a layer to begin with."""
+def _trace(model: nn.Module, inputs: object) -> list[list[_Use]]:
+    """Returns the layers of each group of the dependency graph, all in the order of the model."""
     with needing_extra("shrink"):
         import torch_pruning  # noqa: PLC0415 - an optional extra
     names = {module: clean_name(name) for name, module in model.named_modules()}
@@ -165,8 +165,10 @@ def _trace(model: nn.Module, inputs: object) -> Iterator[list[_Use]]:
                 f"the units of a {type(model).__name__} must be found by running a copy in float64 on example_inputs, "
                 f"but it ended with {type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
+    order = {module: place for place, module in enumerate(names)}
+    found = []
     for group in groups:
-        yield [
+        uses = [
             _Use(
                 names.get(item.dep.target.module, "a parameter of its own"),
                 item.dep.target.module,
@@ -175,8 +177,17 @@ def _trace(model: nn.Module, inputs: object) -> Iterator[list[_Use]]:
                 item.root_idxs,
             )
             for item in group
-            if item.dep.target.module in names or isinstance(item.dep.target.module, nn.Parameter)
+            if _has_channels(item.dep.target.module, names)
         ]
+        found.append(sorted(uses, key=lambda use: order.get(use.module, len(order))))
+    return sorted(found, key=lambda uses: [order.get(use.module, len(order)) for use in uses if not use.is_outgoing])
+
+
+def _has_channels(module: object, names: Mapping[nn.Module, str]) -> bool:
+    """Returns whether what stands in a graph has a number for each channel: a layer, and not one number for all."""
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters > 1
+    return isinstance(module, nn.Parameter) or module in names
 
 
 def call_all(model: nn.Module, inputs: object) -> list[Tensor]:
@@ -223,8 +234,6 @@ def _list_members(use: _Use, units: Mapping[int, int]) -> Iterator[Member]:
     for channel, root in zip(use.channels, use.roots, strict=True):
         owners[channel] = units[root]
     module: Any = use.module
-    if isinstance(module, nn.PReLU) and module.num_parameters == 1:
-        return
     dim = 1 if isinstance(module, nn.Embedding) else int(use.is_outgoing)
     if isinstance(module, _ConvNd) and module.transposed and not is_depthwise(module):
         dim = 1 - dim

@@ -97,7 +97,8 @@ class Shrunk:
 
         Examples:
             >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
-            >>> shrunk = shrink(model, {"2.weight": torch.tensor([[True, False, True]])}, example_inputs=torch.ones(1, 2))
+            >>> mask = {"2.weight": torch.tensor([[True, False, True]])}
+            >>> shrunk = shrink(model, mask, example_inputs=torch.ones(1, 2))
             >>> shrunk.cut_state(model.state_dict())["0.weight"].shape
             torch.Size([2, 2])
         """
@@ -158,6 +159,7 @@ def shrink(
     kept = {group.name: ~_spare(unread[group.name], group.least) for group in groups}
     gone = _list_gone(groups, kept)
     alive = [group for group in groups if not group.name.startswith(gone)]
+    _check_experts(alive, unread)
     widths = _even_out(alive, kept, uniform=uniform)
     cuts = find_cuts(alive, kept, inner)
     state, num_zeros = _cut_masked(inner, weights, cuts)
@@ -218,6 +220,22 @@ def _list_gone(groups: list[UnitGroup], kept: Mapping[str, Tensor]) -> tuple[str
     )
 
 
+def _check_experts(groups: list[UnitGroup], unread: Mapping[str, Tensor]) -> None:
+    """Raises a ValueError where experts that are pruned would have to stay, to which a router would send tokens."""
+    groups = [group for group in groups if group.kind == "experts"]
+    counts = {group.name: int((~unread[group.name]).sum()) for group in groups}
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"as many experts must stay in each layer, but the mask leaves {counts}; prune with scope='layer'"
+        )
+    for group in groups:
+        if counts[group.name] < group.least:
+            raise ValueError(
+                f"at least {group.least} experts of {group.name!r} must stay, to which a token is sent, but the mask "
+                f"leaves {counts[group.name]}"
+            )
+
+
 def _even_out(groups: list[UnitGroup], kept: dict[str, Tensor], *, uniform: bool) -> dict[str, int]:
     """Returns the entries of a configuration that change, after as many units stay in each layer.
 
@@ -238,8 +256,8 @@ def _even_out(groups: list[UnitGroup], kept: dict[str, Tensor], *, uniform: bool
             few = min(counts, key=lambda name: counts[name])
             raise ValueError(
                 f"{setting} of a configuration of transformers is one number for all layers, but {counts[few]} units "
-                f"stay in {few!r} and {width} elsewhere; make the mask with scope='layer', or pass uniform=True to keep "
-                f"{width} in each"
+                f"stay in {few!r} and {width} elsewhere; make the mask with scope='layer', or pass uniform=True to "
+                f"keep {width} in each"
             )
         for group in alike:
             kept[group.name] = ~_spare(~kept[group.name], width)

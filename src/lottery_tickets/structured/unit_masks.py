@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.bits import unpack_bits
@@ -81,6 +80,8 @@ def create_unit_mask(
         >>> mask["0.bias"].tolist(), mask["2.weight"].tolist(), mask.provenance["kept"]
         ([True, False, True], [[True, False, True]], {'0': 2})
     """
+    if not isinstance(scores, str | Mapping):
+        raise TypeError(f"scores must be a name or a mapping of tensors by name, got {type(scores).__name__}")
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(map(repr, SCOPES))}, got {scope!r}")
     multiple = check_count("multiple_of", multiple_of)
@@ -88,10 +89,10 @@ def create_unit_mask(
     groups, inner = found.of_kind(units), unwrap(model)
     tensors = {name: score.cpu() for name, score in score_units(inner, groups, scores, seed).items()}
     ordered = order_scores(tensors)
-    if isinstance(sparsity, Mapping):
+    share = None if isinstance(sparsity, Mapping) else check_sparsity(sparsity, "global")
+    if share is None:
         counts = _check_counts(groups, sparsity)
     else:
-        share = check_sparsity(sparsity, "global")
         parts = [groups] if scope == "global" else [[group] for group in groups]
         counts = {}
         for part in parts:
@@ -105,7 +106,7 @@ def create_unit_mask(
         "method": "units",
         "units": units,
         "scores": scores if isinstance(scores, str) else type(scores).__name__,
-        "sparsity": share if not isinstance(sparsity, Mapping) else None,
+        "sparsity": share,
         "scope": scope,
         "multiple_of": multiple,
         "seed": seed if scores == "random" else None,
@@ -161,7 +162,7 @@ def _count_kept(groups: Sequence[UnitGroup], scores: Weights, share: float, mult
     free = Weights.from_tensors({name: values[blocks[name].num_fixed :] for name, values in best.items()})
     num_units = sum(group.num_units for group in groups)
     num_removed = round(share * num_units)
-    most = num_units - sum(block.count_units(0) for block in blocks.values())
+    most = num_units - sum(group.least for group in groups)
     if num_removed > most:
         names = ", ".join(group.name for group in groups[:5]) + (" and others" if len(groups) > 5 else "")  # noqa: PLR2004 - a few
         raise ValueError(

@@ -31,7 +31,6 @@ def score_units(
         seed: Of random scores.
 
     Raises:
-        TypeError: When the scores are neither a name nor a mapping.
         ValueError: When the name is unknown, a group has no batch norm, or scores are missing or of another shape.
     """
     if isinstance(scores, Mapping):
@@ -39,8 +38,6 @@ def score_units(
             return {group.name: _check_units(group, scores[group.name]) for group in groups}
         of_outputs = isinstance(scores, Importance) and scores.report.get("score") in OF_OUTPUTS
         return {group.name: _sum_scores(group, _find_shapes(model), scores, of_outputs=of_outputs) for group in groups}
-    if not isinstance(scores, str):
-        raise TypeError(f"scores must be a name or a mapping of tensors by name, got {type(scores).__name__}")
     if scores == "random":
         shapes = {group.name: torch.Size((group.num_units,)) for group in groups}
         drawn = draw_weights(shapes, {}, derive_seed(seed, "random units"))
@@ -50,9 +47,7 @@ def score_units(
     parameters = {clean_name(name): parameter for name, parameter in model.named_parameters()}
     if scores == "norm":
         return {group.name: _sum_squares(group, parameters).sqrt() for group in groups}
-    norms = {
-        clean_name(f"{name}.weight").lstrip(".") for name, m in model.named_modules() if isinstance(m, _BatchNorm)
-    }
+    norms = {clean_name(f"{name}.weight").lstrip(".") for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
     return {group.name: _average_scales(group, parameters, norms) for group in groups}
 
 

@@ -124,6 +124,6 @@ def find_unread(group: UnitGroup, weights: Mapping[str, Tensor]) -> Tensor:
         owned = member.owners != NOBODY
         is_seen[member.owners[owned]] = True
         if member.name in weights:
-            owned = owned & weights[member.name].movedim(member.dim, 0).flatten(1).any(1)
+            owned = owned & weights[member.name].movedim(member.dim, 0).reshape(len(member.owners), -1).any(1)
         is_read[member.owners[owned]] = True
     return is_seen & ~is_read

@@ -63,8 +63,8 @@ def make_depthwise() -> nn.Module:
     """Returns depthwise and grouped convolutions, with an activation that has weights."""
     return nn.Sequential(
         nn.Conv2d(2, 6, 1), nn.PReLU(6), nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.BatchNorm2d(6), nn.ReLU(),
-        nn.Conv2d(6, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 3, padding=1, groups=2), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.PReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+        nn.Conv2d(6, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 3, padding=1, groups=2), nn.ReLU(), nn.Conv2d(6, 4, 1),
+        nn.PReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
     )  # fmt: skip
 
 
@@ -72,8 +72,8 @@ def make_transposed() -> nn.Module:
     """Returns transposed convolutions, of which one is depthwise, and an instance norm."""
     return nn.Sequential(
         nn.ConvTranspose2d(2, 5, 2, stride=2), nn.InstanceNorm2d(5, affine=True), nn.ReLU(),
-        nn.ConvTranspose2d(5, 5, 3, padding=1, groups=5), nn.ReLU(), nn.Conv2d(5, 4, 3, stride=2), nn.Tanh(), nn.Flatten(),
-        nn.Linear(4 * 49, 3),
+        nn.ConvTranspose2d(5, 5, 3, padding=1, groups=5), nn.ReLU(), nn.Conv2d(5, 4, 3, stride=2), nn.Tanh(),
+        nn.Flatten(), nn.Linear(4 * 49, 3),
     )  # fmt: skip
 
 
@@ -121,9 +121,11 @@ def make_images(num_images: int = 3, seed: int = 1) -> Tensor:
 def draw_units(groups: Iterable[UnitGroup], seed: int) -> dict[str, Tensor]:
     """Returns for each group some units that stay, as many as must at least."""
     generator = torch.Generator().manual_seed(seed)
+    num_experts = int(torch.randint(2, 5, (), generator=generator))
     kept = {}
     for group in groups:
         number = int(torch.randint(group.least, group.num_units + 1, (), generator=generator))
+        number = num_experts if group.kind == "experts" else number  # which cannot be evened out
         kept[group.name] = torch.zeros(group.num_units, dtype=torch.bool)
         kept[group.name][torch.randperm(group.num_units, generator=generator)[:number]] = True
     return kept
@@ -136,5 +138,6 @@ def draw_mask(model: nn.Module, groups: Iterable[UnitGroup], seed: int, *, share
     generator = torch.Generator().manual_seed(seed)
     mask = prune_units(groups, draw_units(groups, seed), shapes)
     for name, kept in mask.items():
-        kept &= torch.rand(kept.shape, generator=generator) >= share if "gate.weight" not in name else True
+        if not name.endswith("mlp.gate.weight"):  # whose rows are pruned whole or not at all
+            kept.logical_and_(torch.rand(kept.shape, generator=generator) >= share)
     return mask

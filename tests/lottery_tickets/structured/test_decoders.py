@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,10 +39,15 @@ MODELS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 TOKENS: Final = torch.arange(12).view(2, 6) % 23
 
 
+def list_options(name: str) -> dict[str, str]:
+    """Returns how experts must be computed, which in groups take no float64."""
+    return {"experts_implementation": "eager"} if name == "Mixtral" or "MoE" in name else {}
+
+
 def make(name: str) -> Any:  # noqa: ANN401 - of transformers
     """Returns a model in float64 whose biases and scales are not trivial."""
     kind, options = MODELS[name]
-    model = make_language_model(kind, **options).double().eval()
+    model = make_language_model(kind, **options, **list_options(name)).double().eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -63,7 +69,7 @@ def is_close(one: Tensor, other: Tensor) -> bool:
 def closed(model: Any, mask: Mapping[str, Tensor]) -> Iterator[None]:  # noqa: ANN401 - of transformers
     """Within the block no token is sent to an expert whose row of the router is pruned: its entry is -inf."""
 
-    def close(router: Any, inputs: tuple[Tensor], _outputs: object, gone: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401 - as above
+    def close(gone: Tensor, router: Any, inputs: tuple[Tensor], _outputs: object) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401 - as above
         logits = nn.functional.linear(inputs[0].reshape(-1, router.hidden_dim), router.weight)
         logits = logits.masked_fill(gone, -torch.inf)
         best, indices = logits.softmax(-1, dtype=torch.float32).topk(router.top_k, -1)
@@ -73,15 +79,14 @@ def closed(model: Any, mask: Mapping[str, Tensor]) -> Iterator[None]:  # noqa: A
 
     with ExitStack() as hooks:
         for name, kept in mask.items():
-            if name.endswith("mlp.gate.weight"):
+            if name.endswith("mlp.gate.weight") and kept.any():  # a layer that goes has no router either
                 router, gone = model.get_submodule(name.removesuffix(".weight")), ~kept.any(1)
-                hook = router.register_forward_hook(lambda *call, gone=gone: close(*call, gone))
-                hooks.callback(hook.remove)
+                hooks.callback(router.register_forward_hook(partial(close, gone)).remove)
         yield
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=3)
+@settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_shrunk_model_computes_what_the_masked_one_does(name: str, seed: int) -> None:
     model = make(name)
@@ -95,28 +100,28 @@ def test_a_shrunk_model_computes_what_the_masked_one_does(name: str, seed: int) 
 
 
 @pytest.mark.parametrize(
-    ("name", "units", "changed"),
+    ("name", "units", "sparsity", "changed"),
     [
-        ("Llama with biases", "neurons", {"intermediate_size": 12}),
-        ("Llama with biases", "kv_groups", {"num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 4}),
-        ("tied Llama", "layers", {"num_hidden_layers": 2}),
-        ("Qwen2", "kv_groups", {"num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 4}),
-        ("Qwen3", "layers", {"num_hidden_layers": 2}),
-        ("GPT-2", "neurons", {"n_inner": 32}),
-        ("BERT", "neurons", {"intermediate_size": 12}),
-        ("Mixtral", "experts", {"num_local_experts": 2}),
-        ("Qwen2-MoE", "layers", {"num_hidden_layers": 2, "decoder_sparse_step": 1}),
+        ("Llama with biases", "neurons", 0.5, {"intermediate_size": 12}),
+        ("Llama with biases", "kv_groups", 1 / 3, {"num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 4}),
+        ("tied Llama", "layers", 0.4, {"num_hidden_layers": 2}),
+        ("Qwen2", "kv_groups", 1 / 3, {"num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 4}),
+        ("Qwen3", "layers", 0.4, {"num_hidden_layers": 2}),
+        ("GPT-2", "neurons", 0.5, {"n_inner": 32}),
+        ("BERT", "neurons", 0.5, {"intermediate_size": 12}),
+        ("Mixtral", "experts", 0.5, {"num_local_experts": 2}),
+        ("Qwen2-MoE", "layers", 0.5, {"num_hidden_layers": 2, "decoder_sparse_step": 1}),
     ],
 )
 def test_what_is_saved_is_loaded_and_generates(
-    name: str, units: str, changed: Mapping[str, int], tmp_path: Path
+    name: str, units: str, sparsity: float, changed: Mapping[str, int], tmp_path: Path
 ) -> None:
     model = make(name)
-    mask = create_unit_mask(model, 1 / 3 if units == "kv_groups" else 0.5, units=units, multiple_of=2)
+    mask = create_unit_mask(model, sparsity, units=units)
     shrunk: Any = shrink(model, mask).model
     assert {key: getattr(shrunk.config, key) for key in changed} == changed
     shrunk.save_pretrained(tmp_path)
-    loaded = type(model).from_pretrained(tmp_path, dtype=torch.float64)
+    loaded = type(model).from_pretrained(tmp_path, dtype=torch.float64, **list_options(name))
     assert torch.equal(compute_logits(loaded), compute_logits(shrunk))
     if hasattr(model, "generate") and model.can_generate():
         told = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
@@ -132,7 +137,9 @@ def test_layers_keep_what_their_place_says() -> None:
     mask = create_unit_mask(model, 0.5, units="layers", scores=scores)
     shrunk: Any = shrink(model, mask).model
     assert [hasattr(layer.mlp, "experts") for layer in shrunk.model.layers] == [True, False]
-    mask = create_unit_mask(make("Qwen3"), 1 / 3, units="layers", scores={"model.layers": torch.tensor([3.0, 1.0, 2.0])})
+    mask = create_unit_mask(
+        make("Qwen3"), 1 / 3, units="layers", scores={"model.layers": torch.tensor([3.0, 1.0, 2.0])}
+    )
     sliding: Any = shrink(make("Qwen3"), mask).model
     assert sliding.config.layer_types == ["full_attention", "sliding_attention"]
 

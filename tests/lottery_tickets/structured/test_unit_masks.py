@@ -4,7 +4,7 @@ from typing import Final
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -26,7 +26,9 @@ def make_groups(sizes: tuple[int, ...] = SIZES, least: int = 1) -> list[UnitGrou
     ]
 
 
-def choose(scores: dict[str, Tensor], sparsity: float, monkeypatch: pytest.MonkeyPatch, **options: object) -> list[list[bool]]:
+def choose(
+    scores: dict[str, Tensor], sparsity: float, monkeypatch: pytest.MonkeyPatch, **options: object
+) -> list[list[bool]]:
     """Returns which units stay of groups that have these scores."""
     groups = make_groups(tuple(len(score) for score in scores.values()))
     model = nn.ModuleList(nn.Linear(1, group.num_units) for group in groups)
@@ -58,6 +60,7 @@ def choose_slowly(lists: tuple[list[int], ...], num_removed: int) -> list[list[b
     return kept
 
 
+@settings(max_examples=25, deadline=None)
 @given(lists=drawn, num_removed=st.integers(0, sum(SIZES) - len(SIZES)))
 def test_the_least_go_exactly_as_many_as_asked_for(lists: tuple[list[int], ...], num_removed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -65,6 +68,7 @@ def test_the_least_go_exactly_as_many_as_asked_for(lists: tuple[list[int], ...],
     assert kept == choose_slowly(lists, num_removed)
 
 
+@settings(max_examples=25, deadline=None)
 @given(lists=drawn, sparsities=st.tuples(st.floats(0, 0.6), st.floats(0, 0.6)), multiple=st.integers(1, 4))
 def test_sparser_masks_are_subsets_and_scale_does_not_matter(
     lists: tuple[list[int], ...], sparsities: tuple[float, float], multiple: int
@@ -76,14 +80,16 @@ def test_sparser_masks_are_subsets_and_scale_does_not_matter(
         except ValueError:
             return
         denser = choose(scores, min(sparsities), patch, scope="global", multiple_of=multiple)
-        scaled = choose({n: 8 * s for n, s in scores.items()}, max(sparsities), patch, scope="global", multiple_of=multiple)
+        scaled = choose(
+            {n: 8 * s for n, s in scores.items()}, max(sparsities), patch, scope="global", multiple_of=multiple
+        )
     assert all(y or not x for one, other in zip(sparser, denser, strict=True) for x, y in zip(one, other, strict=True))
     assert scaled == sparser
     assert all(sum(kept) % multiple == 0 or all(kept) for kept in sparser)
     assert sum(SIZES) - sum(map(sum, sparser)) <= round(max(sparsities) * sum(SIZES))
 
 
-@pytest.mark.parametrize(("sparsity", "counts"), [(0.25, [4, 6, 2]), (0.5, [2, 4, 2]), (0.6, [2, 3, 1])])
+@pytest.mark.parametrize(("sparsity", "counts"), [(0.25, [4, 6, 2]), (0.5, [3, 4, 1]), (0.6, [2, 3, 1])])
 def test_scope_layer_removes_the_same_share_of_each_group(
     sparsity: float, counts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
