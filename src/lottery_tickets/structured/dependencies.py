@@ -20,6 +20,7 @@ from lottery_tickets._core.checks import needing_extra
 from lottery_tickets._core.determinism import make_generator, seeded
 from lottery_tickets._core.names import clean_name
 from lottery_tickets.masks.holding import masked, remove_mask
+from lottery_tickets.structured.calling import call, compare_outputs, list_outputs
 from lottery_tickets.structured.cutting import cut_modules, find_aliases, find_cuts, is_depthwise
 from lottery_tickets.structured.units import NOBODY, Member, UnitGroup, Units, prune_units
 
@@ -52,7 +53,7 @@ def find_network_units(model: nn.Module, example_inputs: object) -> Units:
         for uses in _trace(noisy, inputs):
             if not any(use.is_outgoing for use in uses):
                 continue  # the outputs of the network
-            name = next(use.name for use in uses if not use.is_outgoing)
+            name = next(use.name for use in uses if use.is_producer)
             odd = next((use for use in uses if not use.can_be_cut), None)
             if odd is None:
                 groups[name] = _make_group(uses, name, aliases)
@@ -60,34 +61,6 @@ def find_network_units(model: nn.Module, example_inputs: object) -> Units:
                 left_out[name] = f"{odd.name!r}, a {type(odd.module).__name__}, is no layer that can lose some of it"
         bad = _try_out(noisy, inputs, groups)
     return Units({name: group for name, group in groups.items() if name not in bad}, {**left_out, **bad})
-
-
-def call(model: nn.Module, inputs: object) -> Any:  # noqa: ANN401 - whatever a model gives
-    """Returns what a model gives for a tensor, a tuple or list of arguments, or a dict of named ones."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
-
-
-def list_outputs(outputs: object) -> list[Tensor]:
-    """Returns the tensors of floating-point numbers in what a model gave."""
-    leaves = _pytree.tree_leaves(dict(outputs) if isinstance(outputs, Mapping) else outputs)
-    return [leaf.detach() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-
-
-def compare_outputs(outputs: object, others: object) -> float:
-    """Returns the largest difference between two outputs, relative to the largest of the second.
-
-    Raises:
-        ValueError: When they are of other shapes.
-    """
-    pairs = list(zip(list_outputs(outputs), list_outputs(others), strict=True))
-    for one, other in pairs:
-        if one.shape != other.shape:
-            raise ValueError(f"outputs must have the shape {tuple(other.shape)}, but have {tuple(one.shape)}")
-    largest = max((float(other.abs().max()) for _, other in pairs if other.numel()), default=0.0)
-    difference = max((float((one - other).abs().max()) for one, other in pairs if other.numel()), default=0.0)
-    return difference / largest if largest else difference
 
 
 @final
@@ -108,6 +81,12 @@ class _Use:
     is_outgoing: bool
     channels: list[int]
     roots: list[int]
+
+    @property
+    def is_producer(self) -> bool:
+        """Whether its outputs are channels of its own, and not those of its inputs once more."""
+        is_convolution = isinstance(self.module, _ConvNd) and not is_depthwise(self.module)
+        return not self.is_outgoing and (is_convolution or isinstance(self.module, nn.Linear))
 
     @property
     def num_channels(self) -> int:
@@ -158,7 +137,7 @@ def _trace(model: nn.Module, inputs: object) -> list[list[_Use]]:
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of operations that it takes for others: a trial says whether that was right
         try:
-            graph = torch_pruning.DependencyGraph().build_dependency(model, inputs, forward_fn=call_all, verbose=False)
+            graph = torch_pruning.DependencyGraph().build_dependency(model, inputs, forward_fn=_call_all, verbose=False)
             groups = list(graph.get_all_groups())
         except Exception as error:
             raise ValueError(
@@ -183,18 +162,16 @@ def _trace(model: nn.Module, inputs: object) -> list[list[_Use]]:
     return sorted(found, key=lambda uses: [order.get(use.module, len(order)) for use in uses if not use.is_outgoing])
 
 
+def _call_all(model: nn.Module, inputs: object) -> list[Tensor]:
+    """Returns what a model gives and what depends on its weights."""
+    return [output for output in list_outputs(call(model, inputs)) if output.grad_fn is not None]
+
+
 def _has_channels(module: object, names: Mapping[nn.Module, str]) -> bool:
     """Returns whether what stands in a graph has a number for each channel: a layer, and not one number for all."""
     if isinstance(module, nn.PReLU):
         return module.num_parameters > 1
     return isinstance(module, nn.Parameter) or module in names
-
-
-def call_all(model: nn.Module, inputs: object) -> list[Tensor]:
-    """Returns all tensors that a model gives, with their history."""
-    outputs = call(model, inputs)
-    leaves = _pytree.tree_leaves(dict(outputs) if isinstance(outputs, Mapping) else outputs)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.grad_fn is not None]
 
 
 def _reads(graph: Any, dependency: Any) -> bool:  # noqa: ANN401 - of Torch-Pruning

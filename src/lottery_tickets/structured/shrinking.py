@@ -14,10 +14,10 @@ from lottery_tickets._core.states import view_clean_state
 from lottery_tickets.masks.fitting import find_masked_parameters
 from lottery_tickets.masks.holding import masked
 from lottery_tickets.masks.mask import Mask, as_mask
+from lottery_tickets.structured.calling import call, compare_outputs
 from lottery_tickets.structured.configurations import build_smaller, change_configuration
 from lottery_tickets.structured.cutting import Cuts, cut_modules, find_aliases, find_cuts
 from lottery_tickets.structured.decoders import find_model_type
-from lottery_tickets.structured.dependencies import call, compare_outputs
 from lottery_tickets.structured.finding import find_units
 from lottery_tickets.structured.units import UnitGroup, find_unread
 

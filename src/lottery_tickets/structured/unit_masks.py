@@ -73,6 +73,7 @@ def create_unit_mask(
         et al., arXiv:1906.10771 (Taylor).
 
     Examples:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
         >>> with torch.no_grad():
         ...     _ = model[0].weight.copy_(torch.tensor([[1.0, 1.0], [0.1, 0.1], [2.0, 2.0]]))
@@ -89,10 +90,11 @@ def create_unit_mask(
     groups, inner = found.of_kind(units), unwrap(model)
     tensors = {name: score.cpu() for name, score in score_units(inner, groups, scores, seed).items()}
     ordered = order_scores(tensors)
-    share = None if isinstance(sparsity, Mapping) else check_sparsity(sparsity, "global")
-    if share is None:
+    share: float | None = None
+    if isinstance(sparsity, Mapping):
         counts = _check_counts(groups, sparsity)
     else:
+        share = check_sparsity(sparsity, "global")
         parts = [groups] if scope == "global" else [[group] for group in groups]
         counts = {}
         for part in parts:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lottery_tickets import create_unit_mask, masked, shrink
 from lottery_tickets.structured import find_units
+from lottery_tickets.structured.units import prune_units
 from tests.lottery_tickets.structured.networks import draw_mask
 from tests.models import make_language_model
 
@@ -129,6 +130,18 @@ def test_what_is_saved_is_loaded_and_generates(
             assert loaded.generate(TOKENS, **told).tolist() == model.generate(TOKENS, **told).tolist()
 
 
+def test_example_inputs_give_the_difference_and_the_flops() -> None:
+    model, inputs = make("Qwen3"), {"input_ids": TOKENS}
+    for units in ("neurons", "kv_groups", "layers"):
+        report = shrink(model, create_unit_mask(model, 1 / 3, units=units), example_inputs=inputs).report
+        assert report["difference"] is not None
+        assert report["difference"] <= TOLERANCE
+        assert 0 < (report["after"]["flops"] or 0) < (report["before"]["flops"] or 0)
+    experts = make("Mixtral")
+    report = shrink(experts, create_unit_mask(experts, 0.5, units="experts"), example_inputs=inputs).report
+    assert report["difference"] is None, "a masked model still sends tokens to experts that are pruned"
+
+
 def test_layers_keep_what_their_place_says() -> None:
     model = make("Qwen2-MoE")
     assert [hasattr(layer.mlp, "experts") for layer in model.model.layers] == [False, True, False, False]
@@ -175,6 +188,19 @@ def test_an_architecture_that_is_not_in_the_table_is_refused() -> None:
     model.config.model_type = "another"
     with pytest.raises(ValueError, match=r"must be one of llama, .* got 'another'"):
         find_units(model)
+
+
+def test_experts_are_not_evened_out_nor_spared() -> None:
+    model = make("Mixtral")
+    groups = [group for group in find_units(model).groups.values() if group.kind == "experts"]
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for counts, message in (
+        ([4, 2, 2], "as many experts must stay in each layer"),
+        ([1, 1, 1], "at least 2 experts of"),
+    ):
+        kept = {g.name: torch.arange(4) < count for g, count in zip(groups, counts, strict=True)}
+        with pytest.raises(ValueError, match=message):
+            shrink(model, prune_units(groups, kept, shapes), uniform=True)
 
 
 def test_as_many_experts_stay_as_a_token_is_sent_to() -> None:

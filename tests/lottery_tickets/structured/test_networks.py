@@ -1,6 +1,7 @@
 """Shrunk networks of any graph compute what the masked ones compute; another implementation removes the same."""
 
 import copy
+import sys
 from typing import Any, Final
 
 import pytest
@@ -147,6 +148,17 @@ def test_a_group_that_cannot_lose_units_is_left_out(network: type[nn.Module]) ->
     units = find_units(network(), make_images(1).float())
     assert dict(units.groups) == {}
     assert all("without half of it the network" in reason for reason in units.left_out.values())
+
+
+def test_without_torch_pruning_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)  # what Python takes for missing
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'lottery-tickets\[shrink\]'"):
+        find_units(make_network("dense"), make_images(1))
+
+
+def test_a_network_that_does_not_run_says_so() -> None:
+    with pytest.raises(ValueError, match=r"units of a Dense must be found by running a copy .* it ended with Runtime"):
+        find_units(make_network("dense"), torch.ones(1, 3, 8, 8))
 
 
 def test_a_network_needs_example_inputs_and_is_a_module() -> None:
