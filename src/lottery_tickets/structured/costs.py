@@ -203,7 +203,8 @@ class _WeightFlops(TorchDispatchMode):
         return result
 
     def _attribute(self, kind: str, size: int, args: tuple[Any, ...]) -> None:
-        for name in {self._names.get(_storage(tensor)) for tensor in find_tensors(args)} - {None}:
+        storages = {_storage(tensor) for tensor in find_tensors(args)}
+        for name in {self._names[storage] for storage in storages if storage in self._names}:
             self.step[name] += size
             if self.is_backward:
                 continue

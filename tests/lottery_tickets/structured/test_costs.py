@@ -23,7 +23,7 @@ def count_by_torch(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[int,
     with FlopCounterMode(display=False) as counter:
         loss = functional.cross_entropy(model(batch[0]), batch[1])
         forward = counter.get_total_flops()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        loss.backward()
     return forward, counter.get_total_flops()
 
 
