@@ -205,7 +205,8 @@ def test_a_ticket_of_channels_is_of_whole_ones_and_shrinks() -> None:
     ]
     model = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(12 * 16, 10))
     images = torch.randn(32, 1, 8, 8)
-    data = DataLoader(list(zip(images, torch.randint(10, (32,)), strict=True)), 8, shuffle=True)  # type: ignore[arg-type]
+    samples = list(zip(images, torch.randint(10, (32,)), strict=True))
+    data: DataLoader[Any] = DataLoader(samples, 8, shuffle=True)  # type: ignore[arg-type]  # a list will do
     state = torch.get_rng_state()
     options: dict[str, Any] = {"max_epochs": 2, "check_interval": 1, "target_sparsity": 0.4, "learning_rate": 0.1}
     found = compute_early_bird_tickets(model, data, channels=True, **options)
