@@ -154,7 +154,8 @@ def shrink(
     else:
         config = getattr(inner, "config", None)
         layers = cuts.layers if cuts.path else range(int(getattr(config, "num_hidden_layers", 0)))
-        smaller = build_smaller(inner, change_configuration(config, widths, layers), state)
+        frozen = {cuts.rename(name) for name, parameter in inner.named_parameters() if not parameter.requires_grad}
+        smaller = build_smaller(inner, change_configuration(config, widths, layers), state, frozen)
     lose_experts = any(group.kind == "experts" and not kept[group.name].all() for group in alive)
     report: ShrinkReport = {
         "before": measure_size(inner, example_inputs),
