@@ -111,7 +111,7 @@ from .scores import (
     record_movement,
 )
 from .storage import load_results, save_results
-from .structured import create_unit_mask, shrink
+from .structured import compute_costs, create_unit_mask, shrink
 from .tickets import Ticket, load_ticket, save_ticket, use_ticket
 from .utils import compute_histogram_quantile, ensure_deterministic_pruning
 
@@ -132,6 +132,7 @@ __all__ = [
     "as_mask",
     "check_held",
     "compare_pruning_strategies",
+    "compute_costs",
     "compute_early_bird_tickets",
     "compute_fisher_importance",
     "compute_gradient_importance",

@@ -17,7 +17,7 @@ def join_sums_(stream: GradientStream, together: Together) -> None:
     if not isinstance(together, Processes):
         return
     for sums in (*stream.sums.values(), *stream.squares.values()):
-        for total in sums.totals.values():
+        for total in sums.totals.complete().values():
             together.add_up_(total)
     counts = stream.num_samples, stream.num_batches, stream.num_clipped, stream.num_bad
     told = together.gather(lambda: (counts, stream.dropped, stream.reason))

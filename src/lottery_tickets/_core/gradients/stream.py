@@ -31,7 +31,7 @@ from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.passes import Objective, Passes, SingleSample, WholeBatch
 from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.sums import ValueSums, add_uses, compute_square_norms
+from lottery_tickets._core.gradients.sums import Totals, ValueSums, add_uses, compute_square_norms
 from lottery_tickets._core.gradients.tracking import NotSeparableError
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.gradients.values import Value
@@ -85,8 +85,11 @@ class GradientStream:
         self.autocast = find_autocast(weights) if options.use_mixed_precision else None
         objective = Objective(loss_fn, labels, make_generator(seed, "labels"), self.autocast)
         self.passes = Passes(model, weights, objective)
-        self.sums = {value.name: self._make_sums(value) for value in values}
-        self.squares = {value.name: self._make_sums(value.squared()) for value in values if options.standard_errors}
+        squared = [value.squared() for value in values if options.standard_errors]
+        self.sums, self.squares = (
+            {value.name: ValueSums(found, self._make_totals()) for value, found in zip(values, summed, strict=False)}
+            for summed in (values, squared)
+        )
         self.num_samples = self.num_batches = self.num_clipped = self.num_bad = 0
         self.dropped: Counter[Place] = Counter()
         self.reason: str | None = None
@@ -121,7 +124,7 @@ class GradientStream:
 
     def compute_means(self, value: Value) -> dict[str, Tensor]:
         """Returns the mean over samples of a value so far, by parameter name, beside the sums."""
-        return self._divide({name: total.clone() for name, total in self.sums[value.name].totals.items()})
+        return self._divide({name: total.clone() for name, total in self.sums[value.name].totals.complete().items()})
 
     def take(self, value: Value) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """Returns the means of a value and their standard errors, if squares were summed, in place of the sums.
@@ -129,10 +132,10 @@ class GradientStream:
         So it can be called once for each value. The standard error of a mean is the samples' standard deviation over
         the root of their number.
         """
-        means = self._divide(dict(self.sums.pop(value.name).totals))
+        means = self._divide(self.sums.pop(value.name).totals.complete())
         if value.name not in self.squares:
             return means, None
-        errors = self._divide(dict(self.squares.pop(value.name).totals))
+        errors = self._divide(self.squares.pop(value.name).totals.complete())
         for name, error in errors.items():
             # The mean of squares less the square of the mean, which rounding can take below 0.
             error.addcmul_(means[name], means[name], value=-1).clamp_(min=0).div_(max(1, self.num_samples - 1)).sqrt_()
@@ -262,17 +265,16 @@ class GradientStream:
         # Both ways must draw the same labels, and the run itself those that it draws without this test.
         generator = self.passes.objective.generator
         state = generator.get_state()
-        with self.passes.in_full_precision():
+        with self.passes.in_full_precision():  # the comparison too: what may be apart is as little as all bits allow
             together = self._find_norms_together(batch, chosen)
             generator.set_state(state)
             alone = [self._find_norms_alone(batch, place) for place in chosen]
-        generator.set_state(state)
-        if together is None:
-            return None
-        expected = torch.cat(alone, 1)
-        got = self._stack_norms(together, len(chosen))
-        if not self._agree(got, expected):
-            return None
+            generator.set_state(state)
+            if together is None:
+                return None
+            expected = torch.cat(alone, 1)
+            if not self._agree(self._stack_norms(together, len(chosen)), expected):
+                return None
         decided = len(chosen) == 1 or not torch.equal(expected[:, 0], expected[:, 1])
         if decided:
             self._verified.add(len(chosen) > 1)
@@ -343,13 +345,8 @@ class GradientStream:
         self.reason = reason
         logger.warning("running one sample at a time, which is slower: %s", reason)
 
-    def _make_sums(self, value: Value) -> ValueSums:
-        device = torch.device("cpu") if self.options.offload else None
-        totals = {
-            name: torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32), device=device)
-            for name, weight in self.passes.weights.items()
-        }
-        return ValueSums(value, totals)
+    def _make_totals(self) -> Totals:
+        return Totals(self.passes.weights, torch.device("cpu") if self.options.offload else None)
 
     def _divide(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns the sums as means, in place."""
