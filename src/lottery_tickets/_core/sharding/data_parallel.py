@@ -6,6 +6,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lottery_tickets._core.names import COMPILED
 from lottery_tickets._core.sharding.together import ALONE, Processes, Together
+from lottery_tickets._core.weights import Weights
+
+
+def find_processes(model: nn.Module, weights: Weights) -> Together:
+    """Returns the processes that see other samples: those that the weights are shared out over, or those of DDP.
+
+    Args:
+        model: That is run.
+        weights: Of it.
+    """
+    return find_data_parallel(model) if weights.shards is None else weights.together
 
 
 def find_data_parallel(model: nn.Module) -> Together:
@@ -20,6 +31,14 @@ def find_data_parallel(model: nn.Module) -> Together:
 
 
 def share_out(number: int, together: Together) -> int:
-    """Returns how many of so many samples this process sees; the first processes see one more where it is uneven."""
+    """Returns how many of so many samples this process sees; the first processes see one more where it is uneven.
+
+    Raises:
+        ValueError: When a process would see none.
+    """
+    if number < together.num_processes:
+        raise ValueError(
+            f"each of {together.num_processes} processes must see a sample, but num_samples is {number}; raise it"
+        )
     each, rest = divmod(number, together.num_processes)
     return each + (together.place < rest)
