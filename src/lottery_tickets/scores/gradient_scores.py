@@ -19,7 +19,7 @@ from lottery_tickets._core.memory.asking import ask_before_scores
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
-from lottery_tickets._core.sharding.data_parallel import find_processes, share_out
+from lottery_tickets._core.sharding.data_parallel import find_data_parallel, find_together, share_out
 from lottery_tickets._core.sharding.dtensors import see_local, wrap_like
 from lottery_tickets._core.sharding.fsdp import announcing, refuse_split
 from lottery_tickets._core.sharding.in_step import InStep
@@ -76,7 +76,7 @@ def score_gradients(
         raise TypeError(f"the dataloader must give batches when it is iterated, got {type(dataloader).__name__}")
     weights = find_prunable_weights(model, include=include, exclude=exclude)
     refuse_split(model, "scores of gradients")
-    together = find_processes(model, weights)
+    together = find_together(model)
     limit = share_out(_find_limit(num_samples, options), together)
     if num_samples == "auto" and together is not ALONE:
         raise ValueError("num_samples must be a number under data parallelism, because all must stop at once")
@@ -96,7 +96,7 @@ def score_gradients(
             loss_fn=loss_fn,
             seed=own_seed,
             progress=progress,
-            step=None if weights.shards is None else step,
+            step=step if find_data_parallel(model) is ALONE else None,
         )
         if num_samples == "auto":
             settlings.append(_make_settling(stream, formulas[0], weights, options))

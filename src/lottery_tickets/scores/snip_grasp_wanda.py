@@ -17,12 +17,12 @@ from lottery_tickets._core.gradients.curvature import Curvature
 from lottery_tickets._core.gradients.inputs import InputSquares
 from lottery_tickets._core.gradients.options import Offload, ScoringOptions
 from lottery_tickets._core.gradients.values import GRADIENT
-from lottery_tickets._core.measuring.running import Slots, evaluating, see_whole
+from lottery_tickets._core.measuring.running import Slots, evaluating, see_gathered
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.sharding.data_parallel import find_processes, share_out
+from lottery_tickets._core.sharding.data_parallel import find_together, share_out
 from lottery_tickets._core.sharding.dtensors import refuse_sharded, see_local, wrap_like
 from lottery_tickets._core.sharding.fsdp import announcing, refuse_split
 from lottery_tickets._core.sharding.in_step import InStep
@@ -279,13 +279,13 @@ def compute_wanda_importance(
     check_model(model)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
     refuse_split(model, "scores of inputs")
-    step = InStep(find_processes(model, weights))
+    step = InStep(find_together(model))
     limit = share_out(limit, step.together)
     bar = tqdm(total=limit, unit="sample", disable=not progress)
 
     def compute() -> tuple[dict[str, Tensor], int, int, int]:
         sizes: list[int] = []
-        inputs = InputSquares(see_whole(model, weights.tensors))
+        inputs = InputSquares(see_gathered(model, weights.tensors))
         with ordered_by(dataloader, derive_seed(seed, "loader")), evaluating(model), bar:
             for (batch, size), is_own in step.go_on(cut_batches(dataloader, limit)):
                 counted = inputs if is_own else InputSquares(inputs.weights)

@@ -15,7 +15,7 @@ from lottery_tickets._core.gradients.places import Place, find_place
 from lottery_tickets._core.gradients.rules import RULES
 from lottery_tickets._core.gradients.tracking import NotSeparableError, Tracker
 from lottery_tickets._core.gradients.uses import DirectUse, Use
-from lottery_tickets._core.measuring.running import Slots, see_whole
+from lottery_tickets._core.measuring.running import Slots, see_gathered
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.weights import Weights
 
@@ -60,7 +60,9 @@ class Passes:
     def __init__(self, model: nn.Module, weights: Weights, objective: Objective) -> None:
         self.objective = objective
         self.model = model
-        self.weights = {name: _lay_out(tensor.detach()) for name, tensor in see_whole(model, weights.tensors).items()}
+        self.weights = {
+            name: _lay_out(tensor.detach()) for name, tensor in see_gathered(model, weights.tensors).items()
+        }
         self.output_dims = weights.output_dims
         self._slots = Slots(model, weights)
         self._places: dict[str, list[Place]] | None = None

@@ -74,7 +74,8 @@ class GradientStream:
     ) -> None:
         self.options, self.model, self.seed, self.progress = options, model, seed, progress
         self.step = step or InStep(ALONE)
-        self.autocast = find_autocast(weights) if options.use_mixed_precision and weights.shards is None else None
+        is_alone = self.step.together is ALONE
+        self.autocast = find_autocast(weights) if options.use_mixed_precision and is_alone else None
         objective = Objective(loss_fn, labels, make_generator(seed, "labels"), self.autocast)
         self.passes = Passes(model, weights, objective)
         here = self.passes.weights if weights.shards is None else {n: see_local(t) for n, t in weights.tensors.items()}

@@ -70,8 +70,8 @@ class Slots:
         Args:
             tensors: What stands for the model's own.
             function: Given the model.
-            are_whole: Whether those of sharded parameters are handles of what modules gather, see `see_whole`, in place
-                of shards to be gathered.
+            are_whole: Whether those of sharded parameters are handles of what modules gather, see `see_gathered`, and
+                not shards to be gathered.
 
         Raises:
             RuntimeError: When a parameter has been replaced since, which putting back would undo.
@@ -130,17 +130,14 @@ def _find_slots(model: nn.Module) -> Iterator[_Slot]:
                     yield _Slot(slots, key, tensor, clean_name(f"{prefix}.{key}" if prefix else key), is_parameter)
 
 
-def see_whole(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def see_gathered(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns what modules compute with: of a sharded parameter what is gathered, whose memory comes and goes.
 
     Args:
-        model: Where one is sharded, all processes call this.
+        model: Where a parameter is sharded, all processes call this.
         parameters: Of the model, by name.
     """
     inner = unwrap(model)
-    gathered = list_gathered(inner)
-    if not any(id(parameter) in gathered for parameter in parameters.values()):
-        return dict(parameters)
     gather_once(inner)
     found = {name: find_gathered(inner, parameter) for name, parameter in parameters.items()}
     return {name: parameters[name] if whole is None else whole for name, whole in found.items()}

@@ -1,22 +1,32 @@
-"""Processes that have the same weights and see other samples: `DistributedDataParallel`."""
+"""Processes that train one model: `DistributedDataParallel`, and those that have its shards."""
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lottery_tickets._core.names import COMPILED
+from lottery_tickets._core.names import COMPILED, unwrap
+from lottery_tickets._core.sharding.fsdp import reshard
+from lottery_tickets._core.sharding.shards import find_shards
 from lottery_tickets._core.sharding.together import ALONE, Processes, Together
-from lottery_tickets._core.weights import Weights
 
 
-def find_processes(model: nn.Module, weights: Weights) -> Together:
-    """Returns the processes that see other samples: those that the weights are shared out over, or those of DDP.
+def find_together(model: nn.Module) -> Together:
+    """Returns the processes that train a model: those that have its shards, or as `find_data_parallel`.
 
-    Args:
-        model: That is run.
-        weights: Of it.
+    Raises:
+        ValueError: When it is sharded and under `DistributedDataParallel` too.
     """
-    return find_data_parallel(model) if weights.shards is None else weights.together
+    parallel, inner = find_data_parallel(model), unwrap(model)
+    reshard(inner)
+    shards = find_shards(dict(inner.named_parameters()))
+    if shards is None:
+        return parallel
+    if parallel is not ALONE:
+        raise ValueError(
+            "a sharded model must not be under DistributedDataParallel too, but is; give fully_shard a mesh of two "
+            "dimensions, of which the first has copies"
+        )
+    return shards.together
 
 
 def find_data_parallel(model: nn.Module) -> Together:

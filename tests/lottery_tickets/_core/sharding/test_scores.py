@@ -31,6 +31,10 @@ def test_models_that_are_gathered_otherwise(two: Processes) -> None:
     two.run(scoring.check_kinds)
 
 
+def test_models_of_which_a_part_is_sharded(two: Processes) -> None:
+    two.run(scoring.check_plain_weights)
+
+
 def test_models_that_are_run_one_sample_at_a_time(two: Processes) -> None:
     two.run(scoring.check_odd)
 
@@ -54,6 +58,10 @@ def test_ranks_by_counting(two: Processes) -> None:
 @pytest.mark.parametrize("kind", ["fsdp", "tensor", "both"])
 def test_movement(four: Processes, kind: str) -> None:
     four.run(scoring.check_movement, kind)
+
+
+def test_movement_by_gradients_that_are_parts_of_sums(two: Processes) -> None:
+    two.run(scoring.check_partial_movement)
 
 
 @pytest.mark.parametrize("skips", [False, True])
