@@ -19,4 +19,7 @@ def test_the_script_runs_under_torchrun(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == ["0.5", "0.5"]
+    assert re.findall(r"0\.5", done.stdout) == [
+        "0.5",
+        "0.5",
+    ]  # two processes write to one pipe, a line not always at once

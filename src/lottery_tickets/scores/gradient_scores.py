@@ -42,7 +42,7 @@ class Formula:
     Attributes:
         name: As the report says it.
         value: What is averaged.
-        scale: From a weight to the factor of its score.
+        scale: From a weight to the factor of its score; not negative where the value is not signed.
     """
 
     name: str
@@ -179,7 +179,8 @@ def _make_importance(
             score.mul_(scale)
             if errors is not None:
                 errors[name].mul_(scale.abs())
-        score.abs_()
+        if formula.value.is_signed:  # else it would be read and written for nothing
+            score.abs_()
     return Importance(
         _finish(scores, weights),
         {"score": formula.name, **report},

@@ -16,7 +16,7 @@ def join_sums_(stream: GradientStream, step: InStep) -> None:
     """
     if not stream.shares.is_shared:  # else each has its piece of sums over all
         for sums in (*stream.sums.values(), *stream.squares.values()):
-            step.add_up_(f"the sums of {sums.value.name}", sums.totals.values())
+            step.add_up_(f"the sums of {sums.value.name}", sums.totals.complete().values())
     step.meet("the counts")
     counts = stream.num_samples, stream.num_batches, stream.num_clipped, stream.num_bad
     told = step.together.gather(lambda: (counts, stream.dropped))

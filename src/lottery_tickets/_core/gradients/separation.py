@@ -118,16 +118,16 @@ class Separation:
         # Both ways must draw the same labels, and the run itself those that it draws without this test.
         generator = self.passes.objective.generator
         state = generator.get_state()
-        with self.passes.in_full_precision():
+        with self.passes.in_full_precision():  # the comparison too: what may be apart is as little as all bits allow
             together = self._find_norms_together(batch, chosen)
             generator.set_state(state)
             if together is None:
                 return None
             alone = [self._find_norms_alone(batch, place) for place in chosen]
-        generator.set_state(state)
-        expected = torch.cat(alone, 1)
-        if not self._agree(self._stack_norms(together, len(chosen)), expected):
-            return None
+            generator.set_state(state)
+            expected = torch.cat(alone, 1)
+            if not self._agree(self._stack_norms(together, len(chosen)), expected):
+                return None
         return len(chosen) == 1 or not torch.equal(expected[:, 0], expected[:, 1])
 
     def _verify_exactly(self, batch: object, size: int, chosen: int) -> None:

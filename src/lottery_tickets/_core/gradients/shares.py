@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.sums import ValueSums, add_uses
+from lottery_tickets._core.gradients.sums import Totals, ValueSums, add_uses
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.sharding.in_step import InStep
 from lottery_tickets._core.weights import Weights
@@ -90,9 +90,7 @@ class Shares:
     def _open(self, name: str, sums: Sequence[ValueSums], weight: Tensor) -> list[ValueSums]:
         """Returns sums of a whole weight, zero at first."""
         if name not in self._whole:
-            self._whole[name] = [
-                ValueSums(here.value, {name: torch.zeros_like(weight, dtype=here.totals[name].dtype)}) for here in sums
-            ]
+            self._whole[name] = [ValueSums(here.value, Totals({name: weight}, None)) for here in sums]
         return self._whole[name]
 
     def _close(self, name: str, sums: Sequence[ValueSums], weight: Tensor) -> None:

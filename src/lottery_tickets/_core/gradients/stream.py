@@ -24,7 +24,7 @@ from lottery_tickets._core.gradients.passes import Objective, Passes, Receive, S
 from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.separation import Separation, find_square_norms
 from lottery_tickets._core.gradients.shares import Shares
-from lottery_tickets._core.gradients.sums import ValueSums, compute_square_norms
+from lottery_tickets._core.gradients.sums import Totals, ValueSums, compute_square_norms
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.gradients.values import Value
 from lottery_tickets._core.measuring.running import evaluating
@@ -79,9 +79,14 @@ class GradientStream:
         objective = Objective(loss_fn, labels, make_generator(seed, "labels"), self.autocast)
         self.passes = Passes(model, weights, objective)
         here = self.passes.weights if weights.shards is None else {n: see_local(t) for n, t in weights.tensors.items()}
-        self.sums = {value.name: self._make_sums(value, here) for value in values}
-        squares = {value.name: value.squared() for value in values if options.standard_errors}
-        self.squares = {name: self._make_sums(square, here) for name, square in squares.items()}
+        squared = [value.squared() for value in values if options.standard_errors]
+        self.sums, self.squares = (
+            {
+                value.name: ValueSums(found, self._make_totals(here))
+                for value, found in zip(values, summed, strict=False)
+            }
+            for summed in (values, squared)
+        )
         self.shares = Shares(weights, self.step)
         self.separation = Separation(self.passes, options.chunk_size, self.step)
         self.num_samples = self.num_batches = self.num_clipped = self.num_bad = 0
@@ -130,7 +135,7 @@ class GradientStream:
 
     def compute_means(self, value: Value) -> dict[str, Tensor]:
         """Returns the mean over samples of a value so far, by parameter name, beside the sums."""
-        return self._divide({name: total.clone() for name, total in self.sums[value.name].totals.items()})
+        return self._divide({name: total.clone() for name, total in self.sums[value.name].totals.complete().items()})
 
     def take(self, value: Value) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """Returns the means of a value and their standard errors, if squares were summed, in place of the sums.
@@ -138,10 +143,10 @@ class GradientStream:
         So it can be called once for each value. The standard error of a mean is the samples' standard deviation over
         the root of their number.
         """
-        means = self._divide(dict(self.sums.pop(value.name).totals))
+        means = self._divide(self.sums.pop(value.name).totals.complete())
         if value.name not in self.squares:
             return means, None
-        errors = self._divide(dict(self.squares.pop(value.name).totals))
+        errors = self._divide(self.squares.pop(value.name).totals.complete())
         for name, error in errors.items():
             # The mean of squares less the square of the mean, which rounding can take below 0.
             error.addcmul_(means[name], means[name], value=-1).clamp_(min=0).div_(max(1, self.num_samples - 1)).sqrt_()
@@ -259,13 +264,8 @@ class GradientStream:
     def _list_sums(self) -> list[ValueSums]:
         return [*self.sums.values(), *self.squares.values()]
 
-    def _make_sums(self, value: Value, weights: Mapping[str, Tensor]) -> ValueSums:
-        device = torch.device("cpu") if self.options.offload else None
-        totals = {
-            name: torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32), device=device)
-            for name, weight in weights.items()
-        }
-        return ValueSums(value, totals)
+    def _make_totals(self, weights: Mapping[str, Tensor]) -> Totals:
+        return Totals(weights, torch.device("cpu") if self.options.offload else None)
 
     def _divide(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns the sums as means, in place."""

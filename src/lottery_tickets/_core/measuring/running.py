@@ -159,7 +159,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = Buffers(model)
-    model.eval()
+    if any(training for _, training in modes):
+        model.eval()
     try:
         # In a caller's inference mode nothing could be differentiated.
         with uncompiled(), torch.inference_mode(mode=False), _without_checkpointing():

@@ -168,7 +168,9 @@ def handing_gradients_on(model: nn.Module, handles: Mapping[int, Tensor]) -> Ite
 
 def _list_fsdp(model: nn.Module) -> list[Any]:
     fsdp = sys.modules.get(MODULE)
-    return [] if fsdp is None else [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
+    if fsdp is None or not fsdp.FSDPModule.__subclasses__():  # `fully_shard` makes one of each class of module
+        return []
+    return [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
 
 
 def _list_groups(model: nn.Module) -> Iterator[Any]:

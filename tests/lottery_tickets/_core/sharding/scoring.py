@@ -38,10 +38,9 @@ Score = Callable[[nn.Module, Any], Importance]
 
 SCORES: Final[dict[str, Score]] = {
     "fisher": compute_fisher_importance,
-    "saliency": partial(compute_fisher_importance, saliency=True),
     "exact": partial(compute_fisher_importance, kind="exact"),
     "clipped": partial(compute_fisher_importance, gradient_clip=0.5),
-    "errors": partial(compute_fisher_importance, options=ScoringOptions(standard_errors=True, chunk_size=7)),
+    "errors": partial(compute_fisher_importance, options=ScoringOptions(standard_errors=True, chunk_size=50)),
     "all parameters": partial(compute_fisher_importance, include="*"),
     "magnitudes": compute_gradient_importance,
     "gradients": partial(compute_gradient_importance, average="gradients"),
@@ -49,7 +48,6 @@ SCORES: Final[dict[str, Score]] = {
     "units": partial(compute_taylor_importance, granularity="unit", norm="squared"),
     "snip": compute_snip_importance,
     "hybrid": compute_hybrid_importance,
-    "hybrid in layers": partial(compute_hybrid_importance, rank_within="layer"),
     "hybrid in rows": partial(compute_hybrid_importance, rank_within="row"),
     "wanda": compute_wanda_importance,
 }
