@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,10 @@ collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["*_t
 # another. A test that is about threads asks for `three_threads`. Read when torch is first imported, here or in a
 # process that a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell that starts `make test` in the background has it ignore Ctrl-C, and so all that it starts; tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 

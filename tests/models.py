@@ -152,12 +152,18 @@ def make_language_model(kind: str, **options: Any) -> nn.Module:  # noqa: ANN401
     }  # fmt: skip
     grouped = {**sizes, "num_key_value_heads": 2, "attention_dropout": 0.1}
     experts = {**grouped, "num_local_experts": 4, "num_experts_per_tok": 2}
+    many = {**grouped, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 10}
     small = {"vocab_size": 23, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16}
     name, settings = {
         "Llama": ("LlamaForCausalLM", grouped),
         "tied Llama": ("LlamaForCausalLM", {**grouped, "tie_word_embeddings": True}),
         "Qwen2": ("Qwen2ForCausalLM", grouped),
+        "Qwen3": ("Qwen3ForCausalLM", {**grouped, "head_dim": 4}),
+        "Mistral": ("MistralForCausalLM", grouped),
+        "Gemma": ("GemmaForCausalLM", {**grouped, "head_dim": 4}),
         "Mixtral": ("MixtralForCausalLM", experts),
+        "Qwen2-MoE": ("Qwen2MoeForCausalLM", {**many, "shared_expert_intermediate_size": 12}),
+        "Qwen3-MoE": ("Qwen3MoeForCausalLM", {**many, "head_dim": 4}),
         "GPT2": ("GPT2LMHeadModel", small),
         "BERT": ("BertForMaskedLM", sizes),
         "BERT, classes": ("BertForSequenceClassification", sizes),

@@ -30,6 +30,7 @@ BEHIND: Final = {
     "lottery_tickets/integrations/tensorboard.py": "tensorboard",
     "lottery_tickets/integrations/transformers.py": "transformers",
     "lottery_tickets/integrations/wandb.py": "wandb",
+    "lottery_tickets/structured/dependencies.py": "shrink",
     "lottery_tickets/workloads/conversion.py": "transformers",
     "lottery_tickets/workloads/data.py": "demo",
     "lottery_tickets/workloads/framing.py": "transformers",

@@ -41,6 +41,9 @@ from . import (
     storage as storage,
 )
 from . import (
+    structured as structured,
+)
+from . import (
     tickets as tickets,
 )
 from . import (
@@ -108,6 +111,7 @@ from .scores import (
     record_movement,
 )
 from .storage import load_results, save_results
+from .structured import compute_costs, create_unit_mask, shrink
 from .tickets import Ticket, load_ticket, save_ticket, use_ticket
 from .utils import compute_histogram_quantile, ensure_deterministic_pruning
 
@@ -128,6 +132,7 @@ __all__ = [
     "as_mask",
     "check_held",
     "compare_pruning_strategies",
+    "compute_costs",
     "compute_early_bird_tickets",
     "compute_fisher_importance",
     "compute_gradient_importance",
@@ -153,6 +158,7 @@ __all__ = [
     "create_importance_mask",
     "create_magnitude_mask",
     "create_random_mask",
+    "create_unit_mask",
     "create_wanda_mask",
     "detect_early_bird_convergence",
     "ensure_deterministic_pruning",
@@ -168,6 +174,7 @@ __all__ = [
     "remove_mask",
     "save_results",
     "save_ticket",
+    "shrink",
     "shuffle_mask",
     "use_ticket",
     "validate_pruning_correctness",

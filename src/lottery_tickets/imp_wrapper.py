@@ -16,7 +16,7 @@ from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
 from lottery_tickets._core.sharding.data_parallel import find_together
-from lottery_tickets._core.sharding.together import ALONE
+from lottery_tickets._core.sharding.together import ALONE, Together
 from lottery_tickets._core.states import load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets._core.weights import Weights
@@ -154,19 +154,13 @@ def compute_iterative_magnitude_pruning(
     check_restartable(dataloader)
     schedule = _make_schedule(prune_rates, scope, target_sparsity)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    together = find_together(model)
-    if path is not None and together is not ALONE:
-        raise ValueError(
-            f"path= must be None where {together.num_processes} processes train one model, but is {str(path)!r}; pass "
-            "run_folder=, which the first of them writes"
-        )
+    together = _find_together(model, path)
     num_levels = _find_last_level(weights, schedule)
     if trainer_fn is None and not train:
         return simulate_rounds(
             model, weights, dataloader, schedule, num_levels, loss_fn=loss_fn, seed=seed, progress=progress
         )
-    choices = {"include": include, "exclude": exclude}
-    together.agree(lambda: ask_before_pruning(model, by_adam=trainer_fn is None, choices=choices))
+    together.agree(partial(_ask_for_room, model, trainer_fn, include=include, exclude=exclude))
     trainer = trainer_fn or AdamTrainer(learning_rate, loss_fn)
     measurement = Measurement(loss_fn, metric, higher_is_better)
     subject = CallerSubject(
@@ -185,6 +179,21 @@ def compute_iterative_magnitude_pruning(
     )
     kept = Keeping(run_folder, accept_changed_environment, trainer_id, data_id, progress, logger, executor)
     return _find_tickets(plan, subject, kept)
+
+
+def _find_together(model: nn.Module, path: str | Path | None) -> Together:
+    """Returns the processes that train a model; raises where each of several would write results of its own."""
+    together = find_together(model)
+    if path is not None and together is not ALONE:
+        raise ValueError(
+            f"path= must be None where {together.num_processes} processes train one model, but is {str(path)!r}; pass "
+            "run_folder=, which the first of them writes"
+        )
+    return together
+
+
+def _ask_for_room(model: nn.Module, trainer_fn: TrainerFunction | None, **choices: Choices | None) -> None:
+    ask_before_pruning(model, by_adam=trainer_fn is None, choices=choices)
 
 
 def _check_fresh_weights(plan: ExperimentPlan, subject: CallerSubject) -> None:

@@ -62,6 +62,7 @@ SHORT: Final[Mapping[str, Mapping[str, int]]] = {
 # What no test types, with the reason.
 NOT_TYPED: Final[Mapping[str, str]] = {
     "pip install 'lottery-tickets[demo]'": "needs the package index; tests/test_packaging.py installs the wheel",
+    "pip install 'lottery-tickets[shrink]'": "as above; its library is one of development",
     "pip install 'lottery-tickets[cluster]'": "as above; its libraries are those of development",
     "dask scheduler '&'": "runs until it is stopped; tests/lottery_tickets/integrations/test_dask.py has one",
     "dask worker tcp://HOST:8786 --nthreads 1 --nworkers 4": "as above",

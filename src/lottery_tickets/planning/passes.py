@@ -12,19 +12,19 @@ from lottery_tickets._core.batches.samples import require_samples
 from lottery_tickets._core.gradients.losses import LOSSES
 from lottery_tickets._core.gradients.passes import Objective, Passes
 from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.sums import ValueSums, add_uses
+from lottery_tickets._core.gradients.sums import Totals, ValueSums, add_uses
 from lottery_tickets._core.gradients.uses import LookupUse, Use
 from lottery_tickets._core.gradients.values import SQUARE
 from lottery_tickets._core.measuring.stand_ins import ReplacedReads
 from lottery_tickets._core.memory.counting import StorageCounter
 from lottery_tickets._core.memory.sizes import Parts
+from lottery_tickets._core.memory.stand_in import WEIGHTS, StandIn
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.rates.work import Work, WorkCounter
 from lottery_tickets._core.training.in_backward import InBackwardSGD
 from lottery_tickets._core.training.light_training import checkpointing
 from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets._core.weights import Weights
-from lottery_tickets.planning.stand_in import WEIGHTS, StandIn
 
 ACTIVATIONS: Final = "activations"  # what a forward pass makes, and what of it is kept for the backward pass
 BACKWARD: Final = "backward pass"  # what it makes: gradients of activations, recomputed activations
@@ -121,12 +121,7 @@ def run_scoring(
     stand_in.model.eval()
     with stand_in.counting() as (counter, computed):
         passes = Passes(stand_in.model, weights, Objective(loss_fn, "empirical", torch.Generator()))
-        counter.label = SUMS
-        totals = {
-            name: torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-            for name, weight in passes.weights.items()
-        }
-        sums = [ValueSums(SQUARE, totals)]
+        sums = [ValueSums(SQUARE, Totals(passes.weights, None))]
         counter.label = ACTIVATIONS
         ready = passes.run_whole(batch, require_samples(batch))
         ready.tracker.drops_bad = False  # which looks at values
@@ -135,6 +130,9 @@ def run_scoring(
 
         def receive(place: Place, uses: Sequence[Use]) -> None:
             few = [Use.take(use, slice(FEW)) for use in uses if not isinstance(use, LookupUse)]
+            counter.label = SUMS
+            _ = sums[0].totals[place.name]  # which is made now
+            counter.label = BACKWARD
             if not few:
                 return
             with computed.counting_for_more(max(1.0, uses[0].num_samples / FEW)):

@@ -17,6 +17,7 @@ from lottery_tickets._core.memory.sizes import (
     Parts,
     find_certain,
 )
+from lottery_tickets._core.memory.stand_in import StandIn
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.rates.work import MEMORY, MOVING, SELECTION, Work
 from lottery_tickets._core.training.settings import TrainerSettings
@@ -25,7 +26,6 @@ from lottery_tickets.early_bird.learning import MOST_STEPPED
 from lottery_tickets.early_bird.probe import LARGEST, NUM_WITNESSES
 from lottery_tickets.landscape.directions import KEPT_BYTES
 from lottery_tickets.planning.passes import HELD, SUMS, Pass, run_backward, run_forward, run_scoring, run_training
-from lottery_tickets.planning.stand_in import StandIn
 
 NUM_DIRECTIONS: Final = 2
 PARTS_PUT_BACK: Final = 4

@@ -12,6 +12,7 @@ from lottery_tickets._core.batches.samples import count_samples
 from lottery_tickets._core.checks import check_count
 from lottery_tickets._core.devices import find_free_bytes
 from lottery_tickets._core.memory.sizes import ANALYSES, Analysis, ModelSizes, Parts, find_certain
+from lottery_tickets._core.memory.stand_in import StandIn
 from lottery_tickets._core.notebooks import show_own
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices
@@ -22,7 +23,6 @@ from lottery_tickets.planning.expected import Expected, Foreteller
 from lottery_tickets.planning.phases import Asked, Foretold, Phase
 from lottery_tickets.planning.settings import RecommendedSettings, check_memory, recommend_settings
 from lottery_tickets.planning.sources import find_model, make_example
-from lottery_tickets.planning.stand_in import StandIn
 
 __dir__ = show_own(__name__)
 

@@ -82,7 +82,8 @@ class Folding:
 def run(model: nn.Module, folder: str | None, trainer: Folding | None = None, **settings: Any) -> PruningResults:  # noqa: ANN401 - of many types
     """Runs iterative magnitude pruning on a model; each process is given its share of the training data."""
     together, samples = find_together(model), TensorDataset(*map(torch.cat, zip(*DATA, strict=True)))
-    sampler = DistributedSampler(samples, together.num_processes, together.place) if together is not ALONE else None
+    share = partial(DistributedSampler[Any], samples, together.num_processes, together.place)
+    sampler = None if together is ALONE else share()
     given = {"trainer_fn": trainer or Folding(), "evaluation_dataloader": DATA, "run_folder": folder}
     return compute_iterative_magnitude_pruning(
         model, DataLoader(samples, batch_size=2, sampler=sampler), 0.7, **{**given, **SETTINGS, **settings}

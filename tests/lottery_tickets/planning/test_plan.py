@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from lottery_tickets import TrainerSettings, compute_fisher_importance, plan_memory
 from lottery_tickets._core.memory.counting import StorageCounter
 from lottery_tickets._core.memory.sizes import ANALYSES, ModelSizes
+from lottery_tickets._core.memory.stand_in import StandIn
 from lottery_tickets._core.training.light_training import LightTrainer
 from lottery_tickets.planning.budget import Budget
 from lottery_tickets.planning.phases import Asked, Foretold, Phase
-from lottery_tickets.planning.stand_in import StandIn
 from lottery_tickets.storage import save_weights
 
 IMAGE = (torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.int64))

@@ -24,17 +24,43 @@ CPU_SCRATCH: Final = 2**21  # elements of patches, which are cut for all blocks 
 SQUARE_IN_PLACE: Final = 2**13
 
 
+@final
+class Totals(dict[str, Tensor]):
+    """Sums over samples by parameter name, laid out as the parameter; each is made when it is first asked for.
+
+    So zeros are still in the cache when the first block is added to them.
+
+    Args:
+        weights: By parameter name.
+        device: Where sums lie; beside their weights by default.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], device: torch.device | None) -> None:
+        super().__init__()
+        self._weights, self._device = weights, device
+
+    def __missing__(self, name: str) -> Tensor:
+        weight = self._weights[name]
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        self[name] = torch.zeros_like(weight, dtype=dtype, device=self._device)
+        return self[name]
+
+    def complete(self) -> dict[str, Tensor]:
+        """Returns the sums of all weights, in their order."""
+        return {name: self[name] for name in self._weights}
+
+
 @dataclass(frozen=True)
 class ValueSums:
     """The sums over samples of one value.
 
     Attributes:
         value: What is summed.
-        totals: By parameter name, laid out as the parameter.
+        totals: Those that are not all zero; others are made when they are asked for.
     """
 
     value: Value
-    totals: Mapping[str, Tensor]
+    totals: Totals
 
 
 def add_uses(
@@ -148,7 +174,8 @@ class _Part:
 
     def add(self, gradients: Tensor) -> None:
         """Adds the values of a block."""
-        gradients = gradients.to(self.sums.dtype)
+        if gradients.dtype != self.sums.dtype:  # a call that changes nothing takes as long as a small layer's sum
+            gradients = gradients.to(self.sums.dtype)
         if self.value is SQUARE and (gradients.shape[0] == 1 or self.sums.numel() >= SQUARE_IN_PLACE):
             for sample in gradients.unbind():
                 self.sums.addcmul_(sample, sample)

@@ -19,12 +19,14 @@ class Value:
         of_factor: When the value of a product is the product of the values (|ab| = |a| |b|): the value itself. The sum
             over samples of one position each is then a single matrix product.
         needs_weights: Whether `of_block` looks at the weights.
+        is_signed: Whether it can be negative, and so its mean.
     """
 
     name: str
     of_block: Callable[[Tensor, Tensor], Tensor]
     of_factor: Callable[[Tensor], Tensor] | None = None
     needs_weights: bool = False
+    is_signed: bool = False
 
     def squared(self) -> "Value":
         """Returns the square of this value, whose mean gives its standard error."""
@@ -42,7 +44,7 @@ def _sum_unit(gradients: Tensor, weights: Tensor) -> Tensor:
     return (gradients * weights).sum(-1, keepdim=True)
 
 
-GRADIENT: Final = Value("gradient", lambda gradients, _: gradients, lambda factor: factor)
+GRADIENT: Final = Value("gradient", lambda gradients, _: gradients, lambda factor: factor, is_signed=True)
 MAGNITUDE: Final = Value("|gradient|", lambda gradients, _: gradients.abs(), torch.abs)
 SQUARE: Final = Value("gradient^2", lambda gradients, _: gradients.square(), torch.square)
 UNIT_MAGNITUDE: Final = Value("|unit gradient * weight|", lambda g, w: _sum_unit(g, w).abs(), needs_weights=True)

@@ -100,19 +100,19 @@ class WorkCounter(TorchDispatchMode):
         self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:  # noqa: ANN401 - whatever func returns
         result = func(*args, **(kwargs or {}))
-        if (found := _describe(func, args, kwargs or {}, result)) is not None:
+        if (found := describe_call(func, args, kwargs or {}, result)) is not None:
             self._calls[found] = self._calls.get(found, 0) + self.times
         return result
 
 
-def _describe(
+def describe_call(
     func: OpOverload,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     result: Any,  # noqa: ANN401 - as above
 ) -> Operation | None:
     """Returns what a call computes; None where that is nothing."""
-    written = _find_tensors(result)
+    written = find_tensors(result)
     if not written or func.name().startswith(WITHOUT_WORK):
         return None
     name = _name(func)
@@ -122,7 +122,7 @@ def _describe(
         if "convolution" in name:
             kind = CONVOLUTION_BACKWARD if "backward" in name else CONVOLUTION
         return Operation(kind, name_dtype(written[0].dtype), int(count(*args, **kwargs, out_val=result)))
-    num_bytes = _count_bytes(func, _find_tensors((args, kwargs)), written)
+    num_bytes = _count_bytes(func, find_tensors((args, kwargs)), written)
     return Operation(MEMORY, NO_DTYPE, num_bytes) if num_bytes else None
 
 
@@ -148,7 +148,7 @@ def _measure(tensor: Tensor) -> int:
     return min(tensor.nbytes, tensor.untyped_storage().nbytes())
 
 
-def _find_tensors(values: Any) -> list[Tensor]:  # noqa: ANN401 - of torch
+def find_tensors(values: Any) -> list[Tensor]:  # noqa: ANN401 - of torch
     if isinstance(values, Tensor):  # most often, and a tree takes ten times as long
         return [values]
     if not isinstance(values, tuple | list):

@@ -46,6 +46,14 @@ def find_data_parallel(model: nn.Module) -> Together:
 
 
 def share_out(number: int, together: Together) -> int:
-    """Returns how many of so many samples this process sees; the first processes see one more where it is uneven."""
+    """Returns how many of so many samples this process sees; the first processes see one more where it is uneven.
+
+    Raises:
+        ValueError: When a process would see none.
+    """
+    if number < together.num_processes:
+        raise ValueError(
+            f"each of {together.num_processes} processes must see a sample, but num_samples is {number}; raise it"
+        )
     each, rest = divmod(number, together.num_processes)
     return each + (together.place < rest)

@@ -44,6 +44,10 @@ class Together(ABC):
         """
 
     @abstractmethod
+    def add_up_(self, tensor: Tensor) -> None:
+        """Puts the sum over all of a tensor that each has into its place."""
+
+    @abstractmethod
     def gather(self, find: Callable[[], Value]) -> list[Value]:
         """Returns what each finds, in one order; all raise what one raises. For what is small, or has no one size."""
 
@@ -73,10 +77,6 @@ class Together(ABC):
         with contextlib.ExitStack() as stack:
             yield self.ask_first(lambda: stack.enter_context(begin()))
             self.let_first(stack.close)
-
-    @abstractmethod
-    def add_up_(self, tensor: Tensor) -> None:
-        """Puts the sum over all of a tensor that each has into its place."""
 
     def let_first(self, act: Callable[[], object]) -> None:
         """Has the first process do something; all raise what it raises."""
@@ -112,6 +112,9 @@ class Alone(Together):
         """Returns what is counted here."""
         return count()
 
+    def add_up_(self, tensor: Tensor) -> None:
+        """Leaves the tensor as it is."""
+
     def gather(self, find: Callable[[], Value]) -> list[Value]:
         """Returns what is found here."""
         return [find()]
@@ -123,9 +126,6 @@ class Alone(Together):
     def hand_out(self, find: Callable[[], Tensor]) -> Tensor:
         """Returns what is found here."""
         return find()
-
-    def add_up_(self, tensor: Tensor) -> None:
-        """Leaves the tensor as it is."""
 
 
 ALONE: Final = Alone()
