@@ -124,6 +124,10 @@ def test_what_is_saved_is_loaded_and_generates(
     shrunk.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path, dtype=torch.float64, **list_options(name))
     assert torch.equal(compute_logits(loaded), compute_logits(shrunk))
+    assert loaded.config.tie_word_embeddings == model.config.tie_word_embeddings
+    assert (shrunk.get_output_embeddings().weight is shrunk.get_input_embeddings().weight) == (
+        model.config.tie_word_embeddings
+    )
     if hasattr(model, "generate") and model.can_generate():
         told = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
         with masked(model, mask), closed(model, mask):
