@@ -118,6 +118,8 @@ def test_what_is_saved_is_loaded_and_generates(
     name: str, units: str, sparsity: float, changed: Mapping[str, int], tmp_path: Path
 ) -> None:
     model = make(name)
+    if model.can_generate():
+        model.generation_config.max_length = 17
     mask = create_unit_mask(model, sparsity, units=units)
     shrunk: Any = shrink(model, mask).model
     assert {key: getattr(shrunk.config, key) for key in changed} == changed
@@ -128,7 +130,8 @@ def test_what_is_saved_is_loaded_and_generates(
     assert (shrunk.get_output_embeddings().weight is shrunk.get_input_embeddings().weight) == (
         model.config.tie_word_embeddings
     )
-    if hasattr(model, "generate") and model.can_generate():
+    if model.can_generate():
+        assert shrunk.generation_config.max_length == 17
         told = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
         with masked(model, mask), closed(model, mask):
             assert loaded.generate(TOKENS, **told).tolist() == model.generate(TOKENS, **told).tolist()

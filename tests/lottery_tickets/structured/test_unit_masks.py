@@ -130,7 +130,9 @@ def test_norms_are_over_all_weights_that_make_a_unit() -> None:
     mask = create_unit_mask(model, 0.5, scores="norm", example_inputs=images)
     state = model.state_dict()
     rows = torch.cat([state[f"{name}.weight"].flatten(1) for name in ("stem", "second")], dim=1)
-    best = rows.square().sum(1).topk(3).indices
+    found = score_units(model, list(groups.values()), "norm", 0)["stem"]
+    torch.testing.assert_close(found, rows.norm(dim=1), rtol=1e-14, atol=0)
+    best = found.topk(3).indices
     kept = torch.zeros(groups["stem"].num_units, dtype=torch.bool)
     kept[best] = True
     assert torch.equal(mask["stem.bias"], kept)
