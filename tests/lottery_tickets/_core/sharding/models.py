@@ -32,6 +32,7 @@ from lottery_tickets import (
     create_importance_mask,
     create_magnitude_mask,
     create_random_mask,
+    create_unit_mask,
     hold_mask,
     importance_scoring,
     masked,
@@ -280,6 +281,7 @@ def list_refused(kind: str) -> list[str]:
     calls: list[Callable[[], Any]] = [
         lambda: compute_grasp_importance(model, data),
         lambda: compute_synflow_importance(model, draw_batch(0)[0], 0.5),
+        lambda: create_unit_mask(model, 0.5, example_inputs=draw_batch(0)[0]),
         lambda: compute_pruning_robustness(model, data),
         lambda: compute_loss_landscape(model, data),
         lambda: compute_early_bird_tickets(model, data, max_epochs=1),
