@@ -28,6 +28,7 @@ from lottery_tickets.early_bird.folder import EarlyBirdFolder, SavedCheck
 from lottery_tickets.early_bird.history import METHODS
 from lottery_tickets.early_bird.probe import Probe
 from lottery_tickets.early_bird.progress import EarlyBirdBar
+from lottery_tickets.early_bird.ticket import draw_channels
 from lottery_tickets.early_bird.trainers import CallersTrainer, DefaultTrainer, Trainer
 from lottery_tickets.early_bird.watcher import EarlyBirdResults, EarlyBirdWatcher, try_probe
 
@@ -104,7 +105,9 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         check_steps: Checks by step instead of epoch: every so many, at these steps, or "log".
         max_steps: Steps at most, with `check_steps`; by default those of `max_epochs`.
         scope: What magnitudes are compared within for the mask, see `create_magnitude_mask`.
-        channels: Whether to rank the scales of batch norm, each for its channel, as published; the mask is over these.
+        channels: Whether to rank the scales of batch norm, each for its channel, as published. The ticket is then a
+            mask of whole channels (`create_unit_mask`), which `shrink` makes a smaller network of; where they cannot be
+            found (extra `shrink`), a mask over the scales, and a logged warning says why.
         include: Replaces the default choice of weights: names, glob patterns or module types.
         exclude: Removes from the choice.
         loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
@@ -176,7 +179,11 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         given: dict[str, Any] = {"model": model, "trainer_fn": trainer_fn, "data": dataloader}
         identities = identify_given(**given, trainer_id=trainer_id, data_id=data_id, functions={"loss_fn": loss_fn})
         folder = EarlyBirdFolder(Path(run_folder), identities, accept_changed_environment)
-    return _run(model, watcher, trainer, times, limit=limit, folder=folder, progress=progress)
+    found = _run(model, watcher, trainer, times, limit=limit, folder=folder, progress=progress)
+    if channels:
+        drawn: dict[str, Any] = {"sparsity": target_sparsity, "scope": scope, "seed": seed}
+        found["final_mask"] = draw_channels(model, found["final_mask"], dataloader, **drawn)
+    return found
 
 
 def _sample_training(dataloader: Iterable[Any], loss_fn: LossFunction | None, training: TrainerSettings) -> Probe:

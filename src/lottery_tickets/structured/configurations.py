@@ -1,7 +1,7 @@
 """A smaller model of transformers: its configuration, changed, and the class that builds it from that."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -57,19 +57,27 @@ def _drop_layers(config: Any, layers: Sequence[int]) -> dict[str, Any]:  # noqa:
     return changes
 
 
-def build_smaller(model: nn.Module, config: Any, state: Mapping[str, Tensor]) -> nn.Module:  # noqa: ANN401 - of transformers
+def build_smaller(
+    model: nn.Module,
+    config: Any,  # noqa: ANN401 - of transformers
+    state: Mapping[str, Tensor],
+    frozen: Container[str | None],
+) -> nn.Module:
     """Returns a model of the same class, built from another configuration, with this state.
 
     Args:
         model: The larger one, which has what no state has: modes, buffers that are not saved, how it generates.
         config: Of the smaller one.
         state: Of the smaller one.
+        frozen: The names of its parameters that are not trained.
     """
     build: Any = type(model)
     with torch.device("meta"):  # draws nothing from torch's generator
         smaller: Any = build(config)
     smaller.load_state_dict(dict(state), assign=True)
     smaller.tie_weights()
+    for name, parameter in smaller.named_parameters():
+        parameter.requires_grad_(name not in frozen)
     buffers = dict(model.named_buffers())
     for prefix, module in smaller.named_modules():
         for key, buffer in module._buffers.items():  # noqa: SLF001 - where a module looks itself

@@ -55,10 +55,14 @@ def find_network_units(model: nn.Module, example_inputs: object) -> Units:
                 continue  # the outputs of the network
             name = next(use.name for use in uses if use.is_producer)
             odd = next((use for use in uses if not use.can_be_cut), None)
-            if odd is None:
-                groups[name] = _make_group(uses, name, aliases)
-            else:
+            if odd is not None:
                 left_out[name] = f"{odd.name!r}, a {type(odd.module).__name__}, is no layer that can lose some of it"
+                continue
+            group = _make_group(uses, name, aliases)
+            if group.num_units > 1:
+                groups[name] = group
+            else:
+                left_out[name] = "its channels can only go together"
         bad = _try_out(noisy, inputs, groups)
     return Units({name: group for name, group in groups.items() if name not in bad}, {**left_out, **bad})
 
@@ -141,8 +145,8 @@ def _trace(model: nn.Module, inputs: object) -> list[list[_Use]]:
             groups = list(graph.get_all_groups())
         except Exception as error:
             raise ValueError(
-                f"the units of a {type(model).__name__} must be found by running a copy in float64 on example_inputs, "
-                f"but it ended with {type(error).__name__}: {' '.join(str(error).split())}"
+                f"the units of a {type(model).__name__} must be found by Torch-Pruning, which runs a copy in float64 "
+                f"on example_inputs, but it ended with {type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
     order = {module: place for place, module in enumerate(names)}
     found = []

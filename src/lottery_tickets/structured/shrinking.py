@@ -6,7 +6,6 @@ from typing import TypedDict, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from lottery_tickets._core.measuring.running import evaluating
 from lottery_tickets._core.names import unwrap
@@ -19,21 +18,8 @@ from lottery_tickets.structured.configurations import build_smaller, change_conf
 from lottery_tickets.structured.cutting import Cuts, cut_modules, find_aliases, find_cuts
 from lottery_tickets.structured.decoders import find_model_type
 from lottery_tickets.structured.finding import find_units
+from lottery_tickets.structured.sizes import ModelSize, measure_size
 from lottery_tickets.structured.units import UnitGroup, find_unread
-
-
-class ModelSize(TypedDict):
-    """How large a model is.
-
-    Attributes:
-        num_parameters: Scalars; tied ones count once.
-        num_bytes: Of parameters and buffers.
-        flops: Of a forward pass on the example inputs, as `torch.utils.flop_counter` counts; None without them.
-    """
-
-    num_parameters: int
-    num_bytes: int
-    flops: int | None
 
 
 class UnitCounts(TypedDict):
@@ -168,27 +154,19 @@ def shrink(
     else:
         config = getattr(inner, "config", None)
         layers = cuts.layers if cuts.path else range(int(getattr(config, "num_hidden_layers", 0)))
-        smaller = build_smaller(inner, change_configuration(config, widths, layers), state)
-    names = {group.name for group in alive}
+        frozen = {cuts.rename(name) for name, parameter in inner.named_parameters() if not parameter.requires_grad}
+        smaller = build_smaller(inner, change_configuration(config, widths, layers), state, frozen)
+    lose_experts = any(group.kind == "experts" and not kept[group.name].all() for group in alive)
     report: ShrinkReport = {
-        "before": _measure_size(inner, example_inputs),
-        "after": _measure_size(smaller, example_inputs),
-        "units": {
-            group.name: {
-                "kind": group.kind,
-                "before": group.num_units,
-                "after": int(kept[group.name].sum()) if group.name in names else 0,
-                "unread": int((kept[group.name] & unread[group.name]).sum()) if group.name in names else 0,
-            }
-            for group in groups
-        },
+        "before": measure_size(inner, example_inputs),
+        "after": measure_size(smaller, example_inputs),
+        "units": _count_units(groups, gone, kept, unread),
         "num_zeros": num_zeros,
-        "difference": None,
+        "difference": (
+            None if example_inputs is None or lose_experts else _compare(inner, smaller, checked, example_inputs)
+        ),
         "left_out": dict(found.left_out),
     }
-    lose_experts = any(group.kind == "experts" and not kept[group.name].all() for group in alive)
-    if example_inputs is not None and not lose_experts:
-        report["difference"] = _compare(inner, smaller, checked, example_inputs)
     return Shrunk(smaller, report, cuts)
 
 
@@ -218,6 +196,21 @@ def _list_gone(groups: list[UnitGroup], kept: Mapping[str, Tensor]) -> tuple[str
         if group.kind == "layers"
         for place in (~kept[group.name]).nonzero().flatten().tolist()
     )
+
+
+def _count_units(
+    groups: list[UnitGroup], gone: tuple[str, ...], kept: Mapping[str, Tensor], unread: Mapping[str, Tensor]
+) -> dict[str, UnitCounts]:
+    counts: dict[str, UnitCounts] = {}
+    for group in groups:
+        stays = kept[group.name] & (not group.name.startswith(gone))
+        counts[group.name] = {
+            "kind": group.kind,
+            "before": group.num_units,
+            "after": int(stays.sum()),
+            "unread": int((stays & unread[group.name]).sum()),
+        }
+    return counts
 
 
 def _check_experts(groups: list[UnitGroup], unread: Mapping[str, Tensor]) -> None:
@@ -285,20 +278,6 @@ def _cut_masked(model: nn.Module, weights: Mapping[str, Tensor], cuts: Cuts) -> 
             num_zeros += 0 if kept is None else int((~kept).sum())
         state[renamed] = made[first]
     return state, num_zeros
-
-
-def _measure_size(model: nn.Module, example_inputs: object) -> ModelSize:
-    tensors = [*model.parameters(), *model.buffers()]
-    flops: int | None = None
-    if example_inputs is not None:
-        with evaluating(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            call(model, example_inputs)
-        flops = counter.get_total_flops()
-    return {
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "num_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-        "flops": flops,
-    }
 
 
 def _compare(model: nn.Module, smaller: nn.Module, mask: Mask, example_inputs: object) -> float:

@@ -16,7 +16,7 @@ from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import order_scores
 from lottery_tickets.structured.finding import find_units
 from lottery_tickets.structured.unit_scores import score_units
-from lottery_tickets.structured.units import UnitGroup, prune_units
+from lottery_tickets.structured.units import UnitGroup, Units, prune_units
 
 SCOPES: Final = ("layer", "global")
 
@@ -86,9 +86,43 @@ def create_unit_mask(
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(map(repr, SCOPES))}, got {scope!r}")
     multiple = check_count("multiple_of", multiple_of)
-    found = find_units(model, example_inputs)
-    groups, inner = found.of_kind(units), unwrap(model)
-    tensors = {name: score.cpu() for name, score in score_units(inner, groups, scores, seed).items()}
+    return draw_unit_mask(
+        unwrap(model),
+        find_units(model, example_inputs),
+        sparsity,
+        kind=units,
+        scores=scores,
+        scope=scope,
+        multiple_of=multiple,
+        seed=seed,
+    )
+
+
+def draw_unit_mask(
+    model: nn.Module,
+    units: Units,
+    sparsity: float | Mapping[str, int],
+    *,
+    kind: str,
+    scores: str | Mapping[str, Tensor],
+    scope: str,
+    multiple_of: int,
+    seed: int,
+) -> Mask:
+    """Returns the mask of `create_unit_mask`, for units that are found once and drawn from many times.
+
+    Args:
+        model: Within what is wrapped around it.
+        units: Of it.
+        sparsity: As there.
+        kind: What `units` is there.
+        scores: As there.
+        scope: As there.
+        multiple_of: As there.
+        seed: As there.
+    """
+    groups = units.of_kind(kind)
+    tensors = {name: score.cpu() for name, score in score_units(model, groups, scores, seed).items()}
     ordered = order_scores(tensors)
     share: float | None = None
     if isinstance(sparsity, Mapping):
@@ -98,23 +132,23 @@ def create_unit_mask(
         parts = [groups] if scope == "global" else [[group] for group in groups]
         counts = {}
         for part in parts:
-            counts |= _count_kept(part, ordered, share, multiple)
+            counts |= _count_kept(part, ordered, share, multiple_of)
     kept = {
         name: unpack_bits(select_largest(ordered.part([name]), counts[name])[name], weight.shape)
         for name, weight in ordered.items()
     }
-    shapes = {clean_name(name): parameter.shape for name, parameter in inner.named_parameters()}
+    shapes = {clean_name(name): parameter.shape for name, parameter in model.named_parameters()}
     provenance = {
         "method": "units",
-        "units": units,
+        "units": kind,
         "scores": scores if isinstance(scores, str) else type(scores).__name__,
         "sparsity": share,
         "scope": scope,
-        "multiple_of": multiple,
+        "multiple_of": multiple_of,
         "seed": seed if scores == "random" else None,
         "kept": counts,
         "num_units": {group.name: group.num_units for group in groups},
-        "left_out": dict(found.left_out),
+        "left_out": dict(units.left_out),
     }
     return Mask.from_tensors(prune_units(groups, kept, shapes), provenance)
 

@@ -117,13 +117,11 @@ def find_unread(group: UnitGroup, weights: Mapping[str, Tensor]) -> Tensor:
         weights: By parameter name which weights are kept; a parameter that is missing keeps all.
     """
     is_read = torch.zeros(group.num_units, dtype=torch.bool)
-    is_seen = is_read.clone()
     for member in group.members:
         if not member.is_outgoing:
             continue
         owned = member.owners != NOBODY
-        is_seen[member.owners[owned]] = True
         if member.name in weights:
             owned = owned & weights[member.name].movedim(member.dim, 0).reshape(len(member.owners), -1).any(1)
         is_read[member.owners[owned]] = True
-    return is_seen & ~is_read
+    return ~is_read

@@ -83,7 +83,8 @@ class EarlyBird(ComputationOptions, LoggingOptions, NetworkOptions, FolderOutput
         scope: What magnitudes are compared within: "global", "layer", "row", "erk", "lamp", or N:M such as "2:4".
         method: What counts as stable: a high rank correlation of all magnitudes, or a small distance between the last
             masks.
-        channels: Whether to rank the scales of batch norm, each for its channel, as You et al. 2020 did.
+        channels: Whether to rank the scales of batch norm, each for its channel, as You et al. 2020 did, and to prune
+            whole channels.
         epochs: Epochs of training, at most: it ends when the ticket has converged.
         check_interval: Epochs from one check to the next.
         check_steps: Checks by step instead: every so many, or "log" for steps 1, 2, 3, 4, 6, 8, 12, 16, ...

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lottery_tickets import (
     ConvergenceRule,
@@ -20,6 +21,7 @@ from lottery_tickets import (
     hold_mask,
     load_results,
     save_results,
+    shrink,
 )
 from lottery_tickets._core.states import copy_state, hash_state
 from tests.lottery_tickets.early_bird.digits import find_digits, make_digits_loader, make_held_out, train_with_sgd
@@ -180,7 +182,7 @@ def test_channels_are_ranked_by_their_scales_with_the_published_penalty() -> Non
             training=TrainerSettings(learning_rate=0.1, norm_l1=penalty),
             channels=True,
         )
-        assert list(found["final_mask"]) == ["1.weight", "4.weight"]
+        assert list(found["final_mask"]) == ["1.weight", "4.weight"]  # of linear layers, which have no channels
         assert found["final_mask"].num_kept == 70
         assert found["settings"]["norm_l1"] == (penalty or 1e-4)
         assert found["verdict"] == "converged"
@@ -190,6 +192,35 @@ def test_channels_are_ranked_by_their_scales_with_the_published_penalty() -> Non
         assert found["starting_weights"].keys() == model.state_dict().keys()
         sizes[penalty] = float(model[1].weight.detach().abs().mean())  # type: ignore[operator] # a Sequential
     assert sizes[0.05] < sizes[None]
+
+
+def test_a_ticket_of_channels_is_of_whole_ones_and_shrinks() -> None:
+    convolutions = [
+        nn.Conv2d(1, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+    ]
+    model = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(12 * 16, 10))
+    images = torch.randn(32, 1, 8, 8)
+    samples = list(zip(images, torch.randint(10, (32,)), strict=True))
+    data: DataLoader[Any] = DataLoader(samples, 8, shuffle=True)  # type: ignore[arg-type]  # a list will do
+    state = torch.get_rng_state()
+    options: dict[str, Any] = {"max_epochs": 2, "check_interval": 1, "target_sparsity": 0.4, "learning_rate": 0.1}
+    found = compute_early_bird_tickets(model, data, channels=True, **options)
+    assert torch.equal(torch.get_rng_state(), state)
+    mask, scales = found["final_mask"], [cast("Tensor", model[place].weight).detach().abs() for place in (1, 4)]
+    assert sum(mask.provenance["kept"].values()) == 12
+    least = torch.cat(scales).topk(12).values.min()
+    assert all(
+        torch.equal(mask[f"{place}.weight"], scale >= least) for place, scale in zip((1, 4), scales, strict=True)
+    )
+    smaller = shrink(model, mask, example_inputs=images)
+    assert smaller.report["difference"] is not None
+    assert smaller.report["difference"] < 1e-5
+    assert found["verdict"] == mask.provenance["verdict"]
 
 
 def test_a_language_model_in_bfloat16() -> None:

@@ -59,6 +59,21 @@ class Twice(nn.Module):
         return outputs
 
 
+class Gated(nn.Module):
+    """Channels that are multiplied by what a small network makes of their means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.squeeze, self.excite = nn.Conv2d(2, 6, 3), nn.Conv2d(6, 4, 1), nn.Conv2d(4, 6, 1)
+        self.last, self.head = nn.Conv2d(6, 5, 3, bias=False), nn.Linear(5, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = torch.relu(self.stem(inputs))
+        gates = torch.sigmoid(self.excite(torch.relu(self.squeeze(hidden.mean((2, 3), keepdim=True)))))
+        outputs: Tensor = self.head(torch.relu(self.last(hidden * gates)).amax((2, 3)))
+        return outputs
+
+
 def make_depthwise() -> nn.Module:
     """Returns depthwise and grouped convolutions, with an activation that has weights."""
     return nn.Sequential(
@@ -93,6 +108,7 @@ NETWORKS: Final[Mapping[str, Callable[[], nn.Module]]] = {
     "residual": Residual,
     "dense": Dense,
     "twice": Twice,
+    "gated": Gated,
     "depthwise": make_depthwise,
     "transposed": make_transposed,
     "perceptron": make_perceptron,

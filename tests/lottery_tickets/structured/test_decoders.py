@@ -157,6 +157,18 @@ def test_layers_keep_what_their_place_says() -> None:
     assert sliding.config.layer_types == ["full_attention", "sliding_attention"]
 
 
+def test_a_layer_goes_when_all_that_it_adds_is_pruned_biases_too() -> None:
+    model = make("Llama with biases")
+    outputs = [f"model.layers.1.{name}" for name in ("self_attn.o_proj", "mlp.down_proj")]
+    weights = {f"{name}.weight": torch.zeros_like(model.get_parameter(f"{name}.weight")) for name in outputs}
+    biases = {f"{name}.bias": torch.zeros_like(model.get_parameter(f"{name}.bias")) for name in outputs}
+    for mask, num_layers in ((weights, 3), ({**weights, **biases}, 2)):
+        shrunk: Any = shrink(model, mask, uniform=True).model
+        assert shrunk.config.num_hidden_layers == num_layers
+        with masked(model, mask):
+            assert is_close(compute_logits(shrunk), compute_logits(model))
+
+
 def test_widths_that_differ_are_refused_or_evened_out_upwards() -> None:
     model = make("Llama with biases")
     mask = create_unit_mask(model, {f"model.layers.{i}.mlp": n for i, n in enumerate([3, 9, 5])}, units="neurons")

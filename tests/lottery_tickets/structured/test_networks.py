@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
@@ -22,6 +23,7 @@ GROUPS: Final = {
     "residual": {"stem": 6, "first": 5, "shortcut": 4},
     "dense": {"first": 3, "second": 4, "third": 5, "hidden": 6},
     "twice": {"first": 6},
+    "gated": {"stem": 6, "squeeze": 4, "last": 5},
     "depthwise": {"0": 6, "5": 4, "7": 3, "9": 4},
     "transposed": {"0": 5, "5": 4},
     "perceptron": {"1": 7, "4": 6},
@@ -143,11 +145,32 @@ class Recurrent(nn.Module):
         return outputs
 
 
-@pytest.mark.parametrize("network", [Odd, Recurrent])
-def test_a_group_that_cannot_lose_units_is_left_out(network: type[nn.Module]) -> None:
+class Returned(nn.Module):
+    """Neurons that the network gives back beside its outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(8, 6), nn.Linear(6, 5), nn.Linear(5, 2)
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        hidden = torch.relu(self.first(inputs.flatten(1)[:, :8]))
+        return {"logits": self.head(torch.relu(self.second(hidden))), "hidden": hidden}
+
+
+@pytest.mark.parametrize(
+    ("network", "others"),
+    [(Odd, []), (Recurrent, []), (Returned, ["second"])],
+)
+def test_a_group_that_cannot_lose_units_is_left_out(network: Callable[[], nn.Module], others: list[str]) -> None:
     units = find_units(network(), make_images(1).float())
-    assert dict(units.groups) == {}
+    assert list(units.groups) == others
     assert all("without half of it the network" in reason for reason in units.left_out.values())
+
+
+def test_channels_that_can_only_go_together_are_no_units() -> None:
+    layers = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 8, 1, groups=4), nn.Flatten(), nn.Linear(512, 2)
+    units = find_units(nn.Sequential(*layers), make_images(1).float())
+    assert units.left_out["0"] == "its channels can only go together"
 
 
 def test_without_torch_pruning_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +180,7 @@ def test_without_torch_pruning_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_network_that_does_not_run_says_so() -> None:
-    with pytest.raises(ValueError, match=r"units of a Dense must be found by running a copy .* it ended with Runtime"):
+    with pytest.raises(ValueError, match=r"units of a Dense must be found by Torch-Pruning, .* it ended with Runtime"):
         find_units(make_network("dense"), torch.ones(1, 3, 8, 8))
 
 

@@ -94,8 +94,13 @@ def test_the_report_says_what_went() -> None:
 def test_no_memory_is_shared_and_nothing_of_the_model_changes() -> None:
     for model, inputs in ((make_network("dense"), make_images(1)), (make_language_model("tied Llama"), None)):
         before = copy.deepcopy(model.state_dict())
+        next(model.parameters()).requires_grad_(False)
+        numbers = torch.random.get_rng_state()
         units = "channels" if inputs is not None else "neurons"
         shrunk = shrink(model, create_unit_mask(model, 0.3, units=units, example_inputs=inputs), example_inputs=inputs)
+        assert torch.equal(torch.random.get_rng_state(), numbers)
+        for one in (model, shrunk.model):
+            assert [parameter.requires_grad for parameter in one.parameters()].index(True) == 1
         with torch.no_grad():
             for tensor in shrunk.model.state_dict().values():
                 tensor.zero_()

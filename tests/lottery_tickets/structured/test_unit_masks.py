@@ -89,6 +89,17 @@ def test_sparser_masks_are_subsets_and_scale_does_not_matter(
     assert sum(SIZES) - sum(map(sum, sparser)) <= round(max(sparsities) * sum(SIZES))
 
 
+@pytest.mark.parametrize(
+    ("sparsity", "counts"), [(0.0, [6, 5, 3]), (0.07, [6, 4, 3]), (0.2, [6, 4, 2]), (0.29, [4, 4, 2]), (0.6, [2, 2, 2])]
+)
+def test_whole_blocks_go_by_their_best_units(
+    sparsity: float, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = as_scores(([9, 2, 9, 9, 1, 9], [9, 7, 1, 7, 7], [9, 9, 2]))  # the last blocks go by 2, 1 and 2
+    kept = choose(scores, sparsity, monkeypatch, scope="global", multiple_of=2)
+    assert [sum(one) for one in kept] == counts
+
+
 @pytest.mark.parametrize(("sparsity", "counts"), [(0.25, [4, 6, 2]), (0.5, [3, 4, 1]), (0.6, [2, 3, 1])])
 def test_scope_layer_removes_the_same_share_of_each_group(
     sparsity: float, counts: list[int], monkeypatch: pytest.MonkeyPatch
