@@ -133,8 +133,8 @@ class Replicate:
         """Trains to the end of a cosine schedule; returns FLOPs and seconds."""
         start, batches = time.process_time(), self.iterate(use)
         num_steps = max(1, round(epochs * math.ceil(NUM_IMAGES / BATCH)))
-        options = {"lr": LEARNING_RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
-        optimizer = torch.optim.SGD(model.parameters(), **options)
+        weights = model.parameters()
+        optimizer = torch.optim.SGD(weights, lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
         model.train()
         for _ in range(num_steps):

@@ -179,10 +179,10 @@ def test_weights_that_are_zero_hide_no_path() -> None:
         for parameter in model.parameters():
             parameter.zero_()
     assert list(find_units(model, make_images(1).float()).groups) == ["second"]
-    model = Normed(Softmax())
+    normed: Any = Normed(Softmax())
     with torch.no_grad():
-        model.up.weight.zero_(), model.head.weight.zero_()
-    assert list(find_units(model, make_images(1).float()).groups) == ["up"]
+        normed.up.weight.zero_(), normed.head.weight.zero_()
+    assert list(find_units(normed, make_images(1).float()).groups) == ["up"]
 
 
 def test_without_torch_pruning_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,8 @@ class Idle(Stack):
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the scores of the classes."""
         hidden = self.blocks(inputs)
-        self.blocks[1].up(hidden)
+        block: Any = self.blocks[1]
+        block.up(hidden)
         outputs: Tensor = self.head(hidden)
         return outputs
 

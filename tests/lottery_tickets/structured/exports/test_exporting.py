@@ -109,7 +109,7 @@ def _check_report(report: ExportReport, form: str, place: Path) -> None:
     assert report["form"] == form
     assert report["difference"] is not None
     assert report["difference"] < 1e-5
-    assert min(report["seconds"].values()) > 0
+    assert min(report["seconds"]["dense"], report["seconds"]["export"]) > 0
     assert (report["shrunk"] is not None) == (form == "shrunk")
     assert report["costs"]["shrunk"]["parameters"] < report["costs"]["dense"]["parameters"]
     results = place.with_name(f"{place.name}.json")
@@ -219,7 +219,7 @@ def test_a_write_that_is_stopped_leaves_nothing_new(
     export_model(model, mask, tmp_path / "out", batch)
     before = list_names(tmp_path)
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    write: Any = files.write_hashed if is_llama else files.write_tensors
+    write: Any = getattr(files, "write_hashed" if is_llama else "write_tensors")
 
     def stop(path: Path, *rest: object) -> None:
         write(path, *rest)
