@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 TIMEOUT_SECONDS: Final = 60  # for one answer of all processes
-PRELOADED: Final = ["torch.distributed.tensor", "torch.distributed.fsdp", "lottery_tickets.masks", "tests.sharded"]
+PRELOADED: Final = [
+    "torch.distributed.tensor",
+    "torch.distributed.fsdp",
+    "lottery_tickets.importance_scoring",
+    "tests.sharded",
+]
 
 
 class Failed(Exception):  # noqa: N818 - what happened, not an error of ours

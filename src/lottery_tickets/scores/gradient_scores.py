@@ -1,9 +1,8 @@
 """From a model, data and a formula to importance: the one way in which gradient scores are computed."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, Literal
 
 import torch
@@ -17,10 +16,13 @@ from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.stream import GradientStream
 from lottery_tickets._core.gradients.values import Value
 from lottery_tickets._core.memory.asking import ask_before_scores
+from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
-from lottery_tickets._core.sharding.data_parallel import find_data_parallel, share_out
-from lottery_tickets._core.sharding.dtensors import refuse_sharded
+from lottery_tickets._core.sharding.data_parallel import find_data_parallel, find_together, share_out
+from lottery_tickets._core.sharding.dtensors import see_local, wrap_like
+from lottery_tickets._core.sharding.fsdp import announcing, refuse_split
+from lottery_tickets._core.sharding.in_step import InStep
 from lottery_tickets._core.sharding.together import ALONE
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.importance import Importance, ImportanceReport
@@ -72,39 +74,41 @@ def score_gradients(
     check_model(model)
     if not hasattr(dataloader, "__iter__") and not hasattr(dataloader, "__getitem__"):
         raise TypeError(f"the dataloader must give batches when it is iterated, got {type(dataloader).__name__}")
-    together = find_data_parallel(model)
-    limit = share_out(_find_limit(num_samples, options), together)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_sharded(model, "scores of gradients")
+    refuse_split(model, "scores of gradients")
+    together = find_together(model)
+    limit = share_out(_find_limit(num_samples, options), together)
+    if num_samples == "auto" and together is not ALONE:
+        raise ValueError("num_samples must be a number under data parallelism, because all must stop at once")
     values = list({formula.value.name: formula.value for formula in formulas}.values())
-    ask_before_scores(model, len(values), options, {"include": include, "exclude": exclude})
+    if weights.shards is None:
+        ask_before_scores(model, len(values), options, {"include": include, "exclude": exclude})
     own_seed = derive_seed(seed, "process", together.place) if together.place else seed
-    stream = GradientStream(
-        model, weights, values, options, labels=labels, loss_fn=loss_fn, seed=own_seed, progress=progress
-    )
-    settling: Settling | None = None
-    if together is not ALONE:
+    step, settlings = InStep(together), list[Settling]()
+
+    def compute() -> GradientStream:
+        stream = GradientStream(
+            model,
+            weights,
+            values,
+            options,
+            labels=labels,
+            loss_fn=loss_fn,
+            seed=own_seed,
+            progress=progress,
+            step=step if find_data_parallel(model) is ALONE else None,
+        )
         if num_samples == "auto":
-            raise ValueError("num_samples must be a number under data parallelism, because all must stop at once")
-        together.agree(partial(stream.run, dataloader, limit))
-        join_sums_(stream, together)
-    elif num_samples == "auto":
-        settling = _make_settling(stream, formulas[0], weights, options)
-        stream.run(dataloader, limit, list_stops(limit), settling.is_settled)
-    else:
-        stream.run(dataloader, limit)
-    report = _describe(stream, weights, labels, settling)
-    taken = {value.name: stream.take(value) for value in values}
-    sharing = Counter(formula.value.name for formula in formulas)
-    found = []
-    for formula in formulas:
-        sharing[formula.value.name] -= 1
-        scores, errors = taken[formula.value.name]
-        if sharing[formula.value.name]:  # a later formula starts from the same means
-            scores = {name: score.clone() for name, score in scores.items()}
-            errors = None if errors is None else {name: error.clone() for name, error in errors.items()}
-        found.append(_make_importance(formula, scores, errors, weights, report))
-    return found
+            settlings.append(_make_settling(stream, formulas[0], weights, options))
+            stream.run(dataloader, limit, list_stops(limit), settlings[0].is_settled)
+        else:
+            stream.run(dataloader, limit, join=lambda: join_sums_(stream, step))
+        return stream
+
+    with announcing(unwrap(model), step.meet):
+        stream = step.run(compute)
+    report = _describe(stream, labels, settlings[0] if settlings else None)
+    return _make_all(formulas, {value.name: stream.take(value) for value in values}, weights, report)
 
 
 def check_model(model: object) -> None:
@@ -124,7 +128,7 @@ def _find_limit(num_samples: NumSamples, options: ScoringOptions) -> int:
     return ALL_SAMPLES
 
 
-def _describe(stream: GradientStream, weights: Weights, labels: Labels, settling: Settling | None) -> ImportanceReport:
+def _describe(stream: GradientStream, labels: Labels, settling: Settling | None) -> ImportanceReport:
     report: ImportanceReport = {
         "sample": SAMPLE,
         "num_samples": stream.num_samples,
@@ -135,12 +139,30 @@ def _describe(stream: GradientStream, weights: Weights, labels: Labels, settling
         "num_clipped_samples": stream.num_clipped,
         "labels": labels,
         "mode": MODE,
-        "precision": _name_precision(weights, stream.autocast),
+        "precision": _name_precision(stream),
     }
     if settling is not None:
         report["settling"] = [{"num_samples": n, "changed": changed} for n, changed in settling.history]
         report["settled"] = bool(settling.history) and settling.history[-1][1] <= settling.tolerance
     return report
+
+
+def _make_all(
+    formulas: Sequence[Formula],
+    taken: Mapping[str, tuple[dict[str, Tensor], dict[str, Tensor] | None]],
+    weights: Weights,
+    report: ImportanceReport,
+) -> list[Importance]:
+    sharing = Counter(formula.value.name for formula in formulas)
+    found = []
+    for formula in formulas:
+        sharing[formula.value.name] -= 1
+        scores, errors = taken[formula.value.name]
+        if sharing[formula.value.name]:  # a later formula starts from the same means
+            scores = {name: score.clone() for name, score in scores.items()}
+            errors = None if errors is None else {name: error.clone() for name, error in errors.items()}
+        found.append(_make_importance(formula, scores, errors, weights, report))
+    return found
 
 
 def _make_importance(
@@ -150,21 +172,25 @@ def _make_importance(
     weights: Weights,
     report: ImportanceReport,
 ) -> Importance:
-    """Returns the formula's importance, made from the means in place."""
+    """Returns the formula's importance, made from the means in place: scores shared out as the weights are."""
     for name, score in scores.items():
         if formula.scale is not None:
-            scale = formula.scale(weights[name].tensor.detach().to(score))
+            scale = formula.scale(see_local(weights[name].tensor).detach().to(score))
             score.mul_(scale)
             if errors is not None:
                 errors[name].mul_(scale.abs())
         if formula.value.is_signed:  # else it would be read and written for nothing
             score.abs_()
     return Importance(
-        {name: score.float() for name, score in scores.items()},
+        _finish(scores, weights),
         {"score": formula.name, **report},
         output_dims=weights.output_dims,
-        standard_errors=None if errors is None else {name: error.float() for name, error in errors.items()},
+        standard_errors=None if errors is None else _finish(errors, weights),
     )
+
+
+def _finish(here: Mapping[str, Tensor], weights: Weights) -> dict[str, Tensor]:
+    return {name: wrap_like(tensor.float(), weights[name].tensor) for name, tensor in here.items()}
 
 
 def _make_settling(stream: GradientStream, formula: Formula, weights: Weights, options: ScoringOptions) -> Settling:
@@ -178,6 +204,7 @@ def _make_settling(stream: GradientStream, formula: Formula, weights: Weights, o
     return Settling(compute_scores, options.target_sparsity or 0.0, options.scope, options.tolerance)
 
 
-def _name_precision(weights: Weights, autocast: torch.dtype | None) -> str:
-    dtypes = sorted({str(weight.dtype).removeprefix("torch.") for weight in weights.values()})
-    return ", ".join(dtypes) + ("" if autocast is None else f" under autocast to {autocast}".replace("torch.", ""))
+def _name_precision(stream: GradientStream) -> str:
+    dtypes = sorted({str(weight.dtype).removeprefix("torch.") for weight in stream.passes.weights.values()})
+    autocast = "" if stream.autocast is None else f" under autocast to {stream.autocast}".replace("torch.", "")
+    return ", ".join(dtypes) + autocast

@@ -5,6 +5,7 @@ from typing import Final
 
 import torch
 
+from lottery_tickets._core.sharding.dtensors import see_local, wrap_like
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.importance import Importance
 from lottery_tickets.scores.ranks import compute_ranks
@@ -21,7 +22,7 @@ def mix_ranks(parts: Mapping[str, Importance], shares: Mapping[str, float], scop
         scope: What a rank is among: "global", "layer" or "row".
     """
     first = next(iter(parts.values()))
-    mixed = {name: torch.zeros_like(score) for name, score in first.items()}
+    mixed = {name: torch.zeros_like(see_local(score)) for name, score in first.items()}
     for part, importance in parts.items():
         scores = Weights.from_tensors(importance, importance.output_dims)
         for name, ranks in compute_ranks(scores, scope).items():
@@ -29,6 +30,7 @@ def mix_ranks(parts: Mapping[str, Importance], shares: Mapping[str, float], scop
     terms = " + ".join(f"{shares[part]:g} * {importance.report['score']}" for part, importance in parts.items())
     # The fullest report, because that of magnitudes knows nothing of samples.
     report = max((importance.report for importance in parts.values()), key=len)
+    mixed = {name: wrap_like(here, first[name]) for name, here in mixed.items()}
     return Importance(mixed, {**report, "score": f"ranks within {scope}: {terms}"}, output_dims=first.output_dims)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
-from lottery_tickets._core.sharding.dtensors import refuse_sharded
+from lottery_tickets._core.sharding.dtensors import redistribute_like, see_local, wrap_like
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.importance import Importance, ImportanceReport
 
@@ -32,10 +32,10 @@ class MovementRecorder:
     """Sums over optimizer steps of -gradient * weight; made by `record_movement`."""
 
     def __init__(self, weights: Weights) -> None:
-        self._output_dims = weights.output_dims
+        self._weights = weights
         self._names = {id(tensor): name for name, tensor in weights.tensors.items()}
-        self._totals = {
-            name: torch.zeros_like(tensor, dtype=torch.float32, requires_grad=False)
+        self._totals = {  # of what lies here
+            name: torch.zeros_like(see_local(tensor), dtype=torch.float32, requires_grad=False)
             for name, tensor in weights.tensors.items()
         }
         self._moved: set[str] = set()
@@ -56,16 +56,14 @@ class MovementRecorder:
                 "there must be an optimizer step to record, but no torch.optim optimizer stepped these weights inside "
                 "the block; train there, and make sure that the weights require gradients"
             )
-        for name, total in self._totals.items():
-            if not bool(total.isfinite().all()):
-                raise ValueError(f"movement must be finite, but {name!r} had a gradient that is not; did it diverge?")
+        self._weights.together.agree(self._check_finite)
         report: MovementReport = {
             "score": "sum over steps of -gradient * w",
             "num_steps": self._num_steps,
-            "num_still_weights": sum(t.numel() for name, t in self._totals.items() if name not in self._moved),
+            "num_still_weights": sum(w.tensor.numel() for name, w in self._weights.items() if name not in self._moved),
         }
-        scores = {name: total.clone() for name, total in self._totals.items()}
-        return Importance(scores, report, output_dims=self._output_dims)
+        scores = {name: wrap_like(total.clone(), self._weights[name].tensor) for name, total in self._totals.items()}
+        return Importance(scores, report, output_dims=self._weights.output_dims)
 
     def before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -97,8 +95,14 @@ class MovementRecorder:
 
     def _add_weight(self, name: str, weight: Tensor, gradient: Tensor, factor: float) -> None:
         total = self._totals[name] = self._totals[name].to(weight.device)  # the model may have moved
-        dense = gradient if gradient.layout == torch.strided else gradient.to_dense()
-        total.addcmul_(dense.to(total.dtype), weight.to(total.dtype), value=-factor)
+        here, own = see_local(redistribute_like(gradient, weight)), see_local(weight)
+        dense = here if here.layout == torch.strided else here.to_dense()
+        total.addcmul_(dense.to(total.dtype), own.to(total.dtype), value=-factor)
+
+    def _check_finite(self) -> None:
+        for name, total in self._totals.items():
+            if not bool(total.isfinite().all()):
+                raise ValueError(f"movement must be finite, but {name!r} had a gradient that is not; did it diverge?")
 
 
 @contextlib.contextmanager
@@ -114,7 +118,8 @@ def record_movement(
     The paper trains with the scores' own mask in place; `hold_mask` does that for a mask that is fixed.
 
     An optimizer that steps copies of the parameters (fp32 "master weights" kept outside the model) is not seen.
-    Memory: one float32 a chosen weight.
+    Memory: one float32 a chosen weight. Of a sharded model each process records what lies there; all must ask for the
+    scores.
 
     Args:
         model: Any model. Nothing is changed in it, and nothing is left behind, also after an exception.
@@ -144,7 +149,6 @@ def record_movement(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, which can be trained, got {type(model).__name__}")
-    refuse_sharded(model, "scores of movement")
     recorder = MovementRecorder(find_prunable_weights(model, include=include, exclude=exclude))
     hook = register_optimizer_step_pre_hook(recorder.before_step)
     try:

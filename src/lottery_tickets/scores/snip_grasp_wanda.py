@@ -16,13 +16,16 @@ from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.gradients.curvature import Curvature
 from lottery_tickets._core.gradients.inputs import InputSquares
 from lottery_tickets._core.gradients.options import Offload, ScoringOptions
-from lottery_tickets._core.gradients.tracking import NotSeparableError
 from lottery_tickets._core.gradients.values import GRADIENT
-from lottery_tickets._core.measuring.running import evaluating, run_with
+from lottery_tickets._core.measuring.running import Slots, evaluating, see_gathered
+from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.sharding.dtensors import refuse_sharded
+from lottery_tickets._core.sharding.data_parallel import find_together, share_out
+from lottery_tickets._core.sharding.dtensors import refuse_sharded, see_local, wrap_like
+from lottery_tickets._core.sharding.fsdp import announcing, refuse_split
+from lottery_tickets._core.sharding.in_step import InStep
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.gradient_scores import MODE, SAMPLE, Formula, NumSamples, check_model, score_gradients
 from lottery_tickets.scores.importance import Importance, ImportanceReport
@@ -113,11 +116,13 @@ def compute_snip_importance(
         seed=seed,
         progress=progress,
     )
-    total = sum(float(score.sum(dtype=torch.float64)) for score in importance.values())
+    scores = Weights.from_tensors(importance)
+    here = [see_local(score.tensor).sum(dtype=torch.float64) for score in scores.values() if score.is_counted]
+    total = sum(scores.together.gather(lambda: sum(map(float, here))))
     if not total:
         raise ValueError("a score must not be zero for SNIP to rank, but all are: the gradients or the weights vanish")
     for tensor in (*importance.values(), *(importance.standard_errors or {}).values()):
-        tensor.div_(total)
+        see_local(tensor).div_(total)
     return importance
 
 
@@ -233,7 +238,8 @@ def compute_wanda_importance(
     of every sample counts, padding too: give sequences without any. The input of a convolution's weight is what its
     kernel place sees, padding zeros included; of an expert's, the tokens that were sent to it.
 
-    Forward passes only, so a model too large to train can be scored. Memory: one float32 a chosen weight.
+    Forward passes only, so a model too large to train can be scored. Memory: one float32 a chosen weight. Several
+    processes: as for `compute_fisher_importance`.
 
     Args:
         model: Any model; it is run in evaluation mode and comes back bit for bit as it was.
@@ -272,18 +278,45 @@ def compute_wanda_importance(
         raise ValueError(f"offload must be None or 'cpu', got {offload!r}")
     check_model(model)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_sharded(model, "scores of data")
-    inputs = InputSquares(weights.tensors)
-    device = next(iter(weights.values())).device
-    seen = num_batches = 0
+    refuse_split(model, "scores of inputs")
+    step = InStep(find_together(model))
+    limit = share_out(limit, step.together)
     bar = tqdm(total=limit, unit="sample", disable=not progress)
-    with ordered_by(dataloader, derive_seed(seed, "loader")), evaluating(model), bar:
-        for batch, size in cut_batches(dataloader, limit):
-            watch_inputs(model, inputs, move_batch(batch, device), loss_fn)
-            seen, num_batches = seen + size, num_batches + 1
-            bar.update(size)
-    check_any_samples(seen)
-    if unused := inputs.find_unused():
+
+    def compute() -> tuple[dict[str, Tensor], int, int, int]:
+        sizes: list[int] = []
+        inputs = InputSquares(see_gathered(model, weights.tensors))
+        with ordered_by(dataloader, derive_seed(seed, "loader")), evaluating(model), bar:
+            for (batch, size), is_own in step.go_on(cut_batches(dataloader, limit)):
+                counted = inputs if is_own else InputSquares(inputs.weights)
+                watch_inputs(model, counted, move_batch(batch, inputs.device), loss_fn)
+                sizes.extend([size] if is_own else [])
+                bar.update(size if is_own else 0)
+        num_seen = step.meet("the samples", sum(sizes))
+        check_any_samples(num_seen)
+        return *_join_inputs(inputs, weights, step, offload), num_seen, step.meet("the batches", len(sizes))
+
+    with announcing(unwrap(model), step.meet):
+        scores, num_idle, num_seen, num_batches = step.run(compute)
+    report: CalibrationReport = {
+        "score": WANDA,
+        "sample": "one entry of the batch's first dimension",
+        "num_samples": num_seen,
+        "num_batches": num_batches,
+        "mode": MODE,
+        "advised_scope": "row",
+        "num_idle_weights": num_idle,
+    }
+    return _make_importance(scores, weights, report)
+
+
+def _join_inputs(
+    inputs: InputSquares, weights: Weights, step: InStep, offload: Offload | None
+) -> tuple[dict[str, Tensor], int]:
+    """Returns Wanda's scores of what lies here, from the inputs that all processes have seen; and the idle weights."""
+    unused_here = inputs.find_unused()
+    unused = [name for name in weights if step.all(name in unused_here)]
+    if unused:
         raise ValueError(
             f"the inputs of every weight must be found, but the forward passes do not use {', '.join(unused)}, or only "
             "under no_grad or in compiled code; leave them out with exclude="
@@ -291,19 +324,12 @@ def compute_wanda_importance(
     scores, num_idle = {}, 0
     for name, weight in weights.items():
         total = inputs.compute_total(name)
+        step.add_up_(f"the inputs of {name}", [total])
         num_idle += int((total == 0).sum())
-        score = total.sqrt_().mul_(weight.tensor.detach().abs())
+        here = total if weight.piece is None else weight.piece.cut(total).clone()
+        score = here.sqrt_().mul_(see_local(weight.tensor).detach().abs())
         scores[name] = score if offload is None else score.cpu()
-    report: CalibrationReport = {
-        "score": WANDA,
-        "sample": "one entry of the batch's first dimension",
-        "num_samples": seen,
-        "num_batches": num_batches,
-        "mode": MODE,
-        "advised_scope": "row",
-        "num_idle_weights": num_idle,
-    }
-    return _make_importance(scores, weights, report)
+    return scores, num_idle
 
 
 def watch_inputs(model: nn.Module, inputs: InputSquares, batch: object, loss_fn: LossFunction | None) -> None:
@@ -319,15 +345,12 @@ def watch_inputs(model: nn.Module, inputs: InputSquares, batch: object, loss_fn:
         ValueError: When the inputs of a weight cannot be found.
     """
     handles, tracker = inputs.watch()
-
-    try:
-        # Nothing here requires a gradient, so no graph is kept; but a mode does not look into no_grad.
-        with torch.enable_grad(), tracker:
-            run_with(model, handles, lambda module: run_batch(module, batch, loss_fn))
-    except NotSeparableError as error:
-        raise ValueError(
-            f"the inputs of every weight must be found, but {error}; leave it out with exclude="
-        ) from error
+    # Nothing here requires a gradient, so no graph is kept; but a mode does not look into no_grad.
+    with torch.enable_grad(), tracker:
+        Slots(model, handles).run_with(handles, lambda module: run_batch(module, batch, loss_fn), are_whole=True)
+    reason = tracker.find_reason()
+    if reason is not None:
+        raise ValueError(f"the inputs of every weight must be found, but {reason}; leave it out with exclude=")
 
 
 def run_batch(model: nn.Module, batch: Any, loss_fn: LossFunction | None) -> None:  # noqa: ANN401 - any batch
@@ -367,7 +390,7 @@ def _make_importance(scores: Mapping[str, Tensor], weights: Weights, report: Cal
     for name, score in scores.items():
         _check_finite(name, score)
     return Importance(
-        {name: score.float() for name, score in scores.items()},
+        {name: wrap_like(score.float(), weights[name].tensor) for name, score in scores.items()},
         report,
         output_dims=weights.output_dims,
     )

@@ -42,7 +42,8 @@ def test_exact_ranks(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["mostly zero", "any size"])
 def test_ranks_by_buckets_keep_the_order_and_come_near(kind: str) -> None:
     scores = draw(kind)
-    got, wanted = torch.cat([r.flatten() for r in _rank_by_buckets(scores)]), rank_by_sorting(scores)
+    ranks = _rank_by_buckets(Weights.from_tensors(dict(zip("abc", scores, strict=True))))
+    got, wanted = torch.cat([rank.flatten() for rank in ranks.values()]), rank_by_sorting(scores)
     flat = torch.cat([score.flatten() for score in scores])
     order = flat.argsort()
     assert bool((got[order].diff() >= 0).all())

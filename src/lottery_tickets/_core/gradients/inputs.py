@@ -44,10 +44,15 @@ class InputSquares:
     def watch(self) -> tuple[dict[str, Tensor], Tracker]:
         """Returns handles to run one forward pass with, and the function mode to run it under, with gradients enabled.
 
-        The pass raises NotSeparableError when a handle is used in a way for which there is no rule.
+        Afterwards the mode's `find_reason` says whether a handle was used in a way for which there is no rule.
         """
         handles = {name: weight.detach() for name, weight in self.weights.items()}
         return handles, Tracker(handles, 1, LossCalls(1, "empirical", torch.Generator()), self.rules)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(iter(self.weights.values())).device
 
     def find_unused(self) -> list[str]:
         """Returns the names of the weights of which no part has been used."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, final
@@ -14,7 +15,7 @@ from lottery_tickets._core.gradients.places import Place, find_place
 from lottery_tickets._core.gradients.rules import RULES
 from lottery_tickets._core.gradients.tracking import NotSeparableError, Tracker
 from lottery_tickets._core.gradients.uses import DirectUse, Use
-from lottery_tickets._core.measuring.running import Slots
+from lottery_tickets._core.measuring.running import Slots, see_gathered
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.weights import Weights
 
@@ -59,7 +60,9 @@ class Passes:
     def __init__(self, model: nn.Module, weights: Weights, objective: Objective) -> None:
         self.objective = objective
         self.model = model
-        self.weights = {name: _lay_out(tensor.detach()) for name, tensor in weights.tensors.items()}
+        self.weights = {
+            name: _lay_out(tensor.detach()) for name, tensor in see_gathered(model, weights.tensors).items()
+        }
         self.output_dims = weights.output_dims
         self._slots = Slots(model, weights)
         self._places: dict[str, list[Place]] | None = None
@@ -97,11 +100,14 @@ class Passes:
         """
         handles = {name: weight.detach() for name, weight in self.weights.items()}
         tracker = Tracker(handles, num_samples, self._watch_losses(num_samples), RULES)
+        generator = self.objective.generator
+        state = generator.get_state()
         loss = self._forward(batch, handles, tracker)
-        tracker.check_forward()
         call = tracker.losses.pop(loss)
-        if call is None or call.counts is None:
-            raise NotSeparableError("the loss is not one mean that a loss function of torch returned")
+        reason = tracker.find_reason()
+        if reason is not None or call is None or call.counts is None:
+            generator.set_state(state)  # the next pass draws the labels that this one has drawn
+            raise NotSeparableError(reason or "the loss is not one mean that a loss function of torch returned")
         if not loss.requires_grad:
             raise _independent_of(self.weights)
         return WholeBatch(tracker, loss, call, self.objective.labels)
@@ -126,7 +132,8 @@ class Passes:
 
     def _places_of(self, name: str) -> Iterator[Place]:
         """Yields the place of each matrix (outputs, inputs) of a weight: one, or as many as there are experts."""
-        weight, output_dims = self.weights[name], self.output_dims[name]
+        # On no device, because the memory of what FSDP gathers comes and goes.
+        weight, output_dims = torch.empty_like(self.weights[name], device="meta"), self.output_dims[name]
         inner = [dim for dim in range(weight.ndim) if dim not in output_dims]
         ordered = weight.permute(*output_dims, *inner) if weight.ndim > 1 else weight
         for index in itertools.product(*(range(size) for size in ordered.shape[: len(output_dims) - 1])):
@@ -146,7 +153,7 @@ class Passes:
                 return compute_loss(model, batch, self.objective.loss_fn)
 
         with torch.enable_grad(), precision:
-            loss: Tensor = self._slots.run_with(handles, run)
+            loss: Tensor = self._slots.run_with(handles, run, are_whole=True)
         return loss
 
 
@@ -159,6 +166,11 @@ class WholeBatch:
     loss: Tensor
     call: LossCall
     labels: Labels
+
+    @property
+    def num_places(self) -> Counter[str]:
+        """Of each weight that was used, how many places."""
+        return Counter(place.name for place in self.tracker.places)
 
     def run_backward(self, receive: Receive, scale: Tensor | None = None, *, keep_graph: bool = False) -> None:
         """Runs the backward pass and hands each weight's gradients to `receive`, each sample's times its scale."""
@@ -190,6 +202,11 @@ class SingleSample:
     loss: Tensor
     call: LossCall | None
     labels: Labels
+
+    @property
+    def num_places(self) -> Counter[str]:
+        """Of each weight, how many places."""
+        return Counter({name: len(places) for name, places in self.places.items()})
 
     def run_backward(self, receive: Receive, scale: Tensor | None = None, *, keep_graph: bool = False) -> None:
         """Runs the backward pass and hands over each weight's gradient as soon as it is there; then frees it."""

@@ -78,6 +78,7 @@ class Tracker(TorchFunctionMode):
         self.dropped: Counter[Place] = Counter()
         self.bad_samples = torch.zeros(num_samples, dtype=torch.bool)
         self.is_second = False
+        self._reason: str | None = None
         self._counts: Counter[Place] = Counter()
         self._pending: dict[Place, list[Use]] = defaultdict(list)
         self._anchor = torch.empty(0, requires_grad=True)
@@ -94,8 +95,16 @@ class Tracker(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in LOSSES:
             return self.losses.call(func, args, kwargs)
-        if not self.weights:
+        if not self.weights or self._reason is not None:
             return func(*args, **kwargs)
+        try:
+            return self._watch(func, args, kwargs)
+        except NotSeparableError as error:
+            # Told at the end: processes that share the weights come there together.
+            self._reason = str(error)
+            return func(*args, **kwargs)
+
+    def _watch(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
         parts = [
             part
             for tensor in _find_tensors((*args, *kwargs.values()))
@@ -156,11 +165,17 @@ class Tracker(TorchFunctionMode):
             return lambda tensor: tensor.reshape(-1, num_samples, tensor.shape[-1]).transpose(0, 1)
         return lambda tensor: tensor.reshape(num_samples, -1, tensor.shape[-1])
 
-    def check_forward(self) -> None:
-        """Raises NotSeparableError when one element of a weight was used as part of two different views."""
+    @property
+    def places(self) -> Iterable[Place]:
+        """All that were used."""
+        return self._counts.keys()
+
+    def find_reason(self) -> str | None:
+        """Returns why gradients cannot be told apart: a use without a rule, elements in two views; None if they can."""
         name = find_overlap(self._counts)
-        if name is not None:
-            raise NotSeparableError(f"parts of {name!r} that are used overlap")
+        if self._reason is None and name is not None:
+            return f"parts of {name!r} that are used overlap"
+        return self._reason
 
     def finish_backward(self) -> None:
         """Hands over what is left: places of which some use has no gradient."""

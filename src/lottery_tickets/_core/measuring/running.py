@@ -11,7 +11,15 @@ from torch.utils import checkpoint
 
 from lottery_tickets._core.names import clean_name, identify, unwrap
 from lottery_tickets._core.sharding.dtensors import see_local
-from lottery_tickets._core.sharding.fsdp import gathering_others, handing_gradients_on, list_gathered, reshard
+from lottery_tickets._core.sharding.fsdp import (
+    computing_with,
+    find_gathered,
+    gather_once,
+    gathering_others,
+    handing_gradients_on,
+    list_gathered,
+    reshard,
+)
 from lottery_tickets._core.shared_contexts import SharedContext
 
 
@@ -54,8 +62,16 @@ class Slots:
             elif slot.is_parameter:
                 self._taken.append((slot, by_memory.get(identify(slot.tensor))))
 
-    def run_with(self, tensors: Mapping[str, Tensor], function: Callable[[nn.Module], Any]) -> Any:  # noqa: ANN401 - whatever the function returns
+    def run_with(
+        self, tensors: Mapping[str, Tensor], function: Callable[[nn.Module], Any], *, are_whole: bool = False
+    ) -> Any:  # noqa: ANN401 - whatever the function returns
         """Returns `function(model)`, as the function `run_with` does; tensors are of the names that were told.
+
+        Args:
+            tensors: What stands for the model's own.
+            function: Given the model.
+            are_whole: Whether those of sharded parameters are handles of what modules gather, see `see_gathered`, and
+                not shards to be gathered.
 
         Raises:
             RuntimeError: When a parameter has been replaced since, which putting back would undo.
@@ -73,18 +89,23 @@ class Slots:
                 slot.module_slots[slot.key] = slot.tensor.detach() if name is None else tensors[name]
             if not self._gathered:
                 return function(self._inner)
-            return self._run_gathered(tensors, function)
+            return self._run_gathered(tensors, function, are_whole=are_whole)
         finally:
             for slot, _ in taken:
                 slot.module_slots[slot.key] = slot.tensor
 
-    def _run_gathered(self, tensors: Mapping[str, Tensor], function: Callable[[nn.Module], Any]) -> Any:  # noqa: ANN401 - as above
+    def _run_gathered(
+        self, tensors: Mapping[str, Tensor], function: Callable[[nn.Module], Any], *, are_whole: bool
+    ) -> Any:  # noqa: ANN401 - as above
         """Returns `function(model)` where modules gather their parameters themselves (FSDP): they gather others."""
         others = {
             id(slot.tensor): tensors[name]
             for slot, name in self._taken
             if id(slot.tensor) in self._gathered and name is not None and name in tensors
         }
+        if are_whole:
+            with computing_with(self._inner, others):
+                return function(self._inner)
         shards = {key: see_local(tensor.detach()) for key, tensor in others.items()}
         with gathering_others(self._inner, shards), handing_gradients_on(self._inner, others):
             return function(self._inner)
@@ -107,6 +128,19 @@ def _find_slots(model: nn.Module) -> Iterator[_Slot]:
             for key, tensor in slots.items():
                 if tensor is not None:
                     yield _Slot(slots, key, tensor, clean_name(f"{prefix}.{key}" if prefix else key), is_parameter)
+
+
+def see_gathered(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns what modules compute with: of a sharded parameter what is gathered, whose memory comes and goes.
+
+    Args:
+        model: Where a parameter is sharded, all processes call this.
+        parameters: Of the model, by name.
+    """
+    inner = unwrap(model)
+    gather_once(inner)
+    found = {name: find_gathered(inner, parameter) for name, parameter in parameters.items()}
+    return {name: parameters[name] if whole is None else whole for name, whole in found.items()}
 
 
 def differentiate(output: Tensor, handles: Mapping[str, Tensor], *, create_graph: bool = False) -> dict[str, Tensor]:

@@ -64,6 +64,14 @@ def _wrap(
     return wrapped
 
 
+def redistribute_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """Returns a DTensor shared out as another one, as sums over processes where it held parts of them."""
+    if not is_sharded(tensor) or not is_sharded(like) or tensor.placements == like.placements:
+        return tensor
+    redistributed: Tensor = tensor.redistribute(placements=like.placements)
+    return redistributed
+
+
 def find_mesh(tensors: Mapping[str, Tensor]) -> DeviceMesh | None:
     """Returns the largest mesh that the tensors are shared out over; None where all are plain.
 

@@ -5,15 +5,19 @@ torch offers no public way to ask for that, so these few lines read private fiel
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, final
 
 from torch import Tensor, nn
+
+from lottery_tickets._core.sharding.dtensors import is_sharded
 
 MODULE: Final = "torch.distributed.fsdp"
 
 
-def find_gathered(model: nn.Module, parameter: nn.Parameter) -> Tensor | None:
+def find_gathered(model: nn.Module, parameter: Tensor) -> Tensor | None:
     """Returns what the modules compute with in place of a sharded parameter; None where it was never gathered."""
     for shared in _list_shared(model):
         if shared.sharded_param is parameter:
@@ -35,9 +39,7 @@ def gathering_others(model: nn.Module, shards: Mapping[int, Tensor]) -> Iterator
         model: Under `fully_shard`, it or parts of it.
         shards: By the `id` of a sharded parameter what is gathered in place of what lies here of it.
     """
-    modules = _list_fsdp(model)
-    if modules[:1] == [model]:
-        modules[0]._get_fsdp_state()._lazy_init()  # noqa: SLF001 - else the first forward pass would undo what is done here
+    _initialise(model)  # else the first forward pass would undo what is done here
     before = []
     reshard(model)  # what was gathered before is not what is asked for
     try:
@@ -53,6 +55,81 @@ def gathering_others(model: nn.Module, shards: Mapping[int, Tensor]) -> Iterator
         reshard(model)
         for shared, data in before:
             shared._sharded_param_data = data  # noqa: SLF001 - see above
+
+
+def refuse_split(model: nn.Module, what: str) -> None:
+    """Raises a ValueError where a module computes with parts of a weight, for what can be done with gathered ones only.
+
+    Args:
+        model: Any.
+        what: That needs them, in the plural.
+    """
+    own = {id(parameter): name for name, parameter in model.named_parameters() if is_sharded(parameter)}
+    for shared in _list_shared(model):
+        if not shared.is_dtensor:
+            own.pop(id(shared.sharded_param), None)
+    if own:
+        raise ValueError(
+            f"{what} need weights that fully_shard alone gathers, but {next(iter(own.values()))!r} is split by tensor "
+            "parallelism; compute them before it or without it: their mask fits the model"
+        )
+
+
+def gather_once(model: nn.Module) -> None:
+    """Lets each module gather its parameters once and let go of them, so that `find_gathered` finds them all."""
+    _initialise(model)
+    for module in _list_fsdp(model):
+        module.unshard()
+        module.reshard()
+
+
+@contextlib.contextmanager
+def computing_with(model: nn.Module, handles: Mapping[int, Tensor]) -> Iterator[None]:
+    """Within the block, modules compute with handles of what they gather; those without one are constants.
+
+    Args:
+        model: Under `fully_shard`, it or parts of it; all was gathered once.
+        handles: By the `id` of a sharded parameter a tensor that shares the memory of what is gathered.
+    """
+    before = []
+    try:
+        for shared in _list_shared(model):
+            parameter, own = shared.sharded_param, shared._unsharded_param  # noqa: SLF001 - see above
+            before.append((shared, own, parameter.requires_grad))
+            shared._unsharded_param = handles.get(id(parameter), own.detach())  # noqa: SLF001 - see above
+            # FSDP makes what it gathers require gradients where the parameter does.
+            parameter.requires_grad_(shared._unsharded_param.requires_grad)  # noqa: SLF001 - see above
+        yield
+    finally:
+        for shared, own, is_trained in before:
+            shared._unsharded_param = own  # noqa: SLF001 - see above
+            shared.sharded_param.requires_grad_(is_trained)
+
+
+@contextlib.contextmanager
+def announcing(model: nn.Module, announce: Callable[[str], object]) -> Iterator[None]:
+    """Within the block a function is called before each gathering; after it nothing is gathered, whatever happened.
+
+    Args:
+        model: Any.
+        announce: Given what is about to be gathered, the same in each process; it may raise.
+    """
+    modules = _list_fsdp(model)
+    groups = list(_list_groups(model))
+    before = [group._all_gather_comm for group in groups]  # noqa: SLF001 - see above
+    for place, (group, gather) in enumerate(zip(groups, before, strict=True)):
+        group._all_gather_comm = _Announced(gather, partial(announce, f"the parameters {place}"))  # noqa: SLF001 - see above
+    try:
+        yield
+    except BaseException:
+        for module in modules:
+            if module._get_fsdp_state()._is_root:  # noqa: SLF001 - see above
+                module.reset_iter_state()  # what was underway when it was raised
+        raise
+    finally:
+        for group, gather in zip(groups, before, strict=True):
+            group._all_gather_comm = gather  # noqa: SLF001 - see above
+        reshard(model)
 
 
 def reshard(model: nn.Module) -> None:
@@ -96,7 +173,38 @@ def _list_fsdp(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
 
 
-def _list_shared(model: nn.Module) -> Iterator[Any]:
+def _list_groups(model: nn.Module) -> Iterator[Any]:
+    seen = set()
     for module in _list_fsdp(model):
-        for group in module._get_fsdp_state()._fsdp_param_groups:  # noqa: SLF001 - see above
-            yield from group.fsdp_params
+        state = module._get_fsdp_state()  # noqa: SLF001 - see above
+        if id(state) not in seen:  # several modules may be gathered together
+            yield from state._fsdp_param_groups  # noqa: SLF001 - see above
+        seen.add(id(state))
+
+
+def _list_shared(model: nn.Module) -> Iterator[Any]:
+    for group in _list_groups(model):
+        yield from group.fsdp_params
+
+
+def _initialise(model: nn.Module) -> None:
+    """Has FSDP do now what it does in the first forward pass: the outermost modules find those inside of them."""
+    for module in _list_fsdp(model):
+        module._get_fsdp_state()._lazy_init()  # noqa: SLF001 - see above
+
+
+@final
+@dataclass(frozen=True)
+class _Announced:
+    """FSDP's way to gather, with a function that is called before."""
+
+    gather: Any
+    announce: Callable[[], object]
+
+    def allocate(self, *args: Any, **options: Any) -> Tensor:  # noqa: ANN401 - FSDP's protocol
+        allocated: Tensor = self.gather.allocate(*args, **options)
+        return allocated
+
+    def __call__(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - FSDP's protocol
+        self.announce()
+        return self.gather(*args, **options)

@@ -44,6 +44,10 @@ class Together(ABC):
         """
 
     @abstractmethod
+    def add_up_(self, tensor: Tensor) -> None:
+        """Puts the sum over all of a tensor that each has into its place."""
+
+    @abstractmethod
     def gather(self, find: Callable[[], Value]) -> list[Value]:
         """Returns what each finds, in one order; all raise what one raises. For what is small, or has no one size."""
 
@@ -76,6 +80,9 @@ class Alone(Together):
     def sum(self, size: int, count: Callable[[], Counts]) -> Counts:  # noqa: ARG002 - there is no message
         """Returns what is counted here."""
         return count()
+
+    def add_up_(self, tensor: Tensor) -> None:
+        """Leaves the tensor as it is."""
 
     def gather(self, find: Callable[[], Value]) -> list[Value]:
         """Returns what is found here."""

@@ -17,6 +17,7 @@ from lottery_tickets import (
     apply_mask,
     check_held,
     compute_early_bird_tickets,
+    compute_grasp_importance,
     compute_iterative_magnitude_pruning,
     compute_layerwise_magnitude_ticket,
     compute_linear_connectivity,
@@ -27,6 +28,7 @@ from lottery_tickets import (
     compute_sparsity,
     compute_synflow_importance,
     compute_ticket_overlap,
+    compute_wanda_importance,
     create_importance_mask,
     create_magnitude_mask,
     create_random_mask,
@@ -34,7 +36,6 @@ from lottery_tickets import (
     hold_mask,
     importance_scoring,
     masked,
-    record_movement,
     remove_mask,
     shuffle_mask,
     validate_pruning_correctness,
@@ -278,8 +279,7 @@ def list_refused(kind: str) -> list[str]:
     model, data = make_sharded(kind), [draw_batch(0)]
     mask = create_magnitude_mask(Stack(), 0.5)
     calls: list[Callable[[], Any]] = [
-        lambda: importance_scoring.compute_fisher_importance(model, data),
-        lambda: compute_snip_importance(model, data),
+        lambda: compute_grasp_importance(model, data),
         lambda: compute_synflow_importance(model, draw_batch(0)[0], 0.5),
         lambda: create_unit_mask(model, 0.5, example_inputs=draw_batch(0)[0]),
         lambda: compute_pruning_robustness(model, data),
@@ -287,9 +287,14 @@ def list_refused(kind: str) -> list[str]:
         lambda: compute_early_bird_tickets(model, data, max_epochs=1),
         lambda: compute_iterative_magnitude_pruning(model, data, 0.5, train=True, num_epochs=1),
         lambda: validate_pruning_correctness(model, mask, data),
-        lambda: record_movement(model).__enter__(),
         lambda: compute_linear_connectivity(model, data, trainer_fn=lambda *_, **__: None, num_epochs=1),
     ]
+    if kind != "fsdp":
+        calls += [
+            lambda: importance_scoring.compute_fisher_importance(model, data),
+            lambda: compute_snip_importance(model, data),
+            lambda: compute_wanda_importance(model, data),
+        ]
     said = []
     for call in calls:
         try:
