@@ -160,7 +160,8 @@ def test_what_has_one_score_an_output_counts_once() -> None:
     groups = find_units(model, images).of_kind("channels")
     taylor = compute_taylor_importance(model, [(images, torch.arange(6) % 3)], granularity="unit")
     found = score_units(model, groups, taylor, 0)["stem"]  # made by two layers with other numbers of inputs
-    assert torch.equal(found, sum(taylor[f"{name}.weight"][:, 0, 0, 0].double() for name in ("stem", "second")))
+    of_stem, of_second = (taylor[f"{name}.weight"][:, 0, 0, 0].double() for name in ("stem", "second"))
+    assert torch.equal(found, of_stem + of_second)
 
 
 def test_scales_of_batch_norms_rank_channels() -> None:
