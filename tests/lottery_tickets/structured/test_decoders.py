@@ -87,7 +87,7 @@ def closed(model: Any, mask: Mapping[str, Tensor]) -> Iterator[None]:  # noqa: A
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_shrunk_model_computes_what_the_masked_one_does(name: str, seed: int) -> None:
     model = make(name)

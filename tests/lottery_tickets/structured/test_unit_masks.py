@@ -61,7 +61,7 @@ def choose_slowly(lists: tuple[list[int], ...], num_removed: int) -> list[list[b
     return kept
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(lists=drawn, num_removed=st.integers(0, sum(SIZES) - len(SIZES)))
 def test_the_least_go_exactly_as_many_as_asked_for(lists: tuple[list[int], ...], num_removed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -69,7 +69,7 @@ def test_the_least_go_exactly_as_many_as_asked_for(lists: tuple[list[int], ...],
     assert kept == choose_slowly(lists, num_removed)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(lists=drawn, sparsities=st.tuples(st.floats(0, 0.6), st.floats(0, 0.6)), multiple=st.integers(1, 4))
 def test_sparser_masks_are_subsets_and_scale_does_not_matter(
     lists: tuple[list[int], ...], sparsities: tuple[float, float], multiple: int
@@ -160,8 +160,8 @@ def test_what_has_one_score_an_output_counts_once() -> None:
     groups = find_units(model, images).of_kind("channels")
     taylor = compute_taylor_importance(model, [(images, torch.arange(6) % 3)], granularity="unit")
     found = score_units(model, groups, taylor, 0)["stem"]  # made by two layers with other numbers of inputs
-    stem, second = (taylor[f"{name}.weight"][:, 0, 0, 0].double() for name in ("stem", "second"))
-    assert torch.equal(found, stem + second)
+    of_stem, of_second = (taylor[f"{name}.weight"][:, 0, 0, 0].double() for name in ("stem", "second"))
+    assert torch.equal(found, of_stem + of_second)
 
 
 def test_scales_of_batch_norms_rank_channels() -> None:
