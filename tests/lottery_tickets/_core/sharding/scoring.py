@@ -168,7 +168,7 @@ def check_kinds() -> None:
     check(layers, plain, compute_fisher_importance, samples)
     check_as_before(layers, plain)
     idle = Idle().double()
-    shard(idle, idle.blocks[1].up, *idle.blocks)
+    shard(idle, idle.get_submodule("blocks.1.up"), *idle.blocks)
     for compute in (compute_fisher_importance, SCORES["units"]):
         check(idle, Idle().double(), compute, samples)
     words = torch.randint(9, (23, 4), generator=torch.Generator().manual_seed(2))
