@@ -20,7 +20,7 @@ def test_a_workloads_network_is_exported_and_loaded(given: Path, tmp_path: Path,
     mask = create_unit_mask(model, 0.5, units="neurons", example_inputs=torch.zeros(1, 1, 8, 8))
     mask.save(tmp_path / "mask")
     words = ["export", "--mask", str(tmp_path / "mask"), "--checkpoint", str(given / "first.safetensors")]
-    results = tmp_path / "found.json"
+    results, out = tmp_path / "found.json", ""
     for form in ("shrunk", "packed"):
         place = ["--output", str(tmp_path / form), "--form", form, "--output-results", str(results), "--force"]
         assert main([*words, *place]) == 0
