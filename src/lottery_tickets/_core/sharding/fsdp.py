@@ -57,6 +57,15 @@ def gathering_others(model: nn.Module, shards: Mapping[int, Tensor]) -> Iterator
             shared._sharded_param_data = data  # noqa: SLF001 - see above
 
 
+def find_class(module: nn.Module) -> type[nn.Module]:
+    """Returns the class that a module had before `fully_shard` gave it one of its own."""
+    fsdp = sys.modules.get(MODULE)
+    if fsdp is None or not isinstance(module, fsdp.FSDPModule):
+        return type(module)
+    own: type[nn.Module] = type(module).__bases__[-1]
+    return own
+
+
 def refuse_split(model: nn.Module, what: str) -> None:
     """Raises a ValueError where a module computes with parts of a weight, for what can be done with gathered ones only.
 
