@@ -111,7 +111,7 @@ from .scores import (
     record_movement,
 )
 from .storage import load_results, save_results
-from .structured import compute_costs, create_unit_mask, shrink
+from .structured import compute_costs, create_unit_mask, export_model, load_export, shrink
 from .tickets import Ticket, load_ticket, save_ticket, use_ticket
 from .utils import compute_histogram_quantile, ensure_deterministic_pruning
 
@@ -162,8 +162,10 @@ __all__ = [
     "create_wanda_mask",
     "detect_early_bird_convergence",
     "ensure_deterministic_pruning",
+    "export_model",
     "find_stable_rewinding_step",
     "hold_mask",
+    "load_export",
     "load_results",
     "load_ticket",
     "masked",

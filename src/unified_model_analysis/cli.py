@@ -22,6 +22,7 @@ from unified_model_analysis.commands.demo import Demo
 from unified_model_analysis.commands.doctor import Doctor
 from unified_model_analysis.commands.early_bird import EarlyBird
 from unified_model_analysis.commands.evaluate import Evaluate
+from unified_model_analysis.commands.export import Export
 from unified_model_analysis.commands.imp import Imp
 from unified_model_analysis.commands.landscape import Landscape
 from unified_model_analysis.commands.mask import MaskCommand
@@ -51,6 +52,7 @@ Command = (
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[EarlyBird, tyro.conf.subcommand("early-bird")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Imp, tyro.conf.subcommand("imp")]
     | Annotated[Landscape, tyro.conf.subcommand("landscape")]
     | Annotated[MaskCommand, tyro.conf.subcommand("mask")]

@@ -73,6 +73,11 @@ def check_place(path: Path, *, force: bool) -> None:
         raise ValueError(f"{path} exists and would be replaced; name another place, or say so with --force")
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    check_above(path)
+
+
+def check_above(path: Path) -> None:
+    """Raises a NotADirectoryError where a file lies in place of a folder that a path is to be in."""
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 SEED: Final = 42  # as in the library
 MARGIN: Final = 0.2  # points of accuracy whose loss counts as none, as in the library
 # Where results go, and where they are computed.
-OUTPUTS: Final = ("output", "output_mask", "output_scores", "force", "tensorboard", "wandb", "executor")
+OUTPUTS: Final = (
+    "output",
+    "output_mask",
+    "output_scores",
+    "output_results",
+    "force",
+    "tensorboard",
+    "wandb",
+    "executor",
+)
 
 
 def read_help(options: type, name: str) -> str:

@@ -13,7 +13,7 @@ PAGE = DOCS / "howto" / "sharded-models.md"
 
 def test_the_script_runs_under_torchrun(tmp_path: Path) -> None:
     blocks = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     (tmp_path / "train.py").write_text("".join(blocks), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}

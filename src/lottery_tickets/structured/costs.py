@@ -16,6 +16,7 @@ from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.rates.work import CONVOLUTION, CONVOLUTION_BACKWARD, PRODUCT, describe_call, find_tensors
 from lottery_tickets.masks.fitting import find_masked_parameters
 from lottery_tickets.masks.mask import Mask, as_mask
+from lottery_tickets.structured.calling import find_inputs
 from lottery_tickets.structured.decoders import find_model_type
 from lottery_tickets.structured.shrinking import shrink
 
@@ -120,11 +121,8 @@ def _find_inputs(model: nn.Module, batch: Any, given: object) -> object:  # noqa
         return None
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError("the units of a network are found by running it, but this one is on the meta device")
-    if given is None and isinstance(batch, Mapping):
-        given = {name: value for name, value in batch.items() if name != "labels"}
-    elif given is None and isinstance(batch, tuple | list):
-        given = batch[0]
-    return None if given is None else take_samples(given, 0, 1)
+    inputs = find_inputs(batch, given)
+    return None if inputs is None else take_samples(inputs, 0, 1)
 
 
 def _count(model: nn.Module, batch: object, loss_fn: LossFunction | None) -> tuple[Cost, "_WeightFlops"]:

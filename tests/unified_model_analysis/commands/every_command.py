@@ -41,13 +41,23 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
         *("evaluate", "--output", "OUT/found.json", "--mask=IN/mask.safetensors", "--checkpoint=IN/second.safetensors"),
         *("--start=IN/first.safetensors", "--workers=1", *SHORT),
     ),
+    "export": (
+        *(
+            "export",
+            "--output",
+            "OUT/small.safetensors",
+            "--mask=IN/mask.safetensors",
+            "--output-results=OUT/found.json",
+        ),
+        "--checkpoint=IN/first.safetensors",
+    ),
     "score": (
         *("score", "--output", "OUT/found.json", "--method=fisher", "--num-samples=20"),
         *("--output-mask=OUT/mask.safetensors", "--output-scores=OUT/scores.safetensors"),
     ),
     "mask": ("mask", "create", "IN/first.safetensors", "--output", "OUT/mask.safetensors", "--sparsity=0.5"),
 }
-OF_FILES: Final = ("evaluate", "score", "mask")  # which replace none without --force
+OF_FILES: Final = ("evaluate", "export", "score", "mask")  # which replace none without --force
 HOLDING: Final = ("imp", "early-bird", "connectivity, trained", "connectivity, given", "landscape")
 
 

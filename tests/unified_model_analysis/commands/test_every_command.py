@@ -103,7 +103,7 @@ def test_a_place_that_cannot_hold_a_file_is_said_before_any_work(
     in_file = f"Not a directory at {tmp_path / 'file'}; name another place"
     places = {".": "Is a directory at .; name a file", "file/x.json": in_file}
     for place, reason in places.items():
-        for name in ("evaluate", "score"):
+        for name in ("evaluate", "score") if place == "." else ("evaluate", "export", "score"):
             words = make_words(name, given, tmp_path)
             assert main([words[0], "--output", place, *words[3:]]) == 2
             assert capsys.readouterr().err == f"lottery-tickets: {reason}\n"

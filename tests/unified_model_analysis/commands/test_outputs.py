@@ -10,6 +10,7 @@ from unified_model_analysis.cli import main
 
 FILES = {
     "evaluate": ["found.json"],
+    "export": ["small.safetensors", "found.json"],
     "score": ["found.json", "mask.safetensors", "scores.safetensors"],
     "mask": ["mask.safetensors"],
 }
@@ -32,7 +33,7 @@ def test_a_file_that_exists_is_kept_until_force_is_said(
     assert len((tmp_path / file).read_bytes()) == pytest.approx(len(before), rel=0.1)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "score"])
+@pytest.mark.parametrize("command", ["evaluate", "export", "score"])
 def test_force_replaces_results_and_not_weights(command: str, given: Path, tmp_path: Path, capsys: Output) -> None:
     own = (given / "first.safetensors").read_bytes()
     (tmp_path / "found.json").write_bytes(own)

@@ -1,9 +1,10 @@
 """What is checked in each process of scores of sharded models: they are those of one process that has all samples."""
 
 import contextlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -31,6 +32,7 @@ from lottery_tickets._core.gradients.shares import Shares
 from lottery_tickets.scores import ranks
 from lottery_tickets.scores.importance import Importance
 from tests.lottery_tickets._core.sharding.models import make_whole
+from tests.lottery_tickets._core.sharding.scored import Idle, Odd, Picky, Tied, WithLoss
 from tests.sharded import Stack, make_mesh, make_sharded
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -51,60 +53,6 @@ SCORES: Final[dict[str, Score]] = {
     "hybrid in rows": partial(compute_hybrid_importance, rank_within="row"),
     "wanda": compute_wanda_importance,
 }
-
-
-class Odd(nn.Module):
-    """A weight is used in a way that has no rule, so samples are run one at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.second = nn.Linear(6, 7), nn.Linear(7, 5)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the scores of the classes."""
-        outputs: Tensor = self.second(functional.linear(inputs, self.first.weight.tanh(), self.first.bias))
-        return outputs
-
-
-class Tied(nn.Module):
-    """Looks words up, and tells the next one by the same weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.words, self.layer, self.head = nn.Embedding(9, 6), nn.Linear(6, 6), nn.Linear(6, 9, bias=False)
-        self.head.weight = self.words.weight
-
-    def forward(self, words: Tensor) -> Tensor:
-        """Returns the scores of the words."""
-        outputs: Tensor = self.head(torch.tanh(self.layer(self.words(words))).mean(1))
-        return outputs
-
-
-class WithLoss(Stack):
-    """Computes its loss itself."""
-
-    def forward(self, inputs: Tensor, labels: Tensor | None = None) -> Any:  # noqa: ANN401 - scores, or what has a loss
-        """Returns the scores of the classes; with labels, an object that has the loss."""
-        logits = super().forward(inputs)
-        return logits if labels is None else SimpleNamespace(loss=functional.cross_entropy(logits, labels))
-
-
-class Picky(Stack):
-    """Refuses some inputs in the middle of its forward pass, or skips a layer for them."""
-
-    def __init__(self, *, skips: bool) -> None:
-        super().__init__()
-        self.skips = skips
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the scores of the classes."""
-        hidden, is_odd = self.blocks[0](inputs), bool((inputs > 90).any())
-        if is_odd and not self.skips:
-            raise OverflowError("an input is above 90")
-        outputs: Tensor = self.head(hidden if is_odd else self.blocks[1](hidden))
-        return outputs
 
 
 def shard(model: nn.Module, *parts: nn.Module, **options: Any) -> nn.Module:  # noqa: ANN401 - those of torch
@@ -219,6 +167,11 @@ def check_kinds() -> None:
         hold_mask(model, mask)
     check(layers, plain, compute_fisher_importance, samples)
     check_as_before(layers, plain)
+    idle = Idle().double()
+    block: Any = idle.blocks[1]
+    shard(idle, block.up, *idle.blocks)
+    for compute in (compute_fisher_importance, SCORES["units"]):
+        check(idle, Idle().double(), compute, samples)
     words = torch.randint(9, (23, 4), generator=torch.Generator().manual_seed(2))
     fisher_of_all = partial(compute_fisher_importance, include="*")
     check(shard(Tied().double()), Tied().double(), fisher_of_all, (words, words[:, 0]))
@@ -294,6 +247,16 @@ def check_many_ranks() -> None:
     """Of many scores ranks are found by counting, over all processes."""
     with patch.object(ranks, "CHUNK", 100):
         check_scores(["hybrid"])
+
+
+def check_files(folder: str) -> None:
+    """What a file tells of sharded scores is what it tells of whole ones."""
+    plain, sharded = Stack().double(), Stack().double()
+    files = [Path(folder) / f"{name}.json" for name in ("plain", "sharded")]
+    compute_fisher_importance(plain, cut(draw_samples(), 4), path=files[0])
+    compute_fisher_importance(shard(sharded), take_own(draw_samples()), path=files[1])
+    told = [json.loads(file.read_text())["importance"]["scores"] for file in files]
+    assert told[0] == told[1]
 
 
 def check_copies() -> None:

@@ -1,6 +1,7 @@
 """Scores of models under `fully_shard` are those of one process that sees all samples, in each process its shard."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,10 @@ def test_small_batches(two: Processes) -> None:
 
 def test_mixed_precision_is_that_of_fsdp(two: Processes) -> None:
     two.run(scoring.check_low_precision)
+
+
+def test_files_tell_of_all_shards(two: Processes, tmp_path: Path) -> None:
+    two.run(scoring.check_files, str(tmp_path))
 
 
 def test_ranks_by_counting(two: Processes) -> None:

@@ -1,0 +1,1 @@
+"""Exports, written and loaded again."""
