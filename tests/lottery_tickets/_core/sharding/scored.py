@@ -30,8 +30,7 @@ class Idle(Stack):
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the scores of the classes."""
         hidden = self.blocks(inputs)
-        block: Any = self.blocks[1]
-        block.up(hidden)
+        self.get_submodule("blocks.1.up")(hidden)
         outputs: Tensor = self.head(hidden)
         return outputs
 

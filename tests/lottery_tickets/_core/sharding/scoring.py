@@ -5,13 +5,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import SequenceParallel, parallelize_module
 from torch.nn import functional
 
@@ -168,8 +168,7 @@ def check_kinds() -> None:
     check(layers, plain, compute_fisher_importance, samples)
     check_as_before(layers, plain)
     idle = Idle().double()
-    block: Any = idle.blocks[1]
-    shard(idle, block.up, *idle.blocks)
+    shard(idle, idle.get_submodule("blocks.1.up"), *idle.blocks)
     for compute in (compute_fisher_importance, SCORES["units"]):
         check(idle, Idle().double(), compute, samples)
     words = torch.randint(9, (23, 4), generator=torch.Generator().manual_seed(2))
@@ -178,6 +177,24 @@ def check_kinds() -> None:
     plain, sharded = WithLoss().double(), WithLoss().double()
     found = compute_fisher_importance(shard(sharded, *sharded.blocks), [name(batch) for batch in take_own(samples)])
     compare(found, compute_fisher_importance(plain, cut(samples, 4)))
+
+
+def check_accumulated() -> None:
+    """Gradients that wait to be reduced, because more are to come, wait on."""
+    plain, sharded = Stack().double(), Stack().double()
+    for part in (*sharded.blocks, sharded):
+        fully_shard(part, mesh=make_mesh(torch.distributed.get_world_size()))
+    (inputs, targets), root = draw_samples(), cast(FSDPModule, sharded)
+    for is_last in (False, True):
+        root.set_requires_gradient_sync(is_last)
+        for model in (plain, sharded):
+            functional.cross_entropy(model(inputs), targets).backward()
+        root.set_requires_gradient_sync(True)
+        check(sharded, plain, compute_fisher_importance, (inputs, targets))
+        assert all((parameter.grad is not None) is is_last for parameter in sharded.parameters())
+    for name, parameter in plain.named_parameters():
+        gradient: Any = sharded.get_parameter(name).grad
+        torch.testing.assert_close(gradient.full_tensor(), parameter.grad)
 
 
 def check_plain_weights() -> None:
@@ -233,11 +250,12 @@ def check_small_batches() -> None:
 
 
 def check_low_precision() -> None:
-    """Under a policy of FSDP scores are those of the model as it computes: here in bfloat16, summed in float32."""
+    """Under a policy of FSDP scores are those of the model as it computes, here in bfloat16; a second time the same."""
     inputs, targets = draw_samples()
     sharded = Stack()
     shard(sharded, *sharded.blocks, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
-    found = compute_fisher_importance(sharded, take_own((inputs.float(), targets)))
+    found, again = (compute_fisher_importance(sharded, take_own((inputs.float(), targets))) for _ in range(2))
+    assert all(torch.equal(make_whole(again[name]), make_whole(score)) for name, score in found.items())
     plain = compute_fisher_importance(Stack().bfloat16(), cut((inputs.bfloat16(), targets), 4))
     assert found.report["precision"] == plain.report["precision"] == "bfloat16"
     compare(found, plain, tolerance=0.02)  # bfloat16 has 8 bits

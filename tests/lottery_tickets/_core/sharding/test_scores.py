@@ -32,6 +32,10 @@ def test_models_that_are_gathered_otherwise(two: Processes) -> None:
     two.run(scoring.check_kinds)
 
 
+def test_gradients_that_wait_to_be_reduced_wait_on(two: Processes) -> None:
+    two.run(scoring.check_accumulated)
+
+
 def test_models_of_which_a_part_is_sharded(two: Processes) -> None:
     two.run(scoring.check_plain_weights)
 
