@@ -66,12 +66,12 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Two blocks and a layer for the classes; some sizes divide by no number of processes."""
+    """Blocks and a layer for the classes; some sizes divide by no number of processes."""
 
-    def __init__(self, width: int = 6, seed: int = 0) -> None:
+    def __init__(self, width: int = 6, seed: int = 0, num_blocks: int = 2) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.blocks = nn.Sequential(Block(width), Block(width))
+        self.blocks = nn.Sequential(*(Block(width) for _ in range(num_blocks)))
         self.head = nn.Linear(width, 5)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -80,9 +80,9 @@ class Stack(nn.Module):
         return outputs
 
 
-def make_sharded(kind: str, width: int = 6, dtype: torch.dtype = torch.float32) -> Stack:
+def make_sharded(kind: str, width: int = 6, dtype: torch.dtype = torch.float32, num_blocks: int = 2) -> Stack:
     """Returns a stack under "fsdp", "tensor" parallelism, or "both"; else as it is."""
-    model, world = Stack(width).to(dtype), torch.distributed.get_world_size()
+    model, world = Stack(width, num_blocks=num_blocks).to(dtype), torch.distributed.get_world_size()
     mesh = make_mesh(2, world // 2) if kind == "both" else make_mesh(world)
     if kind in {"tensor", "both"}:
         plan = {"up": ColwiseParallel(), "down": RowwiseParallel()}

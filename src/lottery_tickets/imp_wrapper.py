@@ -15,7 +15,8 @@ from lottery_tickets._core.notebooks import show_own
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.sharding.dtensors import refuse_sharded
+from lottery_tickets._core.sharding.data_parallel import find_together
+from lottery_tickets._core.sharding.together import ALONE, Together
 from lottery_tickets._core.states import load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets._core.weights import Weights
@@ -66,13 +67,17 @@ def compute_iterative_magnitude_pruning(
     progress: bool = False,
     logger: Logger | Iterable[Logger] | None = None,
     executor: Executor | None = None,
-    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
+    path: str | Path | None = None,  # @recorded writes there
 ) -> PruningResults:
     """Returns the tickets of a model found by iterative magnitude pruning, with their masks and their controls.
 
     With a `trainer_fn`, or with `train=True`, this is the published procedure (Frankle & Carbin 1803.03635; rewinding
     to a later epoch 1903.01611; learning-rate rewinding, Renda et al. 2003.02389): train to the end, prune a share of
     the survivors, rewind them, repeat. It trains `model` in place and leaves it as the last ticket, trained.
+
+    A model that several processes train, under `fully_shard`, tensor parallelism or `DistributedDataParallel`, is
+    pruned by all of them in one call, see docs/howto/sharded-models.md. Each gets the masks and states of what lies in
+    it; the first has the files, and no other need see them.
 
     Without either it is a *simulation*: one look at the magnitudes, a sweep over the same sparsities, no training.
     The result says `simulated: True`; no ticket has been trained and none may be claimed. The model comes back as it
@@ -106,8 +111,9 @@ def compute_iterative_magnitude_pruning(
         initialise_fn: Draws fresh weights of a model in place; by default each module's `reset_parameters`.
         run_folder: Keeps every training; the same call continues it after an interruption, and a call with more
             replicates, further controls or a sparser target adds what is missing. None uses a temporary folder.
-        accept_changed_environment: Whether to go on in a run folder with other versions, another machine or another
-            number of threads. What is there stays; equal bits are then no longer claimed.
+        accept_changed_environment: Whether to go on in a run folder with other versions, another machine, another
+            number of threads, or of processes that train one model. What is there stays; equal bits are then no longer
+            claimed.
         trainer_id: A name for the trainer, where its code does not say what it does; a run folder is only continued
             with the trainer, the data and the architecture that it was begun with.
         data_id: A name for the data, of training and of evaluation, where its samples cannot be compared.
@@ -117,7 +123,8 @@ def compute_iterative_magnitude_pruning(
         executor: Trains the replicates elsewhere: a `concurrent.futures.Executor`, a Dask client, or a `SlurmExecutor`
             of `lottery_tickets.integrations.slurm`; see docs/howto/cluster.md. None trains here. Workers train on one
             thread and give the same bits as one thread here. They must see `run_folder` at the same path.
-        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
+        path: A JSON file that the results also go to, or a folder for it; see `save_results`. Not where several
+            processes train one model.
 
     Returns:
         `simulated`, `target_sparsity`, `masks` (one a level, level 0 is dense), `final_mask`, `rewind_state` (theta_k
@@ -130,7 +137,8 @@ def compute_iterative_magnitude_pruning(
     Raises:
         TypeError: When `dataloader` is an iterator, which is used up after one epoch, or the model refuses a batch.
         ValueError: When an argument is out of range, the data is empty, or `run_folder` belongs to another experiment
-            or was altered.
+            or was altered; or processes that train one model have other arguments or environments.
+        RuntimeError: When one of these processes has ended or does not answer, within the timeout of their group.
         OSError: When a file of `run_folder` cannot be read or written.
 
     Examples:
@@ -146,13 +154,13 @@ def compute_iterative_magnitude_pruning(
     check_restartable(dataloader)
     schedule = _make_schedule(prune_rates, scope, target_sparsity)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_sharded(model, "rounds of pruning")
+    together = _find_together(model, path)
     num_levels = _find_last_level(weights, schedule)
     if trainer_fn is None and not train:
         return simulate_rounds(
             model, weights, dataloader, schedule, num_levels, loss_fn=loss_fn, seed=seed, progress=progress
         )
-    ask_before_pruning(model, by_adam=trainer_fn is None, choices={"include": include, "exclude": exclude})
+    together.agree(partial(_ask_for_room, model, trainer_fn, include=include, exclude=exclude))
     trainer = trainer_fn or AdamTrainer(learning_rate, loss_fn)
     measurement = Measurement(loss_fn, metric, higher_is_better)
     subject = CallerSubject(
@@ -173,6 +181,21 @@ def compute_iterative_magnitude_pruning(
     return _find_tickets(plan, subject, kept)
 
 
+def _find_together(model: nn.Module, path: str | Path | None) -> Together:
+    """Returns the processes that train a model; raises where each of several would write results of its own."""
+    together = find_together(model)
+    if path is not None and together is not ALONE:
+        raise ValueError(
+            f"path= must be None where {together.num_processes} processes train one model, but is {str(path)!r}; pass "
+            "run_folder=, which the first of them writes"
+        )
+    return together
+
+
+def _ask_for_room(model: nn.Module, trainer_fn: TrainerFunction | None, **choices: Choices | None) -> None:
+    ask_before_pruning(model, by_adam=trainer_fn is None, choices=choices)
+
+
 def _check_fresh_weights(plan: ExperimentPlan, subject: CallerSubject) -> None:
     if subject.initialise_fn is None and (plan.num_replicates > 1 or plan.control_levels):
         check_reinitialisable(subject.model)
@@ -184,7 +207,7 @@ def _make_schedule(prune_rates: float | Mapping[str, float], scope: Scope, targe
 
 
 def _find_last_level(weights: Weights, schedule: PruningSchedule) -> int:
-    return schedule.find_last_level({name: weight.size for name, weight in weights.items()})
+    return schedule.find_last_level({name: shape.numel() for name, shape in weights.whole_shapes.items()})
 
 
 def _find_tickets(plan: ExperimentPlan, subject: CallerSubject, keeping: Keeping) -> PruningResults:

@@ -9,6 +9,8 @@ from typing import Any, Final, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from lottery_tickets._core.sharding.dtensors import gather
+
 QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 NUM_BINS: Final = 50
 HEAT_MAP_SIDE: Final = 16
@@ -80,7 +82,7 @@ def _(value: list[Any] | tuple[Any, ...], place: Place) -> list[Any]:
 
 @encode.register
 def _(value: Tensor, place: Place) -> Any:  # noqa: ANN401 - JSON is anything
-    return encode(summarise_tensor(value), place)
+    return encode(summarise_tensor(gather(value)), place)  # of a DTensor in all processes
 
 
 def summarise_tensor(tensor: Tensor) -> dict[str, Any]:

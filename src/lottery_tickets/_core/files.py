@@ -30,7 +30,14 @@ class InUseError(ValueError):
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Has `write` fill a file beside `path`, then renames it: readers see the old file or the new, never half.
+    """Has `write` fill a file, see `writing_file`."""
+    with writing_file(path) as aside:
+        write(aside)
+
+
+@contextlib.contextmanager
+def writing_file(path: Path) -> Iterator[Path]:
+    """Gives a file to fill beside `path`, then renames it: readers see the old file or the new, never half.
 
     Raises:
         OSError: When the place cannot be written or the disk is full; the old file is as it was.
@@ -41,7 +48,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         with _telling_causes(path):
             aside.touch(exist_ok=False)  # now, because a library that writes it may hide why it cannot
             mode = aside.stat().st_mode
-            write(aside)
+            yield aside
             aside.chmod(mode)  # that of the umask: safetensors puts a file of its own in place, for its owner alone
             flush_to_disk(aside)
             aside.replace(path)
@@ -55,7 +62,7 @@ def writing_folder(path: Path) -> Iterator[Path]:
     """Gives a folder to fill, which then appears as `path`, whole, or not at all.
 
     Raises:
-        OSError: As `write_whole`.
+        OSError: As `writing_file`.
     """
     make_folder(path.parent)
     aside = name_aside(path)

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -25,8 +26,11 @@ from lottery_tickets._core.files import (
 )
 from lottery_tickets._core.identity.identities import Identity, compare_identities
 from lottery_tickets._core.reading import Form, Maybe, check_form, list_names, make_form, naming, show, show_name
-from lottery_tickets._core.states import find_ties, hash_state, is_same_tensor
-from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
+from lottery_tickets._core.sharding.dtensors import see_local
+from lottery_tickets._core.sharding.shards import Shards
+from lottery_tickets._core.sharding.together import ALONE, Together
+from lottery_tickets._core.states import StateHash, find_ties, hash_state, is_same_tensor
+from lottery_tickets._core.tensor_files.whole import TensorFile, write_tensors
 
 MARKER: Final = "run.json"
 HASH: Final = "content_sha256"
@@ -78,31 +82,55 @@ def read_hashed(path: Path) -> dict[str, Any]:
     return content
 
 
-def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes a state with its hash, and with the names that stand for one tensor, which is written under each."""
+def save_state(path: Path, state: Mapping[str, Tensor], together: Together | None = None) -> None:
+    """Writes a state with its hash, and with the names that stand for one tensor, which is written under each.
+
+    Args:
+        path: Of the file.
+        state: By name.
+        together: The processes that call this, of which the first writes; those that share the tensors when None.
+    """
     ties = find_ties(state)
-    write_tensors(path, state, {STATE_HASH: hash_state(state), **({TIES: json.dumps(ties)} if ties else {})})
+    metadata = {STATE_HASH: hash_state(state), **({TIES: json.dumps(ties)} if ties else {})}
+    write_tensors(path, state, metadata, together)
 
 
-def load_state(path: Path) -> dict[str, Tensor]:
+def load_state(path: Path, together: Together = ALONE, shards: Shards | None = None) -> dict[str, Tensor]:
     """Returns the state that `save_state` wrote; names of one tensor have one again.
+
+    Args:
+        path: Of the file.
+        together: The processes that call this, of which the first reads: one tensor after the other is handed out.
+        shards: Where the elements of all tensors lie in a sharded model: DTensors are returned, on the CPU.
 
     Raises:
         OSError: When there is no such file, or it cannot be read.
-        ValueError: When the file is cut short or altered.
+        ValueError: When the file is cut short or altered, or does not fit the model.
     """
-    state, metadata = read_tensors(path)
-    if metadata.get(STATE_HASH) != hash_state(state):
+    file, hashed, state = TensorFile(path), StateHash(), dict[str, Tensor]()
+    names, metadata = together.ask_first(lambda: (file.names, file.metadata))
+    for name in sorted(names):
+        whole = together.hand_out(partial(file.read, name))
+        hashed.add(name, whole)
+        with naming(path, "hold weights of the model"):
+            state[name] = whole if shards is None else shards.place(name, whole)
+    if metadata.get(STATE_HASH) != hashed.hexdigest():
         message = f"{path} must match the hash it carries, but does not; delete its folder and run again, or restore it"
         raise ValueError(message)
     with naming(path, "name equal tensors as tied"):
-        ties: dict[str, str] = parse_json(metadata.get(TIES, "{}"))
-        check_form(ties, {...: str}, TIES)
-        if odd := [name for pair in ties.items() for name in pair if name not in state]:
-            raise ValueError(f"has no {list_names(odd)}; it was altered after it was written")
-        if odd := [name for name, first in ties.items() if not is_same_tensor(state[name], state[first])]:
-            raise ValueError(f"{list_names(odd)} differ; it was altered after it was written")
-    return {**state, **{name: state[first] for name, first in ties.items()}}
+        ties = together.agree(lambda: _check_ties(metadata.get(TIES, "{}"), state))
+    return {name: state[ties.get(name, name)] for name in names}
+
+
+def _check_ties(told: str, state: Mapping[str, Tensor]) -> dict[str, str]:
+    ties: dict[str, str] = parse_json(told)
+    check_form(ties, {...: str}, TIES)
+    if odd := [name for pair in ties.items() for name in pair if name not in state]:
+        raise ValueError(f"has no {list_names(odd)}; it was altered after it was written")
+    pairs = {name: (see_local(state[name]), see_local(state[first])) for name, first in ties.items()}
+    if odd := [name for name, pair in pairs.items() if not is_same_tensor(*pair)]:
+        raise ValueError(f"{list_names(odd)} differ; it was altered after it was written")
+    return ties
 
 
 @final

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.reading import list_names, show_name
 from lottery_tickets._core.sharding.dtensors import see_local
+from lottery_tickets._core.sharding.shards import see_whole
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:
@@ -64,13 +66,33 @@ def _locate(tensor: Tensor, name: str) -> object:
 
 
 def hash_state(state: Mapping[str, Tensor]) -> str:
-    """Returns the SHA-256 of names, dtypes, shapes and bits, in hexadecimal; the order of the names does not matter."""
-    hashed = hashlib.sha256()
+    """Returns the SHA-256 of names, dtypes, shapes and bits, in hexadecimal; the order of the names does not matter.
+
+    Of tensors that are shared out over processes (DTensor), which all call this, it is that of the whole: one tensor
+    after the other is gathered.
+    """
+    see, hashed = see_whole(state), StateHash()
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        hashed.update(tensor.view(-1).view(torch.uint8).numpy().data)
+        hashed.add(name, see(name))
     return hashed.hexdigest()
+
+
+@final
+class StateHash:
+    """What `hash_state` returns of a state whose tensors are not all there at a time; they come in order of names."""
+
+    def __init__(self) -> None:
+        self._hashed = hashlib.sha256()
+
+    def add(self, name: str, whole: Tensor) -> None:
+        """Takes the next tensor."""
+        tensor = whole.detach().cpu().contiguous()
+        self._hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        self._hashed.update(tensor.view(-1).view(torch.uint8).numpy().data)
+
+    def hexdigest(self) -> str:
+        """Returns the hash of those so far."""
+        return self._hashed.hexdigest()
 
 
 def find_returned_model(model: nn.Module, returned: object) -> nn.Module | None:

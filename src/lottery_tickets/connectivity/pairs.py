@@ -12,6 +12,7 @@ from lottery_tickets._core.checks import check_count, check_restartable, warn_ca
 from lottery_tickets._core.measuring.performance import Measurement
 from lottery_tickets._core.measuring.restoring import restoring
 from lottery_tickets._core.prunable_weights import find_prunable_weights
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.folder import CONNECTIVITY_FROM_PYTHON, ExperimentFolder
@@ -116,6 +117,7 @@ class PairTraining:
         )
 
     def _check(self, model: nn.Module, dataloader: Iterable[Any]) -> None:
+        refuse_sharded(model, "pairs of trainings")
         if not callable(self.trainer_fn):
             raise TypeError(f"trainer_fn must be a function of model, dataloader and epochs, got {self.trainer_fn!r}")
         check_restartable(dataloader if self.train_dataloader is None else self.train_dataloader)

@@ -11,9 +11,13 @@ from lottery_tickets._core.batches.order import ordered_by
 from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.identity.callers import identify_given
 from lottery_tickets._core.identity.identities import Identity
-from lottery_tickets._core.measuring.performance import Measurement, measure
+from lottery_tickets._core.measuring.performance import Measurement, average_figures, measure
 from lottery_tickets._core.names import clean_name, unwrap
-from lottery_tickets._core.sharding.dtensors import refuse_sharded
+from lottery_tickets._core.sharding.data_parallel import find_together, name_class
+from lottery_tickets._core.sharding.fsdp import reshard
+from lottery_tickets._core.sharding.shards import Shards, find_shards
+from lottery_tickets._core.sharding.together import Together
+from lottery_tickets._core.sharding.whole_parameters import whole_parameters
 from lottery_tickets._core.states import copy_clean_state, hash_state, load_clean_state
 from lottery_tickets._core.training.steps_done import count_steps
 from lottery_tickets._core.training.trainer_function import TrainerFunction, train_epochs
@@ -45,7 +49,8 @@ class CallerSubject:
         ticket: The mask of level 1, where it is given and not found by pruning.
         seed: Of the data that is measured on.
         has_one_start: Whether all replicates start from the model's weights, not the first alone.
-        start: The weights that the model has when the subject is made: theta_0.
+        start: The weights that the model has when the subject is made: theta_0; of a sharded model what lies here.
+        together: The processes that train the model.
     """
 
     model: nn.Module
@@ -60,15 +65,21 @@ class CallerSubject:
     seed: int = 0
     has_one_start: bool = False
     start: dict[str, Tensor] = field(init=False)
+    together: Together = field(init=False)
 
     def __post_init__(self) -> None:
-        refuse_sharded(self.model, "trainings that are kept")
         object.__setattr__(self, "start", copy_clean_state(self.model))
+        object.__setattr__(self, "together", find_together(self.model))
+
+    @property
+    def shards(self) -> Shards | None:
+        """Where the elements of the model's state lie, where it is sharded."""
+        return find_shards(self.start)
 
     def describe(self) -> Mapping[str, Any]:
         """Returns the hash of the starting weights, the layers, and the name of the model."""
         return {
-            "model": type(self.model).__qualname__,
+            "model": name_class(self.model),
             "initial_sha256": hash_state(self.start),
             "layers": list(self.layers),
             "num_epochs": self.num_epochs,
@@ -100,9 +111,9 @@ class CallerSubject:
 
     def find_weights(self, model: nn.Module) -> Weights:
         """Returns the weights of the layers to prune."""
-        return Weights.from_tensors({clean_name(name): p for name, p in unwrap(model).named_parameters()}).part(
-            self.layers
-        )
+        inner = unwrap(model)
+        reshard(inner)
+        return Weights.from_tensors({clean_name(name): p for name, p in inner.named_parameters()}).part(self.layers)
 
     def train(
         self,
@@ -153,18 +164,22 @@ class CallerSubject:
         return "train" if self.evaluation_dataloader is None else "test"
 
     def _measure(self, model: nn.Module) -> Figures:
-        """Returns the figures that are finite."""
+        """Returns the figures that are finite, of several processes the means of what each has measured."""
         data = self.dataloader if self.evaluation_dataloader is None else self.evaluation_dataloader
         with torch.autocast(next(model.parameters()).device.type, enabled=False):
             found = measure(model, data, self.measurement, self.seed)
-        figures = {f"{self._split}_{name}": found.figures[name] for name in ("loss", "accuracy", "perplexity")}
-        return {name: value for name, value in {**figures, "metric": found.value}.items() if value is not None}
+        named = {name: found.figures[name] for name in ("loss", "accuracy", "perplexity")} | {"metric": found.value}
+        here = {name: value for name, value in named.items() if value is not None}
+        means = average_figures(self.together.gather(lambda: here))
+        if self.measurement.name is None and found.metric in means:
+            means["metric"] = means[found.metric]
+        return {name if name == "metric" else f"{self._split}_{name}": value for name, value in means.items()}
 
     def _initialise(self, seed: int) -> None:
         if self.initialise_fn is None:
             reinitialise_(self.model, seed)
             return
-        with seeded(seed):
+        with seeded(seed), whole_parameters(self.model):
             self.initialise_fn(self.model)
 
     def _train(self, model: nn.Module, first_step: int, last_step: int) -> list[Figures]:

@@ -7,10 +7,9 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from lottery_tickets._core.files import write_json
 from lottery_tickets._core.states import copy_clean_state, hash_state, view_clean_state
 from lottery_tickets.experiments import steps
-from lottery_tickets.experiments.folder import RESULTS, WEIGHTS, ExperimentFolder
+from lottery_tickets.experiments.folder import WEIGHTS, ExperimentFolder
 from lottery_tickets.experiments.layers import LAYERS, count_layers
 from lottery_tickets.experiments.plan import FRESH, Training
 from lottery_tickets.experiments.results import collect_results
@@ -91,7 +90,7 @@ def compute_training(folder: ExperimentFolder, subject: Subject, training: Train
     seeds = training.derive_seeds(folder.plan)
     is_fresh = training.branch in FRESH
     model = subject.build(seeds["initialisation"], replicate=training.replicate, is_fresh=is_fresh)
-    mask = steps.prune(folder, training, subject.find_weights(model).shapes, subject.ticket)
+    mask = steps.prune(folder, training, subject.find_weights(model).whole_shapes, subject.ticket)
     steps.rewind_(model, folder, training, mask)
     hold_mask(model, mask)
     start = copy_clean_state(model)
@@ -103,6 +102,11 @@ def compute_training(folder: ExperimentFolder, subject: Subject, training: Train
         states[WEIGHTS] = copy_clean_state(model)
     except Exception as error:
         error.add_note(f"in {training.path}, the {training.name}")
+        if (together := folder.together).num_processes > 1:
+            error.add_note(
+                f"in process {together.place} of the {together.num_processes} that train the model; where another has "
+                "ended, look for its own error; the same command goes on"
+            )
         raise
     finally:
         remove_mask(model)
@@ -147,5 +151,5 @@ def finish_run(folder: ExperimentFolder) -> dict[str, Any]:
     """Collects the results of a run whose trainings are all there, writes them and returns them; that is a look."""
     folder.count_look()
     results = collect_results(folder)
-    write_json(folder.path / RESULTS, results)
+    folder.write_results(results)
     return results

@@ -22,6 +22,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, final
 
@@ -34,6 +35,7 @@ from lottery_tickets._core.files import (
     hash_file,
     remove_leftovers,
     remove_lock,
+    write_json,
     writing_folder,
 )
 from lottery_tickets._core.folders import (
@@ -46,7 +48,9 @@ from lottery_tickets._core.folders import (
     write_hashed,
 )
 from lottery_tickets._core.identity.identities import Identity
-from lottery_tickets._core.reading import Form, check_form, show
+from lottery_tickets._core.reading import Form, check_form, naming, show
+from lottery_tickets._core.sharding.shards import Shards
+from lottery_tickets._core.sharding.together import ALONE, Together
 from lottery_tickets.experiments.growth import grow_plan
 from lottery_tickets.experiments.plan import PLAN_FORM, ExperimentPlan, Training
 from lottery_tickets.masks.mask import Mask
@@ -89,12 +93,17 @@ def stops_early(history: Mapping[str, Any]) -> bool:
 class ExperimentFolder:
     """A folder and the plan of the experiment in it.
 
+    Where several processes train one model, all of them call each method, and the files are those of the first: it
+    reads and writes, and tells the others. So they need not see its disk.
+
     Attributes:
         path: The folder.
         plan: What it is to hold.
         environment: What decides the last bits of the trainings that are added now.
         made_by: Which function or command goes on with it.
         identities: What code and data of a caller the experiment is of.
+        together: The processes that train the model.
+        shards: Where the elements of its state lie, where it is sharded.
     """
 
     path: Path
@@ -102,6 +111,8 @@ class ExperimentFolder:
     environment: Mapping[str, Any] = field(default_factory=describe_environment)
     made_by: str = IMP
     identities: Mapping[str, Identity] = field(default_factory=dict)
+    together: Together = ALONE
+    shards: Shards | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -119,7 +130,7 @@ class ExperimentFolder:
 
     @contextlib.contextmanager
     def opened(self, *, grow: Grow = grow_plan, accept_changed_environment: bool = False) -> Iterator[Self]:
-        """Holds the folder for this process, begun or continued; gives it with the plan that it is to hold.
+        """Holds the folder, begun or continued; gives it with the plan that it is to hold.
 
         Args:
             grow: Joins the plan that is there with this one.
@@ -129,22 +140,24 @@ class ExperimentFolder:
             OSError: See `RunFolder.opened`.
             ValueError: See `RunFolder.opened`.
         """
-        with RunFolder(self.path, KIND, self.made_by, PLAN_FORM).opened(
+        begin = partial(
+            RunFolder(self.path, KIND, self.made_by, PLAN_FORM).opened,
             self.plan.to_dict(),
             self.environment,
             identities=self.identities,
             grow=grow,
             accept_changed_environment=accept_changed_environment,
-        ) as settings:
+        )
+        with self.together.led(begin) as settings:
             yield replace(self, plan=ExperimentPlan.from_dict(settings))
 
     def list_environments(self) -> list[dict[str, Any]]:
         """Returns the environments that the run has gone on in, in order."""
-        return RunFolder(self.path, KIND).list_environments()
+        return self.together.ask_first(RunFolder(self.path, KIND).list_environments)
 
     def list_unidentified(self) -> list[str]:
         """Returns in words what of the caller's code and data could not be identified wholly."""
-        return RunFolder(self.path, KIND).list_unidentified()
+        return self.together.ask_first(RunFolder(self.path, KIND).list_unidentified)
 
     def place(self, training: Training) -> Path:
         """Returns the folder of a training."""
@@ -152,10 +165,10 @@ class ExperimentFolder:
 
     def is_finished(self, training: Training) -> bool:
         """Returns whether a training is finished: its folder appears only when it is whole."""
-        return self.place(training).is_dir()
+        return self.together.ask_first(self.place(training).is_dir)
 
     @contextlib.contextmanager
-    def held(self, replicate: int, check_wanted: Callable[[], object]) -> Iterator[Callable[[], None]]:
+    def held(self, replicate: int, check_wanted: Callable[[], object]) -> Iterator[Callable[[], object]]:
         """Holds a replicate: a second process that is to train it waits, and goes on from where the first one stopped.
 
         So a worker that outlives its driver and one of the next driver never write the same folder. Gives what raises
@@ -168,6 +181,15 @@ class ExperimentFolder:
         Raises:
             OSError: When the system gives no lock there.
         """
+        checks: list[Callable[[], None]] = []
+        with self.together.led(lambda: self._held_here(replicate, check_wanted, checks)):
+            yield partial(self.together.let_first, lambda: [check() for check in checks])
+
+    @contextlib.contextmanager
+    def _held_here(
+        self, replicate: int, check_wanted: Callable[[], object], checks: list[Callable[[], None]]
+    ) -> Iterator[None]:
+        """Holds a replicate in this process; adds the check that it still is, which goes to no other process."""
         lock = self.path / f"replicate-{replicate}" / LOCK
         has_said = False
 
@@ -186,7 +208,8 @@ class ExperimentFolder:
         with exclusive_lock(lock, while_waiting=wait) as is_there:
             try:
                 remove_leftovers(lock.parent)
-                yield check_held
+                checks.append(check_held)
+                yield
             finally:
                 if is_there():
                     remove_lock(lock)
@@ -209,14 +232,18 @@ class ExperimentFolder:
             check_held: Raises where its replicate is not held any more, see `held`.
         """
         check_held()
-        with writing_folder(self.place(training)) as aside:
-            mask.save(aside / MASK)
+        whole = mask.gather()
+        with self.together.led(lambda: writing_folder(self.place(training))) as aside:
+            self.together.let_first(lambda: whole.save(aside / MASK))
             for name, state in states.items():
-                save_state(aside / name, state)
-            files = {path.name: hash_file(path) for path in sorted(aside.iterdir())}
-            made = {"recipe_sha256": self.plan.recipe_sha256, "environment": dict(self.environment)}
-            write_hashed(aside / RECORD, {"training": asdict(training), **made, **facts, "files": files})
+                save_state(aside / name, state, self.together)
+            self.together.let_first(lambda: self._write_record(aside, training, facts))
             check_held()
+
+    def _write_record(self, folder: Path, training: Training, facts: Mapping[str, Any]) -> None:
+        files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
+        made = {"recipe_sha256": self.plan.recipe_sha256, "environment": dict(self.environment)}
+        write_hashed(folder / RECORD, {"training": asdict(training), **made, **facts, "files": files})
 
     def load_record(self, training: Training) -> dict[str, Any]:
         """Returns the record of a training.
@@ -226,7 +253,7 @@ class ExperimentFolder:
             ValueError: When it is cut short, altered, or of another training.
         """
         path = self.place(training) / RECORD
-        record = read_hashed(path)
+        record = self.together.ask_first(lambda: read_hashed(path))
         if record.get("training") != asdict(training):
             got = show(record.get("training"))
             raise ValueError(f"{path} must be the record of {training}, but speaks of {got}; was it moved?")
@@ -235,33 +262,41 @@ class ExperimentFolder:
 
     def load_mask(self, training: Training) -> Mask:
         """Returns the mask of a training."""
-        return Mask.load(self.place(training) / MASK)
+        path = self.place(training) / MASK
+        mask = self.together.ask_first(lambda: Mask.load(path))
+        with naming(path, "be a mask over weights of the model"):
+            return self.place_mask(mask)
+
+    def place_mask(self, mask: Mask) -> Mask:
+        """Returns a mask with the bits of what lies here of the model."""
+        return mask.placed(None if self.shards is None else self.shards.part(mask))
 
     def load_weights(self, training: Training) -> dict[str, Tensor]:
         """Returns the trained state of a training."""
-        return load_state(self.place(training) / WEIGHTS)
+        return self._load_state(training, WEIGHTS)
 
     def load_early_stop(self, training: Training) -> dict[str, Tensor]:
         """Returns the state at the early stop of a training that has one before its end."""
-        return load_state(self.place(training) / EARLY_STOP)
+        return self._load_state(training, EARLY_STOP)
 
     def load_rewind_point(self, training: Training) -> dict[str, Tensor]:
         """Returns theta_k of the training's replicate."""
         origin = self.plan.find_origin(training.replicate)
-        return load_state(self.place(origin) / (WEIGHTS if origin.branch == "shared" else REWIND))
+        return self._load_state(origin, WEIGHTS if origin.branch == "shared" else REWIND)
 
     def load_start(self, training: Training) -> dict[str, Tensor]:
         """Returns theta_0 of the training's replicate, which a run keeps that rewinds to it or trains in pairs."""
         if self.plan.rewind_step == 0:
             return self.load_rewind_point(training)
-        return load_state(self.place(self.plan.find_origin(training.replicate)) / START)
+        return self._load_state(self.plan.find_origin(training.replicate), START)
+
+    def _load_state(self, training: Training, name: str) -> dict[str, Tensor]:
+        return load_state(self.place(training) / name, self.together, self.shards)
 
     def list_looks(self) -> list[int]:
         """Returns how many replicates there were each time that results were given, ascending."""
         path = self.path / LOOKS
-        if not path.exists():
-            return []
-        found = read_hashed(path)
+        found = self.together.ask_first(lambda: read_hashed(path) if path.exists() else {"num_replicates": []})
         check_form(found, {"num_replicates": list}, str(path))
         return list(found["num_replicates"])
 
@@ -271,7 +306,15 @@ class ExperimentFolder:
         check_form(before, [int], str(self.path / LOOKS))
         looks = sorted({*before, self.plan.num_replicates})
         if looks != before:
-            write_hashed(self.path / LOOKS, {"num_replicates": looks})
+            self.together.let_first(lambda: write_hashed(self.path / LOOKS, {"num_replicates": looks}))
+
+    def hash_record(self, training: Training) -> str:
+        """Returns the SHA-256 of the record of a training."""
+        return self.together.ask_first(lambda: hash_file(self.place(training) / RECORD))
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Writes what all records say together."""
+        self.together.let_first(lambda: write_json(self.path / RESULTS, results))
 
     def list_plan(self) -> dict[str, Any]:
         """Returns the plan as JSON gives it back."""

@@ -1,16 +1,17 @@
 """Where a caller's trainings are kept, what they are told from others by, and the one way to run them there."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 from lottery_tickets._core.determinism import one_thread
 from lottery_tickets._core.environment import describe_environment
-from lottery_tickets._core.folders import Grow
+from lottery_tickets._core.folders import Grow, find_differences
 from lottery_tickets._core.loggers import Logger
+from lottery_tickets._core.sharding.together import ALONE, Together
 from lottery_tickets.experiments.caller_subject import CallerSubject
 from lottery_tickets.experiments.elsewhere.tasks import Executor
 from lottery_tickets.experiments.folder import ExperimentFolder
@@ -59,12 +60,26 @@ class Keeping:
             TypeError: As `run_experiment`.
             ValueError: As `run_experiment`.
         """
-        with tempfile.TemporaryDirectory() if self.run_folder is None else nullcontext(self.run_folder) as place:
-            identities = {} if self.run_folder is None else subject.identify(self.trainer_id, self.data_id)
-            with one_thread() if self.executor is not None else nullcontext():  # as its workers train
-                environment = describe_environment(of_threads=True)
+        together, folder = subject.together, self.run_folder
+        if self.executor is not None and together is not ALONE:
+            raise ValueError(
+                f"executor= must be None where {together.num_processes} processes train one model, but is given; these "
+                "train its replicates one after the other"
+            )
+        with one_thread() if self.executor is not None else nullcontext():  # as its workers train
+            environment = {**describe_environment(of_threads=True), **_describe_processes(subject)}
+        _check_alike(together, plan, environment)
+        with together.led(
+            lambda: tempfile.TemporaryDirectory() if folder is None else nullcontext(str(folder))
+        ) as place:
+            identities = together.ask_first(
+                lambda: subject.identify(self.trainer_id, self.data_id) if folder is not None else {}
+            )
+            asked = ExperimentFolder(
+                Path(place), plan, environment, made_by, identities, together=together, shards=subject.shards
+            )
             results = run_experiment(
-                ExperimentFolder(Path(place), plan, environment, made_by, identities),
+                asked,
                 lambda: subject,
                 executor=self.executor,
                 grow=grow,
@@ -72,4 +87,24 @@ class Keeping:
                 progress=self.progress,
                 logger=self.logger,
             )
-            yield ExperimentFolder.read(Path(place)), results
+            yield replace(asked, plan=ExperimentPlan.from_dict(results["plan"])), results
+
+
+def _describe_processes(subject: CallerSubject) -> dict[str, Any]:
+    """Returns what decides the last bits where several processes train: their number, and how weights are sharded."""
+    if subject.together is ALONE:
+        return {}
+    pieces = {} if subject.shards is None else subject.shards.pieces
+    placements = {str(piece.placements) for piece in pieces.values() if piece.mesh is not None}
+    return {"num_processes": subject.together.num_processes, "placements": sorted(placements)}
+
+
+def _check_alike(together: Together, plan: ExperimentPlan, environment: Mapping[str, Any]) -> None:
+    """Raises in all processes where one was called with other arguments, or differs in what decides the last bits."""
+    found = together.gather(lambda: {"plan": plan.to_dict(), "environment": dict(environment)})
+    for place, other in enumerate(found):
+        if odd := sorted(find_differences(found[0], other)):
+            raise ValueError(
+                "all processes that train a model must call this with the same arguments in the same environment, but "
+                f"in the first and in number {place} these differ: {'; '.join(odd)}"
+            )

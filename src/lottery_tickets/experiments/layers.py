@@ -5,9 +5,8 @@ from typing import Any, Final, NotRequired, TypedDict
 
 from torch import Tensor
 
-from lottery_tickets._core.bits import count_bits
-from lottery_tickets._core.measuring.displacement import measure_displacement
-from lottery_tickets._core.weights import TensorWeight
+from lottery_tickets._core.measuring.displacement import measure_displacement, sum_displacements
+from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask
 
 LAYERS: Final = "layers"  # of a record; those of earlier versions have none
@@ -33,23 +32,26 @@ class LayerCounts(TypedDict):
 def count_kept(mask: Mask) -> dict[str, LayerCounts]:
     """Returns by layer how many weights there are and how many a mask keeps."""
     return {
-        name: {"num_weights": mask.shapes[name].numel(), "num_kept": count_bits(bits)}
-        for name, bits in mask.bits.items()
+        name: {"num_weights": mask.shapes[name].numel(), "num_kept": num_kept}
+        for name, num_kept in mask.count_kept().items()
     }
 
 
 def count_layers(mask: Mask, start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> dict[str, LayerCounts]:
-    """Returns by layer what `LayerCounts` has, read in blocks where the weights lie.
+    """Returns by layer what `LayerCounts` has, read in blocks where the weights lie, over all processes.
 
     Args:
         mask: What the training was held to.
         start: The state that it started from, pruned, on the CPU.
         end: The state that it left, pruned, on any device.
     """
+    weights = Weights.from_tensors({name: end[name] for name in mask})
+    before = weights.with_values(start)
+    moved = sum_displacements(weights, {n: measure_displacement(weight, before[n]) for n, weight in weights.items()})
     return {  # what is pruned is zero at both ends, so whatever moved is kept
         name: {
             **counts,
-            "num_moved": measure_displacement(TensorWeight(name, end[name]), TensorWeight(name, start[name])).num_moved,
+            "num_moved": moved[name].num_moved,
             "dtype": str(end[name].dtype).removeprefix("torch."),
         }
         for name, counts in count_kept(mask).items()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @final
 class News:
-    """What has been trained since the last look.
+    """What has been trained since the last look. Of processes that train one model the first shows and tells it.
 
     Steps are counted while a training runs; when it has ended, all of its steps are done, counted or not. Those that
     were done before this call do not count for its speed, and so not for the time that is left.
@@ -30,6 +30,7 @@ class News:
 
     def __init__(self, folder: ExperimentFolder, log: Log, *, num_processes: int | None, progress: bool) -> None:
         self._folder, self._log = folder, log
+        self._speaks = folder.together.place == 0
         trainings = folder.plan.list_all_trainings()
         self._waiting = [training for training in trainings if not folder.is_finished(training)]
         self._num_trainings, self._total = len(trainings), sum(map(self._count_steps, trainings))
@@ -46,7 +47,7 @@ class News:
             before=self._before,
             unit=self._unit,
             num_processes=self._num_processes,
-            shown=progress,
+            shown=progress and self._speaks,
         )
 
     def __enter__(self) -> Self:
@@ -79,7 +80,9 @@ class News:
         self._show()
         if self._log:
             for training in ended:
-                tell_training(self._log, training, self._folder.load_record(training))
+                record = self._folder.load_record(training)
+                if self._speaks:
+                    tell_training(self._log, training, record)
 
     def _show(self) -> None:
         elsewhere = self.steps_elsewhere[:]  # by worker process, of which some are at work before others

@@ -87,6 +87,11 @@ class PruningResults(Results):
         claims = _import_claims().describe_ticket(self.claims(**settings), number, **said)
         if self["run_folder"] is not None:
             return draw_ticket(ExperimentFolder.read(Path(self["run_folder"])), number, claims=claims)
+        if self["final_mask"].shards is not None:
+            raise ValueError(
+                "a ticket of a sharded model must come from its run folder, where it is whole, but none was kept; pass "
+                "run_folder="
+            )
         if plan.rewinding == "learning_rate":
             raise ValueError(
                 "with rewinding='learning_rate' a ticket starts from the weights of the level before, which were not "

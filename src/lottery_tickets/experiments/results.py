@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Final, NotRequired, TypedDict
 
-from lottery_tickets._core.files import hash_file
 from lottery_tickets._core.loggers import Log
 from lottery_tickets._core.reading import Form, check_form, make_form
 from lottery_tickets.experiments.folder import RECORD, ExperimentFolder
@@ -78,7 +77,7 @@ def collect_results(folder: ExperimentFolder) -> dict[str, Any]:
             check_form(record[LAYERS], COUNTED, f"{folder.place(training) / RECORD}: {LAYERS}")
             row |= {LAYERS: record[LAYERS], "share_moved": find_share_moved(record[LAYERS])}
         rows.append({**record["training"], "density": record["num_kept"] / max(record["num_weights"], 1), **row})
-        hashes[training.path] = hash_file(folder.place(training) / RECORD)
+        hashes[training.path] = folder.hash_record(training)
     return {
         "schema": SCHEMA,
         "simulated": False,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lottery_tickets._core.checks import check_restartable
 from lottery_tickets._core.measuring.performance import Measurement
 from lottery_tickets._core.measuring.restoring import restoring
+from lottery_tickets._core.sharding.dtensors import refuse_sharded
 from lottery_tickets._core.states import load_clean_state
 from lottery_tickets._core.training.trainer_function import TrainerFunction
 from lottery_tickets.experiments.caller_subject import CallerSubject
@@ -99,6 +100,7 @@ class Retraining:
                 }
 
     def _check(self, model: nn.Module) -> None:
+        refuse_sharded(model, "tickets that are trained again")
         if find_held_mask(model) is not None:
             raise ValueError(
                 "the model must hold no mask, because its dense network is trained too; call remove_mask first"

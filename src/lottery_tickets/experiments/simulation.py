@@ -8,8 +8,10 @@ from tqdm import tqdm
 
 from lottery_tickets._core.checks import warn_caller
 from lottery_tickets._core.measuring.evaluating import evaluate_batches
-from lottery_tickets._core.measuring.performance import measuring
+from lottery_tickets._core.measuring.performance import average_figures, measuring
 from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.sharding.data_parallel import find_together
+from lottery_tickets._core.sharding.together import Together
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.layers import count_kept
 from lottery_tickets.experiments.pruning_results import PruningResults
@@ -50,13 +52,12 @@ def simulate_rounds(
         "this is a simulation: no ticket has been trained, and none may be claimed; pass trainer_fn or train=True for "
         "iterative magnitude pruning"
     )
-    masks = [Mask.keeping_all(weights.shapes)]
+    masks = [Mask.keeping_all(weights.whole_shapes).placed(weights.shards)]
     for level in range(1, num_levels + 1):
         masks.append(prune_survivors(weights, masks[-1], schedule, level))
-    rows = [
-        _measure(model, dataloader, loss_fn, level, mask, seed=seed)
-        for level, mask in enumerate(tqdm(masks, unit="level", disable=not progress))
-    ]
+    together = find_together(model)
+    levels = tqdm(masks, unit="level", disable=not progress or together.place > 0)
+    rows = [_measure(model, dataloader, loss_fn, level, mask, together, seed=seed) for level, mask in enumerate(levels)]
     return PruningResults(
         simulated=True,
         target_sparsity=schedule.target_sparsity or 0.0,
@@ -68,11 +69,19 @@ def simulate_rounds(
     )
 
 
-def _measure(
-    model: nn.Module, dataloader: Iterable[Any], loss_fn: LossFunction | None, level: int, mask: Mask, *, seed: int
+def _measure(  # noqa: PLR0917 - called once, above
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    loss_fn: LossFunction | None,
+    level: int,
+    mask: Mask,
+    together: Together,
+    *,
+    seed: int,
 ) -> TrainingRow:
     with measuring(model, dataloader, seed), masked(model, mask):
         loss, accuracy = evaluate_batches(model, dataloader, loss_fn)
+    here = {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
     return {
         "replicate": 0,
         "level": level,
@@ -81,5 +90,5 @@ def _measure(
         "num_kept": mask.num_kept,
         "density": mask.density,
         "layers": count_kept(mask),
-        "history": {"end": {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}},
+        "history": {"end": average_figures(together.gather(lambda: here))},
     }

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lottery_tickets._core.reading import naming
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.zeroing import zero_pruned_
+from lottery_tickets._core.sharding.dtensors import see_local
 from lottery_tickets._core.states import copy_clean_state, load_clean_state
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.experiments.folder import EARLY_STOP, REWIND, START, ExperimentFolder, stops_early
@@ -35,7 +36,8 @@ def prune_survivors(trained: Weights, mask: Mask, schedule: PruningSchedule, lev
     for group, num_kept in schedule.count_kept(sizes, level).items():
         within = {name: mask.bits[name] for name in group.names}
         bits |= select_largest(trained.part(group.names), num_kept, within=within)
-    return Mask(bits, mask.shapes, {"method": "iterative magnitude pruning", "level": level})
+    provenance = {"method": "iterative magnitude pruning", "level": level}
+    return Mask(bits, mask.local_shapes, provenance, mask.shards)
 
 
 def prune(
@@ -46,13 +48,13 @@ def prune(
     Args:
         folder: The folder of the run.
         training: Which training.
-        shapes: Those of the prunable weights.
+        shapes: Those of the prunable weights, over all processes.
         ticket: The mask of level 1, where it is given.
     """
     if training.level == 0:
-        return Mask.keeping_all(shapes)
+        return folder.place_mask(Mask.keeping_all(shapes))
     if training.branch == "ticket" and ticket is not None:
-        return ticket
+        return folder.place_mask(ticket)
     if training.branch == "ticket":
         trained = Weights.from_tensors(folder.load_weights(training.parent))
         return prune_survivors(trained, folder.load_mask(training.parent), folder.plan.schedule, training.level)
@@ -151,4 +153,5 @@ def prune_state_(state: Mapping[str, Tensor], mask: Mask) -> None:
         if state[name].shape != mask.shapes[name]:  # the kernels trust their sizes, and files may lie
             shapes = f"{tuple(state[name].shape)} and its mask {tuple(mask.shapes[name])}"
             raise ValueError(f"a state must fit its mask, but {name!r} has shape {shapes}; was a file altered?")
-        zero_pruned_(state[name], bits)
+        local = see_local(state[name])
+        zero_pruned_(local, bits.to(local.device))

@@ -45,7 +45,10 @@ class EarlyBirdCallback(Callback):
     `probe=Probe(loader, loss_fn=lambda module, batch: ...)`.
 
     **Several processes.** Under data parallelism each has the same weights and watches for itself. The losses of their
-    batches differ, so training stops when all agree; the first one writes. Models in shards are refused.
+    batches differ, so training stops when all agree; the first one writes. Models under `fully_shard` or tensor
+    parallelism (`ModelParallelStrategy`) are watched by all together, without a folder; learning is measured only on a
+    `probe` that is given, the same in each process, and no training that resumes is watched on. Those of `FSDPStrategy`
+    and DeepSpeed's third stage are refused.
 
     **Resuming.** Checkpoints that Lightning saves hold what the watch needs: the starting weights, ranks and masks, all
     checks; `fit(..., ckpt_path=)` goes on from it to the same verdicts.
@@ -61,7 +64,7 @@ class EarlyBirdCallback(Callback):
     Raises:
         TypeError: When `make_watcher` is not a function.
         ValueError: When training begins: an option of the watcher is out of range, training resumes without a saved
-            watch, or the model is in shards.
+            watch, or the model is in shards other than those above, or in any and there is a folder.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class EarlyBirdCallback(Callback):
         probe: Probe | Iterable[Any] | None = None,
     ) -> None:
         self.stop = stop
-        self._watch = Watch(make_watcher, folder, probe)
+        self._watch = Watch(make_watcher, folder, probe, takes_shards=True)
         self._saved: SavedWatch | None = None
 
     @property

@@ -12,6 +12,7 @@ from lottery_tickets._core.files import parse_json
 from lottery_tickets._core.folders import find_differences
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.reading import Form, check_form, make_form, naming
+from lottery_tickets._core.sharding.dtensors import is_sharded
 from lottery_tickets._core.states import copy_state, load_clean_state
 from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
 from lottery_tickets.early_bird.history import EarlyBirdCheckpoint
@@ -57,13 +58,20 @@ class Watch:
         make_watcher: Given the model about to be trained, makes its watcher.
         folder: Where ticket and evidence go; None for nowhere.
         probe: What learning is measured on, where the watcher has no probe of its own; None for what `begin` is given.
+        takes_shards: Whether models under `fully_shard` or tensor parallelism may be watched: by all processes, each
+            with the same probe. Nothing is written or saved of them.
 
     Raises:
         TypeError: When `make_watcher` is not a function.
     """
 
     def __init__(
-        self, make_watcher: MakeWatcher, folder: str | Path | None, probe: Probe | Iterable[Any] | None = None
+        self,
+        make_watcher: MakeWatcher,
+        folder: str | Path | None,
+        probe: Probe | Iterable[Any] | None = None,
+        *,
+        takes_shards: bool = False,
     ) -> None:
         if not callable(make_watcher):
             raise TypeError(
@@ -75,6 +83,7 @@ class Watch:
         self._folder = None if folder is None else Path(folder)
         self._last_step = 0
         self._is_saved = False
+        self._takes_shards, self._is_sharded = takes_shards, False
         self.watcher: EarlyBirdWatcher | None = None
 
     @property
@@ -95,15 +104,22 @@ class Watch:
 
         Raises:
             ValueError: When training resumes and nothing was saved at its step, or with other settings; when this
-                process holds only parts of the weights.
+                process holds only parts of the weights, and the trainer's are not taken or would be written.
         """
-        _refuse_shards(model)
+        self._is_sharded = self._takes_shards and any(map(is_sharded, unwrap(model).parameters()))
+        if not self._is_sharded:
+            _refuse_shards(model)
+        elif self._folder is not None:
+            raise ValueError(
+                "a ticket is written where a process has all weights, but the model is sharded (DTensor); pass "
+                "folder=None, and take callback.watcher.draw_ticket() when training has ended"
+            )
 
         def make(model: nn.Module) -> EarlyBirdWatcher:
             watcher = self._make_watcher(model)
             if self._probe is not None and not watcher.has_probe:
                 watcher.take_probe(model, self._probe)
-            elif default is not None and not watcher.has_probe:
+            elif default is not None and not watcher.has_probe and not self._is_sharded:
                 try_probe(watcher, model, default)
             return watcher
 
@@ -164,8 +180,8 @@ class Watch:
         self._is_saved = True
 
     def to_saved(self) -> SavedWatch | None:
-        """Returns what a training that resumes at the present step needs; None before training."""
-        if self.watcher is None:
+        """Returns what a training that resumes at the present step needs; None before training, and of shards."""
+        if self.watcher is None or self._is_sharded:
             return None
         return {
             "step": self._last_step,

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from lottery_tickets._core.determinism import derive_seed, seeded
-from lottery_tickets._core.names import COMPILED
+from lottery_tickets._core.names import COMPILED, unwrap
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.scopes import select_in_scope
+from lottery_tickets._core.sharding.fsdp import reshard
+from lottery_tickets._core.sharding.whole_parameters import whole_parameters
 from lottery_tickets._core.weights import WeightSource
 from lottery_tickets.masks.draws import draw_weights
 from lottery_tickets.masks.mask import Mask, as_mask
@@ -81,19 +83,22 @@ def reinitialise_(model: nn.Module, seed: int) -> None:
     The global random state is left as it was.
 
     Args:
-        model: The model.
+        model: The model. A sharded one gets the weights that one process would draw; each process holds those of one
+            module whole at a time.
         seed: Same seed, same weights.
 
     Raises:
         ValueError: When a parameter belongs to a module without `reset_parameters`, so that it would keep its old
             values.
     """
+    reshard(unwrap(model))
     check_reinitialisable(model)
     with seeded(seed):
         for module in model.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset) and not hasattr(module, COMPILED):  # that would call the one inside twice
-                reset()
+                with whole_parameters(module):
+                    reset()
 
 
 def check_reinitialisable(model: nn.Module) -> None:

@@ -14,6 +14,7 @@ from lottery_tickets._core.notebooks import render_table
 from lottery_tickets._core.reading import say_briefly
 from lottery_tickets._core.sharding.dtensors import see_local, wrap
 from lottery_tickets._core.sharding.shards import Shards, find_shards
+from lottery_tickets._core.sharding.together import ALONE
 from lottery_tickets._core.tensor_files.whole import read_tensors, write_tensors
 from lottery_tickets.masks.checked import checked_binary, checked_bits, checked_shape, checked_tensor, invert
 from lottery_tickets.masks.mask_file import (
@@ -247,10 +248,7 @@ class Mask(Mapping[str, Tensor]):
             # One key only: safetensors writes several in no fixed order, and equal masks must give equal bytes.
             write_tensors(Path(path), whole.bits, {METADATA_KEY: json.dumps(whole.to_label())})
 
-        if self._shards is None:
-            write()
-        else:
-            self._shards.together.agree(write if self._shards.together.place == 0 else lambda: None)
+        (ALONE if self._shards is None else self._shards.together).let_first(write)
 
     def to_label(self) -> dict[str, str]:
         """Returns what a file says of the bits in it: shapes, provenance and a digest of all three."""

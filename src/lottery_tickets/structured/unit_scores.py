@@ -43,7 +43,10 @@ def score_units(
         drawn = draw_weights(shapes, {}, derive_seed(seed, "random units"))
         return {name: weight.tensor.clone() for name, weight in drawn.items()}
     if scores not in NAMES:
-        raise ValueError(f"scores must be one of {', '.join(map(repr, NAMES))} or a mapping, got {scores!r}")
+        raise ValueError(
+            f"scores must be one of {', '.join(map(repr, NAMES))} or a mapping, such as what "
+            f"compute_taylor_importance or compute_fisher_importance returns, got {scores!r}"
+        )
     parameters = {clean_name(name): parameter for name, parameter in model.named_parameters()}
     if scores == "norm":
         return {group.name: _sum_squares(group, parameters).sqrt() for group in groups}

@@ -173,6 +173,15 @@ def test_channels_that_can_only_go_together_are_no_units() -> None:
     assert units.left_out["0"] == "its channels can only go together"
 
 
+@pytest.mark.parametrize(("make", "found"), [(Returned, "second"), (lambda: Normed(Softmax()), "up")])
+def test_weights_that_are_zero_hide_no_path(make: Callable[[], nn.Module], found: str) -> None:
+    model = make()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert list(find_units(model, make_images(1).float()).groups) == [found]
+
+
 def test_without_torch_pruning_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_pruning", None)  # what Python takes for missing
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'lottery-tickets\[shrink\]'"):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lottery_tickets import compute_fisher_importance, compute_taylor_importance, create_unit_mask
 from lottery_tickets.structured import Units, find_units
 from lottery_tickets.structured import unit_masks as module
+from lottery_tickets.structured.unit_scores import score_units
 from lottery_tickets.structured.units import Member, UnitGroup
 from tests.lottery_tickets.structured.networks import make_images, make_network
 from tests.models import make_language_model
@@ -60,7 +61,7 @@ def choose_slowly(lists: tuple[list[int], ...], num_removed: int) -> list[list[b
     return kept
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(lists=drawn, num_removed=st.integers(0, sum(SIZES) - len(SIZES)))
 def test_the_least_go_exactly_as_many_as_asked_for(lists: tuple[list[int], ...], num_removed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -68,7 +69,7 @@ def test_the_least_go_exactly_as_many_as_asked_for(lists: tuple[list[int], ...],
     assert kept == choose_slowly(lists, num_removed)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(lists=drawn, sparsities=st.tuples(st.floats(0, 0.6), st.floats(0, 0.6)), multiple=st.integers(1, 4))
 def test_sparser_masks_are_subsets_and_scale_does_not_matter(
     lists: tuple[list[int], ...], sparsities: tuple[float, float], multiple: int
@@ -129,7 +130,9 @@ def test_norms_are_over_all_weights_that_make_a_unit() -> None:
     mask = create_unit_mask(model, 0.5, scores="norm", example_inputs=images)
     state = model.state_dict()
     rows = torch.cat([state[f"{name}.weight"].flatten(1) for name in ("stem", "second")], dim=1)
-    best = rows.square().sum(1).topk(3).indices
+    found = score_units(model, list(groups.values()), "norm", 0)["stem"]
+    torch.testing.assert_close(found, rows.norm(dim=1), rtol=1e-14, atol=0)
+    best = found.topk(3).indices
     kept = torch.zeros(groups["stem"].num_units, dtype=torch.bool)
     kept[best] = True
     assert torch.equal(mask["stem.bias"], kept)
@@ -150,6 +153,15 @@ def test_scores_by_weight_are_summed_over_a_unit() -> None:
     assert sorted(taylor["4.weight"][:, 0].topk(3).indices.tolist()) == mask["4.bias"].nonzero().flatten().tolist()
     with pytest.raises(ValueError, match=r"'1\.weight' has the shape \(7, 128\), got none; were they computed for"):
         create_unit_mask(model, 0.5, units="neurons", scores={"1.bias": torch.ones(7)}, example_inputs=images)
+
+
+def test_what_has_one_score_an_output_counts_once() -> None:
+    model, images = make_network("residual"), make_images(6)
+    groups = find_units(model, images).of_kind("channels")
+    taylor = compute_taylor_importance(model, [(images, torch.arange(6) % 3)], granularity="unit")
+    found = score_units(model, groups, taylor, 0)["stem"]  # made by two layers with other numbers of inputs
+    of_stem, of_second = (taylor[f"{name}.weight"][:, 0, 0, 0].double() for name in ("stem", "second"))
+    assert torch.equal(found, of_stem + of_second)
 
 
 def test_scales_of_batch_norms_rank_channels() -> None:

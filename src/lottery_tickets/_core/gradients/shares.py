@@ -10,6 +10,7 @@ from torch import Tensor
 from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.sums import Totals, ValueSums, add_uses
 from lottery_tickets._core.gradients.uses import Use
+from lottery_tickets._core.sharding.dtensors import gather
 from lottery_tickets._core.sharding.in_step import InStep
 from lottery_tickets._core.weights import Weights
 
@@ -58,6 +59,9 @@ class Shares:
         """Adds the values at a place to sums of what lies here, or nothing without uses; see `add_uses`."""
         norm, name = None, place.name
         whole = self._open(name, sums, weight) if self.is_shared else sums
+        if self.is_shared and not weight.untyped_storage().size():  # its module was let go before this use was known
+            self._step.meet(f"the weight {name}")
+            weight = gather(self._weights[name].tensor).to(weight)
         if uses and self.takes_part:
             norm = add_uses(whole, place, uses, weight, block_elements, watched=watched)
         self._num_done[name] += 1

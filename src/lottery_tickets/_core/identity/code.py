@@ -9,6 +9,7 @@ from torch import nn
 from lottery_tickets._core.identity.bytecode import BYTECODE
 from lottery_tickets._core.identity.identities import Identity, name_identity
 from lottery_tickets._core.identity.values import Encoder
+from lottery_tickets._core.sharding.data_parallel import name_class
 
 
 def identify_callable(
@@ -67,7 +68,7 @@ def identify_architecture(
     hashed = hashlib.sha256()
     encoder = Encoder(hashed.update)
     encoder.encode_module(model, with_weights=False)
-    name = type(model).__qualname__
+    name = name_class(model)
     return _conclude("architecture", hashed.hexdigest(), encoder, f"{what} {name}", argument)
 
 

@@ -6,10 +6,12 @@ from pathlib import PurePath
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    DistributedSampler,
     RandomSampler,
     SequentialSampler,
     SubsetRandomSampler,
@@ -108,6 +110,8 @@ def describe_structure(batch: object) -> str:
 def _draws_each_once(sampler: object, num_samples: int) -> bool:
     if type(sampler) is SequentialSampler:
         return True
+    if type(sampler) is DistributedSampler:  # by its processes together, however many they are
+        return torch.distributed.is_initialized() and not sampler.drop_last
     if not isinstance(sampler, RandomSampler) or type(sampler) is not RandomSampler:
         return False
     return not sampler.replacement and sampler.num_samples == num_samples

@@ -25,6 +25,8 @@ from lottery_tickets._core.identity.bytecode import (
     list_operations,
 )
 from lottery_tickets._core.identity.modules import group_tied_names, list_hyperparameters, list_modules
+from lottery_tickets._core.sharding.dtensors import is_sharded
+from lottery_tickets._core.sharding.fsdp import find_class
 
 MOST_NESTED: Final = 60  # levels; Python allows 1,000 calls inside each other, and a level takes up to five
 
@@ -120,9 +122,9 @@ class Encoder:
         for name, inner in list_modules(module):
             self.see(inner)
             self.put("module", name.encode())
-            self.encode(type(inner))
-            is_own = not is_library(type(inner).__module__)
-            forward = find_usage_of_method(type(inner), type(inner).forward) if is_own else None
+            cls = find_class(inner)
+            self.encode(cls)
+            forward = None if is_library(cls.__module__) else find_usage_of_method(cls, cls.forward)
             self.encode_parts(list_hyperparameters(inner, forward))
         for names, tensor in group_tied_names(module):
             is_known = not is_lazy(tensor)
@@ -198,6 +200,9 @@ class Encoder:
             self._names.pop()
 
     def _encode_tensor(self, tensor: Tensor) -> None:
+        if is_sharded(tensor):
+            self.give_up(tensor, "is shared out over processes")
+            return
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
             self.give_up(tensor, f"is a {tensor.layout} tensor on {tensor.device}")
             return

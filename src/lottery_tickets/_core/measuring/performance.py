@@ -6,8 +6,9 @@ calls: pairs, language models (which shift their labels) and a caller's own loss
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any, Final, Literal, TypedDict, final
 
 import torch
@@ -151,6 +152,24 @@ def measure(model: nn.Module, dataloader: Iterable[Any], measurement: Measuremen
     """Returns a model's performance and leaves the model as it was; equal calls see equal batches."""
     with measuring(model, dataloader, seed):
         return measurement(model, dataloader)
+
+
+def average_figures(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the means of figures that several processes have measured, of those that all have.
+
+    They are exact before they are rounded: of equal figures the mean is the same figure. The perplexity is that of the
+    mean loss.
+
+    Args:
+        found: By process and name.
+
+    Examples:
+        >>> average_figures([{"loss": 0.1, "accuracy": 0.5}, {"loss": 0.3}])
+        {'loss': 0.2}
+    """
+    names = [name for name in found[0] if all(name in figures for figures in found)]
+    means = {name: mean(figures[name] for figures in found) for name in names}
+    return means | ({"perplexity": math.exp(means["loss"])} if "perplexity" in means else {})
 
 
 @dataclass

@@ -170,6 +170,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             if module.training is not training:  # torch's modules take long to set an attribute
                 module.training = training
         buffers.put_back()
+        reshard(unwrap(model))  # what was gathered for the last forward pass would be taken for its parameters
 
 
 @final

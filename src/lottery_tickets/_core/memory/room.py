@@ -9,6 +9,7 @@ from torch import nn
 from lottery_tickets._core.devices import find_free_bytes
 from lottery_tickets._core.memory.sizes import Certain, Parts
 from lottery_tickets._core.names import unwrap
+from lottery_tickets._core.sharding.dtensors import see_local
 
 GB: Final = 1e9
 SMALLEST: Final = 100_000_000  # bytes of weights; of smaller models nothing is asked, because it would take time
@@ -16,7 +17,10 @@ SMALLEST: Final = 100_000_000  # bytes of weights; of smaller models nothing is 
 
 def is_large(model: object) -> bool:
     """Returns whether it is worth asking for a model; what is none is refused later."""
-    return isinstance(model, nn.Module) and sum(weight.nbytes for weight in unwrap(model).parameters()) >= SMALLEST
+    return (
+        isinstance(model, nn.Module)
+        and sum(see_local(weight).nbytes for weight in unwrap(model).parameters()) >= SMALLEST
+    )
 
 
 def demand_room(what: str, model: nn.Module, needed: Certain, others: Mapping[str, Certain]) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.prunable_weights import Choices, choose_stored
+from lottery_tickets._core.sharding.dtensors import see_local
 
 Parts = dict[str, int]  # bytes by name
 Analysis = Literal["early_bird_sgd", "early_bird_adamw", "fisher", "robustness", "quality", "landscape", "imp"]
@@ -26,7 +27,7 @@ STATES_OF_ADAM: Final = 2  # a weight, in its dtype
 @final
 @dataclass(frozen=True)
 class ModelSizes:
-    """What is counted of a model; shared parameters once.
+    """What is counted of a model; shared parameters once, and of sharded ones what lies here.
 
     Attributes:
         num_params: Parameters.
@@ -73,15 +74,16 @@ class ModelSizes:
         chosen: list[str] = []
         with suppress(*(() if include or exclude else (ValueError,))):  # a model may have nothing to prune
             chosen = list(choose_stored(shapes, inner, include, exclude))
+        here = {name: see_local(parameter) for name, parameter in named.items()}
         return cls(
-            num_params=sum(parameter.numel() for parameter in named.values()),
-            weight_bytes=sum(parameter.nbytes for parameter in named.values()),
+            num_params=sum(tensor.numel() for tensor in here.values()),
+            weight_bytes=sum(tensor.nbytes for tensor in here.values()),
             buffer_bytes=sum(buffer.nbytes for buffer in inner.buffers()),
-            gradient_bytes=sum(parameter.nbytes for parameter in named.values() if parameter.requires_grad),
-            largest_bytes=max(parameter.nbytes for parameter in named.values()),
-            prunable={name: named[name].numel() for name in chosen},
-            prunable_bytes={name: named[name].nbytes for name in chosen},
-            largest_prunable_bytes=max((named[name].nbytes for name in chosen), default=0),
+            gradient_bytes=sum(here[name].nbytes for name, p in named.items() if p.requires_grad),
+            largest_bytes=max(tensor.nbytes for tensor in here.values()),
+            prunable={name: here[name].numel() for name in chosen},
+            prunable_bytes={name: here[name].nbytes for name in chosen},
+            largest_prunable_bytes=max((here[name].nbytes for name in chosen), default=0),
         )
 
     @classmethod

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lottery_tickets._core.names import COMPILED, unwrap
-from lottery_tickets._core.sharding.fsdp import reshard
+from lottery_tickets._core.sharding.fsdp import find_class, reshard
 from lottery_tickets._core.sharding.shards import find_shards
 from lottery_tickets._core.sharding.together import ALONE, Processes, Together
 
@@ -27,6 +27,11 @@ def find_together(model: nn.Module) -> Together:
             "dimensions, of which the first has copies"
         )
     return shards.together
+
+
+def name_class(model: nn.Module) -> str:
+    """Returns the name of a model's class, without what data parallelism and `fully_shard` made of it."""
+    return find_class(model.module if isinstance(model, DistributedDataParallel) else model).__qualname__
 
 
 def find_data_parallel(model: nn.Module) -> Together:

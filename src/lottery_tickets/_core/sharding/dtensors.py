@@ -64,6 +64,12 @@ def _wrap(
     return wrapped
 
 
+def gather(tensor: Tensor) -> Tensor:
+    """Returns a DTensor whole, without history: all processes call this. Any other tensor as it is."""
+    whole: Tensor = tensor.detach().full_tensor() if is_sharded(tensor) else tensor.detach()
+    return whole
+
+
 def redistribute_like(tensor: Tensor, like: Tensor) -> Tensor:
     """Returns a DTensor shared out as another one, as sums over processes where it held parts of them."""
     if not is_sharded(tensor) or not is_sharded(like) or tensor.placements == like.placements:

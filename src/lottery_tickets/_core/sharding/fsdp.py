@@ -57,6 +57,15 @@ def gathering_others(model: nn.Module, shards: Mapping[int, Tensor]) -> Iterator
             shared._sharded_param_data = data  # noqa: SLF001 - see above
 
 
+def find_class(module: nn.Module) -> type[nn.Module]:
+    """Returns the class that a module had before `fully_shard` gave it one of its own."""
+    fsdp = sys.modules.get(MODULE)
+    if fsdp is None or not isinstance(module, fsdp.FSDPModule):
+        return type(module)
+    own: type[nn.Module] = type(module).__bases__[-1]
+    return own
+
+
 def refuse_split(model: nn.Module, what: str) -> None:
     """Raises a ValueError where a module computes with parts of a weight, for what can be done with gathered ones only.
 
@@ -108,17 +117,19 @@ def computing_with(model: nn.Module, handles: Mapping[int, Tensor]) -> Iterator[
 
 @contextlib.contextmanager
 def announcing(model: nn.Module, announce: Callable[[str], object]) -> Iterator[None]:
-    """Within the block a function is called before each gathering; after it nothing is gathered, whatever happened.
+    """Within the block a function is called before each gathering, and FSDP sends nothing else: it reduces no gradient.
+
+    After it nothing is gathered, whatever happened.
 
     Args:
         model: Any.
         announce: Given what is about to be gathered, the same in each process; it may raise.
     """
     modules = _list_fsdp(model)
-    groups = list(_list_groups(model))
-    before = [group._all_gather_comm for group in groups]  # noqa: SLF001 - see above
-    for place, (group, gather) in enumerate(zip(groups, before, strict=True)):
+    before = [(group, group._all_gather_comm, group.reduce_grads) for group in _list_groups(model)]  # noqa: SLF001 - see above
+    for place, (group, gather, _) in enumerate(before):
         group._all_gather_comm = _Announced(gather, partial(announce, f"the parameters {place}"))  # noqa: SLF001 - see above
+        group.reduce_grads = False  # those that a caller has accumulated until now
     try:
         yield
     except BaseException:
@@ -127,8 +138,8 @@ def announcing(model: nn.Module, announce: Callable[[str], object]) -> Iterator[
                 module.reset_iter_state()  # what was underway when it was raised
         raise
     finally:
-        for group, gather in zip(groups, before, strict=True):
-            group._all_gather_comm = gather  # noqa: SLF001 - see above
+        for group, gather, reduces in before:
+            group._all_gather_comm, group.reduce_grads = gather, reduces  # noqa: SLF001 - see above
         reshard(model)
 
 

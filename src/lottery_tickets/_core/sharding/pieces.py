@@ -102,7 +102,7 @@ class Piece:
         if all(_is_run(index) for index in self.indices):
             self.cut(whole).copy_(block)
         else:
-            whole[tuple(map(torch.from_numpy, np.ix_(*self.indices)))] = block
+            whole[tuple(torch.from_numpy(index).to(whole.device) for index in np.ix_(*self.indices))] = block
 
     def is_as(self, other: "Piece") -> bool:
         """Returns whether another piece is the same block of a weight shared out alike."""
@@ -114,12 +114,16 @@ class Piece:
 
 
 def gather_whole(block: Tensor, piece: Piece, together: Together) -> Tensor:
-    """Returns a weight whole, on the CPU, from the blocks of all processes."""
-    parts = together.gather(lambda: (piece.indices, block.detach().cpu()) if piece.is_counted else None)
-    whole = torch.empty(piece.whole, dtype=block.dtype)
-    for indices, values in filter(None, parts):
-        Piece(piece.whole, indices, is_counted=True).put_into(whole, values)
-    return whole
+    """Returns a weight whole, on the CPU, from the blocks of all processes.
+
+    Each byte is the sum of one that lies in one process and of zeros, so no process needs memory for a second whole.
+    """
+    whole = torch.zeros(piece.whole, dtype=block.dtype, device=block.device)
+    if piece.is_counted:
+        piece.put_into(whole, block.detach())
+    if whole.numel():
+        together.add_up_(whole.view(-1).view(torch.uint8))
+    return whole.cpu()
 
 
 def _is_run(index: Indices) -> bool:

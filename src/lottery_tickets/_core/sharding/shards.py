@@ -1,6 +1,6 @@
 """Where the elements of many weights lie, of weights that are shared out over processes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lottery_tickets._core.sharding.dtensors import find_mesh, find_piece
+from lottery_tickets._core.sharding.dtensors import find_mesh, find_piece, is_sharded, see_local, wrap
 from lottery_tickets._core.sharding.pieces import Piece, gather_whole
 from lottery_tickets._core.sharding.together import Processes, Together
 
@@ -55,6 +55,20 @@ class Shards:
         """Returns a weight whole, on the CPU, from what lies in each process."""
         return gather_whole(block, self.pieces[name], self.together)
 
+    def place(self, name: str, whole: Tensor) -> Tensor:
+        """Returns what lies here of a tensor that each process has whole, as a DTensor whose values are on the CPU.
+
+        Raises:
+            ValueError: When there is no tensor of this name, or of another shape.
+        """
+        piece = self.pieces.get(name)
+        if piece is None or piece.whole != whole.shape:
+            known = "no tensor" if piece is None else f"one of shape {tuple(piece.whole)}"
+            raise ValueError(f"{name!r} has shape {tuple(whole.shape)}, but the model has {known} of this name")
+        if piece.mesh is None:
+            return whole
+        return wrap(piece.cut(whole).clone(memory_format=torch.contiguous_format), piece).cpu()
+
     def is_as(self, other: "Shards") -> bool:
         """Returns whether these weights are shared out alike in another model, in every process."""
         if self.pieces.keys() != other.pieces.keys():
@@ -74,3 +88,14 @@ def find_shards(tensors: Mapping[str, Tensor]) -> Shards | None:
         return None
     pieces = {name: find_piece(name, tensor, mesh) for name, tensor in tensors.items()}
     return Shards(pieces, Processes.of_mesh(mesh))
+
+
+def see_whole(tensors: Mapping[str, Tensor]) -> Callable[[str], Tensor]:
+    """Returns what gives each tensor whole: of a DTensor all processes call it, and get it on the CPU."""
+    shards = find_shards(tensors)
+
+    def see(name: str) -> Tensor:
+        tensor = tensors[name]
+        return tensor if shards is None or not is_sharded(tensor) else shards.gather(name, see_local(tensor))
+
+    return see

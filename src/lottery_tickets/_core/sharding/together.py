@@ -51,6 +51,37 @@ class Together(ABC):
     def gather(self, find: Callable[[], Value]) -> list[Value]:
         """Returns what each finds, in one order; all raise what one raises. For what is small, or has no one size."""
 
+    @abstractmethod
+    def ask_first(self, find: Callable[[], Value]) -> Value:
+        """Returns what the first process finds, in each; all raise what it raises.
+
+        Args:
+            find: Called by the first process alone; what it returns must pickle.
+        """
+
+    @abstractmethod
+    def hand_out(self, find: Callable[[], Tensor]) -> Tensor:
+        """Returns a tensor that the first process finds, in each, on the CPU there; all raise what it raises.
+
+        Args:
+            find: Called by the first process alone; the tensor lies on the CPU.
+        """
+
+    @contextlib.contextmanager
+    def led(self, begin: Callable[[], contextlib.AbstractContextManager[Value]]) -> Iterator[Value]:
+        """Within the block the first process holds a context; all are given what it gives, and raise what it raises.
+
+        Args:
+            begin: Called by the first process alone; what its context gives must pickle.
+        """
+        with contextlib.ExitStack() as stack:
+            yield self.ask_first(lambda: stack.enter_context(begin()))
+            self.let_first(stack.close)
+
+    def let_first(self, act: Callable[[], object]) -> None:
+        """Has the first process do something; all raise what it raises."""
+        self.agree(act if self.place == 0 else lambda: None)
+
     def agree(self, compute: Callable[[], Value]) -> Value:
         """Returns what is computed here; all raise what one raises."""
         computed: list[Value] = []
@@ -87,6 +118,14 @@ class Alone(Together):
     def gather(self, find: Callable[[], Value]) -> list[Value]:
         """Returns what is found here."""
         return [find()]
+
+    def ask_first(self, find: Callable[[], Value]) -> Value:
+        """Returns what is found here."""
+        return find()
+
+    def hand_out(self, find: Callable[[], Tensor]) -> Tensor:
+        """Returns what is found here."""
+        return find()
 
 
 ALONE: Final = Alone()
@@ -126,9 +165,12 @@ class Processes(Together):
 
     def add_up_(self, tensor: Tensor) -> None:
         """Puts the sum over all of a tensor that each has into its place."""
+        message = tensor.to(self._device)
         with self._explained():
             for group in self._groups:
-                torch.distributed.all_reduce(tensor, group=group)
+                torch.distributed.all_reduce(message, group=group)
+        if message is not tensor:
+            tensor.copy_(message)
 
     def sum(self, size: int, count: Callable[[], Counts]) -> Counts:
         """Returns the sum over all, dimension by dimension of the mesh."""
@@ -157,6 +199,41 @@ class Processes(Together):
         if any(errors):
             _raise_first(errors)
         return [value for _, value in gathered]
+
+    def ask_first(self, find: Callable[[], Value]) -> Value:
+        """Returns what the first process finds, sent along each dimension of the mesh in turn."""
+        found: tuple[Exception | None, Value | None] = (None, None)
+        if self.place == 0:
+            try:
+                found = (None, find())
+            except Exception as raised:  # noqa: BLE001 - raised again, everywhere
+                found = (_make_portable(raised), None)
+        message: list[Any] = [found]
+        with self._explained():
+            for group in self._groups:
+                torch.distributed.broadcast_object_list(message, group=group, group_src=0)
+        error, value = message[0]
+        if error is not None:
+            _raise_first([error] + [None] * (self.num_processes - 1))
+        return value  # type: ignore[no-any-return] # the first's, through a list
+
+    def hand_out(self, find: Callable[[], Tensor]) -> Tensor:
+        """Returns the tensor that the first process finds; its bytes are sent as they lie."""
+        here: list[Tensor] = []
+
+        def describe() -> tuple[torch.dtype, torch.Size]:
+            here.append(find().contiguous())
+            return here[0].dtype, here[0].shape
+
+        dtype, shape = self.ask_first(describe)
+        whole = here[0] if here else torch.empty(shape, dtype=dtype)
+        if not whole.numel():
+            return whole
+        message = whole.view(-1).view(torch.uint8).to(self._device)
+        with self._explained():
+            for group in self._groups:
+                torch.distributed.broadcast(message, group=group, group_src=0)
+        return message.cpu().view(dtype).view(shape)
 
     def _gather(self, value: Any) -> list[Any]:  # noqa: ANN401 - whatever pickles
         """Returns the values of all, the last dimension of the mesh fastest."""

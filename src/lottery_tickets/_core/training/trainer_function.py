@@ -5,7 +5,11 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from lottery_tickets._core.names import unwrap
+from lottery_tickets._core.sharding.dtensors import see_local
+from lottery_tickets._core.sharding.fsdp import reshard
 from lottery_tickets._core.states import find_returned_model, load_returned_model
+from lottery_tickets._core.weights import Weights
 
 
 class TrainerFunction(Protocol):
@@ -34,15 +38,16 @@ def train_epochs(trainer_fn: TrainerFunction, model: nn.Module, dataloader: Iter
     other = find_returned_model(model, returned)
     if other is None:
         return True
-    pruned_before = {name: parameter.detach() == 0 for name, parameter in model.named_parameters()}
+    reshard(unwrap(model))
+    parameters = dict(model.named_parameters())
+    pruned_before = {name: see_local(parameter.detach()) == 0 for name, parameter in parameters.items()}
     state = load_returned_model(model, other)
     # Only the hook of a held mask makes a weight zero after another value was loaded.
-    revived = [
-        name
-        for name, parameter in model.named_parameters()
-        if bool((pruned_before[name] & (parameter.detach() == 0) & (state[name] != 0)).any())
-    ]
-    if revived:
+    here = {
+        name: int((pruned_before[name] & (see_local(p.detach()) == 0) & (see_local(state[name]) != 0)).sum())
+        for name, p in parameters.items()
+    }
+    if revived := [name for name, num in Weights.from_tensors(parameters).count(here).items() if num]:
         raise ValueError(
             "trainer_fn must return the model it is given or a copy.deepcopy of it, which keeps the mask, but "
             f"the model it returned has non-zero weights at pruned places of {revived}"

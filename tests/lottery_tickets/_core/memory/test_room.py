@@ -2,10 +2,11 @@
 
 import re
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lottery_tickets import (
     ScoringOptions,
@@ -117,10 +118,7 @@ class OnGPU:
 
     @staticmethod
     def parameters() -> Any:  # noqa: ANN401 - an iterator of what stands for a parameter
-        class Parameter:
-            device, nbytes = torch.device("cuda:0"), W
-
-        return iter([Parameter])
+        return iter([Mock(spec=Tensor, device=torch.device("cuda:0"), nbytes=W)])
 
 
 def test_sizes_of_a_model_are_the_same_without_values_and_ties_count_once() -> None:

@@ -18,7 +18,6 @@ from lottery_tickets import (
     check_held,
     compute_early_bird_tickets,
     compute_grasp_importance,
-    compute_iterative_magnitude_pruning,
     compute_layerwise_magnitude_ticket,
     compute_linear_connectivity,
     compute_loss_landscape,
@@ -285,7 +284,6 @@ def list_refused(kind: str) -> list[str]:
         lambda: compute_pruning_robustness(model, data),
         lambda: compute_loss_landscape(model, data),
         lambda: compute_early_bird_tickets(model, data, max_epochs=1),
-        lambda: compute_iterative_magnitude_pruning(model, data, 0.5, train=True, num_epochs=1),
         lambda: validate_pruning_correctness(model, mask, data),
         lambda: compute_linear_connectivity(model, data, trainer_fn=lambda *_, **__: None, num_epochs=1),
     ]

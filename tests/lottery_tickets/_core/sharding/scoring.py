@@ -1,16 +1,17 @@
 """What is checked in each process of scores of sharded models: they are those of one process that has all samples."""
 
 import contextlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from types import SimpleNamespace
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
 from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import SequenceParallel, parallelize_module
 from torch.nn import functional
 
@@ -31,6 +32,7 @@ from lottery_tickets._core.gradients.shares import Shares
 from lottery_tickets.scores import ranks
 from lottery_tickets.scores.importance import Importance
 from tests.lottery_tickets._core.sharding.models import make_whole
+from tests.lottery_tickets._core.sharding.scored import Idle, Odd, Picky, Tied, WithLoss
 from tests.sharded import Stack, make_mesh, make_sharded
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -51,60 +53,6 @@ SCORES: Final[dict[str, Score]] = {
     "hybrid in rows": partial(compute_hybrid_importance, rank_within="row"),
     "wanda": compute_wanda_importance,
 }
-
-
-class Odd(nn.Module):
-    """A weight is used in a way that has no rule, so samples are run one at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.second = nn.Linear(6, 7), nn.Linear(7, 5)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the scores of the classes."""
-        outputs: Tensor = self.second(functional.linear(inputs, self.first.weight.tanh(), self.first.bias))
-        return outputs
-
-
-class Tied(nn.Module):
-    """Looks words up, and tells the next one by the same weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.words, self.layer, self.head = nn.Embedding(9, 6), nn.Linear(6, 6), nn.Linear(6, 9, bias=False)
-        self.head.weight = self.words.weight
-
-    def forward(self, words: Tensor) -> Tensor:
-        """Returns the scores of the words."""
-        outputs: Tensor = self.head(torch.tanh(self.layer(self.words(words))).mean(1))
-        return outputs
-
-
-class WithLoss(Stack):
-    """Computes its loss itself."""
-
-    def forward(self, inputs: Tensor, labels: Tensor | None = None) -> Any:  # noqa: ANN401 - scores, or what has a loss
-        """Returns the scores of the classes; with labels, an object that has the loss."""
-        logits = super().forward(inputs)
-        return logits if labels is None else SimpleNamespace(loss=functional.cross_entropy(logits, labels))
-
-
-class Picky(Stack):
-    """Refuses some inputs in the middle of its forward pass, or skips a layer for them."""
-
-    def __init__(self, *, skips: bool) -> None:
-        super().__init__()
-        self.skips = skips
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the scores of the classes."""
-        hidden, is_odd = self.blocks[0](inputs), bool((inputs > 90).any())
-        if is_odd and not self.skips:
-            raise OverflowError("an input is above 90")
-        outputs: Tensor = self.head(hidden if is_odd else self.blocks[1](hidden))
-        return outputs
 
 
 def shard(model: nn.Module, *parts: nn.Module, **options: Any) -> nn.Module:  # noqa: ANN401 - those of torch
@@ -219,12 +167,34 @@ def check_kinds() -> None:
         hold_mask(model, mask)
     check(layers, plain, compute_fisher_importance, samples)
     check_as_before(layers, plain)
+    idle = Idle().double()
+    shard(idle, idle.get_submodule("blocks.1.up"), *idle.blocks)
+    for compute in (compute_fisher_importance, SCORES["units"]):
+        check(idle, Idle().double(), compute, samples)
     words = torch.randint(9, (23, 4), generator=torch.Generator().manual_seed(2))
     fisher_of_all = partial(compute_fisher_importance, include="*")
     check(shard(Tied().double()), Tied().double(), fisher_of_all, (words, words[:, 0]))
     plain, sharded = WithLoss().double(), WithLoss().double()
     found = compute_fisher_importance(shard(sharded, *sharded.blocks), [name(batch) for batch in take_own(samples)])
     compare(found, compute_fisher_importance(plain, cut(samples, 4)))
+
+
+def check_accumulated() -> None:
+    """Gradients that wait to be reduced, because more are to come, wait on."""
+    plain, sharded = Stack().double(), Stack().double()
+    for part in (*sharded.blocks, sharded):
+        fully_shard(part, mesh=make_mesh(torch.distributed.get_world_size()))
+    (inputs, targets), root = draw_samples(), cast(FSDPModule, sharded)
+    for is_last in (False, True):
+        root.set_requires_gradient_sync(is_last)
+        for model in (plain, sharded):
+            functional.cross_entropy(model(inputs), targets).backward()
+        root.set_requires_gradient_sync(True)
+        check(sharded, plain, compute_fisher_importance, (inputs, targets))
+        assert all((parameter.grad is not None) is is_last for parameter in sharded.parameters())
+    for name, parameter in plain.named_parameters():
+        gradient: Any = sharded.get_parameter(name).grad
+        torch.testing.assert_close(gradient.full_tensor(), parameter.grad)
 
 
 def check_plain_weights() -> None:
@@ -280,11 +250,12 @@ def check_small_batches() -> None:
 
 
 def check_low_precision() -> None:
-    """Under a policy of FSDP scores are those of the model as it computes: here in bfloat16, summed in float32."""
+    """Under a policy of FSDP scores are those of the model as it computes, here in bfloat16; a second time the same."""
     inputs, targets = draw_samples()
     sharded = Stack()
     shard(sharded, *sharded.blocks, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
-    found = compute_fisher_importance(sharded, take_own((inputs.float(), targets)))
+    found, again = (compute_fisher_importance(sharded, take_own((inputs.float(), targets))) for _ in range(2))
+    assert all(torch.equal(make_whole(again[name]), make_whole(score)) for name, score in found.items())
     plain = compute_fisher_importance(Stack().bfloat16(), cut((inputs.bfloat16(), targets), 4))
     assert found.report["precision"] == plain.report["precision"] == "bfloat16"
     compare(found, plain, tolerance=0.02)  # bfloat16 has 8 bits
@@ -294,6 +265,16 @@ def check_many_ranks() -> None:
     """Of many scores ranks are found by counting, over all processes."""
     with patch.object(ranks, "CHUNK", 100):
         check_scores(["hybrid"])
+
+
+def check_files(folder: str) -> None:
+    """What a file tells of sharded scores is what it tells of whole ones."""
+    plain, sharded = Stack().double(), Stack().double()
+    files = [Path(folder) / f"{name}.json" for name in ("plain", "sharded")]
+    compute_fisher_importance(plain, cut(draw_samples(), 4), path=files[0])
+    compute_fisher_importance(shard(sharded), take_own(draw_samples()), path=files[1])
+    told = [json.loads(file.read_text())["importance"]["scores"] for file in files]
+    assert told[0] == told[1]
 
 
 def check_copies() -> None:

@@ -1,6 +1,7 @@
 """Scores of models under `fully_shard` are those of one process that sees all samples, in each process its shard."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,10 @@ def test_models_that_are_gathered_otherwise(two: Processes) -> None:
     two.run(scoring.check_kinds)
 
 
+def test_gradients_that_wait_to_be_reduced_wait_on(two: Processes) -> None:
+    two.run(scoring.check_accumulated)
+
+
 def test_models_of_which_a_part_is_sharded(two: Processes) -> None:
     two.run(scoring.check_plain_weights)
 
@@ -49,6 +54,10 @@ def test_small_batches(two: Processes) -> None:
 
 def test_mixed_precision_is_that_of_fsdp(two: Processes) -> None:
     two.run(scoring.check_low_precision)
+
+
+def test_files_tell_of_all_shards(two: Processes, tmp_path: Path) -> None:
+    two.run(scoring.check_files, str(tmp_path))
 
 
 def test_ranks_by_counting(two: Processes) -> None:

@@ -1,0 +1,1 @@
+"""What networks that become smaller save, and what they lose."""
