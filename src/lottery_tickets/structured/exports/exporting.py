@@ -15,7 +15,6 @@ from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.sharding.dtensors import refuse_sharded
 from lottery_tickets._core.states import copy_clean_state, hash_state
 from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
-from lottery_tickets.masks.fitting import find_masked_parameters
 from lottery_tickets.masks.mask import Mask, as_mask
 from lottery_tickets.structured.calling import call, compare_outputs, find_inputs, time_in_turns
 from lottery_tickets.structured.costs import Costs, compute_costs
@@ -122,7 +121,6 @@ def export_model(
     """
     inner, checked, place = unwrap(model), as_mask(mask), Path(output)
     refuse_sharded(inner, "exports")
-    find_masked_parameters(inner, checked)
     check_output(place, replace=replace)
     inputs = find_inputs(batch, example_inputs)
     if inputs is None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lottery_tickets import Mask, export_model, load_export
+from lottery_tickets import Mask, export_model, load_export, save_ticket
 from lottery_tickets.storage import save_weights
 from tests.damaged_files import cut, flip_some
 from tests.lottery_tickets.structured.exports.exported import make_llama, make_small
@@ -42,6 +42,14 @@ def test_a_file_with_any_byte_changed_is_refused_or_the_same(file: Path, data: s
     whole, changed = file.read_bytes(), file.with_name("changed")
     changed.write_bytes(flip_some(whole, data))
     with pytest.raises((ValueError, OSError), match="changed"):
+        load_export(model, changed)
+
+
+def test_a_label_that_still_reads_is_compared_with_its_hash(file: Path) -> None:
+    model, _, _ = make_small()
+    changed = file.with_name("changed")
+    changed.write_bytes(file.read_bytes().replace(b"shrunk", b"shrunj"))
+    with pytest.raises(ValueError, match="changed must match the hash it carries, but does not; it was altered"):
         load_export(model, changed)
 
 
@@ -87,6 +95,11 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     mask.save(tmp_path / "mask")
     with pytest.raises(ValueError, match="weights must be an export that export_model wrote, but"):
         load_export(model, tmp_path / "weights")
+    save_ticket(tmp_path / "ticket", mask, model)
+    with pytest.raises(
+        ValueError, match="ticket must be an export that export_model wrote, but it is 'lottery-tickets"
+    ):
+        load_export(model, tmp_path / "ticket")
     with pytest.raises(ValueError, match="the mask must name its base, but does not"):
         load_export(model, tmp_path / "mask")
     with pytest.raises(FileNotFoundError, match="nowhere"):
