@@ -11,6 +11,7 @@ from lottery_tickets._core.batches.samples import move_batch, take_samples
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.environment import describe_environment
 from lottery_tickets.masks.mask import Mask
+from lottery_tickets.structured.calling import find_inputs
 from lottery_tickets.structured.unit_masks import create_unit_mask
 from lottery_tickets.tickets import Ticket
 
@@ -49,7 +50,7 @@ def draw_channels(
     """
     try:
         with ordered_by(dataloader, derive_seed(seed, "example")):
-            inputs = _find_inputs(next(iter(dataloader)))
+            inputs = find_inputs(next(iter(dataloader)))
         mask = create_unit_mask(
             model,
             sparsity,
@@ -63,9 +64,3 @@ def draw_channels(
         return scales
     mask.provenance = {**scales.provenance, **mask.provenance, "method": scales.provenance["method"]}
     return mask
-
-
-def _find_inputs(batch: Any) -> Any:  # noqa: ANN401 - any batch
-    if isinstance(batch, Mapping):
-        return {name: value for name, value in batch.items() if name != "labels"}
-    return batch[0] if isinstance(batch, tuple | list) else batch

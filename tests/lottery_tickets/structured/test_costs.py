@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from lottery_tickets import Mask, compute_costs, create_magnitude_mask, create_unit_mask, shrink
+from lottery_tickets import (
+    Mask,
+    check_held,
+    compute_costs,
+    create_magnitude_mask,
+    create_unit_mask,
+    hold_mask,
+    shrink,
+)
 from lottery_tickets.workloads import build_model
 
 BATCH = 4
@@ -94,3 +102,12 @@ def test_a_model_without_units_says_why() -> None:
     costs = compute_costs(model.to("meta"), (sequences, targets), mask)
     assert "shrunk" not in costs
     assert "meta device" in costs["no_units"]
+
+
+def test_a_held_model_costs_what_it_costs() -> None:
+    model = build_model("lenet-300-100", input_shape=(1, 28, 28), num_classes=10, generator=torch.Generator())
+    batch, mask = make_images(28), create_magnitude_mask(model, 0.5)
+    costs = compute_costs(model, batch, mask)
+    hold_mask(model, mask)
+    assert compute_costs(model, batch, mask) == costs
+    check_held(model)
