@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.common import read_results
-from benchmarks.tables.parts import Tables, make_table
+from benchmarks.tables.parts import Columns, Tables, make_table, tabulate
 from statistical_report_generator.claims.assessment import MARGIN
 from statistical_report_generator.tables import format_interval
 
@@ -112,9 +112,20 @@ def tell_time_of_demo() -> str:
     return f"It took {seconds:.0f} seconds on {machine['num_cpus']} cores ({machine['processor']}), after installation."
 
 
+def tabulate_clone() -> str:
+    """How long the two commands of a fresh clone take where nothing is installed."""
+    columns: Columns = {
+        "command": lambda case: f"`{case['command']}`",
+        "seconds": lambda case: f"{case['seconds']:.0f}",
+        "of it installing": lambda case: f"{case['of_it_installing']:.0f}",
+    }
+    return tabulate(read_results("fresh-clone")["commands"], columns)
+
+
 TABLES: Tables = {
     "demo": tabulate_demo,
     "demo-time": tell_time_of_demo,
+    "fresh-clone": tabulate_clone,
     "lenet-experiment": tabulate_experiment,
     "lenet-claims": tabulate_claims,
 }
