@@ -16,11 +16,11 @@ demo: $(INSTALLED) ## Find a winning ticket on handwritten digits, beside its co
 test: $(INSTALLED) ## Run all tests: tests/, the doctests of src/, the examples of README.md and docs/.
 	$(BIN)/pytest -n 3
 
-long-tests: $(INSTALLED) ## Run the tests that wait for schedulers: stopped, lost, begun by a page's script.
-	$(BIN)/pytest -n 2 -m long tests/lottery_tickets/integrations
+long-tests: $(INSTALLED) ## Run the tests that wait: for schedulers that are stopped or lost, for trainings that are killed.
+	$(BIN)/pytest -n 2 -m long tests
 
 docs-commands: $(INSTALLED) ## Type what the pages show: their code and commands, page by page, with short trainings.
-	$(BIN)/pytest -n 2 -m commands tests/pages
+	$(BIN)/pytest -n 3 -m commands tests/pages
 
 check: lint test docs-commands ## Run every gate.
 

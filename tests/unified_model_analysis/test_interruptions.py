@@ -62,8 +62,15 @@ def test_a_disk_that_may_not_be_written_is_said(small_disk: Path, capsys: pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wait_seconds", [0.1, 3.0], ids=["workers that start", "workers that train"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize(
+    ("number", "wait_seconds"),
+    [
+        pytest.param(signal.SIGTERM, 0.1, id="SIGTERM, workers that start"),
+        pytest.param(signal.SIGINT, 3.0, id="Ctrl-C, workers that train"),
+        pytest.param(signal.SIGTERM, 3.0, id="SIGTERM, workers that train", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, 0.1, id="Ctrl-C, workers that start", marks=pytest.mark.long),
+    ],
+)
 def test_sigterm_is_what_ctrl_c_is(tmp_path: Path, number: signal.Signals, wait_seconds: float) -> None:
     """A terminal, and many a scheduler, sends them to all processes of a command at once."""
     run = tmp_path / "run"

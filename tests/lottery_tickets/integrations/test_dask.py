@@ -89,6 +89,7 @@ def start_driver(run: Path, address: str) -> tuple[list[str], "subprocess.Popen[
     return words, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_is_killed_or_stopped_goes_on_by_the_same_command(
     sent: signal.Signals, cluster: LocalCluster, here: Path, tmp_path: Path
