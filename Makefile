@@ -20,7 +20,7 @@ long-tests: $(INSTALLED) ## Run the tests that wait: for schedulers that are sto
 	$(BIN)/pytest -n 2 -m long tests
 
 docs-commands: $(INSTALLED) ## Type what the pages show: their code and commands, page by page, with short trainings.
-	$(BIN)/pytest -n 3 -m commands tests/pages
+	$(BIN)/pytest -n 2 -m commands tests/pages
 
 check: lint test docs-commands ## Run every gate.
 
