@@ -6,7 +6,8 @@ lie.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,6 @@ from torch import Tensor
 from benchmarks.speed.early_bird_14b import SHAPE, TINY
 from lottery_tickets import create_magnitude_mask
 
-SCOPES: Final = ("global", "layer", "row")
 TakeTurns = Callable[[Mapping[str, Callable[[], object]], int], dict[str, dict[str, float]]]
 
 
@@ -36,13 +36,19 @@ def measure_large_masks(
     weights = make_weights(TINY if is_tiny else SHAPE, device)
     num_weights = sum(weight.numel() for weight in weights.values())
     bits = torch.zeros(num_weights // 8, dtype=torch.uint8, device=device)
-    calls: dict[str, Callable[[], object]] = {
-        "read": lambda: [weight.view(torch.int16).amax() for weight in weights.values()],
-        "bits to the CPU": bits.cpu,
-    }
-    for scope in SCOPES:
-        calls[f"mask, {scope}"] = lambda scope=scope: create_magnitude_mask(weights, 0.5, scope=scope)  # type: ignore[misc] # bound
-    seconds = take_turns(calls, 3)
+    make_mask = partial(create_magnitude_mask, weights, 0.5)
+    seconds = take_turns(
+        {
+            "read": lambda: [weight.view(torch.int16).amax() for weight in weights.values()],
+            "bits to the CPU": bits.cpu,
+            "mask, global": make_mask,
+        },
+        3,
+    )
+    print(seconds, flush=True)
+    for scope in ("layer", "row"):  # which take longer
+        seconds |= take_turns({f"mask, {scope}": partial(make_mask, scope=scope)}, 1)
+        print(scope, seconds[f"mask, {scope}"], flush=True)
     floor = sum(seconds[name]["median"] for name in ("read", "bits to the CPU"))
     masks = {name: times["median"] for name, times in seconds.items() if name.startswith("mask")}
     return {
@@ -51,7 +57,7 @@ def measure_large_masks(
         "seconds": seconds,
         "over_read": {name: median / seconds["read"]["median"] for name, median in masks.items()},
         "over_floor": {name: median / floor for name, median in masks.items()},
-        "extra_bytes": measure_peak(calls["mask, global"]),
+        "extra_bytes": measure_peak(make_mask),
     }
 
 
