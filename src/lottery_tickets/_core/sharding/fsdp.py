@@ -194,7 +194,7 @@ def _list_groups(model: nn.Module) -> Iterator[Any]:
 
 
 def _list_groups_of(state: Any) -> list[Any]:  # noqa: ANN401 - FSDP's
-    """Returns what one call of `fully_shard` gathers together: several groups from torch 2.13 on, before it one or none."""
+    """Returns what one call of `fully_shard` gathers together: from torch 2.13 on several groups, before it one."""
     if hasattr(state, "_fsdp_param_groups"):
         return list(state._fsdp_param_groups)  # noqa: SLF001 - see above
     group = state._fsdp_param_group  # noqa: SLF001 - see above
