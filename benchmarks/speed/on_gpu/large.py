@@ -35,12 +35,14 @@ def measure_large_masks(
     """
     weights = make_weights(TINY if is_tiny else SHAPE, device)
     num_weights = sum(weight.numel() for weight in weights.values())
+    from lottery_tickets._core.kernels.blocks_triton import bring  # noqa: PLC0415 - needs Triton
+
     bits = torch.zeros(num_weights // 8, dtype=torch.uint8, device=device)
     make_mask = partial(create_magnitude_mask, weights, 0.5)
     seconds = take_turns(
         {
             "read": lambda: [weight.view(torch.int16).amax() for weight in weights.values()],
-            "bits to the CPU": bits.cpu,
+            "bits to the CPU": lambda: bring(bits, torch.empty_like(bits, device="cpu")),
             "mask, global": make_mask,
         },
         3,
