@@ -24,7 +24,7 @@ from tests.statistical_report_generator.summaries import make_results
 NAMES = tuple(every_kind.KINDS)
 DOCS = Path(__file__).parents[2] / "docs" / "schemas"
 ATTACKS = 40
-WITHOUT_FIGURES = {"performance", "quality", "validation", "table"}
+WITHOUT_FIGURES = {"performance", "quality", "validation", "costs", "table"}
 HOSTILE = "<script>alert(1)</script> #panic(1) \\input{/etc/passwd} ../../x $a$"
 
 

@@ -98,6 +98,7 @@ class Export(ComputationOptions, NetworkOptions, FileOutput):
 
 def _describe(name: str, report: Mapping[str, Any]) -> Iterator[str]:
     from statistical_report_generator.rows import format_rows
+    from statistical_report_generator.tables import format_costs
 
     differ = "" if report["difference"] is None else f"; outputs differ by {report['difference']:.1e} of the largest"
     yield f"{name}: {report['form']}, loaded again and equal bit for bit{differ}"
@@ -105,21 +106,4 @@ def _describe(name: str, report: Mapping[str, Any]) -> Iterator[str]:
     for label, key, form in (("bytes on disk", "disk_bytes", ",d"), ("seconds of a forward pass", "seconds", ".4f")):
         rows.append((label, *(format(report[key][side], form) for side in ("dense", "export"))))
     yield from format_rows(rows).splitlines()
-    costs = report["costs"]
-    yield "what it costs, and would if pruned weights were skipped, which PyTorch does not do:"
-    forms = [form for form in ("dense", "masked", "shrunk") if form in costs]
-    rows = [("", *forms)]
-    for key, words in COSTS.items():
-        rows.append((words, *(f"{costs[form][key]:,}" for form in forms)))
-    yield from format_rows(rows).splitlines()
-    if "no_units" in costs:
-        yield f"not shrunk: {costs['no_units']}"
-
-
-COSTS: Final = {
-    "parameters": "parameters",
-    "memory_bytes": "bytes in memory",
-    "disk_bytes": "bytes on disk",
-    "forward_flops": "FLOPs of a forward pass",
-    "step_flops": "FLOPs of a training step",
-}
+    yield from format_costs(report["costs"]).splitlines()
