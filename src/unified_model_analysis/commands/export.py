@@ -19,7 +19,8 @@ class Export(ComputationOptions, NetworkOptions, FileOutput):
     """Write a pruned network, load it again, prove it equal, and show what it saves beside the dense one.
 
     A language model becomes a folder that transformers' from_pretrained loads, any other network a safetensors file
-    that load_export loads in Python. What is not equal never appears. See docs/howto/smaller-networks.md.
+    that load_export loads in Python. Weights stay in the dtype of the language model's folder. What is not equal never
+    appears. See docs/howto/smaller-networks.md.
 
     Example: `lottery-tickets export --output small.safetensors --mask a.mask --checkpoint trained.safetensors`
 
@@ -90,7 +91,7 @@ class Export(ComputationOptions, NetworkOptions, FileOutput):
             return load_own(self)
         if self.language_model is not None:
             size = self.batch_size or NUM_SEQUENCES
-            return load_text(self, batch_size=size, num_batches=1, split="test", seed=self.seed)
+            return load_text(self, batch_size=size, num_batches=1, split="test", seed=self.seed, keeps_dtype=True)
         if self.checkpoint is None:
             raise ValueError("--checkpoint must name the weights that are exported; fresh ones serve nobody")
         return load_images(self, batch_size=self.batch_size or NUM_IMAGES, split="test", seed=self.seed)
