@@ -296,7 +296,7 @@ def reading(folder: Path, what: str) -> Iterator[None]:
     # It hands what files say to other libraries: of garbled ones anything comes, and tokenizers raise Exception itself.
     except Exception as error:
         raise ValueError(
-            f"{folder} must hold the {what} of a causal language model, as save_pretrained writes them, but reading "
+            f"{folder} must hold the {what} of a language model, as save_pretrained writes them, but reading "
             f"gave: {say_briefly(error)}; were its files altered, or cut short?"
         ) from error
 

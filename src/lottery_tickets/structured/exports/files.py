@@ -39,6 +39,7 @@ from lottery_tickets.structured.exports.architectures import (
 )
 from lottery_tickets.structured.exports.semi_structured import compress, to_dense
 from lottery_tickets.structured.shrinking import ShrinkReport
+from lottery_tickets.workloads.language import check_num_layers, reading
 
 FORMAT: Final = "lottery-tickets export 1"
 LABEL: Final = "export.json"  # of a folder, in it
@@ -171,7 +172,8 @@ def load_export(model: nn.Module, path: str | Path) -> nn.Module:
         said = _read_said(place, metadata)
         if said["format"] == MASK_FORMAT:
             mask = Mask.from_file(place, tensors, metadata)
-            check_base(inner, mask)
+            with naming(place, "be a mask for this model"):
+                check_base(inner, mask)
             if ARCHITECTURE in mask.provenance:  # not where `mask create --name-base` made it, which knows no network
                 check_form(mask.provenance[ARCHITECTURE], make_form(Architecture), str(place))
                 check_architecture(inner, mask.provenance[ARCHITECTURE], place)
@@ -257,7 +259,8 @@ def _load_folder(model: nn.Module, place: Path, label: Label) -> nn.Module:
         )
     check_architecture(model, label["architecture"], place)
     build: Any = type(model)
-    with torch.random.fork_rng(devices=[]):
+    check_num_layers(place)
+    with torch.random.fork_rng(devices=[]), reading(place, "configuration and weights"):
         loaded: nn.Module = build.from_pretrained(place, dtype="auto", local_files_only=True)
     return loaded.to(next(model.parameters()).device)
 
