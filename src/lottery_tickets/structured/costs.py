@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
+import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.batches.samples import require_samples, take_samples
@@ -159,7 +160,7 @@ def _count(model: nn.Module, batch: object, loss_fn: LossFunction | None) -> tup
     stand_in.model.train(model.training)
     stand_in_batch = stand_in.make_batch(batch, require_samples(batch))
     counter = FlopCounter(stand_in.parameters)
-    with stand_in.counting(), counter:
+    with torch.enable_grad(), stand_in.counting(), counter:
         loss = compute_loss(stand_in.model, stand_in_batch, loss_fn)
         forward = counter.total
         counter.is_backward = True
