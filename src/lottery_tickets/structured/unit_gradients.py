@@ -6,6 +6,7 @@ order.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -60,7 +61,7 @@ def score_by_gradients(
             moved = move_batch(sample, device)
             gates = {name: torch.ones_like(total, device=device, requires_grad=True) for name, total in sums.items()}
             scaled = {name: _scale(weights[name].detach(), places, gates) for name, places in readers.items()}
-            loss = slots.run_with(scaled, lambda inner, moved=moved: compute_loss(inner, moved, loss_fn))
+            loss = slots.run_with(scaled, partial(compute_loss, batch=moved, loss_fn=loss_fn))
             for name, gradient in differentiate(loss, gates).items():
                 size = gradient.detach().cpu().double().abs()
                 sums[name] += size if score == TAYLOR else 0.5 * size.square()

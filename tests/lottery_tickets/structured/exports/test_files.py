@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path / "small"
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_file_with_any_byte_changed_is_refused_or_the_same(file: Path, data: st.DataObject) -> None:
     model, _, _ = make_small()
