@@ -115,7 +115,7 @@ def _share(part: Cost, whole: Cost) -> str:
 
 
 def _tabulate_forms(source: Source, found: Costs) -> Table:
-    forms: Sequence[tuple[str, Cost]] = [(form, found[form]) for form in FORMS if form in found]  # type: ignore[literal-required]  # of FORMS
+    forms: Sequence[tuple[str, Cost]] = [(form, found[form]) for form in FORMS if form in found]
     rows = [
         (
             name,
