@@ -281,6 +281,13 @@ def _build(model: nn.Module, place: Path, tensors: Mapping[str, Tensor], label: 
             f"tensors ({list_names(odd)}); pass a network of the dense architecture"
         )
     check_architecture(model, label["architecture"], place)
-    left = {name: {int(dim): torch.tensor(at) for dim, at in dims.items()} for name, dims in label["left"].items()}
+    aliases = find_aliases(model)
     state = {name: tensor.to(own[name].device) for name, tensor in tensors.items() if name in own}
-    return cut_modules(model, state, Cuts(left, find_aliases(model)))
+    with naming(place, "hold the tensors that its label says"):
+        left = {name: {int(dim): torch.tensor(at) for dim, at in dims.items()} for name, dims in label["left"].items()}
+        for name, shape in shapes.items():
+            sizes = {dim: len(at) for dim, at in left.get(aliases[name], {}).items()}
+            wanted = [sizes.get(dim, size) for dim, size in enumerate(shape)]
+            if name not in state or list(state[name].shape) != wanted:
+                raise ValueError(f"{name!r} is none of shape {wanted}; it was altered")
+    return cut_modules(model, state, Cuts(left, aliases))

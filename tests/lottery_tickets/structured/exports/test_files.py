@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from benchmarks.studies.fuzzing.sealing import seal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -52,6 +53,19 @@ def test_a_label_that_still_reads_is_compared_with_its_hash(file: Path) -> None:
     changed.write_bytes(file.read_bytes().replace(b"shrunk", b"shrunj"))
     with pytest.raises(ValueError, match="changed must match the hash it carries, but does not; it was altered"):
         load_export(model, changed)
+
+
+def test_tensors_of_other_shapes_are_refused_whoever_made_the_hashes_anew(file: Path, tmp_path: Path) -> None:
+    with safetensors.safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors = safetensors.torch.load_file(file)
+    tensors["0.weight"] = tensors["0.weight"].view(4, 2)
+    safetensors.torch.save_file(tensors, tmp_path / "small.safetensors", metadata)
+    assert seal(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"must hold the tensors that its label says, but '0\.weight' is none of shape \[2"
+    ):
+        load_export(make_small()[0], tmp_path / "small.safetensors")
 
 
 def test_a_file_that_is_cut_short_is_refused(file: Path) -> None:
