@@ -12,6 +12,7 @@ from pydantic import AfterValidator, TypeAdapter
 from statistical_report_generator.document import Section
 from statistical_report_generator.schemas.analysis import Analysis, check_analysis
 from statistical_report_generator.schemas.checking import check_results, render_schema, show_name, to_plain
+from statistical_report_generator.schemas.costs import Costs
 from statistical_report_generator.schemas.early_bird import EarlyBird
 from statistical_report_generator.schemas.experiments import Connectivity, Experiment, Lines
 from statistical_report_generator.schemas.landscape import Landscape, check_landscape
@@ -35,6 +36,7 @@ from statistical_report_generator.schemas.performance import (
 from statistical_report_generator.schemas.table import Values
 from statistical_report_generator.sections.analysis import describe_analysis
 from statistical_report_generator.sections.connectivity import describe_connectivity
+from statistical_report_generator.sections.costs import describe_costs
 from statistical_report_generator.sections.early_bird import describe_early_bird
 from statistical_report_generator.sections.experiment import ExperimentOptions, describe_experiment
 from statistical_report_generator.sections.importance import describe_importance
@@ -134,6 +136,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "strategies": Kind(
             1, Strategies, frozenset({"rows", "metric", "baseline"}), _without_options(describe_strategies)
         ),
+        "costs": Kind(1, Costs, frozenset({"dense", "weights", "num_samples"}), _without_options(describe_costs)),
         "analysis": Kind(
             1,
             Annotated[Analysis, AfterValidator(check_analysis)],

@@ -80,6 +80,7 @@ class OverlapMatrix(TypedDict):
         expected: What independent masks of the same layer densities have.
         adjusted: The overlap beyond chance, None where chance alone gives 1.
         densities: Of each mask.
+        layer_sparsities: Of each mask, by layer.
     """
 
     names: list[str]
@@ -88,6 +89,7 @@ class OverlapMatrix(TypedDict):
     expected: list[list[float]]
     adjusted: list[list[float | None]]
     densities: list[float]
+    layer_sparsities: list[dict[str, float]]
 
 
 @recorded("overlap")
@@ -188,6 +190,7 @@ def compute_overlap_matrix(
         "expected": [[cells[a, b]["expected"] for b in named] for a in named],
         "adjusted": [[cells[a, b]["adjusted"] for b in named] for a in named],
         "densities": [mask.density for mask in named.values()],
+        "layer_sparsities": [mask.layer_sparsity() for mask in named.values()],
     }
 
 
