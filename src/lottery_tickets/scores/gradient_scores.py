@@ -19,9 +19,9 @@ from lottery_tickets._core.memory.asking import ask_before_scores
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
-from lottery_tickets._core.sharding.data_parallel import find_data_parallel, find_together, share_out
+from lottery_tickets._core.sharding.data_parallel import find_data_parallel, find_readers, share_out
 from lottery_tickets._core.sharding.dtensors import see_local, wrap_like
-from lottery_tickets._core.sharding.fsdp import announcing, refuse_split
+from lottery_tickets._core.sharding.fsdp import announcing
 from lottery_tickets._core.sharding.in_step import InStep
 from lottery_tickets._core.sharding.together import ALONE
 from lottery_tickets._core.weights import Weights
@@ -75,16 +75,15 @@ def score_gradients(
     if not hasattr(dataloader, "__iter__") and not hasattr(dataloader, "__getitem__"):
         raise TypeError(f"the dataloader must give batches when it is iterated, got {type(dataloader).__name__}")
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_split(model, "scores of gradients")
-    together = find_together(model)
-    limit = share_out(_find_limit(num_samples, options), together)
-    if num_samples == "auto" and together is not ALONE:
+    readers = find_readers(model)
+    limit = share_out(_find_limit(num_samples, options), readers.apart)
+    if num_samples == "auto" and readers.together is not ALONE:
         raise ValueError("num_samples must be a number under data parallelism, because all must stop at once")
     values = list({formula.value.name: formula.value for formula in formulas}.values())
     if weights.shards is None:
         ask_before_scores(model, len(values), options, {"include": include, "exclude": exclude})
-    own_seed = derive_seed(seed, "process", together.place) if together.place else seed
-    step, settlings = InStep(together), list[Settling]()
+    own_seed = derive_seed(seed, "process", readers.apart.place) if readers.apart.place else seed
+    step, settlings = InStep(readers.together, readers.alike), list[Settling]()
 
     def compute() -> GradientStream:
         stream = GradientStream(

@@ -22,9 +22,9 @@ from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.sharding.data_parallel import find_together, share_out
+from lottery_tickets._core.sharding.data_parallel import find_readers, share_out
 from lottery_tickets._core.sharding.dtensors import refuse_sharded, see_local, wrap_like
-from lottery_tickets._core.sharding.fsdp import announcing, refuse_split
+from lottery_tickets._core.sharding.fsdp import announcing
 from lottery_tickets._core.sharding.in_step import InStep
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.gradient_scores import MODE, SAMPLE, Formula, NumSamples, check_model, score_gradients
@@ -278,9 +278,8 @@ def compute_wanda_importance(
         raise ValueError(f"offload must be None or 'cpu', got {offload!r}")
     check_model(model)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_split(model, "scores of inputs")
-    step = InStep(find_together(model))
-    limit = share_out(limit, step.together)
+    readers = find_readers(model)
+    step, limit = InStep(readers.together, readers.alike), share_out(limit, readers.apart)
     bar = tqdm(total=limit, unit="sample", disable=not progress)
 
     def compute() -> tuple[dict[str, Tensor], int, int, int]:
@@ -288,9 +287,11 @@ def compute_wanda_importance(
         inputs = InputSquares(see_gathered(model, weights.tensors))
         with ordered_by(dataloader, derive_seed(seed, "loader")), evaluating(model), bar:
             for (batch, size), is_own in step.go_on(cut_batches(dataloader, limit)):
-                counted = inputs if is_own else InputSquares(inputs.weights)
+                step.check_alike((batch, is_own))
+                counts = is_own and not step.alike.place  # of those that see the same samples one counts them
+                counted = inputs if counts else InputSquares(inputs.weights)
                 watch_inputs(model, counted, move_batch(batch, inputs.device), loss_fn)
-                sizes.extend([size] if is_own else [])
+                sizes.extend([size] if counts else [])
                 bar.update(size if is_own else 0)
         num_seen = step.meet("the samples", sum(sizes))
         check_any_samples(num_seen)

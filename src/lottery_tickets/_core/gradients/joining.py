@@ -19,7 +19,8 @@ def join_sums_(stream: GradientStream, step: InStep) -> None:
             step.add_up_(f"the sums of {sums.value.name}", sums.totals.complete().values())
     step.meet("the counts")
     counts = stream.num_samples, stream.num_batches, stream.num_clipped, stream.num_bad
-    told = step.together.gather(lambda: (counts, stream.dropped))
+    is_counted = not step.alike.place  # of those that see the same samples one counts them
+    told = [one for one in step.together.gather(lambda: (counts, stream.dropped) if is_counted else None) if one]
     totals = [sum(numbers) for numbers in zip(*(counts for counts, _ in told), strict=True)]
     stream.num_samples, stream.num_batches, stream.num_clipped, stream.num_bad = totals
     stream.dropped = sum((dropped for _, dropped in told), Counter[Place]())

@@ -122,6 +122,7 @@ class GradientStream:
         bar = tqdm(total=total, unit="sample", disable=not self.progress)
         with ordered_by(dataloader, derive_seed(self.seed, "loader")), evaluating(self.model), bar:
             for (batch, size), is_own in self.step.go_on(cut_batches(dataloader, limit, stops)):
+                self.step.check_alike((batch, is_own))
                 self._add_batch(move_batch(batch, self.passes.device), size, counts=is_own)
                 bar.update(size if is_own else 0)
                 if self.num_samples >= ENOUGH_TO_GIVE_UP:

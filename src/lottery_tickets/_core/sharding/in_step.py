@@ -11,7 +11,8 @@ from typing import Final, NoReturn, TypeVar, final
 import numpy as np
 from torch import Tensor
 
-from lottery_tickets._core.sharding.together import Counts, Together
+from lottery_tickets._core.identity.samples import hash_sample
+from lottery_tickets._core.sharding.together import ALONE, Counts, Together
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,10 +27,11 @@ class InStep:
 
     Args:
         together: The processes.
+        alike: Those of them that see the same samples as this one, itself among them.
     """
 
-    def __init__(self, together: Together) -> None:
-        self.together = together
+    def __init__(self, together: Together, alike: Together = ALONE) -> None:
+        self.together, self.alike = together, alike
         self._is_over = False
 
     def run(self, compute: Callable[[], Result]) -> Result:
@@ -105,6 +107,23 @@ class InStep:
                     "share the samples out evenly"
                 )
             yield last[0], bool(new)
+
+    def check_alike(self, samples: object) -> None:
+        """Checks that processes which must see the same samples do.
+
+        Raises:
+            ValueError: When one has others.
+        """
+        if self.alike is not ALONE and len(set(self.alike.gather(lambda: hash_sample(samples, [])))) > 1:
+            raise ValueError(
+                "processes that compute with parts of one weight (tensor parallelism) must be given the same batches, "
+                "but have others; shuffle with one seed, and share samples out over the other dimensions of the mesh"
+            )
+
+    def take_own(self, number: int) -> slice:
+        """Returns which of so many samples, that those which are alike see, this process is to work on."""
+        place, num_processes = self.alike.place, self.alike.num_processes
+        return slice(number * place // num_processes, number * (place + 1) // num_processes)
 
     def add_up_(self, place: str, tensors: Iterable[Tensor]) -> None:
         """Puts the sums over all processes of tensors that each has into their place."""

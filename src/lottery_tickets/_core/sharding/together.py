@@ -145,9 +145,10 @@ class Processes(Together):
         self._device = device
 
     @classmethod
-    def of_mesh(cls, mesh: DeviceMesh) -> Self:
-        """Returns the processes of a device mesh."""
-        return cls([mesh.get_group(dim) for dim in range(mesh.ndim)], torch.device(mesh.device_type))
+    def of_mesh(cls, mesh: DeviceMesh, dims: Sequence[int] | None = None) -> Self:
+        """Returns the processes of a device mesh, or those that differ from this one along some of its dimensions."""
+        chosen = range(mesh.ndim) if dims is None else dims
+        return cls([mesh.get_group(dim) for dim in chosen], torch.device(mesh.device_type))
 
     @property
     def num_processes(self) -> int:

@@ -70,9 +70,15 @@ def draw_samples(num_samples: int = 23) -> tuple[Tensor, Tensor]:
     return inputs, torch.randint(5, (num_samples,), generator=generator)
 
 
-def take_own(samples: tuple[Tensor, Tensor], size: int = 5) -> Batches:
-    """Returns the batches of this process: the last one has more, and a smaller last batch."""
-    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+def take_own(samples: tuple[Tensor, Tensor], size: int = 5, reader: tuple[int, int] | None = None) -> Batches:
+    """Returns the batches of this process: the last one has more, and a smaller last batch.
+
+    Args:
+        samples: Of all.
+        size: Of a batch.
+        reader: Which of how many it is that see other samples; all do by default.
+    """
+    rank, world = reader or (torch.distributed.get_rank(), torch.distributed.get_world_size())
     num_samples = len(samples[0])
     edges = [num_samples * place // (world + 1) for place in range(world)] + [num_samples]
     inputs, targets = (side[edges[rank] : edges[rank + 1]] for side in samples)
@@ -97,8 +103,7 @@ def compare(found: Importance, expected: Importance, tolerance: float = 0.0) -> 
     pairs += [(error, (expected.standard_errors or {})[name]) for name, error in (found.standard_errors or {}).items()]
     for own, other in pairs:
         assert own.shape == other.shape
-        assert own.to_local().numel() < other.numel()
-        whole = own.full_tensor()
+        whole = make_whole(own)
         torch.testing.assert_close(whole, other, rtol=tolerance, atol=tolerance * float(other.abs().max()))
     if not tolerance:
         assert create_importance_mask(found, 0.6).gather() == create_importance_mask(expected, 0.6)
@@ -132,7 +137,21 @@ def check_scores(names: Iterable[str], **options: Any) -> None:  # noqa: ANN401 
     shard(sharded, *sharded.blocks, **options)
     with holding_one_weight():
         for name in names:
-            check(sharded, plain, SCORES[name], draw_samples())
+            found = check(sharded, plain, SCORES[name], draw_samples())
+            assert all(score.to_local().numel() < score.numel() for score in cast(Any, found).values())
+    check_as_before(sharded, plain)
+
+
+def check_split_scores(kind: str, names: Iterable[str]) -> None:
+    """Scores of a model under tensor parallelism: processes that have parts of one weight see the same samples."""
+    plain, sharded = Stack().double(), make_sharded(kind, dtype=torch.float64)
+    reader = (make_mesh(2, 2).get_local_rank(0), 2) if kind == "both" else (0, 1)
+    with holding_one_weight():
+        for name in names:
+            found = SCORES[name](sharded, take_own(draw_samples(), reader=reader))
+            compare(found, SCORES[name](plain, cut(draw_samples(), 4)))
+            split: Any = found["blocks.0.up.weight"]
+            assert split.to_local().numel() == split.numel() // torch.distributed.get_world_size()
     check_as_before(sharded, plain)
 
 
@@ -150,9 +169,9 @@ def check_as_before(sharded: nn.Module, plain: nn.Module) -> None:
         functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()
     for name, own in plain.named_parameters():
-        other: Any = sharded.get_parameter(name)
+        other = sharded.get_parameter(name)
         assert own.requires_grad == other.requires_grad
-        torch.testing.assert_close(other.full_tensor(), own)
+        torch.testing.assert_close(make_whole(other), own.detach())
 
 
 def check_kinds() -> None:

@@ -24,6 +24,14 @@ def test_uneven_and_empty_shards(four: Processes) -> None:
     four.run(scoring.check_few_scores)
 
 
+def test_every_score_under_tensor_parallelism(two: Processes) -> None:
+    two.run(scoring.check_split_scores, "tensor", list(scoring.SCORES))
+
+
+def test_every_score_under_both(four: Processes) -> None:
+    four.run(scoring.check_split_scores, "both", list(scoring.SCORES))
+
+
 def test_shards_of_which_there_are_copies(four: Processes) -> None:
     four.run(scoring.check_copies)
 
