@@ -17,7 +17,7 @@ from lottery_tickets._core.gradients.tracking import NotSeparableError, Tracker
 from lottery_tickets._core.gradients.uses import DirectUse, Use
 from lottery_tickets._core.measuring.running import Slots, see_gathered
 from lottery_tickets._core.objective import LossFunction, compute_loss
-from lottery_tickets._core.sharding.dtensors import gather, is_sharded, see_form
+from lottery_tickets._core.sharding.dtensors import cut_like, gather, is_sharded, see_form
 from lottery_tickets._core.weights import Weights
 
 Receive = Callable[[Place, Sequence[Use]], object]
@@ -216,8 +216,9 @@ class SingleSample:
             def hand_over(handle: Tensor) -> None:
                 gradient, handle.grad = handle.grad, None
                 if gradient is not None:
+                    gradient = _see_whole(handle, gradient)
                     gradient = gradient if scale is None else gradient * scale.to(gradient)
-                    self._hand_over(name, handle, gradient, receive)
+                    self._hand_over(name, gradient, receive)
 
             return hand_over
 
@@ -231,12 +232,7 @@ class SingleSample:
             for hook in hooks:
                 hook.remove()
 
-    def _hand_over(self, name: str, handle: Tensor, gradient: Tensor, receive: Receive) -> None:
-        # Places count in the strides of the weight, which fills its memory: torch lays its dense gradient out alike.
-        if gradient.is_sparse or is_sharded(gradient):
-            values = gradient.to_dense() if gradient.is_sparse else gather(gradient)
-            form = torch.empty_strided(handle.shape, handle.stride(), dtype=values.dtype, device=values.device)
-            gradient = form.copy_(values)
+    def _hand_over(self, name: str, gradient: Tensor, receive: Receive) -> None:
         for place in self.places[name]:
             matrix = place.of(gradient)
             receive(place, [DirectUse(matrix.reshape(1, len(matrix), -1))])
@@ -252,15 +248,24 @@ def _run_classes(call: LossCall, finish: Callable[[], None], *, keep_graph: bool
             "labels 'exact' need one prediction a sample, logits of shape (samples, classes), "
             f"got {tuple(logits.shape)}; use labels 'sampled'"
         )
-    probabilities = logits.detach().softmax(-1)
+    probabilities = gather(logits).softmax(-1)
     num_classes = logits.shape[1]
     for label in range(num_classes):
         gradient = probabilities.clone()
         gradient[:, label] -= 1  # the gradient of cross-entropy by its logits
         # The root, so that the squares over all classes add up to their expectation.
         gradient *= probabilities[:, label : label + 1].sqrt()
-        logits.backward(gradient, retain_graph=keep_graph or label < num_classes - 1)
+        logits.backward(cut_like(gradient, logits), retain_graph=keep_graph or label < num_classes - 1)
         finish()
+
+
+def _see_whole(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Returns a gradient whole and dense, laid out as its weight, in whose strides places count."""
+    if not gradient.is_sparse and not is_sharded(gradient):
+        return gradient  # torch lays it out as the weight, which fills its memory
+    values = gradient.to_dense() if gradient.is_sparse else gather(gradient)
+    form = torch.empty_strided(weight.shape, weight.stride(), dtype=values.dtype, device=values.device)
+    return form.copy_(values)
 
 
 def _lay_out(weight: Tensor) -> Tensor:

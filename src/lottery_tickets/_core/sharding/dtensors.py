@@ -108,6 +108,16 @@ class AnnouncedMessages(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def cut_like(whole: Tensor, like: Tensor) -> Tensor:
+    """Returns a tensor that each process has whole, shared out as a DTensor is; itself where the other is plain."""
+    if not is_sharded(like):
+        return whole
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415 - a second, and only who has one needs it
+
+    shared: Tensor = distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+    return shared
+
+
 def redistribute_like(tensor: Tensor, like: Tensor) -> Tensor:
     """Returns a DTensor shared out as another one, as sums over processes where it held parts of them."""
     if not is_sharded(tensor) or not is_sharded(like) or tensor.placements == like.placements:

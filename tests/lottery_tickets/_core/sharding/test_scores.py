@@ -28,6 +28,20 @@ def test_every_score_under_tensor_parallelism(two: Processes) -> None:
     two.run(scoring.check_split_scores, "tensor", list(scoring.SCORES))
 
 
+def test_models_that_are_split_everywhere(two: Processes) -> None:
+    two.run(scoring.check_all_split)
+
+
+def test_split_models_that_are_run_one_sample_at_a_time(two: Processes) -> None:
+    two.run(scoring.check_odd_split)
+
+
+def test_what_one_raises_of_those_that_see_the_same_samples(two: Processes) -> None:
+    for said in two.run(scoring.list_split_errors):
+        assert said[:2] == ["OverflowError: too hot here", "OSError: the disk is gone"]
+        assert "must be given the same batches, but have others" in said[2]
+
+
 def test_every_score_under_both(four: Processes) -> None:
     four.run(scoring.check_split_scores, "both", list(scoring.SCORES))
 
