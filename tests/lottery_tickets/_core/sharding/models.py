@@ -23,11 +23,9 @@ from lottery_tickets import (
     compute_loss_landscape,
     compute_magnitude_importance,
     compute_pruning_robustness,
-    compute_snip_importance,
     compute_sparsity,
     compute_synflow_importance,
     compute_ticket_overlap,
-    compute_wanda_importance,
     create_importance_mask,
     create_magnitude_mask,
     create_random_mask,
@@ -287,12 +285,6 @@ def list_refused(kind: str) -> list[str]:
         lambda: validate_pruning_correctness(model, mask, data),
         lambda: compute_linear_connectivity(model, data, trainer_fn=lambda *_, **__: None, num_epochs=1),
     ]
-    if kind != "fsdp":
-        calls += [
-            lambda: importance_scoring.compute_fisher_importance(model, data),
-            lambda: compute_snip_importance(model, data),
-            lambda: compute_wanda_importance(model, data),
-        ]
     said = []
     for call in calls:
         try:
