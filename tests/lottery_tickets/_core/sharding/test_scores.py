@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lottery_tickets._core.sharding import scoring
+from tests.lottery_tickets._core.sharding import scoring, splitting
 from tests.processes import Processes, started
 
 
@@ -25,25 +25,25 @@ def test_uneven_and_empty_shards(four: Processes) -> None:
 
 
 def test_every_score_under_tensor_parallelism(two: Processes) -> None:
-    two.run(scoring.check_split_scores, "tensor", list(scoring.SCORES))
+    two.run(splitting.check_scores, "tensor", list(scoring.SCORES))
 
 
 def test_models_that_are_split_everywhere(two: Processes) -> None:
-    two.run(scoring.check_all_split)
+    two.run(splitting.check_all)
 
 
 def test_split_models_that_are_run_one_sample_at_a_time(two: Processes) -> None:
-    two.run(scoring.check_odd_split)
+    two.run(splitting.check_odd)
 
 
 def test_what_one_raises_of_those_that_see_the_same_samples(two: Processes) -> None:
-    for said in two.run(scoring.list_split_errors):
+    for said in two.run(splitting.list_errors):
         assert said[:2] == ["OverflowError: too hot here", "OSError: the disk is gone"]
         assert "must be given the same batches, but have others" in said[2]
 
 
 def test_every_score_under_both(four: Processes) -> None:
-    four.run(scoring.check_split_scores, "both", list(scoring.SCORES))
+    four.run(splitting.check_scores, "both", list(scoring.SCORES))
 
 
 def test_shards_of_which_there_are_copies(four: Processes) -> None:
