@@ -67,6 +67,12 @@ class Together(ABC):
             find: Called by the first process alone; the tensor lies on the CPU.
         """
 
+    def average(self, number: float) -> float:
+        """Returns the mean over all of a number that each has."""
+        total = torch.tensor([number], dtype=torch.float64)
+        self.add_up_(total)
+        return total.item() / self.num_processes
+
     @contextlib.contextmanager
     def led(self, begin: Callable[[], contextlib.AbstractContextManager[Value]]) -> Iterator[Value]:
         """Within the block the first process holds a context; all are given what it gives, and raise what it raises.

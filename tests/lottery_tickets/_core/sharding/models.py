@@ -16,7 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 from lottery_tickets import (
     apply_mask,
     check_held,
-    compute_early_bird_tickets,
     compute_grasp_importance,
     compute_layerwise_magnitude_ticket,
     compute_linear_connectivity,
@@ -281,7 +280,6 @@ def list_refused(kind: str) -> list[str]:
         lambda: create_unit_mask(model, 0.5, example_inputs=draw_batch(0)[0]),
         lambda: compute_pruning_robustness(model, data),
         lambda: compute_loss_landscape(model, data),
-        lambda: compute_early_bird_tickets(model, data, max_epochs=1),
         lambda: validate_pruning_correctness(model, mask, data),
         lambda: compute_linear_connectivity(model, data, trainer_fn=lambda *_, **__: None, num_epochs=1),
     ]

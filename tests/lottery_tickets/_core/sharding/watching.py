@@ -3,12 +3,13 @@
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed import checkpoint
 from torch.nn import functional
 
-from lottery_tickets import EarlyBirdWatcher, create_magnitude_mask
+from lottery_tickets import EarlyBirdWatcher, TrainerSettings, compute_early_bird_tickets, create_magnitude_mask
 from lottery_tickets.integrations.distributed_checkpoint import MaskState, WatchState
 from tests.sharded import Stack, make_sharded
 
@@ -59,6 +60,33 @@ def compare_figures(own: Any, expected: Any) -> None:  # noqa: ANN401 - figures 
         assert abs(own - expected) <= 1e-6 * max(1.0, abs(expected)), (own, expected)
     else:
         assert own == expected
+
+
+def check_search(kind: str) -> list[str]:
+    """The search finds what that of the plain model finds; returns what is said where files are asked for."""
+    data, held_out = draw_rule()
+    for use_sgd in (True, False):
+        settings = TrainerSettings(
+            0.05 if use_sgd else 0.01, use_sgd, momentum=0.9 if use_sgd else 0.0, max_batch_size=8
+        )
+        models = Stack(12).double(), make_sharded(kind, 12, torch.float64)
+        plain, sharded = (
+            compute_early_bird_tickets(
+                model, data, max_epochs=6, check_interval=2, target_sparsity=0.7, training=settings, probe=held_out
+            )
+            for model in models
+        )
+        for own, expected in zip(sharded["checkpoints"], plain["checkpoints"], strict=True):
+            compare_figures(own, expected)
+        assert sharded["final_mask"].gather() == plain["final_mask"]
+        assert sharded["settings"]["start_sha256"] == plain["settings"]["start_sha256"]
+        assert all(parameter.grad is None for parameter in models[1].parameters())
+    said = []
+    for files in ({"run_folder": "kept"}, {"path": "found.json"}):
+        with pytest.raises(ValueError, match="must be None") as caught:
+            compute_early_bird_tickets(models[1], data, **files)
+        said.append(str(caught.value))
+    return said
 
 
 def train_watched(state: WatchState, model: nn.Module, first: int, last: int) -> None:
