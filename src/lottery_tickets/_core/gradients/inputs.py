@@ -9,11 +9,13 @@ from functools import partial
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lottery_tickets._core.gradients.losses import LossCalls
 from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.tracking import NotSeparableError, Rule, Tracker, get_part, open_function
+from lottery_tickets._core.measuring.running import Slots
+from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.sharding.dtensors import gather, see_form
 
 Function = Callable[..., Any]
@@ -149,6 +151,39 @@ class InputSquares:
             self._add(place, _sum_patches(function, input, (len(weight), 1, *weight.shape[2:]), options))
         output: Tensor = function(input, weight, bias, *options)
         return output
+
+
+def watch_inputs(model: nn.Module, inputs: InputSquares, batch: object, loss_fn: LossFunction | None) -> None:
+    """Runs a model on a batch and adds up the squares of the inputs of some weights.
+
+    Args:
+        model: In evaluation mode.
+        inputs: Of the weights, by the names that they have in the model.
+        batch: On the model's device.
+        loss_fn: Runs the model on batches of other kinds.
+
+    Raises:
+        ValueError: When the inputs of a weight cannot be found.
+    """
+    handles, tracker = inputs.watch()
+    # Nothing here requires a gradient, so no graph is kept; but a mode does not look into no_grad.
+    with torch.enable_grad(), tracker:
+        Slots(model, handles).run_with(handles, lambda module: run_batch(module, batch, loss_fn), are_whole=True)
+    reason = tracker.find_reason()
+    if reason is not None:
+        raise ValueError(f"the inputs of every weight must be found, but {reason}; leave it out with exclude=")
+
+
+def run_batch(model: nn.Module, batch: Any, loss_fn: LossFunction | None) -> None:
+    """Runs a model on a batch of any kind, for what can be seen meanwhile."""
+    if loss_fn is not None:
+        loss_fn(model, batch)
+    elif isinstance(batch, Mapping):
+        model(**batch)
+    elif isinstance(batch, tuple | list):
+        model(batch[0])
+    else:
+        model(batch)
 
 
 def _take_expert(expert: int, weights: Tensor) -> Tensor:

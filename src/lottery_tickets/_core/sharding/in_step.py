@@ -4,7 +4,7 @@ So a process that fails is heard by the others wherever they are, and none waits
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final, NoReturn, TypeVar, final
 
@@ -88,13 +88,23 @@ class InStep:
             return None
         return next(one for one in self.together.gather(lambda: found) if one is not None)
 
-    def go_on(self, items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:
+    def gather(self, place: str, value: Result) -> list[Result]:
+        """Returns what each process has found, of those that see the same samples the first."""
+        self.meet(place)
+        told = self.together.gather(lambda: (value,) if not self.alike.place else ())
+        return [one for found in told for one in found]
+
+    def go_on(self, items: Iterable[Item], spare: Sequence[Item] = ()) -> Iterator[tuple[Item, bool]]:
         """Yields items as long as any process has one; whoever has none left gets the last one again, and False.
+
+        Args:
+            items: Of this process.
+            spare: What is the last one before there is any: nothing, or one.
 
         Raises:
             ValueError: When a process has none, but another has.
         """
-        last: list[Item] = []
+        last = list(spare)
         iterator = iter(items)
         while True:
             new = list(islice(iterator, 1))

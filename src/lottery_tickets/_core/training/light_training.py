@@ -230,9 +230,8 @@ class LightTrainer:
         total = 0.0
         for piece, share in split_batch(moved, self.settings.max_batch_size):
             loss = compute_loss(self.model, piece, self.loss_fn)
-            value = self.together.average(
-                loss.item()
-            )  # the one wait for the device: a backward pass that steps cannot be taken back
+            # The one wait for the device: a backward pass that steps cannot be taken back.
+            value = self.together.average(loss.item())
             total += value * share
             if not math.isfinite(value):
                 self.stepper.drop_batch()
@@ -315,8 +314,8 @@ def _check_same_steps(
     """Raises a ValueError where processes that train one model would take other steps inside the backward pass."""
     if find_data_parallel(model) is not ALONE:
         raise ValueError(
-            "a model under DistributedDataParallel must be trained by AdamW (use_sgd=False) or by a trainer_fn, because "
-            "the default SGD steps before gradients are averaged; or shard it by fully_shard"
+            "a model under DistributedDataParallel must be trained by AdamW (use_sgd=False) or by a trainer_fn, but "
+            "the default SGD steps before gradients are averaged; use one of these, or shard it by fully_shard"
         )
     rounded = [p for p in parameters.values() if p.dtype == torch.bfloat16 and settings.stochastic_rounding]
     sizes = together.gather(lambda: [see_local(parameter).numel() for parameter in rounded])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+import lottery_tickets
 from lottery_tickets import (
     apply_mask,
     check_held,
@@ -30,7 +31,6 @@ from lottery_tickets import (
     create_random_mask,
     create_unit_mask,
     hold_mask,
-    importance_scoring,
     masked,
     remove_mask,
     shuffle_mask,
@@ -254,7 +254,7 @@ def die_on_the_way(place: int, folder: str) -> None:
 
 def check_scores(score: str) -> None:
     """Scores under data parallelism are those of one process that sees all samples."""
-    model, compute = Stack(), getattr(importance_scoring, score)
+    model, compute = Stack(), getattr(lottery_tickets, score)
     samples = [draw_batch(step) for step in range(6)]
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     inputs, targets = (torch.cat([batch[side] for batch in samples]) for side in (0, 1))
@@ -266,7 +266,8 @@ def check_scores(score: str) -> None:
     expected = compute(model, [(inputs[:30], targets[:30])], num_samples=30)
     assert found.report["num_samples"] == expected.report["num_samples"] == 30
     for name, scores in expected.items():
-        torch.testing.assert_close(found[name], scores, rtol=1e-4, atol=1e-7)  # float32 sums in another order
+        # float32 sums in another order
+        torch.testing.assert_close(found[name], scores, rtol=1e-4, atol=1e-6 * float(scores.abs().max()))
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

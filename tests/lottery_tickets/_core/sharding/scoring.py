@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import SequenceParallel, parallelize_module
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from lottery_tickets import (
     ScoringOptions,
@@ -140,6 +141,28 @@ def check_scores(names: Iterable[str], **options: Any) -> None:  # noqa: ANN401 
             found = check(sharded, plain, SCORES[name], draw_samples())
             assert all(score.to_local().numel() < score.numel() for score in cast(Any, found).values())
     check_as_before(sharded, plain)
+
+
+def check_settling() -> None:
+    """As many samples are read as one process reads of them; a process that has fewer goes on with the others."""
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    options = ScoringOptions(target_sparsity=0.5, tolerance=0.03)
+    settled = partial(compute_fisher_importance, num_samples="auto", options=options)
+    inputs, targets = draw_samples(700)
+    plain, sharded = Stack().double(), Stack().double()
+    parallel = DistributedDataParallel(Stack().double())
+    shard(sharded, *sharded.blocks)
+    for num_samples in (700, 200):
+        expected = settled(plain, cut((inputs[:num_samples], targets[:num_samples]), 30))
+        own = cut((inputs[:num_samples][rank::world], targets[:num_samples][rank::world]), 20)
+        for model in (sharded, parallel):
+            found = settled(model, own)
+            compare(found, expected)
+            for key in ("settling", "settled"):
+                assert found.report[key] == expected.report[key]  # type: ignore[literal-required] # as in reports
+        assert expected.report["settled"] is (num_samples == 700)
+    uneven = cut((inputs[:90], targets[:90]), 20) if rank else cut((inputs[90:], targets[90:]), 20)
+    assert settled(sharded, uneven).report["num_samples"] == 700
 
 
 def check_few_scores() -> None:

@@ -1,4 +1,4 @@
-"""What is checked in each process of scores under tensor parallelism: who has parts of a weight sees the same samples."""
+"""What is checked in each process of scores under tensor parallelism: who has parts of a weight sees the same data."""
 
 from collections.abc import Iterable
 from functools import partial

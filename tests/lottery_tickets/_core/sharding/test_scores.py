@@ -19,6 +19,10 @@ def test_every_score_is_that_of_one_process(two: Processes) -> None:
     two.run(scoring.check_scores, list(scoring.SCORES))
 
 
+def test_processes_stop_together(two: Processes) -> None:
+    two.run(scoring.check_settling)
+
+
 def test_uneven_and_empty_shards(four: Processes) -> None:
     """Of five rows over four processes the last has none. What is gathered may be kept until the backward pass."""
     four.run(scoring.check_few_scores)

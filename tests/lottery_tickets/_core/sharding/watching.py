@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import checkpoint
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from lottery_tickets import EarlyBirdWatcher, TrainerSettings, compute_early_bird_tickets, create_magnitude_mask
 from lottery_tickets.integrations.distributed_checkpoint import MaskState, WatchState
@@ -66,9 +67,8 @@ def check_search(kind: str) -> list[str]:
     """The search finds what that of the plain model finds; returns what is said where files are asked for."""
     data, held_out = draw_rule()
     for use_sgd in (True, False):
-        settings = TrainerSettings(
-            0.05 if use_sgd else 0.01, use_sgd, momentum=0.9 if use_sgd else 0.0, max_batch_size=8
-        )
+        rate, momentum = (0.05, 0.9) if use_sgd else (0.01, 0.0)
+        settings = TrainerSettings(rate, use_sgd, momentum=momentum, max_batch_size=8)
         models = Stack(12).double(), make_sharded(kind, 12, torch.float64)
         plain, sharded = (
             compute_early_bird_tickets(
@@ -86,6 +86,13 @@ def check_search(kind: str) -> list[str]:
         with pytest.raises(ValueError, match="must be None") as caught:
             compute_early_bird_tickets(models[1], data, **files)
         said.append(str(caught.value))
+    parallel = DistributedDataParallel(Stack(12).double())
+    with pytest.raises(ValueError, match="must be trained by AdamW"):
+        compute_early_bird_tickets(parallel, data)
+    found = compute_early_bird_tickets(
+        parallel, data, max_epochs=6, check_interval=2, target_sparsity=0.7, training=settings, probe=held_out
+    )
+    compare_figures(found["checkpoints"], plain["checkpoints"])
     return said
 
 
