@@ -13,20 +13,23 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from transformers.distributed import DistributedConfig
 
 from lottery_tickets import EarlyBirdWatcher
+from lottery_tickets.early_bird.probe import Probe
 from lottery_tickets.integrations.transformers import EarlyBirdCallback
 from tests.lottery_tickets._core.sharding.watching import compare_figures
 from tests.models import make_language_model
 
-NUM_STEPS = 8
+NUM_STEPS, BATCH = 8, 4
+PATTERNS = [[(start + step * place) % 16 for place in range(8)] for start in range(8) for step in range(1, 5)]
+SAMPLES = [{"input_ids": pattern, "labels": pattern} for pattern in PATTERNS]
 SIZES = {"vocab_size": 16, "num_hidden_layers": 1, "attention_dropout": 0.0}
 
 
 def train(model: nn.Module, callback: EarlyBirdCallback, folder: str, num_processes: int) -> EarlyBirdWatcher:
-    """Trains on batches of which all samples are equal, so that each process sees the same; returns the watcher."""
+    """Trains, with as many samples a step however many processes there are; returns the watcher."""
     arguments = TrainingArguments(
         folder,
         max_steps=NUM_STEPS,
-        per_device_train_batch_size=4,
+        per_device_train_batch_size=BATCH // num_processes,
         learning_rate=0.03,
         logging_steps=2,
         save_strategy="no",
@@ -35,8 +38,7 @@ def train(model: nn.Module, callback: EarlyBirdCallback, folder: str, num_proces
         dataloader_pin_memory=False,
         use_cpu=True,
     )
-    sample = {"input_ids": list(range(8)), "labels": list(range(8))}
-    Trainer(model, arguments, train_dataset=[sample] * 32 * num_processes, callbacks=[callback]).train()
+    Trainer(model, arguments, train_dataset=SAMPLES, callbacks=[callback]).train()
     assert callback.watcher is not None
     return callback.watcher
 
@@ -45,18 +47,24 @@ def check_watching(folder: str) -> None:
     """The watch of a sharded training finds what that of a plain one finds; it writes nothing."""
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     make, stored = partial(EarlyBirdWatcher, check_steps=2), Path(folder) / "llama"
+    probe = [{name: torch.tensor([sample[name] for sample in SAMPLES]) for name in SAMPLES[0]}]
     plain: Any = make_language_model("Llama", **SIZES, pad_token_id=0).double()
     plain.save_pretrained(stored)  # by the first process alone
     torch.distributed.barrier()
-    expected = train(plain, EarlyBirdCallback(make), folder, 1)
+    expected = train(plain, EarlyBirdCallback(make, probe=probe), folder, 1)
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     environment = dict(zip(names, map(str, (rank, rank, world, world)), strict=True))
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # the group is there already
     with patch.dict(os.environ, environment):
-        sharded = AutoModelForCausalLM.from_pretrained(
-            stored, distributed_config=DistributedConfig(fsdp_size=world), dtype=torch.float64
-        )
-        found = train(sharded, EarlyBirdCallback(make), folder, world)
+        config = DistributedConfig(fsdp_size=world)
+        sharded = AutoModelForCausalLM.from_pretrained(stored, distributed_config=config, dtype=torch.float64)
+        unasked = EarlyBirdCallback(make)
+        unasked._watch.begin(sharded, 0, default=Probe(probe))
+        assert unasked.watcher is not None
+        assert not unasked.watcher.has_probe  # it must be the same in each process, which only the caller knows
+        callback = EarlyBirdCallback(make, probe=probe)
+        found = train(sharded, callback, folder, world)
+        assert callback._watch.to_saved() is None
         with pytest.raises(ValueError, match="pass folder=None, and take"):
             train(sharded, EarlyBirdCallback(make, folder=Path(folder) / "bird"), folder, world)
     assert len(found.checkpoints) == len(expected.checkpoints) == NUM_STEPS // 2

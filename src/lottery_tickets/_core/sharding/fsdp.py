@@ -29,6 +29,7 @@ def find_gathered(model: nn.Module, parameter: Tensor) -> Tensor | None:
 
 def list_gathered(model: nn.Module) -> set[int]:
     """Returns the `id` of each parameter of a model that is under `fully_shard`."""
+    _initialise(model)  # whoever loads weights may have put other parameters there, which FSDP takes over then
     return {id(shared.sharded_param) for shared in _list_shared(model)}
 
 
