@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, final
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from lottery_tickets._core.sharding.dtensors import AnnouncedMessages, find_mesh
 
 MODULE: Final = "torch.distributed.fsdp"
+TESTED: Final = "2.13"  # of torch
 
 
 def find_gathered(model: nn.Module, parameter: Tensor) -> Tensor | None:
@@ -188,8 +190,23 @@ def _list_groups(model: nn.Module) -> Iterator[Any]:
     for module in _list_fsdp(model):
         state = module._get_fsdp_state()  # noqa: SLF001 - see above
         if id(state) not in seen:  # several modules may be gathered together
-            yield from state._fsdp_param_groups  # noqa: SLF001 - see above
+            yield from _find_groups(state)
         seen.add(id(state))
+
+
+def _find_groups(state: Any) -> list[Any]:  # noqa: ANN401 - FSDP's record of a module
+    """Returns what FSDP gathers at a time.
+
+    Raises:
+        RuntimeError: When this version of torch keeps its record otherwise.
+    """
+    groups: list[Any] | None = getattr(state, "_fsdp_param_groups", None)
+    if groups is None or not all(hasattr(group, "_all_gather_comm") for group in groups):
+        raise RuntimeError(
+            f"models under fully_shard need a torch that keeps FSDP's record as torch {TESTED} does, but torch "
+            f"{torch.__version__} does not; install torch {TESTED}"
+        )
+    return groups
 
 
 def _list_shared(model: nn.Module) -> Iterator[Any]:

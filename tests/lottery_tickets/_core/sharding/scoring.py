@@ -208,6 +208,16 @@ def check_kinds() -> None:
     compare(found, compute_fisher_importance(plain, cut(samples, 4)))
 
 
+def check_other_torch() -> None:
+    """A version of torch that keeps FSDP's record otherwise is refused in words."""
+    model = shard(Stack())
+    fields = vars(cast(FSDPModule, model)._get_fsdp_state()._fsdp_param_groups[0])
+    gather = fields.pop("_all_gather_comm")
+    with pytest.raises(RuntimeError, match=r"keeps FSDP's record as torch 2\.13 does, but torch"):
+        compute_fisher_importance(model, [])
+    fields["_all_gather_comm"] = gather
+
+
 def check_accumulated() -> None:
     """Gradients that wait to be reduced, because more are to come, wait on."""
     plain, sharded = Stack().double(), Stack().double()

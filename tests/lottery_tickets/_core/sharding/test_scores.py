@@ -58,6 +58,10 @@ def test_models_that_are_gathered_otherwise(two: Processes) -> None:
     two.run(scoring.check_kinds)
 
 
+def test_another_version_of_torch_is_refused(two: Processes) -> None:
+    two.run(scoring.check_other_torch)
+
+
 def test_gradients_that_wait_to_be_reduced_wait_on(two: Processes) -> None:
     two.run(scoring.check_accumulated)
 
