@@ -81,6 +81,8 @@ def check_search(kind: str) -> list[str]:
         assert sharded["final_mask"].gather() == plain["final_mask"]
         assert sharded["settings"]["start_sha256"] == plain["settings"]["start_sha256"]
         assert all(parameter.grad is None for parameter in models[1].parameters())
+    if kind == "fsdp":
+        check_other_samples(data)
     said = []
     for files in ({"run_folder": "kept"}, {"path": "found.json"}):
         with pytest.raises(ValueError, match="must be None") as caught:
@@ -94,6 +96,29 @@ def check_search(kind: str) -> list[str]:
     )
     compare_figures(found["checkpoints"], plain["checkpoints"])
     return said
+
+
+def check_other_samples(data: list[tuple[Tensor, Tensor]]) -> None:
+    """Processes train on samples of their own; a batch that is not finite in one of them is dropped by all."""
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    own = [(inputs[rank::world].clone(), targets[rank::world]) for inputs, targets in data]
+    if not rank:
+        own[2][0][0] = torch.nan
+    kept = [batch for place, batch in enumerate(data) if place != 2]
+    models = make_sharded("fsdp", 12, torch.float64), Stack(12).double()
+    found, expected = (
+        compute_early_bird_tickets(
+            model, batches, max_epochs=1, check_interval=1, training=TrainerSettings(0.05, use_sgd=True)
+        )
+        for model, batches in zip(models, (own, kept), strict=True)
+    )
+    assert found["checkpoints"][0]["num_nonfinite_losses"] == 1
+    assert found["settings"]["probe"] is None  # each has other samples
+    with pytest.raises(ValueError, match="must have the same probe, but its samples differ"):
+        EarlyBirdWatcher(models[0], probe=own[0])
+    assert found["final_mask"].gather() == expected["final_mask"]
+    for name, value in models[0].state_dict().items():
+        torch.testing.assert_close(value.full_tensor(), models[1].state_dict()[name])
 
 
 def train_watched(state: WatchState, model: nn.Module, first: int, last: int) -> None:
