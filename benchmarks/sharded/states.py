@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
@@ -30,12 +31,9 @@ RANKS: Final = (2, 4)
 def measure_states(folder: Path, rank: int, num_ranks: int) -> dict[str, Any]:
     """Returns the peaks of storing and reading, in bytes, and what they are beside."""
     mesh = init_device_mesh("cpu", (num_ranks,))
-    for name, num_rows in (("small", 64), ("large", NUM_ROWS)):
-        state = make_shards(NUM_TENSORS, (num_rows, NUM_COLUMNS), rank, mesh)
-        shards = find_shards(state)
-        assert shards is not None
-        stored = measure_peak_extra_bytes(partial(save_state, folder / name, state))
-        read = measure_peak_extra_bytes(partial(load_state, folder / name, shards.together, shards))
+    _store_and_read(make_shards(NUM_TENSORS, (64, NUM_COLUMNS), rank, mesh), folder / "small")
+    state = make_shards(NUM_TENSORS, (NUM_ROWS, NUM_COLUMNS), rank, mesh)
+    stored, read = _store_and_read(state, folder / "large")
     here = sum(tensor.to_local().nbytes for tensor in state.values() if isinstance(tensor, DTensor))
     return {
         "stored_peak_bytes": stored,
@@ -43,6 +41,13 @@ def measure_states(folder: Path, rank: int, num_ranks: int) -> dict[str, Any]:
         "shard_bytes": here,
         "tensor_bytes": NUM_ROWS * NUM_COLUMNS * 4,
     }
+
+
+def _store_and_read(state: dict[str, Tensor], path: Path) -> tuple[int, int]:
+    shards = find_shards(state)
+    assert shards is not None
+    stored = measure_peak_extra_bytes(partial(save_state, path, state))
+    return stored, measure_peak_extra_bytes(partial(load_state, path, shards.together, shards))
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lottery_tickets._core.determinism import make_generator
-from lottery_tickets._core.sharding.dtensors import see_local
+from lottery_tickets._core.sharding.dtensors import gather, see_local
 from lottery_tickets._core.states import pick, pick_at_most_one
 from lottery_tickets._core.weights import TensorWeight, Weights
 from lottery_tickets.early_bird.followed import Followed
@@ -178,7 +178,7 @@ class Learning:
 
         self.measure.differentiate(model, chosen, take, first, of_gap=True)
         norms = [
-            math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors.values()))
+            math.sqrt(sum(_sum(tensor.detach().double().square()) for tensor in tensors.values()))
             for tensors in (chosen.tensors, sums)
         ]
         if not norms[1]:
@@ -211,8 +211,13 @@ def _find_spread(gaps: Tensor, measure: Measure) -> float | None:
 
 def _find_scale(now: Tensor, before: Tensor) -> float:
     """Returns what weights have grown or shrunk by as a whole, which moves no ranking."""
-    square = float(before.double().square().sum())
-    return float((now.double() * before.double()).sum()) / square if square else 0.0
+    square = _sum(before.double().square())
+    return _sum(now.double() * before.double()) / square if square else 0.0
+
+
+def _sum(numbers: Tensor) -> float:
+    """Returns the sum of all elements; of a DTensor over all processes, where `float` would see this one's part."""
+    return float(gather(numbers.sum()))
 
 
 def _undo(now: Tensor, before: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
-from transformers.distributed import DistributedConfig
+from transformers.distributed.configuration_utils import DistributedConfig
 
 from lottery_tickets import EarlyBirdWatcher
 from lottery_tickets.early_bird.probe import Probe

@@ -7,7 +7,7 @@ import pytest
 from tests.processes import started
 
 pytest.importorskip("accelerate")
-pytest.importorskip("transformers.distributed")
+pytest.importorskip("transformers.distributed.configuration_utils")
 
 
 def test_a_sharded_training_is_watched(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class AnnouncedMessages(TorchDispatchMode):
     """
 
     def __init__(self, announce: Callable[[str], object]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # torch's
         self._announce = announce
 
     def __torch_dispatch__(

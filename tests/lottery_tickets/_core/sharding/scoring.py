@@ -159,7 +159,7 @@ def check_settling() -> None:
             found = settled(model, own)
             compare(found, expected)
             for key in ("settling", "settled"):
-                assert found.report[key] == expected.report[key]  # type: ignore[literal-required] # as in reports
+                assert found.report[key] == expected.report[key]
         assert expected.report["settled"] is (num_samples == 700)
     uneven = cut((inputs[:90], targets[:90]), 20) if rank else cut((inputs[90:], targets[90:]), 20)
     assert settled(sharded, uneven).report["num_samples"] == 700

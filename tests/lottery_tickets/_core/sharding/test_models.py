@@ -57,11 +57,6 @@ def test_a_watch_has_one_verdict_where_losses_differ(four: Processes, kind: str)
     assert [checks[0] for checks in found[0]] == [True, False]
 
 
-def test_an_early_bird_ticket_is_that_of_the_plain_model(four: Processes, kind: str) -> None:
-    for said in four.run(watching.check_search, kind):
-        assert all("must be None where 4 processes train one model" in words for words in said)
-
-
 def test_a_sharded_mask_is_not_pickled(four: Processes, kind: str) -> None:
     answers = four.ask(models.copy_sharded, kind)
     assert all("cannot be pickled, because each process has a part of it" in text for _, text in answers)

@@ -3,14 +3,12 @@
 from functools import partial
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed import checkpoint
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 
-from lottery_tickets import EarlyBirdWatcher, TrainerSettings, compute_early_bird_tickets, create_magnitude_mask
+from lottery_tickets import EarlyBirdWatcher, create_magnitude_mask
 from lottery_tickets.integrations.distributed_checkpoint import MaskState, WatchState
 from tests.sharded import Stack, make_sharded
 
@@ -61,64 +59,6 @@ def compare_figures(own: Any, expected: Any) -> None:  # noqa: ANN401 - figures 
         assert abs(own - expected) <= 1e-6 * max(1.0, abs(expected)), (own, expected)
     else:
         assert own == expected
-
-
-def check_search(kind: str) -> list[str]:
-    """The search finds what that of the plain model finds; returns what is said where files are asked for."""
-    data, held_out = draw_rule()
-    for use_sgd in (True, False):
-        rate, momentum = (0.05, 0.9) if use_sgd else (0.01, 0.0)
-        settings = TrainerSettings(rate, use_sgd, momentum=momentum, max_batch_size=8)
-        models = Stack(12).double(), make_sharded(kind, 12, torch.float64)
-        plain, sharded = (
-            compute_early_bird_tickets(
-                model, data, max_epochs=6, check_interval=2, target_sparsity=0.7, training=settings, probe=held_out
-            )
-            for model in models
-        )
-        for own, expected in zip(sharded["checkpoints"], plain["checkpoints"], strict=True):
-            compare_figures(own, expected)
-        assert sharded["final_mask"].gather() == plain["final_mask"]
-        assert sharded["settings"]["start_sha256"] == plain["settings"]["start_sha256"]
-        assert all(parameter.grad is None for parameter in models[1].parameters())
-    if kind == "fsdp":
-        check_other_samples(data)
-    said = []
-    for files in ({"run_folder": "kept"}, {"path": "found.json"}):
-        with pytest.raises(ValueError, match="must be None") as caught:
-            compute_early_bird_tickets(models[1], data, **files)
-        said.append(str(caught.value))
-    parallel = DistributedDataParallel(Stack(12).double())
-    with pytest.raises(ValueError, match="must be trained by AdamW"):
-        compute_early_bird_tickets(parallel, data)
-    found = compute_early_bird_tickets(
-        parallel, data, max_epochs=6, check_interval=2, target_sparsity=0.7, training=settings, probe=held_out
-    )
-    compare_figures(found["checkpoints"], plain["checkpoints"])
-    return said
-
-
-def check_other_samples(data: list[tuple[Tensor, Tensor]]) -> None:
-    """Processes train on samples of their own; a batch that is not finite in one of them is dropped by all."""
-    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    own = [(inputs[rank::world].clone(), targets[rank::world]) for inputs, targets in data]
-    if not rank:
-        own[2][0][0] = torch.nan
-    kept = [batch for place, batch in enumerate(data) if place != 2]
-    models = make_sharded("fsdp", 12, torch.float64), Stack(12).double()
-    found, expected = (
-        compute_early_bird_tickets(
-            model, batches, max_epochs=1, check_interval=1, training=TrainerSettings(0.05, use_sgd=True)
-        )
-        for model, batches in zip(models, (own, kept), strict=True)
-    )
-    assert found["checkpoints"][0]["num_nonfinite_losses"] == 1
-    assert found["settings"]["probe"] is None  # each has other samples
-    with pytest.raises(ValueError, match="must have the same probe, but its samples differ"):
-        EarlyBirdWatcher(models[0], probe=own[0])
-    assert found["final_mask"].gather() == expected["final_mask"]
-    for name, value in models[0].state_dict().items():
-        torch.testing.assert_close(value.full_tensor(), models[1].state_dict()[name])
 
 
 def train_watched(state: WatchState, model: nn.Module, first: int, last: int) -> None:
