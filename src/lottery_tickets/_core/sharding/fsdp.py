@@ -17,7 +17,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from lottery_tickets._core.sharding.dtensors import AnnouncedMessages, find_mesh
 
 MODULE: Final = "torch.distributed.fsdp"
-TESTED: Final = "2.13"  # of torch
 
 
 def find_gathered(model: nn.Module, parameter: Tensor) -> Tensor | None:
@@ -123,8 +122,12 @@ def announcing(model: nn.Module, announce: Callable[[str], object]) -> Iterator[
     Args:
         model: Any.
         announce: Given what is about to be sent, the same in each process; it may raise.
+
+    Raises:
+        RuntimeError: Under `fully_shard` with torch before 2.13.
     """
     modules = _list_fsdp(model)
+    _check_version(model)
     messages = contextlib.nullcontext() if find_split(model) is None else AnnouncedMessages(announce)
     before = [(group, group._all_gather_comm, group.reduce_grads) for group in _list_groups(model)]  # noqa: SLF001 - see above
     for place, (group, gather, _) in enumerate(before):
@@ -142,6 +145,16 @@ def announcing(model: nn.Module, announce: Callable[[str], object]) -> Iterator[
         for group, gather, reduces in before:
             group._all_gather_comm, group.reduce_grads = gather, reduces  # noqa: SLF001 - see above
         reshard(model)
+
+
+def _check_version(model: nn.Module) -> None:
+    """Raises a RuntimeError where this version of torch lets nobody announce what FSDP gathers, or end it midway."""
+    is_old = any(not hasattr(module, "reset_iter_state") for module in _list_fsdp(model))
+    if is_old or any(not hasattr(group, "_all_gather_comm") for group in _list_groups(model)):
+        raise RuntimeError(
+            "scores of data of a model under fully_shard need torch 2.13 or later, whose processes can be told before "
+            f"they gather, but torch {torch.__version__} is installed; update it, or score the model before it is sharded"
+        )
 
 
 def reshard(model: nn.Module) -> None:
@@ -190,23 +203,16 @@ def _list_groups(model: nn.Module) -> Iterator[Any]:
     for module in _list_fsdp(model):
         state = module._get_fsdp_state()  # noqa: SLF001 - see above
         if id(state) not in seen:  # several modules may be gathered together
-            yield from _find_groups(state)
+            yield from _list_groups_of(state)
         seen.add(id(state))
 
 
-def _find_groups(state: Any) -> list[Any]:  # noqa: ANN401 - FSDP's record of a module
-    """Returns what FSDP gathers at a time.
-
-    Raises:
-        RuntimeError: When this version of torch keeps its record otherwise.
-    """
-    groups: list[Any] | None = getattr(state, "_fsdp_param_groups", None)
-    if groups is None or not all(hasattr(group, "_all_gather_comm") for group in groups):
-        raise RuntimeError(
-            f"models under fully_shard need a torch that keeps FSDP's record as torch {TESTED} does, but torch "
-            f"{torch.__version__} does not; install torch {TESTED}"
-        )
-    return groups
+def _list_groups_of(state: Any) -> list[Any]:  # noqa: ANN401 - FSDP's
+    """Returns what one call of `fully_shard` gathers together: from torch 2.13 on several groups, before it one."""
+    if hasattr(state, "_fsdp_param_groups"):
+        return list(state._fsdp_param_groups)  # noqa: SLF001 - see above
+    group = state._fsdp_param_group  # noqa: SLF001 - see above
+    return [] if group is None else [group]
 
 
 def _list_shared(model: nn.Module) -> Iterator[Any]:
