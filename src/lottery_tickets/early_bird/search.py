@@ -168,9 +168,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     training = take_options("training", training, single_training, TrainerSettings())
     if training.norm_l1 is None:
         training = replace(training, norm_l1=PUBLISHED_L1 if channels else 0.0)
-    together = _find_together(model, run_folder, path)
-    if channels:
-        refuse_sharded(model, "tickets of channels")
+    together = _find_together(model, run_folder, path, channels=channels)
     limit, times = check_count("max_epochs", max_epochs), CheckTimes(check_count("check_interval", check_interval))
     if check_steps is not None:
         limit, times = _find_last_step(dataloader, limit, max_steps), CheckTimes(check_steps)
@@ -193,9 +191,13 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     return found
 
 
-def _find_together(model: nn.Module, run_folder: str | Path | None, path: str | Path | None) -> Together:
-    """Returns the processes that train a model; raises where each of several would write files of its own."""
+def _find_together(
+    model: nn.Module, run_folder: str | Path | None, path: str | Path | None, *, channels: bool
+) -> Together:
+    """Returns the processes that train a model; raises where several cannot: files of their own, units of shards."""
     together = find_together(model)
+    if channels:
+        refuse_sharded(model, "tickets of channels")
     for name, given in (("run_folder", run_folder), ("path", path)):
         if given is not None and together is not ALONE:
             raise ValueError(

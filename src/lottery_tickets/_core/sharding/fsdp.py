@@ -153,7 +153,7 @@ def _check_version(model: nn.Module) -> None:
     if is_old or any(not hasattr(group, "_all_gather_comm") for group in _list_groups(model)):
         raise RuntimeError(
             "scores of data of a model under fully_shard need torch 2.13 or later, whose processes can be told before "
-            f"they gather, but torch {torch.__version__} is installed; update it, or score the model before it is sharded"
+            f"they gather, but torch {torch.__version__} is installed; update it, or score before the model is sharded"
         )
 
 
