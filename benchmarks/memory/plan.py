@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -105,7 +106,8 @@ def measure_on_gpu(analysis: str, layers: int, dtype: torch.dtype) -> int:
     before = torch.cuda.memory_allocated()
     torch.manual_seed(42)
     with torch.device("cuda"):
-        model = transformers.Qwen2ForCausalLM(make_half_billion(layers)).to(dtype)
+        model: nn.Module = transformers.Qwen2ForCausalLM(make_half_billion(layers))
+        model.to(dtype)
     batches = [{"input_ids": torch.randint(500, ON_GPU, device="cuda")} for _ in range(NUM_BATCHES)]
     torch.cuda.reset_peak_memory_stats()
     run(analysis, model, batches)
@@ -120,7 +122,8 @@ def make_half_billion(layers: int) -> transformers.Qwen2Config:
 
 def measure_all_on_gpu() -> None:
     """Measures the peaks of all analyses on a GPU and writes them."""
-    run("fisher", transformers.Qwen2ForCausalLM(make_config(layers=1, width=512)).cuda(), load(SHAPE)[1])
+    model, batches = load(SHAPE)
+    run("fisher", model.cuda(), batches)  # which loads what is loaded once
     cases: list[dict[str, Any]] = []
     for layers, dtype in ((2, torch.float32), (2, torch.bfloat16), (24, torch.float32)):
         cases.append({"layers": layers, "dtype": str(dtype), "peaks": {}})
@@ -137,7 +140,8 @@ def foretell_on_gpu() -> None:
     for case in measured["cases"]:
         dtype = getattr(torch, case["dtype"].removeprefix("torch."))
         with torch.device("meta"):
-            model = transformers.Qwen2ForCausalLM(make_half_billion(case["layers"])).to(dtype)
+            model: nn.Module = transformers.Qwen2ForCausalLM(make_half_billion(case["layers"]))
+            model.to(dtype)
         asked = tuple(analysis for analysis in MEASURED if analysis in case["peaks"])
         plan = plan_memory(model, batch_size=size, num_tokens=tokens, gpu_memory_gb=80, analyses=asked)
         assert not plan["notes"], plan["notes"]
@@ -185,7 +189,7 @@ def compare_growth(analysis: str) -> dict[str, Any]:
     return rows
 
 
-def write(models: dict[str, Any], laws: dict[str, Any]) -> None:
+def write(models: Mapping[Analysis, Any], laws: Mapping[Analysis, Any]) -> None:
     """Writes what has been measured so far."""
     payload = {
         "model": "SmolLM2-135M in float32",

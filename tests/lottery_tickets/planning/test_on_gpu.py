@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lottery_tickets import plan_memory
@@ -12,7 +13,7 @@ HEADS, SAMPLES, TOKENS = 8, 2, 128
 PRODUCTS = 4 * SAMPLES * HEADS * TOKENS**2  # bytes of all products of queries and keys of a layer, in float32
 
 
-def make(*, key_heads: int = HEADS, dtype: torch.dtype = torch.float32) -> Qwen2ForCausalLM:
+def make(*, key_heads: int = HEADS, dtype: torch.dtype = torch.float32) -> nn.Module:
     config = Qwen2Config(
         hidden_size=64,
         intermediate_size=64,
@@ -22,7 +23,8 @@ def make(*, key_heads: int = HEADS, dtype: torch.dtype = torch.float32) -> Qwen2
         vocab_size=64,
     )
     with torch.device("meta"):
-        return Qwen2ForCausalLM(config).to(dtype)
+        model: nn.Module = Qwen2ForCausalLM(config)
+        return model.to(dtype)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_scores_of_float32_run_in_mixed_precision_on_a_gpu() -> None:
 
 def test_sums_of_scores_are_there_when_the_second_batch_comes() -> None:
     """So their bytes lie beside the largest moment of a pass, which comes before any gradient is complete."""
-    model = torch.nn.Sequential(torch.nn.Linear(1000, 1000), torch.nn.Linear(1000, 10_000))
+    model = nn.Sequential(nn.Linear(1000, 1000), nn.Linear(1000, 10_000))
     batch = torch.zeros(1, 1000), torch.zeros(1, dtype=torch.int64)
     parts = plan_memory(model, batch=batch, analyses=["fisher"])["analyses"]["fisher"]["parts"]
     assert parts["sums of scores"] == 4 * (1000 * 1000 + 1000 * 10_000)
