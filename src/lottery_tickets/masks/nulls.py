@@ -1,10 +1,10 @@
 """What two masks share beside four nulls, each finer than the one before: is it more than chance, and how sure is that.
 
 Under a null, each mask keeps its share of each stratum, and which weights of the stratum these are is independent in
-both. Weights of a stratum need not be independent of each other: an update may be larger in some rows, columns or heads.
-So how far chance carries the count is taken from the masks themselves: each dimension is cut into eight blocks, in which
-the excess over chance is summed; one index is one thing wherever a dimension has this size, as the channels of a
-transformer are in all its layers.
+both. Weights of a stratum need not be independent of each other: an update may be larger in some rows, columns or
+heads. So how far chance carries the count is taken from the masks themselves: each dimension is cut into eight blocks,
+in which the excess over chance is summed; one index is one thing wherever a dimension has this size, as the channels of
+a transformer are in all its layers.
 """
 
 import math
@@ -142,13 +142,13 @@ def compare_with_nulls(layers: Mapping[str, LayerCounts], error_rate: float) -> 
     counted = {name: counts for name, counts in layers.items() if len(counts.codes)}
     total = sum((counts.by_code.sum(axis=0) for counts in counted.values()), start=np.zeros(4, np.int64))
     num_both = int(total[3])
-    overall = tuple(np.array([share]) for share in (_shares(total)))
+    overall = _shares(total[np.newaxis])
     nulls = {name: _Excess() for name in ("naive", "layer", "exponent", FINEST)}
     expected: dict[str, float] = dict.fromkeys(layers, 0.0)
     for name, counts in counted.items():
         exponents = counts.codes // CODES_PER_EXPONENT
         whole = [(size or name, by_block.sum(axis=1, keepdims=True)) for size, by_block in counts.by_block]
-        nulls["naive"].add(whole, (overall[0], overall[1]))
+        nulls["naive"].add(whole, overall)
         nulls["layer"].add(whole)
         first = np.unique(exponents, return_index=True)[1]
         nulls["exponent"].add((size or name, np.add.reduceat(by, first, axis=1)) for size, by in counts.by_block)
