@@ -2,7 +2,15 @@
 
 from lottery_tickets._core.notebooks import show_only
 from lottery_tickets.changes.change_mask import compute_change_mask
+from lottery_tickets.changes.comparison import Changes, compute_changes
 from lottery_tickets.changes.statistics import ChangeFigures, ChangeStatistics, compute_change_statistics
 
-__all__ = ["ChangeFigures", "ChangeStatistics", "compute_change_mask", "compute_change_statistics"]
+__all__ = [
+    "ChangeFigures",
+    "ChangeStatistics",
+    "Changes",
+    "compute_change_mask",
+    "compute_change_statistics",
+    "compute_changes",
+]
 __dir__ = show_only(__all__)

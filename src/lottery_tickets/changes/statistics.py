@@ -4,16 +4,16 @@ import re
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, TypedDict, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from lottery_tickets._core.bits import pack_bits
 from lottery_tickets._core.prunable_weights import Choices
-from lottery_tickets._core.records import recorded
-from lottery_tickets._core.weights import READERS, Weight
+from lottery_tickets._core.weights import READERS, Weight, Weights
 from lottery_tickets.changes.differences import WEIGHTS_PER_BLOCK, AnyWeights, is_changed, pair_weights
 from lottery_tickets.masks.strata import CODES_PER_EXPONENT, EXPONENT_BIAS, NUM_CODES, find_codes
 
@@ -81,14 +81,8 @@ class ChangeStatistics(TypedDict):
     dtypes: list[str]
 
 
-@recorded("changes")
 def compute_change_statistics(
-    before: AnyWeights,
-    after: AnyWeights,
-    *,
-    include: Choices | None = None,
-    exclude: Choices | None = None,
-    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
+    before: AnyWeights, after: AnyWeights, *, include: Choices | None = None, exclude: Choices | None = None
 ) -> ChangeStatistics:
     """Returns what a training changed: overall, by kind of layer and by layer, from one pass over both.
 
@@ -100,7 +94,6 @@ def compute_change_statistics(
         after: Likewise, with the same names, shapes and dtypes.
         include: Replaces the default choice of weights: names, glob patterns or module types.
         exclude: Removes from the choice.
-        path: A JSON file that the results also go to, or a folder for it; see `save_results`.
 
     Raises:
         TypeError: When before or after is of another type.
@@ -113,20 +106,25 @@ def compute_change_statistics(
         >>> found["num_changed"], found["sizes"]
         (2, {'-1': 1, '0': 1})
     """
-    first, second = pair_weights(before, after, include, exclude)
+    return describe_changes(*pair_weights(before, after, include, exclude))[0]
+
+
+def describe_changes(before: Weights, after: Weights) -> tuple[ChangeStatistics, dict[str, Tensor]]:
+    """Returns what changed, in figures and by name as packed bits, from one pass."""
     kinds: defaultdict[str, _Tally] = defaultdict(_Tally)
-    overall, layers = _Tally(), {}
+    overall, layers, bits = _Tally(), {}, {}
     with ThreadPoolExecutor(READERS) as pool:
-        for name, tally in zip(first, pool.map(_count, first.values(), second.values()), strict=True):
-            layers[name] = tally.describe()
+        counted = pool.map(_count, before.values(), (after[name] for name in before))
+        for name, (tally, packed) in zip(before, counted, strict=True):
+            layers[name], bits[name] = tally.describe(), packed
             kinds[NUMBER.sub("*", name)].add(tally)
             overall.add(tally)
     return {
         "overall": overall.describe(),
         "kinds": {kind: tally.describe() for kind, tally in kinds.items()},
         "layers": layers,
-        "dtypes": sorted({str(weight.dtype).removeprefix("torch.") for weight in first.values()}),
-    }
+        "dtypes": sorted({str(weight.dtype).removeprefix("torch.") for weight in before.values()}),
+    }, bits
 
 
 def _zeros(*shape: int) -> Integers:
@@ -200,16 +198,18 @@ def _list_counts(counts: Integers) -> dict[str, int]:
     return {str(place - OF_ALL_EXPONENTS): int(counts[place]) for place in counts.nonzero()[0]}
 
 
-def _count(before: Weight, after: Weight) -> _Tally:
-    tally = _Tally()
+def _count(before: Weight, after: Weight) -> tuple[_Tally, Tensor]:
+    tally, parts = _Tally(), [torch.empty(0, dtype=torch.uint8)]
     tally.is_wide = before.dtype.itemsize > torch.bfloat16.itemsize
     for block in before.cut(WEIGHTS_PER_BLOCK):
-        _count_block(tally, before.name, before.read(*block).cpu(), after.read(*block).cpu())
-    return tally
+        old, new = before.read(*block).cpu(), after.read(*block).cpu()
+        changed = is_changed(old, new)
+        parts.append(pack_bits(changed))
+        _count_block(tally, before.name, changed, old, new)
+    return tally, torch.cat(parts)
 
 
-def _count_block(tally: _Tally, name: str, before: torch.Tensor, after: torch.Tensor) -> None:
-    changed = is_changed(before, after)
+def _count_block(tally: _Tally, name: str, changed: Tensor, before: Tensor, after: Tensor) -> None:
     exponents = find_codes(before) // CODES_PER_EXPONENT
     num_exponents = len(tally.exponents)
     tally.exponents[:, 0] += np.bincount(exponents, minlength=num_exponents)

@@ -77,10 +77,12 @@ def _count_layer(weight: Weight, first: NDArray[np.uint8], second: NDArray[np.ui
         for dim, size in enumerate(weight.shape)
         if size >= NUM_BLOCKS
     ] or [(0, max(weight.size, 1), np.zeros((1, NUM_CODES, 4), np.int64))]
+    occurs = np.zeros(NUM_CODES, np.bool_)  # few codes do: of the counters of all others no memory is ever touched
     for start, stop in weight.cut(WEIGHTS_PER_BLOCK):
         codes = find_codes(weight.read(start, stop))
+        occurs[codes] = True
         bits = [packed[start // 8 : num_bytes(stop)] for packed in (first, second)]
         for size, stride, counts in cuts:
             count_pairs(codes, *bits, start, stride, max(size, 1), counts)
-    occurring = cuts[0][2].sum(axis=(0, 2)).nonzero()[0]
+    occurring = occurs.nonzero()[0]
     return LayerCounts(occurring, tuple((size, counts[:, occurring]) for size, _, counts in cuts))
