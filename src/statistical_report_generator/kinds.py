@@ -11,6 +11,7 @@ from pydantic import AfterValidator, TypeAdapter
 
 from statistical_report_generator.document import Section
 from statistical_report_generator.schemas.analysis import Analysis, check_analysis
+from statistical_report_generator.schemas.changes import Changes
 from statistical_report_generator.schemas.checking import check_results, render_schema, show_name, to_plain
 from statistical_report_generator.schemas.early_bird import EarlyBird
 from statistical_report_generator.schemas.experiments import Connectivity, Experiment, Lines
@@ -34,6 +35,7 @@ from statistical_report_generator.schemas.performance import (
 )
 from statistical_report_generator.schemas.table import Values
 from statistical_report_generator.sections.analysis import describe_analysis
+from statistical_report_generator.sections.changes import describe_changes
 from statistical_report_generator.sections.connectivity import describe_connectivity
 from statistical_report_generator.sections.early_bird import describe_early_bird
 from statistical_report_generator.sections.experiment import ExperimentOptions, describe_experiment
@@ -131,6 +133,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             frozenset({"names", "overlaps", "expected"}),
             _without_options(describe_overlap_matrix),
         ),
+        "changes": Kind(1, Changes, frozenset({"updates", "overlaps"}), _without_options(describe_changes)),
         "strategies": Kind(
             1, Strategies, frozenset({"rows", "metric", "baseline"}), _without_options(describe_strategies)
         ),
