@@ -10,17 +10,18 @@ MORE: Final = 1 << BITS
 MOST_BYTES: Final = 9  # 63 bits
 
 
-def pack_places(places: NDArray[np.int64]) -> NDArray[np.uint8]:
+def pack_places(places: NDArray[np.int64], before: int = -1) -> NDArray[np.uint8]:
     """Returns places as bytes: of each how many it leaves out since the one before, the lowest seven bits first.
 
     Args:
         places: From 0, ascending, none twice.
+        before: The last place that is packed already; bytes of several calls are joined.
 
     Examples:
         >>> pack_places(np.array([0, 1, 130, 500])).tolist()
         [0, 0, 128, 1, 241, 2]
     """
-    gaps = np.diff(places, prepend=-1) - 1
+    gaps = np.diff(places, prepend=before) - 1
     lengths = 1 + sum((gaps >> (BITS * number) > 0).astype(np.int64) for number in range(1, MOST_BYTES))
     stops = np.cumsum(lengths)
     packed = np.empty(stops[-1] if len(stops) else 0, np.uint8)

@@ -51,11 +51,11 @@ class DifferenceReport(TypedDict):
 
 
 class _Change(NamedTuple):
-    """What became of one tensor: its hashes, and the elements that are others."""
+    """What became of one tensor: its hashes, and the elements that are others, their places packed."""
 
     before: str
     after: str
-    places: NDArray[np.int64]
+    places: NDArray[np.uint8]
     values: Tensor
 
 
@@ -92,7 +92,7 @@ def save_difference(before: AllTensors, after: AllTensors, path: str | Path) -> 
     tensors: dict[str, Tensor] = {}
     for name, change in found.items():
         if len(change.places):
-            tensors[name + PLACES] = torch.from_numpy(pack_places(change.places))
+            tensors[name + PLACES] = torch.from_numpy(change.places)
             tensors[name + VALUES] = change.values
     described = {
         name: {
@@ -106,7 +106,7 @@ def save_difference(before: AllTensors, after: AllTensors, path: str | Path) -> 
     write_tensors(Path(path), tensors, {KEY: json.dumps({"format": FORMAT, "tensors": described})})
     return {
         "num_elements": first.num_weights,
-        "num_changed": sum(len(change.places) for change in found.values()),
+        "num_changed": sum(len(change.values) for change in found.values()),
         "num_bytes": Path(path).stat().st_size,
         "num_bytes_after": sum(weight.size * weight.dtype.itemsize for weight in second.values()),
     }
@@ -176,13 +176,15 @@ def _walk(weight: Weight) -> Iterator[tuple[int, Tensor]]:
 
 def _compare(before: Weight, after: Weight) -> _Change:
     hashed = hashlib.sha256(), hashlib.sha256()
-    places, words = [np.empty(0, np.int64)], [torch.empty(0, dtype=INTEGERS_BY_BYTES[before.dtype.itemsize])]
+    places, words = [np.empty(0, np.uint8)], [torch.empty(0, dtype=INTEGERS_BY_BYTES[before.dtype.itemsize])]
+    last = -1
     for (start, old), (_, new) in zip(_walk(before), _walk(after), strict=True):
         hashed[0].update(old.numpy().data)
         hashed[1].update(new.numpy().data)
         changed = (old != new).nonzero().view(-1)
-        places.append(start + changed.numpy())
+        places.append(pack_places(start + changed.numpy(), last))
         words.append(new[changed])
+        last = start + int(changed[-1]) if len(changed) else last
     values = torch.cat(words).view(before.dtype)
     return _Change(hashed[0].hexdigest(), hashed[1].hexdigest(), np.concatenate(places), values)
 
