@@ -83,6 +83,8 @@ def test_the_largest_changes_are_those_of_a_stable_sort(by: Any, dtype: torch.dt
 def test_equal_changes_are_kept_by_position() -> None:
     mask = compute_change_mask(one(1, 1, 1, 1), one(1.5, 0.5, 1, 1.5), by="delta", sparsity=0.5)
     assert kept(mask) == [True, True, False, False]
+    zeros = compute_change_mask(one(0, 0, 3, 1), one(0, 1, -3, 2), by="relative", sparsity=0.5)  # 1 and 2
+    assert kept(zeros) == [False, True, True, False]
 
 
 def test_more_changes_than_there_are_cannot_be_kept() -> None:
