@@ -81,7 +81,7 @@ def test_sizes_are_of_few_bytes_a_change(tmp_path: Path) -> None:
 
 
 def test_models_and_checkpoints_of_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lottery_tickets.changes.sparse_difference.WEIGHTS_PER_BLOCK", 512)
+    monkeypatch.setattr("lottery_tickets.changes.sparse_difference.WEIGHTS_PER_BLOCK", 64)
     model: Any = make_language_model("tied Llama").to(torch.bfloat16)
     model.save_pretrained(tmp_path / "before", max_shard_size="4KB")
     with torch.no_grad():
@@ -95,6 +95,18 @@ def test_models_and_checkpoints_of_many_files(tmp_path: Path, monkeypatch: pytes
         assert file.read_bytes() == (tmp_path / "copy" / file.name).read_bytes()
     with pytest.raises(ValueError, match="must be free"):
         apply_difference(before, tmp_path / "d.safetensors", output=tmp_path / "copy")
+
+
+def test_a_file_is_edited_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lottery_tickets.checkpoints.writing.BYTES_PER_BLOCK", 4096)
+    before = {name: tensor.contiguous() for name, tensor in make_state().items()}
+    after = change(before)
+    save_weights(before, tmp_path / "before.safetensors")
+    save_weights(after, tmp_path / "after.safetensors")
+    save_difference(before, after, tmp_path / "d.safetensors")
+    weights = CheckpointWeights(tmp_path / "before.safetensors")
+    apply_difference(weights, tmp_path / "d.safetensors", output=tmp_path / "copy.safetensors")
+    assert (tmp_path / "copy.safetensors").read_bytes() == (tmp_path / "after.safetensors").read_bytes()
 
 
 def test_a_model_is_changed_in_place(tmp_path: Path) -> None:
@@ -124,6 +136,9 @@ def test_another_base_and_altered_files_change_nothing(tmp_path: Path) -> None:
         safetensors.torch.save_file({**whole, name: value}, file, metadata)
         with pytest.raises(ValueError, match=r"what the file gives must be|inside of it"):
             apply_difference(before, file)
+    safetensors.torch.save_file({**whole, "count:places": whole["count:places"] + 1}, file, metadata)
+    with pytest.raises(ValueError, match="as many values as places, inside of it"):
+        apply_difference(before, file)
     safetensors.torch.save_file({**whole, "a.weight:values": whole["a.weight:values"].float()}, file, metadata)
     with pytest.raises(ValueError, match="values of its dtype"):
         apply_difference(before, file)
