@@ -1,14 +1,13 @@
 """The sections on what trainings changed, and what their changes have in common beyond chance."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from statistical_report_generator.document import Block, Figure, Points, Section, Table, Text, Verdicts
 from statistical_report_generator.figures.changes import MOST_DRAWN, draw_changes
 from statistical_report_generator.schemas.changes import ChangeFigures, Changes
 from statistical_report_generator.schemas.masks import GivenPair
 from statistical_report_generator.sections.making import describe_making, list_unknown
-from statistical_report_generator.sections.overlap import say_given, tabulate_nulls
+from statistical_report_generator.sections.overlap import describe_nulls, name_pair, say_given
 from statistical_report_generator.sections.words import MOST_ROWS, count, form, make_table, name_cell, percent
 from statistical_report_generator.sources import Source
 
@@ -24,23 +23,15 @@ def describe_changes(source: Source) -> list[Section]:
     """
     found: Changes = source.results
     pairs: list[GivenPair] = (found["overlaps"] or {}).get("pairs", [])
-    told: Block = Verdicts(tuple(say_given(pair, _name(pair)) for pair in pairs)) if pairs else Text(_answer(found))
+    told: Block = Verdicts(tuple(say_given(pair, name_pair(pair)) for pair in pairs)) if pairs else Text(_answer(found))
     return [
         Section("What was found", [told, *_draw(source, found, pairs)]),
         Section("By training", [_tabulate_updates(source, found)]),
-        *(
-            [Section("Beside chance", [tabulate_nulls(source, [(_name(pair), pair) for pair in pairs])])]
-            if pairs
-            else []
-        ),
+        *describe_nulls(source, pairs),
         Section("By kind of layer", [_tabulate_kinds(source, found)]),
         describe_making(source, {"by": found["by"]}),
         Section("Threats to validity", [Points(tuple(_list_threats(source, found)))]),
     ]
-
-
-def _name(pair: Mapping[str, Any]) -> str:
-    return f"{name_cell(pair['first'])} and {name_cell(pair['second'])}"
 
 
 def _answer(found: Changes) -> str:

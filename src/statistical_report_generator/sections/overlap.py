@@ -9,7 +9,7 @@ from scipy import stats
 from statistical_report_generator.document import Block, Figure, MaskWord, Points, Section, Table, Text, Verdicts
 from statistical_report_generator.figures.layers import MOST_BARS, choose_layers, draw_layer_overlaps
 from statistical_report_generator.figures.overlap import draw_overlap_matrix
-from statistical_report_generator.schemas.masks import FINEST, Given, LayerOverlap, Overlap, OverlapMatrix
+from statistical_report_generator.schemas.masks import FINEST, Given, GivenPair, LayerOverlap, Overlap, OverlapMatrix
 from statistical_report_generator.sections.making import describe_making, list_unknown
 from statistical_report_generator.sections.words import MOST_ROWS, count, form, make_table, name_cell, percent
 from statistical_report_generator.sources import Source
@@ -47,7 +47,7 @@ def describe_overlap(source: Source) -> list[Section]:
         blocks = [Verdicts(((word, f"{words}; {chance}{min(beyond, below) if word != 'at chance' else beyond:.2g}."),))]
     return [
         Section("What was found", [*blocks, *_draw_layers(source, found["layer_overlaps"], found["method"])]),
-        *([Section("Beside chance", [tabulate_nulls(source, [("both", given)])])] if given else []),
+        *([Section("Beside chance", [_tabulate_nulls(source, [("both", given)])])] if given else []),
         *_tabulate_layers(source, found["layer_overlaps"]),
         describe_making(source, {"method": found["method"]}),
         Section("Threats to validity", [Points(tuple(_list_threats(source)))]),
@@ -62,9 +62,12 @@ def describe_overlap_matrix(source: Source) -> list[Section]:
     """
     found: OverlapMatrix = source.results
     num, layers = len(found["names"]), found.get("layers") or {}
-    blocks: list[Block] = [Text(_answer(found)), _draw_matrix(source, found)]
+    pairs = found.get("pairs", [])
+    verdicts = tuple(say_given(pair, name_pair(pair)) for pair in pairs)
+    blocks: list[Block] = [Verdicts(verdicts) if pairs else Text(_answer(found)), _draw_matrix(source, found)]
     return [
         Section("What was found", [*blocks, *_draw_layers(source, layers, found["method"])]),
+        *describe_nulls(source, pairs),
         Section("By mask and by pair", [_tabulate_masks(source, found), *_tabulate_pairs(source, found)]),
         *_tabulate_layers(source, layers),
         describe_making(source, {"method": found["method"], "masks": num}),
@@ -90,13 +93,27 @@ def say_given(given: Given, who: str) -> tuple[MaskWord, str]:
     )
 
 
-def tabulate_nulls(source: Source, pairs: Sequence[tuple[str, Given]]) -> Table:
-    """Returns the table of what pairs of masks share beside each null.
+def name_pair(pair: GivenPair) -> str:
+    """Returns the names of two masks in a sentence.
+
+    Args:
+        pair: Of the results.
+    """
+    return f"{name_cell(pair['first'])} and {name_cell(pair['second'])}"
+
+
+def describe_nulls(source: Source, pairs: Sequence[GivenPair]) -> list[Section]:
+    """Returns the section on what pairs of masks share beside each null; none where there is no pair.
 
     Args:
         source: The results.
-        pairs: With their names.
+        pairs: Of the results.
     """
+    named = [(name_pair(pair), pair) for pair in pairs]
+    return [Section("Beside chance", [_tabulate_nulls(source, named)])] if pairs else []
+
+
+def _tabulate_nulls(source: Source, pairs: Sequence[tuple[str, Given]]) -> Table:
     rows = [
         (
             name,

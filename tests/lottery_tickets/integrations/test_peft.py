@@ -37,9 +37,9 @@ def test_the_largest_of_what_the_mask_keeps_are_trained() -> None:
 def test_what_does_not_fit_is_said() -> None:
     model = make_model()
     mask_fn = make_shira_mask_fn(model, {"0.weight": torch.ones(20, 12)})
-    with pytest.raises(ValueError, match="trains 64 weights of '0.weight', but the mask keeps 240; give scores"):
+    with pytest.raises(ValueError, match=r"trains 64 weights of '0.weight', but the mask keeps 240; give scores"):
         mask_fn(model[0], RANK)
-    with pytest.raises(ValueError, match="trains 320 .* keeps 240; take a smaller rank"):
+    with pytest.raises(ValueError, match=r"trains 320 .* keeps 240; take a smaller rank"):
         mask_fn(model[0], 10)
     with pytest.raises(ValueError, match=r"but has no such; was it made for another model"):
         mask_fn(model[2], RANK)
