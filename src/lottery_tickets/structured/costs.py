@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final, TypedDict, final
 
+import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -137,7 +138,7 @@ def _count(model: nn.Module, batch: object, loss_fn: LossFunction | None) -> tup
     stand_in.model.train(model.training)
     stand_in_batch = stand_in.make_batch(batch, require_samples(batch))
     counter = _WeightFlops(stand_in.parameters)
-    with stand_in.counting(), counter:
+    with torch.enable_grad(), stand_in.counting(), counter:
         loss = compute_loss(stand_in.model, stand_in_batch, loss_fn)
         forward = counter.total
         counter.is_backward = True

@@ -111,3 +111,10 @@ def test_a_held_model_costs_what_it_costs() -> None:
     hold_mask(model, mask)
     assert compute_costs(model, batch, mask) == costs
     check_held(model)
+
+
+def test_costs_are_counted_where_no_gradients_are_asked_for() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    expected = compute_costs(model, make_images(8))
+    with torch.no_grad():
+        assert compute_costs(model, make_images(8)) == expected

@@ -37,3 +37,13 @@ def launch(kernel: Any, words: Tensor, *arguments: Tensor | int | None, **consta
     if words.numel():
         with torch.cuda.device_of(words):  # Triton asks which device is the current one, and not where tensors lie
             kernel[(count_blocks(words),)](words, *arguments, block=BLOCK, **constants, **OPTIONS)
+
+
+def bring(found: Tensor, target: Tensor) -> None:
+    """Copies what lies on a GPU to a tensor on the CPU, by way of page-locked memory: many times as fast as without."""
+    if found.device.type == "cuda":
+        staged = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)  # torch keeps such memory for the next
+        staged.copy_(found, non_blocking=True)
+        torch.cuda.current_stream(found.device).synchronize()
+        found = staged
+    target.copy_(found)

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from lottery_tickets._core.bits import num_bytes
 from lottery_tickets._core.kernels import selecting_cpu
-from lottery_tickets._core.kernels.blocks_triton import BLOCK, count_blocks, is_compiled, launch, read_bits
+from lottery_tickets._core.kernels.blocks_triton import BLOCK, bring, count_blocks, is_compiled, launch, read_bits
 from lottery_tickets._core.kernels.selecting_reference import Listed
 from lottery_tickets._core.thresholds import Bracket, Counters
 
 NUM_BINS = 1 << 16  # patterns of 16 bits take one pass, those of 32 two; the bins stay in a GPU's second-level cache
+WORKERS = 4
 COPIES = 8  # of the bins, because programs that add to one counter wait for each other
 
 
@@ -82,7 +83,7 @@ def classify(
     """Packs what is above a bracket and lists what is in it; see `selecting_reference.classify`."""
     found = _compare_words(words, within, bounds, infinity)
     num_above, num_inside, num_not_finite = found.counts.sum(1).tolist()
-    bits.copy_(found.above)
+    bring(found.above, bits)
     num_listed = min(num_inside, len(listed.positions))
     positions = torch.empty(num_listed, dtype=torch.int32, device=words.device)
     patterns = torch.empty(num_listed, dtype=words.dtype, device=words.device)
@@ -90,8 +91,8 @@ def classify(
     before = found.counts[1].cumsum(0) - found.counts[1]
     mask = torch.iinfo(words.dtype).max
     launch(_list, words, found.inside, words.numel(), before, num_listed, positions, patterns, mask=mask)
-    listed.positions[:num_listed] = positions.cpu().numpy()
-    listed.patterns[:num_listed] = patterns.cpu().numpy()
+    for listing, place in ((positions, listed.positions), (patterns, listed.patterns)):
+        bring(listing, torch.from_numpy(place[:num_listed]))
     return num_above, num_inside, not num_not_finite
 
 
@@ -103,7 +104,7 @@ def set_bits(bits: Tensor, positions: NDArray[np.int32], chosen: NDArray[np.bool
 def pack_above(words: Tensor, within: Tensor | None, threshold: int, bits: Tensor) -> int:
     """Packs which magnitudes are above the threshold; see `selecting_reference.pack_above`."""
     found = _compare_words(words, within, (threshold, threshold))
-    bits.copy_(found.above)
+    bring(found.above, bits)
     return int(found.counts[1].sum())
 
 
@@ -124,8 +125,8 @@ def keep_first_equal(words: Tensor, within: Tensor | None, threshold: int, quota
 
 
 def num_workers() -> int:
-    """Returns how many chunks are worked on at a time: one, a GPU works on one after the other."""
-    return 1
+    """Returns how many chunks are worked on at a time: while bits of one are put away, the GPU works on the next."""
+    return WORKERS if is_compiled() else 1
 
 
 def _compare_words(words: Tensor, within: Tensor | None, bounds: tuple[int, int], infinity: int = 0) -> _Compared:

@@ -15,6 +15,7 @@ from lottery_tickets._core.sharding.pieces import Piece, gather_whole
 from lottery_tickets._core.weights import TensorWeight, Weight, Weights, slice_flat
 
 WEIGHTS_PER_SORT: Final = 1 << 20
+WEIGHTS_PER_SORT_ON_DEVICE: Final = 1 << 23  # each takes some 20 bytes there
 
 
 def select_in_rows(weights: Weights, sparsity: float, *, within: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -119,17 +120,19 @@ def _select_in_groups(weight: Weight, order: Sequence[int], n_of_m: tuple[int, i
     magnitudes = Magnitudes(Weights([weight]))
     eligible = None if within is None else unpack_bits(within, weight.shape).permute(tuple(order))
     kept = torch.zeros([weight.shape[dim] for dim in order], dtype=torch.bool)
-    step = max(1, WEIGHTS_PER_SORT // max(1, length)) * length
+    together = WEIGHTS_PER_SORT if magnitudes.is_on_cpu else WEIGHTS_PER_SORT_ON_DEVICE
+    step = max(1, together // max(1, length)) * length
     for start in range(0, weight.size, step or 1):
         stop = min(start + step, weight.size)
-        words = magnitudes.to_words(weight.read(start, stop, order)).cpu()
+        words = magnitudes.to_words(weight.read(start, stop, order))
         patterns = (words & torch.iinfo(words.dtype).max).view(-1, length)
         if int(patterns.max()) >= magnitudes.infinity:
             raise ValueError(
                 f"{weight.name!r} must be finite to be ranked, but holds NaN or infinity; find where it diverged"
             )
         if eligible is not None:
-            patterns = patterns.masked_fill(~slice_flat(eligible, start, stop).view(-1, length), -1)
+            allowed = slice_flat(eligible, start, stop).view(-1, length).to(words.device)
+            patterns = patterns.masked_fill(~allowed, -1)
             fewest = int((patterns >= 0).sum(dim=1).min())
             if fewest < num_kept:
                 raise ValueError(
@@ -138,5 +141,6 @@ def _select_in_groups(weight: Weight, order: Sequence[int], n_of_m: tuple[int, i
                 )
         # Stable, so that of equal magnitudes the earlier is kept.
         places = patterns.sort(dim=1, descending=True, stable=True).indices[:, :num_kept]
-        kept.view(-1)[start:stop].view(-1, length).scatter_(1, places, value=True)
+        chosen = torch.zeros_like(patterns, dtype=torch.bool).scatter_(1, places, value=True)
+        kept.view(-1)[start:stop] = chosen.view(-1)
     return pack_bits(kept.permute(tuple(np.argsort(order).tolist())) if kept.ndim else kept)

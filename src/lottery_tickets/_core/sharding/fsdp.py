@@ -189,8 +189,16 @@ def _list_groups(model: nn.Module) -> Iterator[Any]:
     for module in _list_fsdp(model):
         state = module._get_fsdp_state()  # noqa: SLF001 - see above
         if id(state) not in seen:  # several modules may be gathered together
-            yield from state._fsdp_param_groups  # noqa: SLF001 - see above
+            yield from _list_groups_of(state)
         seen.add(id(state))
+
+
+def _list_groups_of(state: Any) -> list[Any]:  # noqa: ANN401 - FSDP's
+    """Returns what one call of `fully_shard` gathers together: from torch 2.13 on several groups, before it one."""
+    if hasattr(state, "_fsdp_param_groups"):
+        return list(state._fsdp_param_groups)  # noqa: SLF001 - see above
+    group = state._fsdp_param_group  # noqa: SLF001 - see above
+    return [] if group is None else [group]
 
 
 def _list_shared(model: nn.Module) -> Iterator[Any]:
