@@ -133,8 +133,13 @@ def is_changed(before: Tensor, after: Tensor) -> Tensor:
     """Returns where values differ as they are stored, bit for bit; but zeros of either sign are the same."""
     words = INTEGERS_BY_BYTES[before.element_size()]
     differs = before.view(words) != after.view(words)
+    places = differs.nonzero().view(-1)
     wide = find_wide(before.dtype)  # torch does not compare the narrowest floats
-    return differs & ~((before.to(wide) == 0) & (after.to(wide) == 0))
+    zeros = (before.view(words)[places].view(before.dtype).to(wide) == 0) & (
+        after.view(words)[places].view(after.dtype).to(wide) == 0
+    )
+    differs[places[zeros]] = False
+    return differs
 
 
 def find_wide(dtype: torch.dtype) -> torch.dtype:

@@ -15,7 +15,7 @@ from lottery_tickets._core.bits import pack_bits
 from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.weights import READERS, Weight, Weights
 from lottery_tickets.changes.differences import WEIGHTS_PER_BLOCK, AnyWeights, is_changed, pair_weights
-from lottery_tickets.masks.strata import CODES_PER_EXPONENT, EXPONENT_BIAS, NUM_CODES, find_codes
+from lottery_tickets.masks.strata import EXPONENT_BIAS, MANTISSA_BITS, NUM_CODES, find_codes
 
 LARGEST_SHARE: Final = 0.01
 OF_ALL_EXPONENTS: Final = 1100  # of float64, in either direction
@@ -152,7 +152,7 @@ class _Tally:
     num_hidden: int = 0
     num_hideable: int = 0
     is_wide: bool = False
-    exponents: Integers = field(default_factory=lambda: _zeros(NUM_CODES // CODES_PER_EXPONENT, 2))
+    exponents: Integers = field(default_factory=lambda: _zeros(NUM_CODES >> MANTISSA_BITS, 2))
     ulps: Integers = field(default_factory=lambda: _zeros(2 * OF_ALL_EXPONENTS))
     sizes: Integers = field(default_factory=lambda: _zeros(2 * OF_ALL_EXPONENTS))
     codes: Integers = field(default_factory=lambda: _zeros(NUM_CODES))
@@ -210,7 +210,7 @@ def _count(before: Weight, after: Weight) -> tuple[_Tally, Tensor]:
 
 
 def _count_block(tally: _Tally, name: str, changed: Tensor, before: Tensor, after: Tensor) -> None:
-    exponents = find_codes(before) // CODES_PER_EXPONENT
+    exponents = find_codes(before) >> MANTISSA_BITS
     num_exponents = len(tally.exponents)
     tally.exponents[:, 0] += np.bincount(exponents, minlength=num_exponents)
     tally.exponents[:, 1] += np.bincount(exponents[changed.numpy()], minlength=num_exponents)

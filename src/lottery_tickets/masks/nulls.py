@@ -16,7 +16,7 @@ from typing import Final, Literal, TypedDict, final
 import numpy as np
 from numpy.typing import NDArray
 
-from lottery_tickets.masks.strata import CODES_PER_EXPONENT, EXPONENT_BIAS, NUM_BLOCKS, Counts, LayerCounts
+from lottery_tickets.masks.strata import EXPONENT_BIAS, MANTISSA_BITS, NUM_BLOCKS, Counts, LayerCounts
 
 ERROR_RATE: Final = 0.01  # of each verdict that is not "at chance"
 DEGREES_OF_FREEDOM: Final = NUM_BLOCKS - 1
@@ -146,7 +146,7 @@ def compare_with_nulls(layers: Mapping[str, LayerCounts], error_rate: float) -> 
     nulls = {name: _Excess() for name in ("naive", "layer", "exponent", FINEST)}
     expected: dict[str, float] = dict.fromkeys(layers, 0.0)
     for name, counts in counted.items():
-        exponents = counts.codes // CODES_PER_EXPONENT
+        exponents = counts.codes >> MANTISSA_BITS
         whole = [(size or name, by_block.sum(axis=1, keepdims=True)) for size, by_block in counts.by_block]
         nulls["naive"].add(whole, overall)
         nulls["layer"].add(whole)
@@ -200,7 +200,7 @@ def _sum_by_exponent(layers: Iterable[LayerCounts]) -> list[ExponentFigures]:
         counts = layer.by_code
         a, b = _shares(counts)
         expected = counts.sum(axis=1) * a * b
-        exponents, first = np.unique(layer.codes // CODES_PER_EXPONENT, return_index=True)
+        exponents, first = np.unique(layer.codes >> MANTISSA_BITS, return_index=True)
         summed = np.add.reduceat(np.column_stack([counts, expected]), first, axis=0)
         for exponent, row in zip(exponents, summed, strict=True):
             sums[int(exponent) - EXPONENT_BIAS] += row

@@ -14,7 +14,7 @@ from lottery_tickets._core.bits import num_bytes
 from lottery_tickets._core.weights import READERS, Weight, Weights
 
 NUM_CODES: Final = 1 << 15  # magnitudes of bfloat16: 8 bits of exponent, 7 of mantissa
-CODES_PER_EXPONENT: Final = 1 << 7
+MANTISSA_BITS: Final = 7  # of a code; the others are its exponent
 EXPONENT_BIAS: Final = 127
 NUM_BLOCKS: Final = 8  # of a dimension; few and large, so that neighbours that go together share one
 WEIGHTS_PER_BLOCK: Final = 1 << 20  # a multiple of 8
