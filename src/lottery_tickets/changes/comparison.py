@@ -83,7 +83,8 @@ def compute_changes(
         if by == "stored" and sparsity is None and scope == "global":
             masks[name] = describe_mask(bits, first, {"method": "change", "by": by}, prunes=False)
         else:
-            options = {"by": by, "sparsity": sparsity, "scope": scope, "include": include, "exclude": exclude}
-            masks[name] = compute_change_mask(before, weights, **options)
+            masks[name] = compute_change_mask(
+                before, weights, by=by, sparsity=sparsity, scope=scope, include=include, exclude=exclude
+            )
     overlaps = compute_overlap_matrix(masks, given=before, error_rate=error_rate) if len(masks) > 1 else None
     return {"by": by, "updates": updates, "masks": masks, "overlaps": overlaps}

@@ -22,7 +22,9 @@ def pack_places(places: NDArray[np.int64], before: int = -1) -> NDArray[np.uint8
         [0, 0, 128, 1, 241, 2]
     """
     gaps = np.diff(places, prepend=before) - 1
-    lengths = 1 + sum((gaps >> (BITS * number) > 0).astype(np.int64) for number in range(1, MOST_BYTES))
+    lengths = np.ones(len(gaps), np.int64)
+    for number in range(1, MOST_BYTES):
+        lengths += gaps >> (BITS * number) > 0
     stops = np.cumsum(lengths)
     packed = np.empty(stops[-1] if len(stops) else 0, np.uint8)
     for number in range(int(lengths.max(initial=0))):

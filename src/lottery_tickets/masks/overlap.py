@@ -221,7 +221,7 @@ def compute_overlap_matrix(
     if not named:
         raise ValueError("an overlap matrix needs at least one mask, got none; pass them by name or in a list")
     rate = _check_error_rate(error_rate) / max(len(named) * (len(named) - 1) // 2, 1)  # Bonferroni
-    found: dict[str, Any] = {"pairs": []} if given is not None else {}
+    pairs: list[PairFigures] = []
     cells: dict[tuple[str, str], OverlapFigures] = {}
     for first, second in [*((name, name) for name in named), *combinations(named, 2)]:
         layers = _overlay(named[first], named[second], (first, second))
@@ -229,17 +229,17 @@ def compute_overlap_matrix(
         if given is not None and first != second:
             figures, expected = _compare_given(named[first], named[second], given, rate)
             chance = sum(expected.values())
-            found["pairs"].append({"first": first, "second": second, **figures})
+            pairs.append({"first": first, "second": second, **figures})
         cells[first, second] = cells[second, first] = _sum_up(layers.values(), sides, chance)
-    return {
+    matrix: OverlapMatrix = {
         "names": list(named),
         "method": method,
         "overlaps": [[cells[a, b]["overlap"] for b in named] for a in named],
         "expected": [[cells[a, b]["expected"] for b in named] for a in named],
         "adjusted": [[cells[a, b]["adjusted"] for b in named] for a in named],
         "densities": [mask.density for mask in named.values()],
-        **found,
     }
+    return matrix if given is None else {**matrix, "pairs": pairs}
 
 
 def _compare_given(

@@ -81,8 +81,8 @@ def _count_layer(weight: Weight, first: NDArray[np.uint8], second: NDArray[np.ui
     for start, stop in weight.cut(WEIGHTS_PER_BLOCK):
         codes = find_codes(weight.read(start, stop))
         occurs[codes] = True
-        bits = [packed[start // 8 : num_bytes(stop)] for packed in (first, second)]
+        bits = slice(start // 8, num_bytes(stop))
         for size, stride, counts in cuts:
-            count_pairs(codes, *bits, start, stride, max(size, 1), counts)
+            count_pairs(codes, first[bits], second[bits], start, stride, max(size, 1), counts)
     occurring = occurs.nonzero()[0]
     return LayerCounts(occurring, tuple((size, counts[:, occurring]) for size, _, counts in cuts))

@@ -22,7 +22,7 @@ def describe_changes(source: Source) -> list[Section]:
         source: What `compute_changes` or the command `diff` saved.
     """
     found: Changes = source.results
-    pairs: list[GivenPair] = (found["overlaps"] or {}).get("pairs", [])
+    pairs = found["overlaps"].get("pairs", []) if found["overlaps"] is not None else []
     told: Block = Verdicts(tuple(say_given(pair, name_pair(pair)) for pair in pairs)) if pairs else Text(_answer(found))
     return [
         Section("What was found", [told, *_draw(source, found, pairs)]),

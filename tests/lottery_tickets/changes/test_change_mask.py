@@ -122,12 +122,13 @@ def test_checkpoints_models_and_states_give_one_mask(
 
 
 def test_a_tied_weight_counts_once() -> None:
-    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
-    model[1].weight = model[0].weight
+    first, second = nn.Linear(6, 6), nn.Linear(6, 6)
+    second.weight = first.weight
+    model = nn.Sequential(first, second)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     before["1.weight"] = before["0.weight"]
     with torch.no_grad():
-        model[0].weight[0, 0] += 1
+        first.weight[0, 0] += 1
     mask = compute_change_mask(before, model)
     assert (set(mask), mask.num_kept) == ({"0.weight"}, 1)
 

@@ -38,7 +38,7 @@ def test_each_update_is_as_alone_and_pairs_are_given_the_weights_before(
     loaded = load_results(tmp_path / "changes.json")
     assert loaded["masks"] == masks
     assert loaded["updates"] == found["updates"]
-    assert loaded["overlaps"]["pairs"] == found["overlaps"]["pairs"]  # type: ignore[index] # there are several
+    assert loaded["overlaps"]["pairs"] == found["overlaps"]["pairs"]
 
 
 def test_one_update_has_no_overlap_and_none_is_an_error() -> None:

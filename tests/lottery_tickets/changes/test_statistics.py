@@ -1,6 +1,7 @@
 """Figures of changes, by hand and against numpy."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,10 +56,10 @@ def test_layers_of_a_kind_are_summed_and_files_give_the_same(tmp_path: Path) -> 
     after = {name: w + 1e-8 * torch.randn(w.shape) * (n % 3) for n, (name, w) in enumerate(before.items())}
     found = compute_change_statistics(before, after)
     assert set(found["kinds"]) == {"layers.*.up.weight", "layers.*.down.weight"}
+    figures: dict[str, Any] = dict(found["overall"])
     for key in ("num_weights", "num_changed", "num_hidden", "num_sign_flips"):
-        total = found["overall"][key]  # type: ignore[literal-required] # one of the names above
-        assert total == sum(layer[key] for layer in found["layers"].values())  # type: ignore[literal-required]
-        assert total == sum(kind[key] for kind in found["kinds"].values())  # type: ignore[literal-required]
+        for parts in (found["layers"], found["kinds"]):
+            assert figures[key] == sum(dict[str, Any](part)[key] for part in parts.values())
     assert found["overall"]["norm"] == pytest.approx(
         sum(layer["norm"] ** 2 for layer in found["layers"].values()) ** 0.5
     )

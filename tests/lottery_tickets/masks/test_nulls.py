@@ -56,17 +56,18 @@ def compute_by_loops(masks: Masks, weights: dict[str, Tensor], null: str) -> dic
     strata = {(name, place): STRATA[null](name, float(weights[name][place])) for name, place in places}
     totals: dict[object, list[float]] = defaultdict(lambda: [0, 0, 0])
     for name, place in places:
-        for number, value in enumerate((1, masks[0][name][place], masks[1][name][place])):
-            totals[strata[name, place]][number] += float(value)
+        for number, value in enumerate((1.0, float(masks[0][name][place]), float(masks[1][name][place]))):
+            totals[strata[name, place]][number] += value
     observed = expected = independent = again = 0.0
-    clusters: dict[object, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    clusters: dict[tuple[object, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for name, place in places:
-        num, a, b = (total / totals[strata[name, place]][0] for total in totals[strata[name, place]])
-        num = totals[strata[name, place]][0]
+        num, *kept = totals[strata[name, place]]
+        a, b = (total / num for total in kept)
         first, second = float(masks[0][name][place]), float(masks[1][name][place])
         sizes = weights[name].shape
         blocks = [(size, place[dim] * 8 // size) for dim, size in enumerate(sizes) if size >= 8]
-        for cluster in blocks or [(name, 0)]:
+        own: list[tuple[object, int]] = [*blocks] or [(name, 0)]
+        for cluster in own:
             clusters[cluster][0] += (first - a) * (second - b)
             clusters[cluster][1] += a * b * bool(blocks)
         variance = a * (1 - a) * b * (1 - b) * num / max(num - 1, 1)
@@ -179,7 +180,7 @@ def test_heads_of_their_own_scale_do_not_fool_the_variance() -> None:
         masks = []
         for _run in range(2):
             heads = torch.randn(8, 1, dtype=torch.float64).mul(1.5).exp().repeat_interleave(16, 0)
-            masks.append(dict(compute_change_mask(weights, update(weights, 1e-5, lambda d, heads=heads: d * heads))))
+            masks.append(dict(compute_change_mask(weights, update(weights, 1e-5, heads.mul))))
         figures = compare((masks[0], masks[1]), weights)
         verdicts.append(figures["verdict"])
         counts = [(x["num_weights"], *x["num_kept"]) for x in figures["by_exponent"]]
