@@ -69,7 +69,8 @@ class GivenFigures(TypedDict):
         nulls: By name: "naive", one density over all weights; "layer", one in each layer; "exponent", in each layer one
             for each exponent of the weights; "value", one for each exponent and seven bits of mantissa.
         verdict: On the finest null: "beyond chance", "at chance" or "below chance".
-        error_rate: How often independent masks are said to be beyond chance, and how often below it, at most.
+        error_rate: How often independent masks may be said to be beyond chance, and how often below it; docs/changes.md
+            has the rates that were measured.
         by_exponent: In ascending order.
     """
 
