@@ -161,6 +161,21 @@ UPDATE: Final[dict[str, Any]] = {
     "layers": {"layers.0.up.weight": CHANGED},
     "dtypes": ["float32"],
 }
+WEIGHT_COSTS: Final = {
+    "fc1.weight": {"parameters": 80, "disk_bytes": 320, "forward_flops": 160, "step_flops": 320},
+    "fc1.bias": {"parameters": 8, "disk_bytes": 32, "forward_flops": 0, "step_flops": 0},
+    "fc2.weight": {"parameters": 24, "disk_bytes": 96, "forward_flops": 48, "step_flops": 144},
+}
+COSTS: Final[dict[str, Any]] = {
+    "num_samples": 1,
+    "dense": {
+        **{key: sum(cost[key] for cost in WEIGHT_COSTS.values()) for key in WEIGHT_COSTS["fc1.weight"]},
+        "memory_bytes": 448,
+    },
+    "weights": WEIGHT_COSTS,
+    "masked": {"parameters": 46, "disk_bytes": 197, "forward_flops": 76, "step_flops": 188, "memory_bytes": 448},
+    "no_units": "the units of a network are found by running it, but this one is on the meta device",
+}
 KINDS: Final[dict[str, dict[str, Any]]] = {
     "experiment": make_experiment(),
     "connectivity": make_connectivity(),
@@ -241,6 +256,7 @@ KINDS: Final[dict[str, dict[str, Any]]] = {
         ],
         "num_samples": 400,
     },
+    "costs": COSTS,
     "table": {"num_biases": 410, "share": 0.25, "inner": {"word": "a"}},
 }
 

@@ -98,6 +98,7 @@ class OverlapMatrix(TypedDict):
         expected: What independent masks of the same layer densities have.
         adjusted: The overlap beyond chance, None where chance alone gives 1.
         densities: Of each mask.
+        layer_sparsities: Of each mask, by layer.
         pairs: With `given`, what each pair shares beside the nulls, with verdicts whose error rate is that of all pairs
             together.
     """
@@ -108,6 +109,7 @@ class OverlapMatrix(TypedDict):
     expected: list[list[float]]
     adjusted: list[list[float | None]]
     densities: list[float]
+    layer_sparsities: list[dict[str, float]]
     pairs: NotRequired[list[PairFigures]]
 
 
@@ -238,6 +240,7 @@ def compute_overlap_matrix(
         "expected": [[cells[a, b]["expected"] for b in named] for a in named],
         "adjusted": [[cells[a, b]["adjusted"] for b in named] for a in named],
         "densities": [mask.density for mask in named.values()],
+        "layer_sparsities": [mask.layer_sparsity() for mask in named.values()],
     }
     return matrix if given is None else {**matrix, "pairs": pairs}
 

@@ -10,6 +10,7 @@ from statistical_report_generator.schemas.common import (
     Part,
     Result,
     Share,
+    Sparsities,
     need_lengths,
     need_same_keys,
 )
@@ -85,7 +86,7 @@ class Importance(Result):
     sparsity: NotRequired[Share | None]
     actual_sparsity: NotRequired[Share | None]
     scope: NotRequired[str | None]
-    layer_sparsities: NotRequired[dict[str, Share] | None]
+    layer_sparsities: NotRequired[Sparsities | None]
     network: NotRequired[str]
 
 
@@ -99,7 +100,7 @@ class Ticket(Result):
         thresholds: The least magnitude that each layer keeps; only of masks by magnitude.
     """
 
-    layer_sparsities: Annotated[dict[str, Share], Field(min_length=1)]
+    layer_sparsities: Annotated[Sparsities, Field(min_length=1)]
     actual_sparsity: Share
     collapsed_layers: list[str]
     thresholds: NotRequired[dict[str, float | None]]
@@ -204,6 +205,7 @@ class OverlapMatrix(Result):
         expected: What unrelated masks of the same layer densities have.
         adjusted: Beyond chance; None where chance alone gives 1.
         densities: Of each mask.
+        layer_sparsities: Of each mask, by layer.
         layers: Of the first two masks.
         pairs: What each pair shares, given the weights that the masks were made of.
     """
@@ -214,6 +216,7 @@ class OverlapMatrix(Result):
     expected: list[list[Share]]
     adjusted: list[list[float | None]]
     densities: list[Share]
+    layer_sparsities: NotRequired[list[Sparsities]]
     layers: NotRequired[dict[str, LayerOverlap]]
     pairs: NotRequired[list[GivenPair]]
 
@@ -221,7 +224,7 @@ class OverlapMatrix(Result):
 def check_matrix(matrix: OverlapMatrix) -> OverlapMatrix:
     """Returns a matrix with a row and a column for each mask; raises ValueError otherwise."""
     num = len(matrix["names"])
-    need_lengths(num, densities=matrix["densities"])
+    need_lengths(num, densities=matrix["densities"], layer_sparsities=matrix.get("layer_sparsities"))
     tables: dict[str, Any] = {
         name: value for name, value in matrix.items() if name in {"overlaps", "expected", "adjusted"}
     }

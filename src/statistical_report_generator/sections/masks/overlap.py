@@ -10,6 +10,7 @@ from statistical_report_generator.document import Block, Figure, MaskWord, Point
 from statistical_report_generator.figures.layers import MOST_BARS, choose_layers, draw_layer_overlaps
 from statistical_report_generator.figures.overlap import draw_overlap_matrix
 from statistical_report_generator.schemas.masks import FINEST, Given, GivenPair, LayerOverlap, Overlap, OverlapMatrix
+from statistical_report_generator.sections.costs import add_costs
 from statistical_report_generator.sections.making import describe_making, list_unknown
 from statistical_report_generator.sections.words import MOST_ROWS, count, form, make_table, name_cell, percent
 from statistical_report_generator.sources import Source
@@ -221,7 +222,8 @@ def _tabulate_masks(source: Source, found: OverlapMatrix) -> Table:
         (str(number + 1), name_cell(name), percent(density))
         for number, (name, density) in enumerate(zip(found["names"], found["densities"], strict=True))
     ][:MOST_ROWS]
-    return make_table(f"{source.slug}-masks", "The masks.", ("number", "mask", "kept, %"), rows, words=(1,))
+    table = make_table(f"{source.slug}-masks", "The masks.", ("number", "mask", "kept, %"), rows, words=(1,))
+    return add_costs(table, source, found.get("layer_sparsities", [None] * len(rows))[:MOST_ROWS])
 
 
 def _tabulate_pairs(source: Source, found: OverlapMatrix) -> list[Table]:

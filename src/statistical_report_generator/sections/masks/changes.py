@@ -7,7 +7,7 @@ from statistical_report_generator.figures.changes import MOST_DRAWN, draw_change
 from statistical_report_generator.schemas.changes import ChangeFigures, Changes
 from statistical_report_generator.schemas.masks import GivenPair
 from statistical_report_generator.sections.making import describe_making, list_unknown
-from statistical_report_generator.sections.overlap import describe_nulls, name_pair, say_given
+from statistical_report_generator.sections.masks.overlap import describe_nulls, name_pair, say_given
 from statistical_report_generator.sections.words import MOST_ROWS, count, form, make_table, name_cell, percent
 from statistical_report_generator.sources import Source
 
