@@ -8,7 +8,6 @@ import re
 
 from benchmarks.common import ROOT
 from benchmarks.tables import (
-    changes,
     checkpoints,
     claims,
     connectivity,
@@ -33,7 +32,6 @@ from benchmarks.tables.parts import Tables
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MARKED = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 DRAWER = (
-    changes,
     checkpoints,
     claims,
     connectivity,
