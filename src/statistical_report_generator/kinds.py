@@ -11,6 +11,7 @@ from pydantic import AfterValidator, TypeAdapter
 
 from statistical_report_generator.document import Section
 from statistical_report_generator.schemas.analysis import Analysis, check_analysis
+from statistical_report_generator.schemas.changes import Changes
 from statistical_report_generator.schemas.checking import check_results, render_schema, show_name, to_plain
 from statistical_report_generator.schemas.costs import Costs
 from statistical_report_generator.schemas.early_bird import EarlyBird
@@ -42,11 +43,12 @@ from statistical_report_generator.sections.experiment import ExperimentOptions, 
 from statistical_report_generator.sections.importance import describe_importance
 from statistical_report_generator.sections.landscape import describe_landscape
 from statistical_report_generator.sections.lines import describe_lines
-from statistical_report_generator.sections.overlap import describe_overlap, describe_overlap_matrix
+from statistical_report_generator.sections.masks.changes import describe_changes
+from statistical_report_generator.sections.masks.overlap import describe_overlap, describe_overlap_matrix
+from statistical_report_generator.sections.masks.ticket import describe_ticket
 from statistical_report_generator.sections.quality import describe_performance, describe_quality
 from statistical_report_generator.sections.robustness import describe_robustness
 from statistical_report_generator.sections.strategies import describe_strategies
-from statistical_report_generator.sections.ticket import describe_ticket
 from statistical_report_generator.sections.validation import describe_validation
 from statistical_report_generator.sections.values import describe_values
 from statistical_report_generator.sources import Source
@@ -133,6 +135,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             frozenset({"names", "overlaps", "expected"}),
             _without_options(describe_overlap_matrix),
         ),
+        "changes": Kind(1, Changes, frozenset({"updates", "overlaps"}), _without_options(describe_changes)),
         "strategies": Kind(
             1, Strategies, frozenset({"rows", "metric", "baseline"}), _without_options(describe_strategies)
         ),
