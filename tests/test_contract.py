@@ -57,6 +57,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "compute_lottery_ticket_quality": {"model": REQUIRED, "mask": REQUIRED, "dataloader": REQUIRED},
     "compute_pruning_robustness": {"model": REQUIRED, "batch": REQUIRED, "sparsity_levels": None},
     "compute_ticket_overlap": {"mask1": REQUIRED, "mask2": REQUIRED, "method": "jaccard"},
+    "compute_change_mask": {"before": REQUIRED, "after": REQUIRED},
     "validate_pruning_correctness": {
         "model": REQUIRED,
         "mask": REQUIRED,

@@ -14,11 +14,11 @@ beside them.
 """
 
 import gc
-import itertools
 import json
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -99,56 +99,56 @@ def measure(analysis: str, shape: dict[str, int] | None) -> dict[str, int]:
     return {"peak_bytes": weight_bytes + extra, "extra_bytes": extra, "weight_bytes": weight_bytes}
 
 
-def measure_on_gpu(analysis: str, dtype: torch.dtype) -> int:
+def measure_on_gpu(analysis: str, layers: int, dtype: torch.dtype) -> int:
     """Returns the most bytes of tensors that an analysis has on a GPU, its model among them."""
     gc.collect()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.manual_seed(42)
     with torch.device("cuda"):
-        model = transformers.Qwen2ForCausalLM(make_half_billion()).to(dtype)
+        model: nn.Module = transformers.Qwen2ForCausalLM(make_half_billion(layers))
+        model.to(dtype)
     batches = [{"input_ids": torch.randint(500, ON_GPU, device="cuda")} for _ in range(NUM_BATCHES)]
     torch.cuda.reset_peak_memory_stats()
     run(analysis, model, batches)
     return torch.cuda.max_memory_allocated() - before
 
 
-def make_half_billion() -> transformers.Qwen2Config:
-    """Returns the configuration of Qwen2.5-0.5B."""
-    return transformers.Qwen2Config(**HALF_BILLION, architectures=["Qwen2ForCausalLM"], use_cache=False)
+def make_half_billion(layers: int) -> transformers.Qwen2Config:
+    """Returns the configuration of Qwen2.5-0.5B, which has 24 layers, with so many of them."""
+    shape = {**HALF_BILLION, "num_hidden_layers": layers}
+    return transformers.Qwen2Config(**shape, architectures=["Qwen2ForCausalLM"], use_cache=False)
 
 
 def measure_all_on_gpu() -> None:
     """Measures the peaks of all analyses on a GPU and writes them."""
-    run("fisher", transformers.Qwen2ForCausalLM(make_config(layers=1, width=512)).cuda(), load(SHAPE)[1])
-    peaks: dict[str, dict[str, int]] = {}
-    for dtype, analysis in itertools.product((torch.float32, torch.bfloat16), MEASURED):
-        peaks.setdefault(str(dtype), {})[analysis] = measure_on_gpu(analysis, dtype)
-        print(analysis, dtype, peaks, flush=True)
-        write_results("plan_gpu", {"device": torch.cuda.get_device_name(), "batch": ON_GPU, "peaks": peaks})
+    model, batches = load(SHAPE)
+    run("fisher", model.cuda(), batches)  # which loads what is loaded once
+    cases: list[dict[str, Any]] = []
+    for layers, dtype in ((2, torch.float32), (2, torch.bfloat16), (24, torch.float32)):
+        cases.append({"layers": layers, "dtype": str(dtype), "peaks": {}})
+        for analysis in MEASURED[:-1] if layers > 2 else MEASURED:  # noqa: PLR2004 - a landscape's directions take minutes
+            cases[-1]["peaks"][analysis] = measure_on_gpu(analysis, layers, dtype)
+            print(cases[-1], flush=True)
+            write_results("plan_gpu", {"device": torch.cuda.get_device_name(), "batch": ON_GPU, "cases": cases})
 
 
 def foretell_on_gpu() -> None:
     """Puts what is foretold, on whatever machine, beside the peaks that were measured on a GPU."""
     measured = read_results("plan_gpu")
-    (size, tokens), rows = ON_GPU, {}
-    for dtype, peaks in measured["peaks"].items():
+    (size, tokens), machine = ON_GPU, measured.pop("machine")
+    for case in measured["cases"]:
+        dtype = getattr(torch, case["dtype"].removeprefix("torch."))
         with torch.device("meta"):
-            model = transformers.Qwen2ForCausalLM(make_half_billion()).to(getattr(torch, dtype.removeprefix("torch.")))
-        plan = plan_memory(model, batch_size=size, num_tokens=tokens, gpu_memory_gb=80, analyses=MEASURED)
-        weight_bytes = plan["weight_bytes"]
-        for analysis, peak in peaks.items():
-            foretold = plan["analyses"][analysis]["device_bytes"]
-            beside = (foretold - weight_bytes) / (peak - weight_bytes)
-            row = {"peak_bytes": peak, "predicted_bytes": foretold, "ratio": foretold / peak}
-            rows[f"{analysis}, {dtype}"] = {**row, "weight_bytes": weight_bytes, "ratio_beside_weights": beside}
-            print(analysis, dtype, rows[f"{analysis}, {dtype}"], flush=True)
-    kept = {key: value for key, value in measured.items() if key != "machine"}
-    print(
-        write_results(
-            "plan_gpu", {**kept, "measured_on": measured.get("measured_on", measured["machine"]), "rows": rows}
-        )
-    )
+            model: nn.Module = transformers.Qwen2ForCausalLM(make_half_billion(case["layers"]))
+            model.to(dtype)
+        asked = tuple(analysis for analysis in MEASURED if analysis in case["peaks"])
+        plan = plan_memory(model, batch_size=size, num_tokens=tokens, gpu_memory_gb=80, analyses=asked)
+        assert not plan["notes"], plan["notes"]
+        case["weight_bytes"] = plan["weight_bytes"]
+        case["predicted"] = {analysis: plan["analyses"][analysis]["device_bytes"] for analysis in asked}
+        print({analysis: case["predicted"][analysis] / case["peaks"][analysis] for analysis in asked}, flush=True)
+    print(write_results("plan_gpu", {"measured_on": machine, **measured}))
 
 
 def predict(analysis: str, model: Any, batch_size: int, num_tokens: int) -> int:  # noqa: ANN401 - as plan_memory
@@ -189,7 +189,7 @@ def compare_growth(analysis: str) -> dict[str, Any]:
     return rows
 
 
-def write(models: dict[str, Any], laws: dict[str, Any]) -> None:
+def write(models: Mapping[Analysis, Any], laws: Mapping[Analysis, Any]) -> None:
     """Writes what has been measured so far."""
     payload = {
         "model": "SmolLM2-135M in float32",

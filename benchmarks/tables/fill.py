@@ -24,6 +24,7 @@ from benchmarks.tables import (
     reliability,
     reports,
     scores,
+    shrinking,
     time_left,
 )
 from benchmarks.tables.parts import Tables
@@ -47,6 +48,7 @@ DRAWER = (
     reliability,
     reports,
     scores,
+    shrinking,
     time_left,
 )
 TABLES: Tables = {name: make for module in DRAWER for name, make in module.TABLES.items()}

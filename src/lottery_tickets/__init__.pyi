@@ -1,4 +1,7 @@
 from . import (
+    changes as changes,
+)
+from . import (
     checkpoints as checkpoints,
 )
 from . import (
@@ -54,6 +57,7 @@ from . import (
 )
 from ._core.gradients.options import ScoringOptions
 from ._core.training.settings import TrainerSettings
+from .changes import compute_change_mask, compute_change_statistics, compute_changes
 from .checkpoints import CheckpointWeights, create_wanda_mask
 from .connectivity import (
     compute_linear_connectivity,
@@ -132,6 +136,9 @@ __all__ = [
     "as_mask",
     "check_held",
     "compare_pruning_strategies",
+    "compute_change_mask",
+    "compute_change_statistics",
+    "compute_changes",
     "compute_costs",
     "compute_early_bird_tickets",
     "compute_fisher_importance",

@@ -135,13 +135,15 @@ class StatisticalReportGenerator:
             raise ValueError("there must be results to report on, but none were added; call add_results first")
         config = self.config
         options = ExperimentOptions(config.margin, config.num_looks, config.test, config.metric, config.moment)
+        costs = tuple(source.results for source in self._sources if source.kind == "costs")
+        sources = [replace(source, costs=costs) for source in self._sources]
         sections = (
             replace(
                 section,
-                title=section.title if len(self._sources) == 1 else f"{label}: {section.title}",
+                title=section.title if len(sources) == 1 else f"{label}: {section.title}",
                 leads=number == 0,
             )
-            for place, (source, label) in enumerate(zip(self._sources, _label_apart(self._sources), strict=True))
+            for place, (source, label) in enumerate(zip(sources, _label_apart(sources), strict=True))
             for number, section in enumerate(_describe(source, options, is_shown=place < MOST_SHOWN))
         )
         comparison = self._describe_comparison(options)

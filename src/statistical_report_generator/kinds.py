@@ -11,7 +11,9 @@ from pydantic import AfterValidator, TypeAdapter
 
 from statistical_report_generator.document import Section
 from statistical_report_generator.schemas.analysis import Analysis, check_analysis
+from statistical_report_generator.schemas.changes import Changes
 from statistical_report_generator.schemas.checking import check_results, render_schema, show_name, to_plain
+from statistical_report_generator.schemas.costs import Costs
 from statistical_report_generator.schemas.early_bird import EarlyBird
 from statistical_report_generator.schemas.experiments import Connectivity, Experiment, Lines
 from statistical_report_generator.schemas.landscape import Landscape, check_landscape
@@ -35,16 +37,18 @@ from statistical_report_generator.schemas.performance import (
 from statistical_report_generator.schemas.table import Values
 from statistical_report_generator.sections.analysis import describe_analysis
 from statistical_report_generator.sections.connectivity import describe_connectivity
+from statistical_report_generator.sections.costs import describe_costs
 from statistical_report_generator.sections.early_bird import describe_early_bird
 from statistical_report_generator.sections.experiment import ExperimentOptions, describe_experiment
 from statistical_report_generator.sections.importance import describe_importance
 from statistical_report_generator.sections.landscape import describe_landscape
 from statistical_report_generator.sections.lines import describe_lines
-from statistical_report_generator.sections.overlap import describe_overlap, describe_overlap_matrix
+from statistical_report_generator.sections.masks.changes import describe_changes
+from statistical_report_generator.sections.masks.overlap import describe_overlap, describe_overlap_matrix
+from statistical_report_generator.sections.masks.ticket import describe_ticket
 from statistical_report_generator.sections.quality import describe_performance, describe_quality
 from statistical_report_generator.sections.robustness import describe_robustness
 from statistical_report_generator.sections.strategies import describe_strategies
-from statistical_report_generator.sections.ticket import describe_ticket
 from statistical_report_generator.sections.validation import describe_validation
 from statistical_report_generator.sections.values import describe_values
 from statistical_report_generator.sources import Source
@@ -131,9 +135,11 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             frozenset({"names", "overlaps", "expected"}),
             _without_options(describe_overlap_matrix),
         ),
+        "changes": Kind(1, Changes, frozenset({"updates", "overlaps"}), _without_options(describe_changes)),
         "strategies": Kind(
             1, Strategies, frozenset({"rows", "metric", "baseline"}), _without_options(describe_strategies)
         ),
+        "costs": Kind(1, Costs, frozenset({"dense", "weights", "num_samples"}), _without_options(describe_costs)),
         "analysis": Kind(
             1,
             Annotated[Analysis, AfterValidator(check_analysis)],

@@ -66,7 +66,9 @@ def _find_file(path: Path) -> Path:
 def _split(source: Source) -> Iterator[Source]:
     """Yields results, or in their place what they consist of; a quality is followed by the ticket trained again."""
     if source.kind == "evaluation":
-        parts = [kind for kind in ("performance", "quality", "validation", "robustness") if kind in source.results]
+        parts = [
+            kind for kind in ("performance", "quality", "validation", "robustness", "costs") if kind in source.results
+        ]
         for kind in parts:
             yield from _split(source.part(kind, source.results[kind]))
         return

@@ -35,6 +35,7 @@ class Source:
         folder: The run folder, where they lie in one.
         slug: What files and links about them begin with.
         verification: None where nobody re-checked them.
+        costs: All results of the kind "costs" that are in the report.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Source:
     folder: Path | None = None
     slug: str = ""
     verification: Verification | None = None
+    costs: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         """Gives them a slug by their name when they have none."""

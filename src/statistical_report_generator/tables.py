@@ -1,4 +1,4 @@
-"""Intervals as text, and the summaries of an experiment as a table for the terminal."""
+"""Intervals as text, and for the terminal the summaries of an experiment, and costs, as tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -7,6 +7,13 @@ from statistical_report_generator.inference.intervals import BranchSummary, Inte
 from statistical_report_generator.rows import format_rows
 
 POINTS: Final = 100.0
+COSTS: Final = {
+    "parameters": "parameters",
+    "memory_bytes": "bytes in memory",
+    "disk_bytes": "bytes on disk",
+    "forward_flops": "FLOPs of a forward pass",
+    "step_flops": "FLOPs of a training step",
+}
 
 
 def format_interval(interval: Interval | Mapping[str, Any], *, scale: float = POINTS, form: str = ".2f") -> str:
@@ -71,3 +78,20 @@ def format_table(
         cells = [verdicts.get((summary.level, summary.branch), ("", "")) for summary in summaries]
         rows = [row[:-1] + added for row, added in zip(rows, [("verdict", ""), *cells], strict=True)]
     return format_rows(rows, align="<", rule=True)
+
+
+def format_costs(costs: Mapping[str, Any]) -> str:
+    """Returns what a network costs in each form as a table for the terminal.
+
+    Args:
+        costs: As `compute_costs` returns them.
+    """
+    forms = [form for form in ("dense", "masked", "shrunk") if form in costs]
+    rows = [(words, *(f"{costs[form][key]:,}" for form in forms)) for key, words in COSTS.items()]
+    lines = [
+        f"with a batch of {costs['num_samples']:,}; masked: if pruned weights were skipped, which PyTorch does not do"
+    ]
+    lines.append(format_rows([("", *forms), *rows]))
+    if "no_units" in costs:
+        lines.append(f"not shrunk: {costs['no_units']}")
+    return "\n".join(lines)

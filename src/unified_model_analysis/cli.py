@@ -19,6 +19,7 @@ from unified_model_analysis.commands.analyze import Analyze
 from unified_model_analysis.commands.compare import Compare
 from unified_model_analysis.commands.connectivity import Connectivity
 from unified_model_analysis.commands.demo import Demo
+from unified_model_analysis.commands.diff import Diff
 from unified_model_analysis.commands.doctor import Doctor
 from unified_model_analysis.commands.early_bird import EarlyBird
 from unified_model_analysis.commands.evaluate import Evaluate
@@ -49,6 +50,7 @@ Command = (
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Connectivity, tyro.conf.subcommand("connectivity")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Diff, tyro.conf.subcommand("diff")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[EarlyBird, tyro.conf.subcommand("early-bird")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]

@@ -153,7 +153,13 @@ def load_shuffled_images(options: NetworkOptions, *, batch_size: int, dtype: str
 
 
 def load_text(
-    options: NetworkOptions, *, batch_size: int, num_batches: int, seed: int, split: Split = "train"
+    options: NetworkOptions,
+    *,
+    batch_size: int,
+    num_batches: int,
+    seed: int,
+    split: Split = "train",
+    keeps_dtype: bool = False,
 ) -> LoadedNetwork:
     """Returns the language model with batches of sequences that are drawn from text.
 
@@ -163,16 +169,20 @@ def load_text(
         num_batches: Batches.
         seed: Decides which sequences are drawn.
         split: Which speeches, the earlier or the later ones, where no text is named.
+        keeps_dtype: Whether a folder's weights stay in the dtype that they are saved in; else they become float32.
 
     Raises:
         ValueError: When a checkpoint is named or there is too little text.
         OSError: When a folder or file cannot be read.
     """
+    import torch
+
     from lottery_tickets.workloads import load_language_model, load_smollm2
 
     refuse_checkpoint(options)
     name = str(options.language_model)
-    network, tokenizer = load_smollm2() if name == "smollm2" else load_language_model(name)
+    dtype = None if keeps_dtype else torch.float32
+    network, tokenizer = load_smollm2() if name == "smollm2" else load_language_model(name, dtype=dtype)
     sizes = {"batch_size": batch_size, "num_batches": num_batches}
     return LoadedNetwork(network, draw_text(options, tokenizer, **sizes, seed=seed, split=split), Path(name).name)
 

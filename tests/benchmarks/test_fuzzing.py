@@ -86,6 +86,24 @@ def test_what_is_undocumented_and_what_is_unclear_is_counted(tmp_path: Path) -> 
     assert found.to_json() != fuzz(kind, tmp_path / "place", 100, seed=1).to_json()
 
 
+def test_what_is_read_as_something_else_is_counted(tmp_path: Path) -> None:
+    def make(place: Path) -> list[Path]:
+        write_hashed(place / "file.json", {"number": 3})
+        return [place / "file.json"]
+
+    def read_on(place: Path) -> object:
+        """Raises:
+        OSError: When there is no file.
+        """
+        return (place / "file.json").read_bytes()
+
+    found = fuzz(FileKind("any", make, read_on, (read_on,), compares=True), tmp_path / "place", 100)
+    assert found.undocumented["read as something else"] > 30
+    assert found.undocumented.total() < found.read, "hashes that are made anew are those of another file"
+    hashed = FileKind("hashed", make, lambda place: read_hashed(place / "file.json"), (read_hashed,), compares=True)
+    assert not fuzz(hashed, tmp_path / "place", 100).undocumented["read as something else"]
+
+
 def test_a_file_that_takes_too_long_or_too_much_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.studies.fuzzing.outcomes.MOST_SECONDS", 0.05)
     with pytest.raises(TooSlowError, match=r"more than 0\.05 s"), bounded():

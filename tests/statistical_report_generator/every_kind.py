@@ -129,6 +129,53 @@ MATRIX: Final[dict[str, Any]] = {
     "adjusted": [[1.0, 0.2857], [0.2857, 1.0]],
     "densities": [0.5, 0.4],
 }
+NULL: Final = {"expected_both": 20.0, "ratio": 1.5, "low": 1.25, "high": 1.75, "p_value": 0.001}
+GIVEN: Final[dict[str, Any]] = {
+    "nulls": {"naive": {**NULL, "expected_both": 2.0, "ratio": 15.0, "low": 14.0, "high": 16.0}, "value": NULL},
+    "verdict": "beyond chance",
+    "error_rate": 0.01,
+    "by_exponent": [
+        {"exponent": -7, "num_weights": 100, "num_kept": [50, 50], "num_both": 30, "expected_both": 20.0},
+        {"exponent": -6, "num_weights": 200, "num_kept": [0, 1], "num_both": 0, "expected_both": 0.0},
+    ],
+}
+CHANGED: Final[dict[str, Any]] = {
+    "num_weights": 300,
+    "num_changed": 50,
+    "share_changed": 0.1667,
+    "num_sign_flips": 2,
+    "num_hidden": 20,
+    "share_hidden": 0.4,
+    "norm": 0.125,
+    "largest_share": 0.5,
+    "ulps": {"0": 40, "1": 10},
+    "sizes": {"-14": 50},
+    "by_exponent": [
+        {"exponent": -7, "num_weights": 100, "num_changed": 50},
+        {"exponent": -6, "num_weights": 200, "num_changed": 0},
+    ],
+}
+UPDATE: Final[dict[str, Any]] = {
+    "overall": CHANGED,
+    "kinds": {"layers.*.up.weight": CHANGED},
+    "layers": {"layers.0.up.weight": CHANGED},
+    "dtypes": ["float32"],
+}
+WEIGHT_COSTS: Final = {
+    "fc1.weight": {"parameters": 80, "disk_bytes": 320, "forward_flops": 160, "step_flops": 320},
+    "fc1.bias": {"parameters": 8, "disk_bytes": 32, "forward_flops": 0, "step_flops": 0},
+    "fc2.weight": {"parameters": 24, "disk_bytes": 96, "forward_flops": 48, "step_flops": 144},
+}
+COSTS: Final[dict[str, Any]] = {
+    "num_samples": 1,
+    "dense": {
+        **{key: sum(cost[key] for cost in WEIGHT_COSTS.values()) for key in WEIGHT_COSTS["fc1.weight"]},
+        "memory_bytes": 448,
+    },
+    "weights": WEIGHT_COSTS,
+    "masked": {"parameters": 46, "disk_bytes": 197, "forward_flops": 76, "step_flops": 188, "memory_bytes": 448},
+    "no_units": "the units of a network are found by running it, but this one is on the meta device",
+}
 KINDS: Final[dict[str, dict[str, Any]]] = {
     "experiment": make_experiment(),
     "connectivity": make_connectivity(),
@@ -193,6 +240,11 @@ KINDS: Final[dict[str, dict[str, Any]]] = {
         "method": "jaccard",
     },
     "overlap-matrix": MATRIX,
+    "changes": {
+        "by": "stored",
+        "updates": {"one": UPDATE, "two": {**UPDATE, "overall": {**CHANGED, "num_hidden": None, "share_hidden": None}}},
+        "overlaps": {**MATRIX, "pairs": [{"first": "one", "second": "two", **GIVEN}]},
+    },
     "strategies": {
         "metric": "accuracy",
         "higher_is_better": True,
@@ -204,6 +256,7 @@ KINDS: Final[dict[str, dict[str, Any]]] = {
         ],
         "num_samples": 400,
     },
+    "costs": COSTS,
     "table": {"num_biases": 410, "share": 0.25, "inner": {"word": "a"}},
 }
 

@@ -24,7 +24,7 @@ from tests.statistical_report_generator.summaries import make_results
 NAMES = tuple(every_kind.KINDS)
 DOCS = Path(__file__).parents[2] / "docs" / "schemas"
 ATTACKS = 40
-WITHOUT_FIGURES = {"performance", "quality", "validation", "table"}
+WITHOUT_FIGURES = {"performance", "quality", "validation", "costs", "table"}
 HOSTILE = "<script>alert(1)</script> #panic(1) \\input{/etc/passwd} ../../x $a$"
 
 
@@ -140,14 +140,14 @@ def test_what_is_wrong_is_said_with_its_place(name: str, place: tuple[Any, ...],
 
 @pytest.mark.parametrize("name", NAMES)
 def test_hostile_names_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
-    words = json.dumps(make_result(name)).replace("fc1.weight", json.dumps(HOSTILE)[1:-1]).replace("dense", "d")
+    words = json.dumps(make_result(name)).replace("fc1.weight", json.dumps(HOSTILE)[1:-1]).replace(': "dense"', ': "d"')
     generator = StatisticalReportGenerator(ReportConfig(output_dir=tmp_path / "out", title=HOSTILE))
     page = generator.add_results(json.loads(words), HOSTILE).generate_report().with_suffix(".html").read_text()
     assert "<script>alert" not in page
     assert {path.parent for path in (tmp_path / "out").rglob("*")} <= {tmp_path / "out", tmp_path / "out/report-files"}
 
 
-@pytest.mark.parametrize("name", ["ticket", "importance", "overlap"])
+@pytest.mark.parametrize("name", ["ticket", "importance", "overlap", "costs"])
 def test_ten_thousand_layers_are_shown_in_part_and_said(name: str) -> None:
     layers = {f"layers.{number}.weight": number / 10_000 for number in range(10_000)}
     results = copy.deepcopy(every_kind.KINDS[name])
@@ -156,6 +156,8 @@ def test_ten_thousand_layers_are_shown_in_part_and_said(name: str) -> None:
     elif name == "importance":
         results["importance"]["scores"] = {layer: every_kind.make_summary(share) for layer, share in layers.items()}
         results["layer_sparsities"] = layers
+    elif name == "costs":
+        results["weights"] = dict.fromkeys(layers, every_kind.WEIGHT_COSTS["fc1.weight"])
     else:
         results["layer_overlaps"] = dict.fromkeys(layers, every_kind.OVERLAP_FIGURES)
     sections = describe(results)

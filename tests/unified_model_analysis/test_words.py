@@ -31,6 +31,7 @@ MEANINGS: Final = {
     "grid_points": "Points",
     "include": "Glob patterns of parameter names to",
     "language_model": "save_pretrained",
+    "layers": "Whether to show",
     "learning_rate": "when not given",
     "looks": "How often the findings are read in all while replicates are added, as planned before the first time",
     "margin": "accuracy whose loss counts as none",

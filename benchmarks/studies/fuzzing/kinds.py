@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lottery_tickets as lt
+from benchmarks.studies.fuzzing.exports import EXPORTS
 from benchmarks.studies.fuzzing.outcomes import FileKind, name_output
 from lottery_tickets import storage
 from lottery_tickets.experiments.verification import verify_run
@@ -396,4 +397,4 @@ OTHERS: Final = (
         _score_language,
     ),
 )
-KINDS: Final = {kind.name: kind for kind in (*WEIGHTS, *RUNS, *OTHERS)}
+KINDS: Final = {kind.name: kind for kind in (*WEIGHTS, *EXPORTS, *RUNS, *OTHERS)}

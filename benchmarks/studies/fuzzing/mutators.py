@@ -1,5 +1,6 @@
 """Changes of a file: of its bytes, and of what its format is made of; each drawn from a generator."""
 
+import contextlib
 import copy
 import gzip
 import io
@@ -110,11 +111,19 @@ def _edit(value: Any, chance: random.Random) -> Any:  # noqa: ANN401 - JSON is a
     inner = value
     for step in outer:
         inner = inner[step]
-    if isinstance(inner[key], str) and inner[key].startswith("{"):  # JSON within JSON
-        inner[key] = _dump(_edit(json.loads(inner[key]), chance))
-    else:
+    within = _read_json(inner[key])
+    if within is None:
         _change(inner, key, chance, value)
+    else:
+        inner[key] = _dump(_edit(within, chance))
     return value
+
+
+def _read_json(value: Any) -> Any:  # noqa: ANN401 - as above
+    """Returns the JSON within a text of JSON; None where there is none, or an edit before left none."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(value) if isinstance(value, str) and value.startswith("{") else None
+    return None
 
 
 def _change(inner: Any, key: Any, chance: random.Random, whole: Any) -> None:  # noqa: ANN401 - as above

@@ -27,6 +27,7 @@ MOST_SECONDS: Final = 10.0  # for one file; all that are whole take far below on
 MOST_BYTES: Final = 4 << 30  # of memory that may be asked for beyond what the process has
 WRONG_INPUT: Final = 2
 WHOLE: Final = "whole"
+SEALED: Final = ", sealed"
 SHARE_SEALED: Final = 0.5  # of changes after which hashes are made anew
 
 
@@ -46,6 +47,8 @@ class FileKind:
         documents: The functions whose docstrings say what may be raised.
         command: The words of a command that reads it too, given the folder; none where there is no such command.
         names_place: Whether errors name the file or a folder that it is in.
+        compares: Whether what is read of a changed file, whose hashes were not made anew, must be what is read of the
+            whole one; else that it is read is enough.
     """
 
     name: str
@@ -54,6 +57,7 @@ class FileKind:
     documents: tuple[Callable[..., object], ...]
     command: Callable[[Path], Sequence[str]] | None = None
     names_place: bool = True
+    compares: bool = False
 
     @property
     def documented(self) -> tuple[type[BaseException], ...]:
@@ -96,11 +100,12 @@ def fuzz(kind: FileKind, place: Path, num_files: int, seed: int = 0) -> Outcomes
         num_files: How many are changed, one at a time.
         seed: Draws the changes.
     """
-    found = Outcomes()
+    found, whole = Outcomes(), None
     for target, how in _change_files(kind, place, num_files, seed):
         if how == WHOLE:
+            whole = kind.read(place) if kind.compares else None
             continue
-        _judge(kind, place, how, found, (place.name, target.stem, target.parent.name))
+        _judge(kind, place, how, found, (place.name, target.stem, target.parent.name), whole=whole)
     return found
 
 
@@ -144,7 +149,7 @@ def _change_files(kind: FileKind, place: Path, num_files: int, seed: int) -> Ite
         target = chance.choice(targets)
         how = _change_file(target, chance, list(whole.values()))
         if chance.random() < SHARE_SEALED and seal(place):
-            how += ", sealed"
+            how += SEALED
         yield target, f"{target.name}: {how}"
         _restore(place, whole)
 
@@ -185,10 +190,10 @@ def _restore(place: Path, whole: Mapping[Path, bytes]) -> None:
             path.write_bytes(content)
 
 
-def _judge(kind: FileKind, place: Path, how: str, found: Outcomes, names: Sequence[str]) -> None:
+def _judge(kind: FileKind, place: Path, how: str, found: Outcomes, names: Sequence[str], *, whole: object) -> None:
     try:
         with _quiet(), bounded():
-            kind.read(place)
+            read = kind.read(place)
     except kind.documented as error:
         found.refused += 1
         said = " ".join([str(error), *getattr(error, "__notes__", ())])
@@ -200,6 +205,8 @@ def _judge(kind: FileKind, place: Path, how: str, found: Outcomes, names: Sequen
         _count(found.undocumented, type(error).__name__, how, _tell(error), found)
     else:
         found.read += 1
+        if kind.compares and not how.endswith(SEALED) and read != whole:
+            _count(found.undocumented, "read as something else", how, str(read), found)
 
 
 def _judge_command(words: list[str], how: str, found: Outcomes) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from lottery_tickets._core.folders import HASH, STATE_HASH, hash_json
 from lottery_tickets._core.states import hash_state
 from lottery_tickets.masks.mask_file import TICKET_PREFIX
+from lottery_tickets.structured.exports.files import FORMAT as EXPORT
 from lottery_tickets.tickets import STATE_PREFIX
 
 Label = Mapping[str, Any]
@@ -49,7 +50,8 @@ def _seal_tensors(path: Path) -> bool:
         metadata[STATE_HASH] = hash_state(safetensors.torch.load(content))
     elif LABEL in metadata:
         label, tensors = json.loads(metadata[LABEL]), safetensors.torch.load(content)
-        metadata[LABEL] = json.dumps(_seal_ticket(label, tensors) if "mask" in label else _seal_mask(label, tensors))
+        seal_label = _seal_ticket if "mask" in label else _seal_export if label["format"] == EXPORT else _seal_mask
+        metadata[LABEL] = json.dumps(seal_label(label, tensors))
     else:
         return False
     text = json.dumps(header).encode()
@@ -71,6 +73,12 @@ def _seal_ticket(label: Label, tensors: Mapping[str, Tensor]) -> Label:
     return {**label, "mask": mask, "content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
+def _seal_export(label: Label, tensors: Mapping[str, Tensor]) -> Label:
+    """Returns what an export says of itself, with the hashes of its tensors and of what it says."""
+    text = json.dumps({**json.loads(label["content"]), "state_sha256": hash_state(tensors)})
+    return {**label, "content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def _seal_record(path: Path) -> bool:
     record = json.loads(path.read_text(encoding="utf-8"))
     for name in record["files"]:
@@ -90,6 +98,9 @@ def _seal_json(path: Path) -> bool:
     if HASH not in found:
         return False
     content = {name: value for name, value in found.items() if name != HASH}
+    if content.get("format") == EXPORT:
+        hashes = {file.name: file for file in path.parent.iterdir() if file != path and file.is_file()}
+        content["files"] = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in hashes.items()}
     return _write(path, json.dumps({**content, HASH: hash_json(content)}).encode())
 
 

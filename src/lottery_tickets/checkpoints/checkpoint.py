@@ -17,7 +17,7 @@ from lottery_tickets._core.tensor_files.shards import Shard, StoredWeight
 from lottery_tickets._core.weights import Weights, WeightSource
 from lottery_tickets.checkpoints.base import BASE, check_stored_base, describe_base
 from lottery_tickets.checkpoints.layout import find_layout
-from lottery_tickets.checkpoints.writing import write_pruned_checkpoint
+from lottery_tickets.checkpoints.writing import Edit, Zeroing, write_edited_checkpoint
 from lottery_tickets.masks.mask import Mask, as_mask
 from lottery_tickets.workloads.conversion import find_parts
 from lottery_tickets.workloads.language import describe_model
@@ -123,10 +123,23 @@ class CheckpointWeights(WeightSource):
             OSError: As `apply_mask`.
             ValueError: As `apply_mask`.
         """
-        bits = self.find_bits(mask)
+        edits = {name: Zeroing(bits) for name, bits in self.find_bits(mask).items()}
         in_files = {name: StoredWeight(name, [place]) for name, place in self.entries.items()}
         check_stored_base(mask, self.model, in_files | self.tensors)
-        write_pruned_checkpoint(self.layout, bits, output)
+        self.write_edited(edits, output)
+
+    def write_edited(self, edits: Mapping[str, Edit], output: Path) -> None:
+        """Writes a copy of the checkpoint in which some tensors are edited; what is cut off goes on where it was.
+
+        Args:
+            edits: By the names of tensors in the files.
+            output: Where to.
+
+        Raises:
+            OSError: As `apply_mask`.
+            ValueError: As `apply_mask`.
+        """
+        write_edited_checkpoint(self.layout, edits, output)
 
     def name_base(self, mask: Mapping[str, Tensor]) -> Mask:
         """Returns the mask, which says now that it is for this checkpoint: name, revision, hash of each tensor.

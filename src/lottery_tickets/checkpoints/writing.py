@@ -1,4 +1,4 @@
-"""A copy of a checkpoint with pruned weights set to zero: same files, same headers, tensor by tensor, resumable.
+"""A copy of a checkpoint in which some elements are others: same files, same headers, tensor by tensor, resumable.
 
 Everything is written into a folder aside, whose name says what of. At the end it is renamed; a reader sees all of the
 new checkpoint or nothing. What a call that was stopped has written and flushed stays aside, and the same call goes on
@@ -11,9 +11,11 @@ import itertools
 import os
 import shutil
 import weakref
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
@@ -46,12 +48,82 @@ PROGRESS: Final = "progress.json"
 WEIGHT_FORMATS: Final = {*OTHER_FORMATS, ".safetensors", ".h5", ".msgpack", ".onnx", ".ot"}
 
 
-def write_pruned_checkpoint(layout: Layout, bits: Mapping[str, Tensor], path: Path) -> None:
-    """Writes a checkpoint in which weights whose bit is 0 are zero, and all else is as before.
+class Edit(ABC):
+    """What becomes of the elements of one tensor."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """What tells it from other edits."""
+
+    @abstractmethod
+    def apply(self, words: Tensor, first: int) -> None:
+        """Changes elements in place.
+
+        Args:
+            words: Of the tensor, as integers of their own width, 1-D.
+            first: The number of the first of them in the tensor, in C order.
+        """
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Zeroing(Edit):
+    """Sets to zero the elements whose bit is 0.
+
+    Attributes:
+        bits: Packed, of all elements.
+    """
+
+    bits: Tensor
+
+    @property
+    def digest(self) -> str:
+        """Of the bits."""
+        return hashlib.sha256(self.bits.numpy().data).hexdigest()
+
+    def apply(self, words: Tensor, first: int) -> None:
+        """Zeroes the pruned ones."""
+        head = min(-first % 8, len(words))  # up to the next byte of the bits
+        if head:
+            kept = np.unpackbits(self.bits[first // 8 : first // 8 + 1].numpy(), bitorder="little")[first % 8 :][:head]
+            words[:head].masked_fill_(torch.from_numpy(kept == 0), 0)
+        rest = words[head:]
+        zero_pruned_(rest, self.bits[(first + head) // 8 :][: num_bytes(len(rest))])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Replacement(Edit):
+    """Sets some elements to other values.
+
+    Attributes:
+        places: Their numbers in C order, ascending.
+        words: Their values as integers of their own width.
+    """
+
+    places: NDArray[np.int64]
+    words: Tensor
+
+    @property
+    def digest(self) -> str:
+        """Of the places and values."""
+        hashed = hashlib.sha256(self.places.data)
+        hashed.update(self.words.numpy().data)
+        return hashed.hexdigest()
+
+    def apply(self, words: Tensor, first: int) -> None:
+        """Sets those that are among the words."""
+        start, stop = np.searchsorted(self.places, [first, first + len(words)])
+        words[torch.from_numpy(self.places[start:stop] - first)] = self.words[start:stop]
+
+
+def write_edited_checkpoint(layout: Layout, edits: Mapping[str, Edit], path: Path) -> None:
+    """Writes a checkpoint in which some tensors are edited, and all else is as before.
 
     Args:
         layout: Of the checkpoint.
-        bits: By name of a tensor the packed bits of its elements.
+        edits: By name of a tensor.
         path: A file, where the checkpoint is a file alone; else a folder. There must be nothing, or an empty folder.
 
     Raises:
@@ -60,13 +132,13 @@ def write_pruned_checkpoint(layout: Layout, bits: Mapping[str, Tensor], path: Pa
             is read.
     """
     _check_place(layout, path)
-    aside = path.with_name(f".{path.name}.{_hash_task(layout, bits)}{ASIDE}")
+    aside = path.with_name(f".{path.name}.{_hash_task(layout, edits)}{ASIDE}")
     make_folder(aside)
     with exclusive_lock(aside / LOCK, of=path), _keeping_progress(aside, path):
         _remove_stale(path, aside)
         _check_room(layout, aside, path)
         for shard in layout.shards.values():
-            _write_shard(shard, bits, aside)
+            _write_shard(shard, edits, aside)
         for other in layout.others:
             if other.suffix not in WEIGHT_FORMATS:
                 shutil.copyfile(other, aside / other.name)
@@ -77,10 +149,10 @@ def write_pruned_checkpoint(layout: Layout, bits: Mapping[str, Tensor], path: Pa
         _put_in_place(layout, aside, path)
 
 
-def _hash_task(layout: Layout, bits: Mapping[str, Tensor]) -> str:
-    """Returns what tells one copy from others: that of other files, or with other bits."""
+def _hash_task(layout: Layout, edits: Mapping[str, Edit]) -> str:
+    """Returns what tells one copy from others: that of other files, or with other edits."""
     stamps = {str(shard.path.absolute()): shard.stamp for shard in layout.shards.values()}
-    hashes = {name: hashlib.sha256(packed.numpy().data).hexdigest() for name, packed in bits.items()}
+    hashes = {name: edit.digest for name, edit in edits.items()}
     return hash_json([stamps, hashes])[:16]
 
 
@@ -98,11 +170,11 @@ def _keeping_progress(aside: Path, path: Path) -> Iterator[None]:
         raise
 
 
-def _write_shard(shard: Shard, bits: Mapping[str, Tensor], aside: Path) -> None:
+def _write_shard(shard: Shard, edits: Mapping[str, Edit], aside: Path) -> None:
     """Writes what is not yet there of a shard."""
     file = shard.path.name
     done = _read_progress(aside)
-    copy = _Copy(shard, bits, aside / file)
+    copy = _Copy(shard, edits, aside / file)
     with ThreadPoolExecutor(READERS) as pool:
         for group in _group(copy.cut(done.get(file, 0))):
             list(pool.map(copy.write, group))
@@ -127,7 +199,7 @@ class _Copy:
 
     Args:
         shard: The file.
-        bits: By name of a tensor the packed bits of its elements.
+        edits: By name of a tensor.
         path: Of the new file.
 
     Attributes:
@@ -137,15 +209,15 @@ class _Copy:
         ValueError: When a tensor lies so that its elements would be parted.
     """
 
-    def __init__(self, shard: Shard, bits: Mapping[str, Tensor], path: Path) -> None:
+    def __init__(self, shard: Shard, edits: Mapping[str, Edit], path: Path) -> None:
         self._shard = shard
-        self._bits = bits
+        self._edits = edits
         entries = shard.header.entries
-        self._pruned = [name for name in entries if name in bits and entries[name].num_bytes]
-        self._stops = [entries[name].stop for name in self._pruned]
+        self._edited = [name for name in entries if name in edits and entries[name].num_bytes]
+        self._stops = [entries[name].stop for name in self._edited]
         # Early versions of safetensors did not fill their headers up; there, tensors lie well behind the header only.
-        self._origin = 0 if all(entries[name].is_aligned for name in self._pruned) else shard.header.start
-        for name in self._pruned:
+        self._origin = 0 if all(entries[name].is_aligned for name in self._edited) else shard.header.start
+        for name in self._edited:
             if (entries[name].start - self._origin) % entries[name].dtype.itemsize:
                 raise ValueError(
                     f"{name!r} in {shard.path} must lie at a multiple of its elements' width, as safetensors lays it; "
@@ -164,19 +236,19 @@ class _Copy:
             start = end
 
     def write(self, block: tuple[int, int]) -> None:
-        """Writes one block, pruned."""
+        """Writes one block, edited."""
         start, stop = block
         values = self._shard.read(start, stop)
         if self._origin:
             values = values.copy()
-        for name in self._pruned[bisect_right(self._stops, start) :]:
+        for name in self._edited[bisect_right(self._stops, start) :]:
             entry = self._shard.header.entries[name]
             if entry.start >= stop:
                 break
             first, last = max(entry.start, start), min(entry.stop, stop)
             width = entry.dtype.itemsize
             part = torch.from_numpy(values[first - start : last - start]).view(INTEGERS_BY_BYTES[width])
-            _zero(part, self._bits[name], (first - entry.start) // width)
+            self._edits[name].apply(part, (first - entry.start) // width)
         whole = _pad(values) if stop == self._shard.header.stop else values
         done = 0
         while done < len(whole):
@@ -188,16 +260,6 @@ def _pad(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     padded = take_buffer(-(-len(values) // PAGE) * PAGE)
     padded[: len(values)] = values
     return padded
-
-
-def _zero(values: Tensor, bits: Tensor, first: int) -> None:
-    """Zeroes the pruned of a tensor's elements, of which `values` are some, as integers, from number `first` on."""
-    head = min(-first % 8, len(values))  # up to the next byte of the bits
-    if head:
-        kept = np.unpackbits(bits[first // 8 : first // 8 + 1].numpy(), bitorder="little")[first % 8 :][:head]
-        values[:head].masked_fill_(torch.from_numpy(kept == 0), 0)
-    rest = values[head:]
-    zero_pruned_(rest, bits[(first + head) // 8 :][: num_bytes(len(rest))])
 
 
 def _group(blocks: Iterator[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
@@ -226,7 +288,7 @@ def _check_room(layout: Layout, aside: Path, path: Path) -> None:
 
 
 def _remove_stale(path: Path, aside: Path) -> None:
-    """Deletes what calls with other masks or weights have left for this place."""
+    """Deletes what calls with other edits or weights have left for this place."""
     for stale in path.parent.iterdir():
         if stale != aside and stale.is_dir() and is_leftover(stale, path.name):
             try:

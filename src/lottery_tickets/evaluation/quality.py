@@ -45,6 +45,7 @@ class TicketQuality(TypedDict):
         baseline: All figures of the model as it is.
         ticket: All figures under the mask.
         sparsity: The share of weights that the mask removes.
+        layer_sparsities: Of each layer by name.
         retrained: Without a `trainer_fn` None; else `kind` ("retrained"), `trainings`, rows of the dense network (level
             0), the ticket and its controls, to be judged by claims; `looks`, `num_epochs`, `num_replicates`,
             `starting_sha256`, `split`, `run_folder`.
@@ -61,6 +62,7 @@ class TicketQuality(TypedDict):
     baseline: PerformanceFigures
     ticket: PerformanceFigures
     sparsity: float
+    layer_sparsities: dict[str, float]
     retrained: dict[str, Any] | None
 
 
@@ -184,6 +186,7 @@ def compute_lottery_ticket_quality(
         "baseline": baseline.figures,
         "ticket": ticket.figures,
         "sparsity": checked.sparsity,
+        "layer_sparsities": checked.layer_sparsity(),
         "retrained": _retrain(retraining, model, checked, dataloader, measurement),
     }
 

@@ -37,6 +37,7 @@ class RobustnessPoint(TypedDict):
     Attributes:
         sparsity: The level that was asked for.
         actual_sparsity: The share of weights that is removed; within layers counts are rounded.
+        layer_sparsities: Of each layer by name.
         loss: Mean loss; None when it is not finite.
         accuracy: Where batches have classes; None otherwise.
         perplexity: exp(loss) where batches have classes; None otherwise.
@@ -46,6 +47,7 @@ class RobustnessPoint(TypedDict):
 
     sparsity: float
     actual_sparsity: float
+    layer_sparsities: dict[str, float]
     loss: float | None
     accuracy: float | None
     perplexity: float | None
@@ -259,6 +261,7 @@ def _measure_point(
     return {
         "sparsity": mask.provenance["sparsity"],
         "actual_sparsity": mask.sparsity,
+        "layer_sparsities": mask.layer_sparsity(),
         "loss": found.figures["loss"],
         "accuracy": found.figures["accuracy"],
         "perplexity": found.figures["perplexity"],

@@ -152,13 +152,15 @@ def _check_levels(given: Sequence[float], scope: str) -> list[float]:
 
 
 def _describe(strategy: str, sparsity: float, mask: Mask, found: Performance, baseline: Performance) -> StrategyRow:
+    layers = mask.layer_sparsity()
     return {
         "strategy": strategy,
         "sparsity": sparsity,
         "actual_sparsity": mask.sparsity,
+        "layer_sparsities": layers,
         "loss": found.figures["loss"],
         "accuracy": found.figures["accuracy"],
         "perplexity": found.figures["perplexity"],
         "retention": found.retain(baseline),
-        "num_collapsed_layers": sum(share == 1 for share in mask.layer_sparsity().values()),
+        "num_collapsed_layers": sum(share == 1 for share in layers.values()),
     }

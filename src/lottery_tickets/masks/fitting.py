@@ -1,10 +1,15 @@
 """A mask beside a model: the parameters that it speaks of, and the bits of what lies here of them."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from lottery_tickets._core.names import clean_name, unwrap
+from lottery_tickets._core.prunable_weights import find_prunable_weights
+from lottery_tickets._core.reading import say_briefly
 from lottery_tickets._core.sharding.fsdp import reshard
 from lottery_tickets._core.sharding.shards import find_shards
+from lottery_tickets._core.weights import Weights, WeightSource
 from lottery_tickets.masks.mask import Mask
 
 
@@ -33,6 +38,34 @@ def fit_mask(model: nn.Module, mask: Mask) -> tuple[dict[str, nn.Parameter], Mas
     """
     parameters = _find_parameters(model, mask)
     return parameters, mask.placed(find_shards(parameters))
+
+
+def find_masked_weights(given: nn.Module | Mapping[str, Tensor] | WeightSource, mask: Mask) -> Weights:
+    """Returns the weights that a mask speaks of, in its order.
+
+    Args:
+        given: A model, a mapping of weights by name, or a checkpoint.
+        mask: Of all its weights, or of some.
+
+    Raises:
+        TypeError: When it is none of the three.
+        ValueError: When a weight is missing, has another shape or is sharded.
+    """
+    try:
+        weights = find_prunable_weights(given, include=list(mask.shapes))
+    except ValueError as error:
+        raise ValueError(f"`given` must have the weights of the mask, but does not: {say_briefly(error)}") from error
+    for name, shape in mask.shapes.items():
+        weight = weights.get(name)
+        if weight is None or weight.whole_shape != shape:
+            has = "has none of this name" if weight is None else f"has {tuple(weight.whole_shape)}"
+            raise ValueError(
+                f"`given` must have {name!r} in the mask's shape {tuple(shape)}, but {has}; was the mask made of "
+                "another model?"
+            )
+    if weights.shards is not None or mask.shards is not None:
+        raise ValueError("strata are counted of whole weights, but these are sharded; give a checkpoint, and gather()")
+    return weights.part(mask.shapes)
 
 
 def _find_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:

@@ -53,14 +53,23 @@ def select_mask(
     return describe_mask(bits, scores, {**provenance, "sparsity": share, "scope": scope})
 
 
-def describe_mask(bits: Mapping[str, Tensor], weights: Weights, provenance: Mapping[str, Any]) -> Mask:
+def describe_mask(
+    bits: Mapping[str, Tensor], weights: Weights, provenance: Mapping[str, Any], *, prunes: bool = True
+) -> Mask:
     """Returns packed bits of weights as a mask that says how it was made, and with which versions; logs it.
 
+    Args:
+        bits: By name.
+        weights: That they are of.
+        provenance: How they were found.
+        prunes: Whether the mask is one to prune by, in which a layer without weights is a mistake.
+
     Warns:
-        UserWarning: When a layer loses all its weights.
+        UserWarning: When it prunes, and a layer loses all its weights.
     """
     mask = Mask(bits, weights.shapes, {**provenance, **_versions()}, weights.shards)
-    _warn_of_collapse(mask)
+    if prunes:
+        _warn_of_collapse(mask)
     logger.info(
         "%s mask, scope %s: %d of %d weights removed, in %d parameters: %s",
         provenance.get("method", "score"),

@@ -105,9 +105,15 @@ def run_backward(
 
 
 def run_scoring(
-    stand_in: StandIn, batch: object, names: Iterable[str], loss_fn: LossFunction | None, block: int | None
+    stand_in: StandIn,
+    batch: object,
+    names: Iterable[str],
+    loss_fn: LossFunction | None,
+    block: int | None,
+    *,
+    autocast: torch.dtype | None = None,
 ) -> Pass:
-    """Returns what the per-sample gradients of a batch and their sums hold.
+    """Returns what the per-sample gradients of a batch and their sums hold, of a batch that is not the first.
 
     Args:
         stand_in: Of the model.
@@ -115,13 +121,16 @@ def run_scoring(
         names: The weights that are scored.
         loss_fn: As in `compute_loss`.
         block: The most gradients at once; None for what suits the device.
+        autocast: The dtype of mixed precision, None for none.
     """
     chosen = set(names)
     weights = Weights.from_tensors({name: weight for name, weight in stand_in.parameters.items() if name in chosen})
     stand_in.model.eval()
-    with stand_in.counting() as (counter, computed):
-        passes = Passes(stand_in.model, weights, Objective(loss_fn, "empirical", torch.Generator()))
+    with stand_in.counting(autocast) as (counter, computed):
+        passes = Passes(stand_in.model, weights, Objective(loss_fn, "empirical", torch.Generator(), autocast))
         sums = [ValueSums(SQUARE, Totals(passes.weights, None))]
+        counter.label = SUMS
+        sums[0].totals.complete()  # as the first batch has left them
         counter.label = ACTIVATIONS
         ready = passes.run_whole(batch, require_samples(batch))
         ready.tracker.drops_bad = False  # which looks at values
@@ -130,9 +139,6 @@ def run_scoring(
 
         def receive(place: Place, uses: Sequence[Use]) -> None:
             few = [Use.take(use, slice(FEW)) for use in uses if not isinstance(use, LookupUse)]
-            counter.label = SUMS
-            _ = sums[0].totals[place.name]  # which is made now
-            counter.label = BACKWARD
             if not few:
                 return
             with computed.counting_for_more(max(1.0, uses[0].num_samples / FEW)):

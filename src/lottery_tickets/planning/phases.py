@@ -6,6 +6,8 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any, Final, final
 
+import torch
+
 from lottery_tickets._core.gradients.tracking import NotSeparableError
 from lottery_tickets._core.memory.sizes import (
     BITS,
@@ -159,7 +161,8 @@ class Foretold:
     def _fisher(self) -> Iterator[Phase]:
         asked = self._asked
         try:
-            found = run_scoring(self._stand_in, self._make(self._size), self._names, asked.loss_fn, asked.chunk_size)
+            given = (self._stand_in, self._make(self._size), self._names, asked.loss_fn, asked.chunk_size)
+            found = run_scoring(*given, autocast=self._autocast)
             device, name, size = dict(found.parts), "a batch, sample by sample within it", self._size
         except NotSeparableError:
             found, name = (
@@ -170,6 +173,14 @@ class Foretold:
             size = 1
         host = {SUMS: device.pop(SUMS)} if asked.offload else {}
         yield Phase(name, device, host, found.work, size)
+
+    @property
+    def _autocast(self) -> torch.dtype | None:
+        """The dtype of scores' mixed precision: that of GPUs for float32 weights, unless the one at hand has it not."""
+        weights = self._stand_in.parameters
+        is_rounded = self._stand_in.on_gpu and all(weights[name].dtype == torch.float32 for name in self._names)
+        has_it = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if is_rounded and has_it else None
 
     @cached_property
     def _masked(self) -> Pass:

@@ -1,24 +1,28 @@
 """Masks of whole units: the one selector over scores of units, with at least one of each group kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Any, Final, final
 
 from torch import Tensor, nn
 
 from lottery_tickets._core.bits import unpack_bits
 from lottery_tickets._core.checks import check_count
 from lottery_tickets._core.names import clean_name, unwrap
+from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.selection.largest import Ranking, select_largest
 from lottery_tickets._core.selection.scope_names import check_sparsity
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import order_scores
 from lottery_tickets.structured.finding import find_units
+from lottery_tickets.structured.unit_gradients import NAMES as DATA_NAMES
+from lottery_tickets.structured.unit_gradients import score_by_gradients
 from lottery_tickets.structured.unit_scores import score_units
-from lottery_tickets.structured.units import UnitGroup, Units, prune_units
+from lottery_tickets.structured.units import UnitGroup, prune_units
 
 SCOPES: Final = ("layer", "global")
+NUM_SAMPLES: Final = 256
 
 
 def create_unit_mask(
@@ -30,6 +34,9 @@ def create_unit_mask(
     scope: str = "layer",
     multiple_of: int = 1,
     example_inputs: object = None,
+    dataloader: Iterable[Any] | None = None,
+    num_samples: int = NUM_SAMPLES,
+    loss_fn: LossFunction | None = None,
     seed: int = 42,
 ) -> Mask:
     """Returns a mask that prunes whole units with all that belongs to them, so that `shrink` can make them go.
@@ -49,16 +56,21 @@ def create_unit_mask(
         units: "channels" of convolutions, hidden "neurons", "kv_groups" (key/value heads with their query heads),
             "experts" or whole "layers"; see `find_units`.
         scores: "norm": the L2 norm of all weights that make the unit, over all layers that do. "batch_norm_scale": the
-            mean |scale| of its batch norms. "random". Or a mapping by parameter name, such as an `Importance`: the sum
-            over the weights that make the unit, so 0.5 * F * w^2 gives the Fisher saliency of the unit with a diagonal
-            F; of `compute_taylor_importance(..., granularity="unit")`, which has one number an output, the sum over
-            outputs. Or a mapping by group name of one score a unit.
+            mean |scale| of its batch norms. "random". "taylor": what removing the unit does to the loss, to first
+            order, the mean over samples n of |sum of w * dL_n / dw| over all weights that read it. "fisher": the same
+            to second order by the Fisher information, half the mean of that sum's square. Both need `dataloader`. Or a
+            mapping by parameter name, such as an `Importance`: the sum over the weights that make the unit, as if each
+            went by itself; of `compute_taylor_importance(..., granularity="unit")`, which has one number an output,
+            the sum over outputs. Or a mapping by group name of one score a unit.
         scope: "layer" removes the same share of each group, "global" compares all units. Norms of groups with other
             numbers of inputs are hard to compare.
         multiple_of: How many units stay of a group is a multiple of this, unless all do. As many go as whole blocks
             allow, at most `round(sparsity * n)`; a block goes by its best unit.
         example_inputs: What a network that is not of transformers is called with; see `find_units`.
-        seed: Of random scores.
+        dataloader: Batches for "taylor" and "fisher", as for `compute_fisher_importance`; run one sample at a time.
+        num_samples: How many samples of it are used, at most.
+        loss_fn: `loss_fn(model, batch)` -> scalar mean loss, for batches of other kinds.
+        seed: Of random scores, and of a loader that shuffles.
 
     Returns:
         A `Mask` over the parameters of these units; its provenance has the kind and for each group how many stay.
@@ -66,11 +78,12 @@ def create_unit_mask(
     Raises:
         ModuleNotFoundError: When Torch-Pruning is needed and not installed.
         TypeError: When an argument is of another type.
-        ValueError: When the model has no such units, a group would be emptied, or an argument is out of range.
+        ValueError: When the model has no such units, a group would be emptied, scores need data and have none, or an
+            argument is out of range.
 
     References:
         Li et al., arXiv:1608.08710 (norms of filters); Liu et al., arXiv:1708.06519 (scales of batch norms); Molchanov
-        et al., arXiv:1906.10771 (Taylor).
+        et al., arXiv:1906.10771 (Taylor, gates); Theis et al., arXiv:1801.05787 (Fisher information of channels).
 
     Examples:
         >>> import torch
@@ -85,46 +98,46 @@ def create_unit_mask(
         raise TypeError(f"scores must be a name or a mapping of tensors by name, got {type(scores).__name__}")
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(map(repr, SCOPES))}, got {scope!r}")
+    if (scores in DATA_NAMES) != (dataloader is not None):
+        raise ValueError(
+            f"scores {', '.join(map(repr, DATA_NAMES))} need a dataloader, and others take none, got "
+            f"{scores if isinstance(scores, str) else type(scores).__name__!r} with "
+            f"{'none' if dataloader is None else 'one'}"
+        )
     multiple = check_count("multiple_of", multiple_of)
-    return draw_unit_mask(
-        unwrap(model),
-        find_units(model, example_inputs),
-        sparsity,
-        kind=units,
-        scores=scores,
-        scope=scope,
-        multiple_of=multiple,
-        seed=seed,
-    )
+    inner, found = unwrap(model), find_units(model, example_inputs)
+    groups = found.of_kind(units)
+    if dataloader is None:
+        scored = score_units(inner, groups, scores, seed)
+    else:
+        scored = score_by_gradients(inner, groups, str(scores), dataloader, num_samples, loss_fn=loss_fn, seed=seed)
+    counts, kept = _choose(groups, scored, sparsity, scope, multiple)
+    shapes = {clean_name(name): parameter.shape for name, parameter in inner.named_parameters()}
+    provenance = {
+        "method": "units",
+        "units": units,
+        "scores": scores if isinstance(scores, str) else type(scores).__name__,
+        "sparsity": None if isinstance(sparsity, Mapping) else float(sparsity),
+        "scope": scope,
+        "multiple_of": multiple,
+        "seed": seed if scores == "random" else None,
+        "num_samples": None if dataloader is None else num_samples,
+        "kept": counts,
+        "num_units": {group.name: group.num_units for group in groups},
+        "left_out": dict(found.left_out),
+    }
+    return Mask.from_tensors(prune_units(groups, kept, shapes), provenance)
 
 
-def draw_unit_mask(
-    model: nn.Module,
-    units: Units,
+def _choose(
+    groups: Sequence[UnitGroup],
+    scored: Mapping[str, Tensor],
     sparsity: float | Mapping[str, int],
-    *,
-    kind: str,
-    scores: str | Mapping[str, Tensor],
     scope: str,
     multiple_of: int,
-    seed: int,
-) -> Mask:
-    """Returns the mask of `create_unit_mask`, for units that are found once and drawn from many times.
-
-    Args:
-        model: Within what is wrapped around it.
-        units: Of it.
-        sparsity: As there.
-        kind: What `units` is there.
-        scores: As there.
-        scope: As there.
-        multiple_of: As there.
-        seed: As there.
-    """
-    groups = units.of_kind(kind)
-    tensors = {name: score.cpu() for name, score in score_units(model, groups, scores, seed).items()}
-    ordered = order_scores(tensors)
-    share: float | None = None
+) -> tuple[dict[str, int], dict[str, Tensor]]:
+    """Returns how many units stay of each group, and which; arguments as for `create_unit_mask`."""
+    ordered = order_scores({name: score.cpu() for name, score in scored.items()})
     if isinstance(sparsity, Mapping):
         counts = _check_counts(groups, sparsity)
     else:
@@ -133,24 +146,10 @@ def draw_unit_mask(
         counts = {}
         for part in parts:
             counts |= _count_kept(part, ordered, share, multiple_of)
-    kept = {
+    return counts, {
         name: unpack_bits(select_largest(ordered.part([name]), counts[name])[name], weight.shape)
         for name, weight in ordered.items()
     }
-    shapes = {clean_name(name): parameter.shape for name, parameter in model.named_parameters()}
-    provenance = {
-        "method": "units",
-        "units": kind,
-        "scores": scores if isinstance(scores, str) else type(scores).__name__,
-        "sparsity": share,
-        "scope": scope,
-        "multiple_of": multiple_of,
-        "seed": seed if scores == "random" else None,
-        "kept": counts,
-        "num_units": {group.name: group.num_units for group in groups},
-        "left_out": dict(units.left_out),
-    }
-    return Mask.from_tensors(prune_units(groups, kept, shapes), provenance)
 
 
 def _check_counts(groups: Sequence[UnitGroup], counts: Mapping[str, int]) -> dict[str, int]:

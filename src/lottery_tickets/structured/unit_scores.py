@@ -12,6 +12,7 @@ from lottery_tickets._core.names import clean_name
 from lottery_tickets.masks.draws import draw_weights
 from lottery_tickets.scores.formulas import TAYLOR
 from lottery_tickets.scores.importance import Importance
+from lottery_tickets.structured.unit_gradients import NAMES as DATA_NAMES
 from lottery_tickets.structured.units import NOBODY, Member, UnitGroup
 
 NAMES: Final = ("norm", "batch_norm_scale", "random")
@@ -44,8 +45,8 @@ def score_units(
         return {name: weight.tensor.clone() for name, weight in drawn.items()}
     if scores not in NAMES:
         raise ValueError(
-            f"scores must be one of {', '.join(map(repr, NAMES))} or a mapping, such as what "
-            f"compute_taylor_importance or compute_fisher_importance returns, got {scores!r}"
+            f"scores must be one of {', '.join(map(repr, (*NAMES, *DATA_NAMES)))} or a mapping, such as what "
+            f"compute_fisher_importance returns, got {scores!r}"
         )
     parameters = {clean_name(name): parameter for name, parameter in model.named_parameters()}
     if scores == "norm":

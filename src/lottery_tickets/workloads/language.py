@@ -87,12 +87,14 @@ def load_minilm() -> tuple[nn.Module, Tokenizer]:
     return model.eval(), _load_tokenizer(transformers, folder)
 
 
-def load_language_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Tokenizer]:
+def load_language_model(
+    folder: str | Path, *, dtype: torch.dtype | None = torch.float32
+) -> tuple[nn.Module, Tokenizer]:
     """Returns the causal language model that `save_pretrained` wrote to a folder, in eval mode, and its tokenizer.
 
     Args:
         folder: Holds `config.json`, the weights and the tokenizer's files.
-        dtype: What the weights are converted to.
+        dtype: What the weights are converted to; None for nothing else than they are saved in.
 
     Raises:
         OSError: The folder has no `config.json`, or a file cannot be read. A model's name on a hub is not looked up.
@@ -111,7 +113,7 @@ def load_language_model(folder: str | Path, *, dtype: torch.dtype = torch.float3
     options = {"local_files_only": True, "trust_remote_code": False}  # else it asks, and waits for an answer
     with reading(folder, "configuration and weights"):
         auto = transformers.AutoModelForCausalLM
-        model, found = auto.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
+        model, found = auto.from_pretrained(folder, dtype=dtype or "auto", output_loading_info=True, **options)
     if missing := sorted(found["missing_keys"]):
         raise ValueError(
             f"{folder} must hold all weights of {type(model).__name__}, but lacks {len(missing)} "
@@ -294,7 +296,7 @@ def reading(folder: Path, what: str) -> Iterator[None]:
     # It hands what files say to other libraries: of garbled ones anything comes, and tokenizers raise Exception itself.
     except Exception as error:
         raise ValueError(
-            f"{folder} must hold the {what} of a causal language model, as save_pretrained writes them, but reading "
+            f"{folder} must hold the {what} of a language model, as save_pretrained writes them, but reading "
             f"gave: {say_briefly(error)}; were its files altered, or cut short?"
         ) from error
 

@@ -273,6 +273,13 @@ def _describe_overlap(results: Results) -> Iterator[Statement]:
     )
 
 
+def _describe_costs(_: Results) -> Iterator[Statement]:
+    yield Statement(
+        "FLOPs are those of products of matrices, attention and convolutions, 2 for a multiplication with its "
+        "addition, counted from shapes"
+    )
+
+
 _DESCRIPTIONS: Final[Mapping[str, Callable[[Results], Iterator[Statement]]]] = {
     "experiment": _describe_experiment,
     "connectivity": _describe_connectivity,
@@ -286,6 +293,7 @@ _DESCRIPTIONS: Final[Mapping[str, Callable[[Results], Iterator[Statement]]]] = {
     "strategies": _describe_strategies,
     "overlap": _describe_overlap,
     "overlap-matrix": _describe_overlap,
+    "costs": _describe_costs,
 }
 
 

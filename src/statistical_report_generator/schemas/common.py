@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 CONFIG: Final = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Sparsities = dict[str, Share]  # by layer
 Count = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Position = Annotated[int, Field(ge=0)]

@@ -1,6 +1,6 @@
 """The types of what is said of weights and masks: scores, tickets, overlaps."""
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 from pydantic import AfterValidator, Field
 
@@ -10,11 +10,14 @@ from statistical_report_generator.schemas.common import (
     Part,
     Result,
     Share,
+    Sparsities,
     need_lengths,
     need_same_keys,
 )
 
 Rows = list[list[float]]
+
+FINEST: Final = "value"
 
 
 def _check_heat_map(rows: Rows) -> Rows:
@@ -83,7 +86,7 @@ class Importance(Result):
     sparsity: NotRequired[Share | None]
     actual_sparsity: NotRequired[Share | None]
     scope: NotRequired[str | None]
-    layer_sparsities: NotRequired[dict[str, Share] | None]
+    layer_sparsities: NotRequired[Sparsities | None]
     network: NotRequired[str]
 
 
@@ -97,7 +100,7 @@ class Ticket(Result):
         thresholds: The least magnitude that each layer keeps; only of masks by magnitude.
     """
 
-    layer_sparsities: Annotated[dict[str, Share], Field(min_length=1)]
+    layer_sparsities: Annotated[Sparsities, Field(min_length=1)]
     actual_sparsity: Share
     collapsed_layers: list[str]
     thresholds: NotRequired[dict[str, float | None]]
@@ -121,6 +124,66 @@ class LayerOverlap(Part):
     adjusted: float | None
 
 
+class Null(Part):
+    """The weights that two masks both keep, beside those that one kind of chance lets expect.
+
+    Attributes:
+        expected_both: On average.
+        ratio: Of the number that both keep to that; None where none are expected.
+        low: The lower end of its interval.
+        high: The upper end.
+        p_value: How often independent masks share as many or more.
+    """
+
+    expected_both: NotNegative
+    ratio: NotNegative | None
+    low: NotNegative | None
+    high: NotNegative | None
+    p_value: Share
+
+
+class ExponentOverlap(Part):
+    """The weights of one exponent that two masks keep."""
+
+    exponent: int
+    num_weights: Count
+    num_kept: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    num_both: Count
+    expected_both: NotNegative
+
+
+def _check_nulls(nulls: dict[str, Null]) -> dict[str, Null]:
+    if FINEST not in nulls:
+        raise ValueError(f"nulls must have {FINEST!r}, which the verdict is on; was it edited?")
+    for null in nulls.values():
+        if (null["ratio"] is None) != (null["low"] is None) or (null["ratio"] is None) != (null["high"] is None):
+            raise ValueError("a ratio must have both ends of its interval, and no interval a ratio")
+    return nulls
+
+
+class Given(Part):
+    """What two masks share, given the weights that they were made of, see `compute_ticket_overlap`.
+
+    Attributes:
+        nulls: By name; "value" is the one that the verdict is on.
+        verdict: Beyond, at or below chance.
+        error_rate: How often independent masks are said to be beyond chance, and how often below it.
+        by_exponent: In ascending order.
+    """
+
+    nulls: Annotated[dict[str, Null], AfterValidator(_check_nulls)]
+    verdict: Literal["beyond chance", "at chance", "below chance"]
+    error_rate: Share
+    by_exponent: list[ExponentOverlap]
+
+
+class GivenPair(Given):
+    """The same of two of many masks, by their names."""
+
+    first: str
+    second: str
+
+
 class Overlap(Result):
     """How much two masks have in common, see `compute_ticket_overlap`."""
 
@@ -129,6 +192,7 @@ class Overlap(Result):
     adjusted_overlap: float | None
     layer_overlaps: dict[str, LayerOverlap]
     method: str
+    given: NotRequired[Given]
 
 
 class OverlapMatrix(Result):
@@ -141,7 +205,9 @@ class OverlapMatrix(Result):
         expected: What unrelated masks of the same layer densities have.
         adjusted: Beyond chance; None where chance alone gives 1.
         densities: Of each mask.
+        layer_sparsities: Of each mask, by layer.
         layers: Of the first two masks.
+        pairs: What each pair shares, given the weights that the masks were made of.
     """
 
     names: Annotated[list[str], Field(min_length=1)]
@@ -150,13 +216,15 @@ class OverlapMatrix(Result):
     expected: list[list[Share]]
     adjusted: list[list[float | None]]
     densities: list[Share]
+    layer_sparsities: NotRequired[list[Sparsities]]
     layers: NotRequired[dict[str, LayerOverlap]]
+    pairs: NotRequired[list[GivenPair]]
 
 
 def check_matrix(matrix: OverlapMatrix) -> OverlapMatrix:
     """Returns a matrix with a row and a column for each mask; raises ValueError otherwise."""
     num = len(matrix["names"])
-    need_lengths(num, densities=matrix["densities"])
+    need_lengths(num, densities=matrix["densities"], layer_sparsities=matrix.get("layer_sparsities"))
     tables: dict[str, Any] = {
         name: value for name, value in matrix.items() if name in {"overlaps", "expected", "adjusted"}
     }

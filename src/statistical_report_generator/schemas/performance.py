@@ -4,7 +4,16 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, Field
 
-from statistical_report_generator.schemas.common import Count, NotNegative, Part, Performance, Result, Share
+from statistical_report_generator.schemas.common import (
+    Count,
+    NotNegative,
+    Part,
+    Performance,
+    Result,
+    Share,
+    Sparsities,
+)
+from statistical_report_generator.schemas.costs import Costs
 from statistical_report_generator.schemas.experiments import Experiment
 
 Curve = Literal["magnitude", "random"]
@@ -18,6 +27,7 @@ class Quality(Result):
         metric: What performance is measured by.
         higher_is_better: Whether more of it is better.
         sparsity: Of the mask.
+        layer_sparsities: Of it, by layer.
         retrained: The experiment that trained the ticket again; None when none did.
     """
 
@@ -31,6 +41,7 @@ class Quality(Result):
     baseline: NotRequired[Performance]
     ticket: NotRequired[Performance]
     sparsity: Share
+    layer_sparsities: NotRequired[Sparsities]
     kind: NotRequired[str]
     retrained: NotRequired[Experiment | None]
 
@@ -60,6 +71,7 @@ class RobustnessPoint(Performance):
 
     sparsity: Share
     actual_sparsity: Share
+    layer_sparsities: NotRequired[Sparsities]
     retention: NotNegative | None
 
 
@@ -133,6 +145,7 @@ class StrategyRow(Performance):
     strategy: str
     sparsity: Share
     actual_sparsity: Share
+    layer_sparsities: NotRequired[Sparsities]
     retention: NotNegative | None
 
 
@@ -155,4 +168,5 @@ class Evaluation(Result):
     quality: NotRequired[Quality]
     validation: NotRequired[Annotated[Validation, AfterValidator(check_validation)]]
     robustness: NotRequired[Robustness]
+    costs: NotRequired[Costs]
     claims: NotRequired[dict[str, Any]]

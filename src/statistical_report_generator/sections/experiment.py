@@ -13,7 +13,8 @@ from statistical_report_generator.document import Block, Figure, Points, Section
 from statistical_report_generator.figures.experiment import draw_accuracy_over_density
 from statistical_report_generator.figures.learning import choose_levels, draw_learning, find_curve
 from statistical_report_generator.inference.intervals import BranchSummary, collect_values, summarise_experiment
-from statistical_report_generator.sections.layers import describe_kept
+from statistical_report_generator.sections.costs import add_costs
+from statistical_report_generator.sections.layers import average_sparsities, describe_kept
 from statistical_report_generator.sections.threats import doubt_simulation, list_threats
 from statistical_report_generator.sources import Source
 from statistical_report_generator.tables import POINTS, format_interval, make_headings, make_rows
@@ -163,13 +164,14 @@ def _draw(source: Source, summaries: list[BranchSummary], moment: str, metric: s
 
 
 def _tabulate_levels(source: Source, summaries: list[BranchSummary], metric: str) -> Table:
-    return Table(
+    table = Table(
         f"{source.slug}-levels",
         "Means over replicates with 95 % intervals.",
         make_headings(metric),
         tuple(make_rows(summaries, metric)),
         frozenset({0, 2, 3, 4}),
     )
+    return add_costs(table, source, (average_sparsities(source, one.level, one.branch) for one in summaries))
 
 
 def _tabulate_runs(source: Source, metric: str, moment: str) -> Table:

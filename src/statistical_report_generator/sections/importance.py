@@ -7,6 +7,7 @@ from statistical_report_generator.document import Block, Figure, MaskWord, Point
 from statistical_report_generator.figures.importance import choose_maps, draw_importance
 from statistical_report_generator.figures.layers import choose_layers
 from statistical_report_generator.schemas.masks import Importance, Scores
+from statistical_report_generator.sections.costs import add_costs
 from statistical_report_generator.sections.layers import draw_sparsities, list_collapsed, list_missed
 from statistical_report_generator.sections.making import describe_making, list_unknown
 from statistical_report_generator.sections.words import (
@@ -117,7 +118,9 @@ def _tabulate(source: Source, found: Importance) -> Table:
         rows.append((*cells, percent(sparsities.get(name), missing="")) if sparsities else cells)
     headings = (*HEADINGS, "removed, %") if sparsities else HEADINGS
     left_out = f"The {len(rows)} layers with the largest means, of {len(scores):,}." if len(rows) < len(scores) else ""
-    return make_table(f"{source.slug}-scores", "Scores by layer.", headings, rows, words=(0, 1), left_out=left_out)
+    table = make_table(f"{source.slug}-scores", "Scores by layer.", headings, rows, words=(0, 1), left_out=left_out)
+    shown = ({name: sparsities[name]} if name in sparsities else None for name in names)
+    return add_costs(table, source, shown, of_layers=True)
 
 
 def _list_threats(source: Source, found: Importance) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from statistical_report_generator.document import Figure, Section, Table
 from statistical_report_generator.figures.layers import MOST_BARS, choose_layers, draw_layer_sparsities
-from statistical_report_generator.schemas.experiments import Experiment, Layer
+from statistical_report_generator.schemas.experiments import Experiment, Layer, Training
 from statistical_report_generator.sections.words import (
     MOST_ROWS,
     count,
@@ -71,6 +71,23 @@ def describe_kept(source: Source) -> list[Section]:
     )
     far = {name: abs(sparsity - overall) for name, sparsity in sparsities.items()}
     return [Section("By layer", [figure, _tabulate_kept(source, last, runs, choose_layers(far, MOST_ROWS))])]
+
+
+def average_sparsities(source: Source, level: int, branch: str) -> dict[str, float] | None:
+    """Returns by layer the mean sparsity of the trainings of one level and branch; None where they do not say.
+
+    Args:
+        source: The experiment.
+        level: 0 is the dense network, which has none.
+        branch: "ticket" or a control.
+    """
+    if level == 0:
+        return {}
+    rows: list[Training] = source.results["trainings"]
+    runs = [row.get("layers") or {} for row in rows if (row["level"], row["branch"]) == (level, branch)]
+    if not all(runs) or len({frozenset(layers) for layers in runs}) != 1:
+        return None
+    return {name: fmean(_find_sparsity([layers[name]]) for layers in runs) for name in runs[0]}
 
 
 def _tabulate_kept(source: Source, level: int, runs: Mapping[int, Layers], names: list[str]) -> Table:

@@ -4,6 +4,7 @@ from typing import Final
 
 from statistical_report_generator.document import Points, Section, Table, Text, Verdicts
 from statistical_report_generator.schemas.performance import ModelPerformance, Quality
+from statistical_report_generator.sections.costs import add_costs
 from statistical_report_generator.sections.layers import list_missed
 from statistical_report_generator.sections.making import describe_making, find_asked, list_unknown
 from statistical_report_generator.sections.words import count, figure_of, form, make_table, percent
@@ -34,17 +35,20 @@ def describe_quality(source: Source) -> list[Section]:
 
 
 def _tabulate(source: Source, found: Quality) -> Table:
-    rows = [("loss", form(found["baseline_loss"]), form(found["ticket_loss"]))]
+    cells = [("loss", form(found["baseline_loss"]), form(found["ticket_loss"]))]
     baseline, ticket = found.get("baseline", {}), found.get("ticket", {})
     for name in ("accuracy", "perplexity"):
         if baseline.get(name) is not None:
             scaled = percent if name == "accuracy" else form
             label = "accuracy, %" if name == "accuracy" else name
-            rows.append((label, scaled(baseline.get(name)), scaled(ticket.get(name))))  # type: ignore[arg-type]  # numbers
+            cells.append((label, scaled(baseline.get(name)), scaled(ticket.get(name))))  # type: ignore[arg-type]  # numbers
     if found["metric"] not in ("loss", "accuracy", "perplexity"):
-        rows.append((found["metric"], form(found["baseline_performance"]), form(found["ticket_performance"])))
+        cells.append((found["metric"], form(found["baseline_performance"]), form(found["ticket_performance"])))
+    headings, before, after = zip(*cells, strict=True)
+    rows = [("as it is", percent(0.0), *before), ("under the mask", percent(found["sparsity"]), *after)]
     caption = "The network as it is, and with the mask on its present weights; one measurement each."
-    return make_table(f"{source.slug}-quality", caption, ("figure", "as it is", "under the mask"), rows)
+    table = make_table(f"{source.slug}-quality", caption, ("network", "sparsity, %", *headings), rows)
+    return add_costs(table, source, ({}, found.get("layer_sparsities")))
 
 
 def _list_threats(source: Source, found: Quality) -> list[str]:

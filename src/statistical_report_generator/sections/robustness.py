@@ -6,6 +6,7 @@ from typing import Any, Final
 from statistical_report_generator.document import Figure, Points, Section, Table, Verdicts
 from statistical_report_generator.figures.robustness import FIGURES, draw_robustness, find_figure
 from statistical_report_generator.schemas.performance import Robustness, RobustnessPoint
+from statistical_report_generator.sections.costs import add_costs
 from statistical_report_generator.sections.layers import MISSED
 from statistical_report_generator.sections.making import describe_making, list_unknown
 from statistical_report_generator.sections.words import (
@@ -99,7 +100,9 @@ def _tabulate(source: Source, found: Robustness) -> Table:
     headings = ("mask", "sparsity asked, %", "sparsity, %", *(units.get(what, what) for what in shown))
     left_out = f"The first {MOST_ROWS} of {len(rows):,} points." if len(rows) > MOST_ROWS else ""
     caption = "The network at each sparsity, not retrained; one measurement each."
-    return make_table(f"{source.slug}-sparsities", caption, headings, rows[:MOST_ROWS], left_out=left_out)
+    table = make_table(f"{source.slug}-sparsities", caption, headings, rows[:MOST_ROWS], left_out=left_out)
+    points = [point for points in curves.values() for point in points][:MOST_ROWS]
+    return add_costs(table, source, (point.get("layer_sparsities") for point in points))
 
 
 def _sum_up(source: Source, found: Robustness) -> Table:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from statistical_report_generator.document import Block, Figure, Points, Section, Table, Verdicts
 from statistical_report_generator.figures.robustness import FIGURES, draw_strategies, find_figure
 from statistical_report_generator.schemas.performance import Strategies, StrategyRow
+from statistical_report_generator.sections.costs import add_costs
 from statistical_report_generator.sections.making import describe_making, list_unknown
 from statistical_report_generator.sections.robustness import list_odd_points
 from statistical_report_generator.sections.words import (
@@ -96,7 +97,8 @@ def _tabulate(source: Source, found: Strategies) -> Table:
     num = len(found["rows"])
     left_out = f"The first {MOST_ROWS} of {num:,} rows." if num > MOST_ROWS else ""
     caption = "The network pruned by each score, not retrained; one measurement each."
-    return make_table(f"{source.slug}-by-strategy", caption, headings, rows, left_out=left_out)
+    table = make_table(f"{source.slug}-by-strategy", caption, headings, rows, left_out=left_out)
+    return add_costs(table, source, (row.get("layer_sparsities") for row in found["rows"][:MOST_ROWS]))
 
 
 def _list_threats(source: Source, found: Strategies) -> list[str]:

@@ -64,6 +64,8 @@ class Evaluate(ComputationOptions, ExecutorOptions, NetworkOptions, FileOutput):
         robustness: Whether to measure, on the first batch, the network pruned at growing sparsities, by magnitude and
             at random.
         sparsities: Sparsities of robustness; 0.1 to 0.9 in tenths and 0.95 when not given.
+        costs: Whether to count parameters, bytes, and FLOPs of a batch, dense and under the mask. A report of the file
+            says them beside each sparsity.
         start: Starting weights of the ticket, theta_0: trains it again beside its controls.
         steps: Training steps of each training; the recipe's own when not given.
         epochs: Epochs of each training of a network of one's own, 10 when not given.
@@ -82,6 +84,7 @@ class Evaluate(ComputationOptions, ExecutorOptions, NetworkOptions, FileOutput):
     stream: bool = False
     robustness: bool = True
     sparsities: tuple[float, ...] = ()
+    costs: bool = False
     start: Path | None = None
     steps: int | None = None
     epochs: int | None = None
@@ -119,13 +122,13 @@ class Evaluate(ComputationOptions, ExecutorOptions, NetworkOptions, FileOutput):
     def _measure_streamed(self, mask: "Mask | None") -> dict[str, Any]:
         from unified_model_analysis.stored_weights import measure_streamed
 
-        refuse_options(self, "a language model that is run layer by layer", "sparsities")
+        refuse_options(self, "a language model that is run layer by layer", "sparsities", "costs")
         sizes = {"batch_size": self.batch_size or NUM_SEQUENCES, "num_batches": self.batches}
         found = measure_streamed(self, mask, device=self.device, **sizes, seed=self.seed)
         return {"network": self.language_model, **found}
 
     def _measure(self, mask: "Mask | None") -> dict[str, Any]:
-        from lottery_tickets import compute_performance, compute_pruning_robustness, compute_sparsity
+        from lottery_tickets import compute_costs, compute_performance, compute_pruning_robustness, compute_sparsity
 
         loaded = self._load()
         network = loaded.network.to(self.device)
@@ -144,6 +147,8 @@ class Evaluate(ComputationOptions, ExecutorOptions, NetworkOptions, FileOutput):
                 seed=self.seed,
                 progress=True,
             )
+        if self.costs:
+            results["costs"] = compute_costs(network, next(iter(loaded.batches)), mask, loss_fn=loaded.loss_fn)
         return results
 
     def _check(self, mask: "Mask | None") -> None:
@@ -269,6 +274,10 @@ def _describe(results: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {line}" for line in results["claims"]["findings"])
     if "robustness" in results:
         yield from _describe_robustness(results["robustness"])
+    if "costs" in results:
+        from statistical_report_generator.tables import format_costs
+
+        yield from format_costs(results["costs"]).splitlines()
 
 
 def _describe_performance(found: Mapping[str, Any]) -> str:

@@ -19,7 +19,8 @@ class Export(ComputationOptions, NetworkOptions, FileOutput):
     """Write a pruned network, load it again, prove it equal, and show what it saves beside the dense one.
 
     A language model becomes a folder that transformers' from_pretrained loads, any other network a safetensors file
-    that load_export loads in Python. What is not equal never appears. See docs/howto/smaller-networks.md.
+    that load_export loads in Python. Weights stay in the dtype of the language model's folder. What is not equal never
+    appears. See docs/howto/smaller-networks.md.
 
     Example: `lottery-tickets export --output small.safetensors --mask a.mask --checkpoint trained.safetensors`
 
@@ -90,7 +91,7 @@ class Export(ComputationOptions, NetworkOptions, FileOutput):
             return load_own(self)
         if self.language_model is not None:
             size = self.batch_size or NUM_SEQUENCES
-            return load_text(self, batch_size=size, num_batches=1, split="test", seed=self.seed)
+            return load_text(self, batch_size=size, num_batches=1, split="test", seed=self.seed, keeps_dtype=True)
         if self.checkpoint is None:
             raise ValueError("--checkpoint must name the weights that are exported; fresh ones serve nobody")
         return load_images(self, batch_size=self.batch_size or NUM_IMAGES, split="test", seed=self.seed)
@@ -98,6 +99,7 @@ class Export(ComputationOptions, NetworkOptions, FileOutput):
 
 def _describe(name: str, report: Mapping[str, Any]) -> Iterator[str]:
     from statistical_report_generator.rows import format_rows
+    from statistical_report_generator.tables import format_costs
 
     differ = "" if report["difference"] is None else f"; outputs differ by {report['difference']:.1e} of the largest"
     yield f"{name}: {report['form']}, loaded again and equal bit for bit{differ}"
@@ -105,21 +107,4 @@ def _describe(name: str, report: Mapping[str, Any]) -> Iterator[str]:
     for label, key, form in (("bytes on disk", "disk_bytes", ",d"), ("seconds of a forward pass", "seconds", ".4f")):
         rows.append((label, *(format(report[key][side], form) for side in ("dense", "export"))))
     yield from format_rows(rows).splitlines()
-    costs = report["costs"]
-    yield "what it costs, and would if pruned weights were skipped, which PyTorch does not do:"
-    forms = [form for form in ("dense", "masked", "shrunk") if form in costs]
-    rows = [("", *forms)]
-    for key, words in COSTS.items():
-        rows.append((words, *(f"{costs[form][key]:,}" for form in forms)))
-    yield from format_rows(rows).splitlines()
-    if "no_units" in costs:
-        yield f"not shrunk: {costs['no_units']}"
-
-
-COSTS: Final = {
-    "parameters": "parameters",
-    "memory_bytes": "bytes in memory",
-    "disk_bytes": "bytes on disk",
-    "forward_flops": "FLOPs of a forward pass",
-    "step_flops": "FLOPs of a training step",
-}
+    yield from format_costs(report["costs"]).splitlines()

@@ -292,8 +292,8 @@ def test_what_is_nested_too_deeply_is_neither_read_nor_written(tmp_path: Path) -
             "must hold all weights of LlamaForCausalLM",
         ),
         ("config.json", '"hidden_size": 8', '"hidden_size": "8"', "must hold the configuration and weights"),
-        ("config.json", "{", "", "must hold the configuration of a causal language model"),
-        ("tokenizer.json", "{", "", "must hold the tokenizer of a causal language model"),
+        ("config.json", "{", "", "must hold the configuration of a language model"),
+        ("tokenizer.json", "{", "", "must hold the tokenizer of a language model"),
     ],
 )
 def test_a_language_model_of_garbled_files_is_refused(

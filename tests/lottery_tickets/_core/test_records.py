@@ -38,6 +38,7 @@ def call(path: Path, name: str) -> Any:  # noqa: ANN401 - results of any kind
         "overlap": lambda: lt.compute_ticket_overlap(MASK, lt.shuffle_mask(MASK, 1), path=path),
         "overlap-matrix": lambda: lt.compute_overlap_matrix({"a": MASK, "b": lt.shuffle_mask(MASK, 1)}, path=path),
         "lines": lambda: lt.compute_linear_connectivity(MODEL, DATA, *states, num_points=3, path=path),
+        "costs": lambda: lt.compute_costs(MODEL, DATA[0], MASK, path=path),
         "landscape": lambda: lt.compute_loss_landscape(MODEL, DATA, 3, path=path),
         "ticket": lambda: lt.compute_layerwise_magnitude_ticket(MODEL, 0.5, path=path),
         "early-bird": lambda: lt.compute_early_bird_tickets(
@@ -51,7 +52,7 @@ def call(path: Path, name: str) -> Any:  # noqa: ANN401 - results of any kind
 
 
 KINDS = ["quality", "robustness", "validation", "overlap", "overlap-matrix", "lines", "ticket", "early-bird",
-         "landscape", "experiment"]  # fmt: skip
+         "costs", "landscape", "experiment"]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,7 +85,7 @@ def test_every_score_saves_its_summary(name: str, tmp_path: Path) -> None:
 
 
 def test_all_that_computes_results_can_save_them() -> None:
-    others = {"compute_sparsity", "compute_histogram_quantile", "compute_costs"}  # a few numbers each
+    others = {"compute_sparsity", "compute_histogram_quantile"}  # a few numbers each
     for name in lt.__all__:
         if name.startswith("compute_") and name not in others:
             assert "path" in inspect.signature(getattr(lt, name)).parameters, name

@@ -261,7 +261,7 @@ def test_experts_are_pruned_by_the_names_of_the_files_too(tmp_path: Path) -> Non
     ("settings", "message"),
     [
         ({"hidden_size": 48}, "must have the shape"),
-        ({"model_type": "t5", "architectures": ["T5Model"]}, "configuration of a causal language model"),
+        ({"model_type": "t5", "architectures": ["T5Model"]}, "configuration of a language model"),
         ({"num_hidden_layers": 10**9}, "must be at most 1000"),
     ],
 )

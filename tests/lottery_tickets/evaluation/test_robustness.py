@@ -158,10 +158,11 @@ def test_full_sparsity_and_none() -> None:
 
 
 def points(*pairs: tuple[float, float | None]) -> list[RobustnessPoint]:
-    return [
-        {"sparsity": s, "actual_sparsity": s, "loss": 1.0, "accuracy": None, "perplexity": None, "retention": r}
-        for s, r in pairs
-    ]
+    point: RobustnessPoint = {
+        "sparsity": 0.0, "actual_sparsity": 0.0, "layer_sparsities": {}, "loss": 1.0, "accuracy": None,
+        "perplexity": None, "retention": None,
+    }  # fmt: skip
+    return [{**point, "sparsity": s, "actual_sparsity": s, "retention": r} for s, r in pairs]
 
 
 def test_the_three_figures_on_hand_made_curves() -> None:

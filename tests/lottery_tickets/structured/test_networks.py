@@ -77,8 +77,9 @@ def prune_elsewhere(model: nn.Module, images: Tensor, name: str, gone: list[int]
 
 @pytest.mark.parametrize(
     ("name", "layer", "gone"),
-    [("residual", "stem", [0, 3]), ("dense", "third", [1, 4]), ("dense", "first", [2]), ("perceptron", "1", [5, 6])],
-)
+    [("residual", "stem", [0, 3]), ("dense", "third", [1, 4]), ("dense", "first", [2]), ("perceptron", "1", [5, 6]),
+     ("depthwise", "0", [1, 4]), ("gated", "last", [0, 2]), ("resnet", "stages.0.0.conv1", [2, 3, 9])],
+)  # fmt: skip
 def test_torch_pruning_removes_the_same(name: str, layer: str, gone: list[int]) -> None:
     model, images = make_network(name), make_images()
     [group] = [group for group in find_units(model, images).groups.values() if group.name == layer]

@@ -3,15 +3,26 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets import Mask, create_magnitude_mask, create_unit_mask, hold_mask, masked, shrink
+from lottery_tickets import (
+    Mask,
+    create_magnitude_mask,
+    create_unit_mask,
+    export_model,
+    hold_mask,
+    load_export,
+    masked,
+    shrink,
+)
 from tests.lottery_tickets.structured.networks import make_images, make_network
 from tests.models import make_language_model, make_mlp
+
+NO_DROPOUT: Final = {"attention_dropout": 0.0}
 
 
 def train(model: nn.Module, images: Tensor) -> None:
@@ -24,10 +35,15 @@ def train(model: nn.Module, images: Tensor) -> None:
         optimizer.step()
 
 
-@pytest.mark.parametrize("name", ["residual", "dense", "depthwise"])
-def test_a_shrunk_ticket_trains_to_the_weights_of_the_held_one(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "units"),
+    [("residual", "channels"), ("dense", "channels"), ("dense", "neurons"), ("depthwise", "channels"),
+     ("gated", "channels"), ("transposed", "channels"), ("twice", "neurons"), ("perceptron", "neurons"),
+     ("resnet", "channels")],
+)  # fmt: skip
+def test_a_shrunk_ticket_trains_to_the_weights_of_the_held_one(name: str, units: str) -> None:
     model, images = make_network(name), make_images(6)
-    mask = create_unit_mask(model, 0.5, scope="global", example_inputs=images)
+    mask = create_unit_mask(model, 0.5, units=units, scope="global", example_inputs=images)
     shrunk = shrink(model, mask, example_inputs=images)
     hold_mask(model, mask)
     for one in (model, shrunk.model):
@@ -37,18 +53,31 @@ def test_a_shrunk_ticket_trains_to_the_weights_of_the_held_one(name: str) -> Non
         torch.testing.assert_close(tensor, held[key], rtol=1e-9, atol=1e-11)  # sums of another order, over 8 steps
 
 
-def test_a_shrunk_decoder_trains_to_the_weights_of_the_held_one() -> None:
-    model: Any = make_language_model("Qwen2", attention_dropout=0.0).double()
-    mask = create_unit_mask(model, 0.5, units="neurons")
+def tune(model: Any) -> None:  # noqa: ANN401 - of transformers
+    tokens = torch.arange(12).view(2, 6)
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    for _ in range(4):
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "options"),
+    [
+        ("Qwen2", "neurons", NO_DROPOUT),
+        ("Llama", "kv_groups", {"num_key_value_heads": 2, "attention_bias": True, **NO_DROPOUT}),
+        ("tied Llama", "layers", {"num_hidden_layers": 3, "mlp_bias": True, **NO_DROPOUT}),
+        ("GPT2", "neurons", {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}),
+    ],
+)
+def test_a_shrunk_decoder_trains_to_the_weights_of_the_held_one(name: str, units: str, options: dict[str, Any]) -> None:
+    model: Any = make_language_model(name, **options).double()
+    mask = create_unit_mask(model, 0.5, units=units)
     shrunk = shrink(model, mask)
     hold_mask(model, mask)
-    tokens = torch.arange(12).view(2, 6)
     for one in (model, shrunk.model):
-        optimizer = torch.optim.SGD(one.train().parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
-        for _ in range(4):
-            one(input_ids=tokens, labels=tokens).loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        tune(one)
     held = shrunk.cut_state(model.state_dict())
     for key, tensor in shrunk.model.state_dict().items():
         torch.testing.assert_close(tensor, held[key], rtol=1e-5, atol=1e-6)  # norms of transformers compute in float32
@@ -145,6 +174,55 @@ def test_a_shrunk_network_is_shrunk_again_and_saved(tmp_path: Path) -> None:
     assert torch.equal(loaded(images), second(images))
     mask.save(tmp_path / "mask.safetensors")
     assert Mask.load(tmp_path / "mask.safetensors").provenance["units"] == "channels"
+
+
+@pytest.mark.parametrize("name", ["residual", "depthwise", "dense"])
+def test_what_was_shrunk_saved_loaded_and_trained_is_shrunk_again(name: str, tmp_path: Path) -> None:
+    model, images = make_network(name), make_images(6)
+    batch = images, torch.arange(6) % 3
+    mask = create_unit_mask(model, 0.3, example_inputs=images)
+    export_model(model, mask, tmp_path / "small", batch)
+    first = load_export(make_network(name, seed=3), tmp_path / "small")
+    train(first, images)
+    options: Any = {"scores": "taylor", "dataloader": [batch], "example_inputs": images}
+    mask = create_unit_mask(first.eval(), 0.5, **options)
+    second = shrink(first, mask, example_inputs=images)
+    assert second.report["difference"] is not None
+    assert second.report["difference"] <= 1e-12
+    kept = {group: count["after"] for group, count in second.report["units"].items() if count["kind"] == "channels"}
+    assert kept == mask.provenance["kept"]
+    train(second.model, images)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("Llama", ("neurons", "kv_groups", "layers")),
+        ("Qwen3-MoE", ("experts", "layers")),
+        ("Mixtral", ("kv_groups", "experts")),
+        ("Qwen2-MoE", ("neurons", "experts")),
+    ],
+)
+def test_a_decoder_loses_one_kind_after_the_other_and_trains_between(
+    name: str, kinds: tuple[str, ...], tmp_path: Path
+) -> None:
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 16}
+    experts = {"experts_implementation": "eager"} if name != "Llama" else {}
+    model: Any = make_language_model(name, **sizes, **experts).double().eval()
+    tokens = torch.arange(12).view(2, 6)
+    for step, kind in enumerate(kinds):
+        mask = create_unit_mask(model, 0.5, units=kind)
+        shrunk = shrink(model, mask, uniform=True, example_inputs={"input_ids": tokens})
+        difference = shrunk.report["difference"]
+        assert (difference is None) == (kind == "experts"), (
+            "a masked model still sends tokens to experts that are pruned"
+        )
+        assert difference is None or difference <= 1e-12
+        shrunk.model.save_pretrained(tmp_path / str(step))  # type: ignore[operator] # of transformers
+        before, model = model, type(model).from_pretrained(tmp_path / str(step), dtype=torch.float64, **experts)
+        assert sum(map(torch.numel, model.parameters())) < sum(map(torch.numel, before.parameters()))
+        tune(model)
+        model.eval()
 
 
 def test_a_mask_of_another_model_is_refused() -> None:

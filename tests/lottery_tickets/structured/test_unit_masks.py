@@ -197,7 +197,11 @@ def test_controls_keep_as_many_of_each_group() -> None:
     [
         ({"units": "heads"}, ValueError, "units must be one of 'channels', 'neurons'"),
         ({"scope": "row"}, ValueError, "scope must be one of 'layer', 'global', got 'row'"),
-        ({"scores": "size"}, ValueError, "scores must be one of 'norm', 'batch_norm_scale', 'random' or a mapping"),
+        (
+            {"scores": "size"},
+            ValueError,
+            "scores must be one of 'norm', 'batch_norm_scale', 'random', 'taylor', 'fisher'",
+        ),
         ({"scores": 3}, TypeError, "scores must be a name or a mapping of tensors by name, got int"),
         ({"multiple_of": 0}, ValueError, "multiple_of must be an integer of at least 1"),
         ({"sparsity": 1.5}, ValueError, "sparsity must be from 0"),

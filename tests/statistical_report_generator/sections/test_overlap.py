@@ -2,8 +2,15 @@
 
 import torch
 
-from lottery_tickets import Mask, compute_ticket_overlap, create_random_mask, shuffle_mask
-from statistical_report_generator.document import Verdicts
+from lottery_tickets import (
+    Mask,
+    compute_change_mask,
+    compute_overlap_matrix,
+    compute_ticket_overlap,
+    create_random_mask,
+    shuffle_mask,
+)
+from statistical_report_generator.document import Table, Verdicts
 from statistical_report_generator.kinds import KINDS
 from statistical_report_generator.reading import read_sources
 from statistical_report_generator.sections.experiment import ExperimentOptions
@@ -35,3 +42,27 @@ def test_masks_that_share_a_little_more_or_less_are_told() -> None:
     assert judge(Mask.from_tensors(half), Mask.from_tensors({name: ~tensor for name, tensor in half.items()})) == (
         "below chance"
     )
+
+
+def test_verdicts_given_the_weights_are_those_of_the_results() -> None:
+    torch.manual_seed(0)
+    weights = {"a.weight": (0.02 * torch.randn(200, 100)).bfloat16()}
+    first, second = (
+        compute_change_mask(weights, {"a.weight": (weights["a.weight"] + 3e-6 * torch.randn(200, 100)).bfloat16()})
+        for _ in range(2)
+    )
+    assert judge(first, second) == "beyond chance"  # by layer
+    for found in (
+        compute_ticket_overlap(first, second, given=weights),
+        compute_overlap_matrix({"one": first, "two": second}, given=weights),
+    ):
+        [source] = read_sources(found)
+        sections = KINDS[source.kind].describe(source, ExperimentOptions())
+        [verdicts] = [block for block in sections[0].blocks if isinstance(block, Verdicts)]
+        [(word, sentence)] = verdicts.items
+        assert word == "at chance"
+        assert "the error rate is 1 % on either side" in sentence
+        [table] = [block for section in sections if section.title == "Beside chance" for block in section.blocks]
+        assert isinstance(table, Table)
+        assert table.rows[0][1] == "of all weights"
+        assert table.rows[3][1] == "of each value, to 7 bits, in each layer"

@@ -55,16 +55,20 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
         *("score", "--output", "OUT/found.json", "--method=fisher", "--num-samples=20"),
         *("--output-mask=OUT/mask.safetensors", "--output-scores=OUT/scores.safetensors"),
     ),
+    "diff": (
+        *("diff", "IN/first.safetensors", "IN/second.safetensors", "IN/third.safetensors"),
+        *("--output", "OUT/found.json"),
+    ),
     "mask": ("mask", "create", "IN/first.safetensors", "--output", "OUT/mask.safetensors", "--sparsity=0.5"),
 }
-OF_FILES: Final = ("evaluate", "export", "score", "mask")  # which replace none without --force
+OF_FILES: Final = ("evaluate", "export", "score", "diff", "mask")  # which replace none without --force
 HOLDING: Final = ("imp", "early-bird", "connectivity, trained", "connectivity, given", "landscape")
 
 
 def save_inputs(folder: Path) -> None:
     """Writes the networks and the mask that the commands are given."""
     folder.mkdir()
-    for seed, name in enumerate(("first", "second")):
+    for seed, name in enumerate(("first", "second", "third")):
         safetensors.torch.save_file(make_lenet(seed).state_dict(), folder / f"{name}.safetensors")
     create_magnitude_mask(make_lenet(0), 0.8).save(folder / "mask.safetensors")
 

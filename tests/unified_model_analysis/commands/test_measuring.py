@@ -12,6 +12,7 @@ from lottery_tickets import (
     CheckpointWeights,
     Mask,
     apply_mask,
+    compute_costs,
     compute_ticket_overlap,
     create_magnitude_mask,
     load_results,
@@ -73,6 +74,24 @@ def test_a_mask_is_measured_and_validated(trained: Path, workload: Workload, tmp
     assert "winning" not in shown
     assert "mean gain over random masks (nothing trained): " in shown
     assert "winning_ticket_score" in results["robustness"]["robustness_metrics"]
+
+
+def test_costs_are_told_and_stand_beside_sparsities_in_a_report(trained: Path, tmp_path: Path, capsys: Output) -> None:
+    given = ("--mask", trained / "mask.safetensors", "--checkpoint", trained / "trained.safetensors", "--costs")
+    results = evaluate(tmp_path, *given, "--sparsities", 0.5, "--batch-size", 60)
+    network = load_digits().build_model(torch.Generator())
+    batch = torch.zeros(60, 1, 8, 8), torch.zeros(60, dtype=torch.int64)
+    costs = compute_costs(network, batch, Mask.load(trained / "mask.safetensors"))
+    assert results["costs"] == costs
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    figures = [f"{costs[form]['step_flops']:,}" for form in ("dense", "masked", "shrunk")]
+    assert ["FLOPs", "of", "a", "training", "step", *figures] in lines
+    assert main(["report", str(tmp_path / "results.json"), "--output", str(tmp_path / "out")]) == 0
+    tables = (tmp_path / "out" / "report-files").glob("*.csv")
+    cells = {table.stem.partition("-")[2]: table.read_text() for table in tables}
+    half = costs["dense"]["step_flops"] // 2
+    assert f'"{half:,}"' in cells["sparsities"], "the weights that are multiplied by are all pruned by half"
+    assert f"{costs['masked']['parameters']:,}" in cells["quality"]
 
 
 def test_a_dense_network_is_measured_alone(trained: Path, workload: Workload, tmp_path: Path, capsys: Output) -> None:
@@ -161,6 +180,8 @@ def test_what_evaluate_refuses(trained: Path, tmp_path: Path, capsys: Output) ->
     where = tmp_path / "results.json"
     assert "--checkpoint must name the trained weights" in refuse(["evaluate", "--output", str(where)], capsys)
     assert "name its folder by --language-model" in refuse(["evaluate", "--output", str(where), "--stream"], capsys)
+    streamed = ["evaluate", "--output", str(where), "--stream", "--language-model", str(where), "--costs"]
+    assert "--costs cannot be said of a language model that is run layer by layer" in refuse(streamed, capsys)
     assert "--start trains a ticket of a workload or of a network of --from again; give its --mask" in refuse(
         ["evaluate", "--output", str(where), "--checkpoint", str(weights), "--start", str(weights)], capsys
     )

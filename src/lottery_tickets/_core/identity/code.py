@@ -2,14 +2,17 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 
 from torch import nn
 
 from lottery_tickets._core.identity.bytecode import BYTECODE
 from lottery_tickets._core.identity.identities import Identity, name_identity
+from lottery_tickets._core.identity.modules import list_modules
 from lottery_tickets._core.identity.values import Encoder
 from lottery_tickets._core.sharding.data_parallel import name_class
+
+DIGITS: Final = 16  # of a module's digest, of which there are many
 
 
 def identify_callable(
@@ -70,6 +73,20 @@ def identify_architecture(
     encoder.encode_module(model, with_weights=False)
     name = name_class(model)
     return _conclude("architecture", hashed.hexdigest(), encoder, f"{what} {name}", argument)
+
+
+def identify_modules(model: nn.Module) -> dict[str, str]:
+    """Returns for each module of a model by name a digest of its class and options, and of the caller's own code.
+
+    Args:
+        model: Any; "" is the name of the model itself. Tensors do not show, their dtypes and devices neither.
+    """
+    found = {}
+    for name, module in list_modules(model):
+        hashed = hashlib.sha256()
+        Encoder(hashed.update).encode_options(module)
+        found[name] = hashed.hexdigest()[:DIGITS]
+    return found
 
 
 def _conclude(

@@ -122,16 +122,20 @@ class Encoder:
         for name, inner in list_modules(module):
             self.see(inner)
             self.put("module", name.encode())
-            cls = find_class(inner)
-            self.encode(cls)
-            forward = None if is_library(cls.__module__) else find_usage_of_method(cls, cls.forward)
-            self.encode_parts(list_hyperparameters(inner, forward))
+            self.encode_options(inner)
         for names, tensor in group_tied_names(module):
             is_known = not is_lazy(tensor)
             shape = f"{tensor.dtype} {tuple(tensor.shape)}" if is_known else "not known yet"
             self.put("tensor", f"{names} {shape} {tensor.requires_grad}".encode())
             if with_weights and is_known:
                 self._encode_tensor(tensor)
+
+    def encode_options(self, module: nn.Module) -> None:
+        """Writes the class of one module, with its code where that is the caller's, and its options."""
+        cls = find_class(module)
+        self.encode(cls)
+        forward = None if is_library(cls.__module__) else find_usage_of_method(cls, cls.forward)
+        self.encode_parts(list_hyperparameters(module, forward))
 
     def _encode_nested(self, value: object) -> None:
         if isinstance(value, Mapping):

@@ -18,6 +18,7 @@ from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
 from lottery_tickets.masks.mask import Mask, as_mask
 from lottery_tickets.structured.calling import call, compare_outputs, find_inputs, time_in_turns
 from lottery_tickets.structured.costs import Costs, compute_costs
+from lottery_tickets.structured.exports.architectures import ARCHITECTURE, describe_architecture
 from lottery_tickets.structured.exports.files import (
     Made,
     copy_dense_state,
@@ -134,7 +135,7 @@ def export_model(
 
     def fill(aside: Path) -> None:
         if form == "packed":
-            _name_base(checked, checkpoint).save(aside)
+            _name_base(checked, checkpoint, inner).save(aside)
         else:
             write_export(made, aside, inner, checkpoint)
         loaded = load_export(inner, aside)
@@ -195,10 +196,11 @@ def _make(model: nn.Module, mask: Mask, pruned: nn.Module, form: Form, inputs: o
     return Made(pruned, form, compressed=tuple(mask))
 
 
-def _name_base(mask: Mask, base: Path | None) -> Mask:
+def _name_base(mask: Mask, base: Path | None, model: nn.Module) -> Mask:
     if base is None:
         raise ValueError("a packed export names the checkpoint that the model was loaded from; pass base")
-    return CheckpointWeights(base).name_base(mask)
+    named = CheckpointWeights(base).name_base(mask)
+    return Mask(named.bits, named.shapes, {**named.provenance, ARCHITECTURE: describe_architecture(model)})
 
 
 def _prove_equal(loaded: nn.Module, made: nn.Module) -> str:

@@ -31,8 +31,15 @@ from lottery_tickets.masks.mask_file import FORMAT as MASK_FORMAT
 from lottery_tickets.masks.mask_file import METADATA_KEY
 from lottery_tickets.structured.cutting import Cuts, cut_modules, find_aliases
 from lottery_tickets.structured.decoders import find_model_type
+from lottery_tickets.structured.exports.architectures import (
+    ARCHITECTURE,
+    Architecture,
+    check_architecture,
+    describe_architecture,
+)
 from lottery_tickets.structured.exports.semi_structured import compress, to_dense
 from lottery_tickets.structured.shrinking import ShrinkReport
+from lottery_tickets.workloads.language import check_num_layers, reading
 
 FORMAT: Final = "lottery-tickets export 1"
 LABEL: Final = "export.json"  # of a folder, in it
@@ -47,6 +54,7 @@ class Label(TypedDict):
         model: The class of the dense model.
         state_sha256: Of the state that is loaded, see `hash_state`.
         compressed: Weights that are 2:4 once they are loaded.
+        architecture: What the dense model is besides its tensors.
         dense: Of a file the shapes of the dense network's tensors.
         left: Of a file which indices are left of each tensor that is cut, by its dimensions.
         files: Of a folder the SHA-256 of each file.
@@ -57,6 +65,7 @@ class Label(TypedDict):
     model: str
     state_sha256: str
     compressed: list[str]
+    architecture: Architecture
     dense: dict[str, list[int]]
     left: dict[str, dict[str, list[int]]]
     files: dict[str, str]
@@ -107,7 +116,8 @@ def write_export(made: Made, place: Path, dense: nn.Module, base: Path | None) -
     state = copy_clean_state(made.model)
     label: Label = {
         "format": FORMAT, "form": made.form, "model": type(dense).__name__, "state_sha256": hash_state(state),
-        "compressed": list(made.compressed), "dense": {}, "left": {}, "files": {},
+        "compressed": list(made.compressed), "architecture": describe_architecture(dense),
+        "dense": {}, "left": {}, "files": {},
     }  # fmt: skip
     if place.is_dir():
         save: Any = made.model
@@ -129,14 +139,18 @@ def load_export(model: nn.Module, path: str | Path) -> nn.Module:
     """Returns the model of an export, after its files were compared with the hashes that they carry.
 
     Args:
-        model: A network of the dense architecture, which stays as it is: for a file one with any weights, for a folder
-            of transformers one of its class, for a packed export the base that it names. What is loaded lies on its
-            device, in the dtypes of the export.
+        model: A network of the dense architecture, which stays as it is: for a file or a folder one with any weights,
+            for a packed export the base that it names. What is loaded lies on its device, in the dtypes of the export.
         path: The file or the folder that `export_model` wrote.
 
     Raises:
         OSError: When there is no such file, or it cannot be read.
-        ValueError: When it is altered, cut short, no export, or one of another network or base.
+        ValueError: When it is altered, cut short, no export, or one of another network or base: of other shapes, or one
+            that computes otherwise, such as with another activation.
+
+    Warns:
+        UserWarning: When it was made with other versions of Python, torch or transformers, and it cannot be told
+            whether the network computes otherwise.
 
     Examples:
         >>> import tempfile
@@ -158,7 +172,11 @@ def load_export(model: nn.Module, path: str | Path) -> nn.Module:
         said = _read_said(place, metadata)
         if said["format"] == MASK_FORMAT:
             mask = Mask.from_file(place, tensors, metadata)
-            check_base(inner, mask)
+            with naming(place, "be a mask for this model"):
+                check_base(inner, mask)
+            if ARCHITECTURE in mask.provenance:  # not where `mask create --name-base` made it, which knows no network
+                check_form(mask.provenance[ARCHITECTURE], make_form(Architecture), str(place))
+                check_architecture(inner, mask.provenance[ARCHITECTURE], place)
             return prune_copy(inner, mask)
         label = _read_file_label(place, said)
         loaded = _build(inner, place, tensors, label)
@@ -239,8 +257,10 @@ def _load_folder(model: nn.Module, place: Path, label: Label) -> nn.Module:
         raise ValueError(
             f"{place} is of a {label['model']}, but the model is a {type(model).__name__}; pass one of that class"
         )
+    check_architecture(model, label["architecture"], place)
     build: Any = type(model)
-    with torch.random.fork_rng(devices=[]):
+    check_num_layers(place)
+    with torch.random.fork_rng(devices=[]), reading(place, "configuration and weights"):
         loaded: nn.Module = build.from_pretrained(place, dtype="auto", local_files_only=True)
     return loaded.to(next(model.parameters()).device)
 
@@ -260,6 +280,14 @@ def _build(model: nn.Module, place: Path, tensors: Mapping[str, Tensor], label: 
             f"{place} is of a network that differs from this {type(model).__name__} in {len(odd)} of {len(names)} "
             f"tensors ({list_names(odd)}); pass a network of the dense architecture"
         )
-    left = {name: {int(dim): torch.tensor(at) for dim, at in dims.items()} for name, dims in label["left"].items()}
+    check_architecture(model, label["architecture"], place)
+    aliases = find_aliases(model)
     state = {name: tensor.to(own[name].device) for name, tensor in tensors.items() if name in own}
-    return cut_modules(model, state, Cuts(left, find_aliases(model)))
+    with naming(place, "hold the tensors that its label says"):
+        left = {name: {int(dim): torch.tensor(at) for dim, at in dims.items()} for name, dims in label["left"].items()}
+        for name, shape in shapes.items():
+            sizes = {dim: len(at) for dim, at in left.get(aliases[name], {}).items()}
+            wanted = [sizes.get(dim, size) for dim, size in enumerate(shape)]
+            if name not in state or list(state[name].shape) != wanted:
+                raise ValueError(f"{name!r} is none of shape {wanted}; it was altered")
+    return cut_modules(model, state, Cuts(left, aliases))

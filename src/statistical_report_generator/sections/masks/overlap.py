@@ -1,7 +1,7 @@
 """The sections on what masks have in common, beside what chance gives."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from scipy import stats
@@ -9,13 +9,21 @@ from scipy import stats
 from statistical_report_generator.document import Block, Figure, MaskWord, Points, Section, Table, Text, Verdicts
 from statistical_report_generator.figures.layers import MOST_BARS, choose_layers, draw_layer_overlaps
 from statistical_report_generator.figures.overlap import draw_overlap_matrix
-from statistical_report_generator.schemas.masks import LayerOverlap, Overlap, OverlapMatrix
+from statistical_report_generator.schemas.masks import FINEST, Given, GivenPair, LayerOverlap, Overlap, OverlapMatrix
+from statistical_report_generator.sections.costs import add_costs
 from statistical_report_generator.sections.making import describe_making, list_unknown
 from statistical_report_generator.sections.words import MOST_ROWS, count, form, make_table, name_cell, percent
 from statistical_report_generator.sources import Source
 
 ALPHA: Final = 0.001  # how often unrelated masks are said to be beyond or below chance, each
 NO_CHANCE: Final = "chance gives all"
+NO_RATIO: Final = "-"
+NULLS: Final = {
+    "naive": "of all weights",
+    "layer": "of each layer",
+    "exponent": "of each exponent in each layer",
+    "value": "of each value, to 7 bits, in each layer",
+}
 MOST_MASKS: Final = 30  # whose pairs have a row each
 
 
@@ -30,8 +38,9 @@ def describe_overlap(source: Source) -> list[Section]:
         f"The {found['method']} overlap of both masks is {percent(found['overall_overlap'])} %; unrelated masks of the "
         f"same layer densities would have {percent(found['expected_overlap'])} %"
     )
-    p_value = _compute_p_value(found["layer_overlaps"])
-    blocks: list[Block] = [Text(f"{words}.")]
+    given = found.get("given")
+    p_value = None if given else _compute_p_value(found["layer_overlaps"])
+    blocks: list[Block] = [Verdicts((say_given(given, "The masks"),)) if given else Text(f"{words}.")]
     if p_value is not None:
         beyond, below = p_value
         word: MaskWord = "beyond chance" if beyond < ALPHA else "below chance" if below < ALPHA else "at chance"
@@ -39,6 +48,7 @@ def describe_overlap(source: Source) -> list[Section]:
         blocks = [Verdicts(((word, f"{words}; {chance}{min(beyond, below) if word != 'at chance' else beyond:.2g}."),))]
     return [
         Section("What was found", [*blocks, *_draw_layers(source, found["layer_overlaps"], found["method"])]),
+        *([Section("Beside chance", [_tabulate_nulls(source, [("both", given)])])] if given else []),
         *_tabulate_layers(source, found["layer_overlaps"]),
         describe_making(source, {"method": found["method"]}),
         Section("Threats to validity", [Points(tuple(_list_threats(source)))]),
@@ -53,14 +63,75 @@ def describe_overlap_matrix(source: Source) -> list[Section]:
     """
     found: OverlapMatrix = source.results
     num, layers = len(found["names"]), found.get("layers") or {}
-    blocks: list[Block] = [Text(_answer(found)), _draw_matrix(source, found)]
+    pairs = found.get("pairs", [])
+    verdicts = tuple(say_given(pair, name_pair(pair)) for pair in pairs)
+    blocks: list[Block] = [Verdicts(verdicts) if pairs else Text(_answer(found)), _draw_matrix(source, found)]
     return [
         Section("What was found", [*blocks, *_draw_layers(source, layers, found["method"])]),
+        *describe_nulls(source, pairs),
         Section("By mask and by pair", [_tabulate_masks(source, found), *_tabulate_pairs(source, found)]),
         *_tabulate_layers(source, layers),
         describe_making(source, {"method": found["method"], "masks": num}),
         Section("Threats to validity", [Points(tuple(_list_threats(source)))]),
     ]
+
+
+def say_given(given: Given, who: str) -> tuple[MaskWord, str]:
+    """Returns the verdict on what two masks share, given the weights they were made of, and the sentence on it.
+
+    Args:
+        given: Beside the nulls.
+        who: The masks, in a sentence.
+    """
+    finest = given["nulls"][FINEST]
+    if finest["ratio"] is None:
+        return given["verdict"], f"{who}: no weight is expected in both."
+    interval = f"{form(finest['low'], '.3f')} to {form(finest['high'], '.3f')}"
+    rate = f"the error rate is {percent(given['error_rate'], '.2g')} % on either side"
+    return given["verdict"], (
+        f"{who} share {form(finest['ratio'], '.3f')} times as many weights as is expected of independent masks, given "
+        f"layer, exponent and value ({interval}; {rate})."
+    )
+
+
+def name_pair(pair: GivenPair) -> str:
+    """Returns the names of two masks in a sentence.
+
+    Args:
+        pair: Of the results.
+    """
+    return f"{name_cell(pair['first'])} and {name_cell(pair['second'])}"
+
+
+def describe_nulls(source: Source, pairs: Sequence[GivenPair]) -> list[Section]:
+    """Returns the section on what pairs of masks share beside each null; none where there is no pair.
+
+    Args:
+        source: The results.
+        pairs: Of the results.
+    """
+    named = [(name_pair(pair), pair) for pair in pairs]
+    return [Section("Beside chance", [_tabulate_nulls(source, named)])] if pairs else []
+
+
+def _tabulate_nulls(source: Source, pairs: Sequence[tuple[str, Given]]) -> Table:
+    rows = [
+        (
+            name,
+            NULLS.get(null, name_cell(null)),
+            form(figures["expected_both"], ",.1f"),
+            form(figures["ratio"], ".3f", NO_RATIO),
+            form(figures["low"], ".3f", NO_RATIO),
+            form(figures["high"], ".3f", NO_RATIO),
+        )
+        for name, given in pairs
+        for null, figures in given["nulls"].items()
+    ]
+    left_out = f"The first {MOST_ROWS} of {len(rows):,} rows." if len(rows) > MOST_ROWS else ""
+    caption = "Weights in both masks over those expected, with an interval; the verdict is on the last of each pair."
+    headings = ("masks", "chance keeps the density", "expected in both", "ratio", "low", "high")
+    shown = rows[:MOST_ROWS]
+    return make_table(f"{source.slug}-nulls", caption, headings, shown, words=(0, 1), left_out=left_out)
 
 
 def _list_pairs(found: OverlapMatrix) -> list[tuple[int, int]]:
@@ -151,7 +222,8 @@ def _tabulate_masks(source: Source, found: OverlapMatrix) -> Table:
         (str(number + 1), name_cell(name), percent(density))
         for number, (name, density) in enumerate(zip(found["names"], found["densities"], strict=True))
     ][:MOST_ROWS]
-    return make_table(f"{source.slug}-masks", "The masks.", ("number", "mask", "kept, %"), rows, words=(1,))
+    table = make_table(f"{source.slug}-masks", "The masks.", ("number", "mask", "kept, %"), rows, words=(1,))
+    return add_costs(table, source, found.get("layer_sparsities", [None] * len(rows))[:MOST_ROWS])
 
 
 def _tabulate_pairs(source: Source, found: OverlapMatrix) -> list[Table]:

@@ -3,6 +3,7 @@
 from statistical_report_generator.document import MaskWord, Points, Section, Table, Verdicts
 from statistical_report_generator.figures.layers import choose_layers
 from statistical_report_generator.schemas.masks import Ticket
+from statistical_report_generator.sections.costs import add_costs
 from statistical_report_generator.sections.layers import draw_sparsities, list_collapsed, list_missed
 from statistical_report_generator.sections.making import describe_making, find_asked, list_unknown
 from statistical_report_generator.sections.words import MOST_ROWS, form, list_names, make_table, name_cell, percent
@@ -55,4 +56,5 @@ def _tabulate(source: Source, found: Ticket) -> Table:
         rows = [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
         headings = (*headings, "least magnitude kept")
         caption = "The threshold of a layer is the least magnitude that it keeps."
-    return make_table(f"{source.slug}-thresholds", caption, headings, rows, left_out=left_out)
+    table = make_table(f"{source.slug}-thresholds", caption, headings, rows, left_out=left_out)
+    return add_costs(table, source, ({name: sparsities[name]} for name in names), of_layers=True)

@@ -1,0 +1,1 @@
+"""What masks are: what a ticket keeps, what masks have in common, what trainings changed."""
