@@ -69,8 +69,8 @@ def check_all() -> None:
     for kind in ("exact", "sampled"):  # labels that are found from the scores of the classes, which are split
         batches = cut((draw_samples(8)[0], torch.arange(8) % 4), 4)
         with loss_parallel():
-            found = compute_fisher_importance(split, batches, kind=kind)  # type: ignore[arg-type] # of three words
-        compare(found, compute_fisher_importance(head, batches, kind=kind))  # type: ignore[arg-type] # as above
+            found = compute_fisher_importance(split, batches, kind=kind)
+        compare(found, compute_fisher_importance(head, batches, kind=kind))
 
 
 def check_odd() -> None:
