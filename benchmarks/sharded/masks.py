@@ -7,25 +7,20 @@ Run by `python -m benchmarks.sharded.masks`; writes benchmarks/results/sharded_m
 """
 
 import argparse
-import json
-import os
 import pickle
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
-from benchmarks.common import ROOT, measure_peak_extra_bytes, write_results
+from benchmarks.common import measure_peak_extra_bytes, write_results
+from benchmarks.sharded.ranks import add_arguments, run_rank, run_ranks
 from lottery_tickets import create_magnitude_mask, hold_mask, remove_mask
 from lottery_tickets._core.sharding.together import Processes
 
@@ -34,7 +29,6 @@ NUM_COLUMNS: Final = 4096
 SPARSITY: Final = 0.5
 REPEATS: Final = 5
 RANKS: Final = (1, 2, 4)
-PORT: Final = "29611"
 WIDTH: Final = 1024
 STEPS: Final = 30
 BATCH: Final = 64
@@ -42,21 +36,25 @@ BATCH: Final = 64
 
 def make_weights(num_weights: int, dtype: torch.dtype, rank: int, num_ranks: int) -> dict[str, Tensor]:
     """Returns the shard of random weights that a process has, as DTensors; plain tensors of one process alone."""
-    rows = num_weights // NUM_TENSORS // NUM_COLUMNS
-    generator = torch.Generator().manual_seed(rank)
-    share = [chunk.numel() for chunk in torch.arange(rows).chunk(max(1, num_ranks))][rank]
+    mesh = init_device_mesh("cpu", (num_ranks,)) if num_ranks else None
+    return make_shards(NUM_TENSORS, (num_weights // NUM_TENSORS // NUM_COLUMNS, NUM_COLUMNS), rank, mesh, dtype)
+
+
+def make_shards(
+    num_tensors: int, shape: tuple[int, int], rank: int, mesh: DeviceMesh | None, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """Returns what a process has of random matrices whose rows are shared out over a mesh; all of them without one."""
+    (rows, columns), generator = shape, torch.Generator().manual_seed(rank)
+    share = [chunk.numel() for chunk in torch.arange(rows).chunk(mesh.size() if mesh else 1)][rank]
     tensors: dict[str, Tensor] = {
-        f"layer{place}.weight": torch.randn(share, NUM_COLUMNS, generator=generator).to(dtype)
-        for place in range(NUM_TENSORS)
+        f"layer{place}.weight": torch.randn(share, columns, generator=generator).to(dtype)
+        for place in range(num_tensors)
     }
-    if not num_ranks:
+    if mesh is None:
         return tensors
-    mesh = init_device_mesh("cpu", (num_ranks,))
-    stride = (NUM_COLUMNS, 1)
+    stride = (columns, 1)
     return {
-        name: DTensor.from_local(
-            t, mesh, [Shard(0)], run_check=False, shape=torch.Size((rows, NUM_COLUMNS)), stride=stride
-        )
+        name: DTensor.from_local(t, mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=stride)
         for name, t in tensors.items()
     }
 
@@ -139,71 +137,35 @@ def _time(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def run_rank(arguments: argparse.Namespace) -> None:
-    """Measures in one process of several, and writes what it found."""
-    rank, num_ranks = arguments.rank, arguments.ranks
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, num_ranks)))
-    if num_ranks:
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"tcp://127.0.0.1:{PORT}", rank=rank, world_size=num_ranks
-        )
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns what one process of several has measured."""
     if arguments.what == "holding":
-        found = measure_holding(rank, num_ranks)
-    else:
-        found = measure_masks(arguments.weights, arguments.what, rank, num_ranks)
-    Path(arguments.output).write_text(json.dumps(found), encoding="utf-8")
-
-
-def run_all(what: str, num_ranks: int, num_weights: int) -> list[dict[str, Any]]:
-    """Returns what each of so many processes has measured; 0 is one process without a group."""
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = [Path(folder) / f"{rank}.json" for rank in range(max(1, num_ranks))]
-        threads = str(max(1, (os.cpu_count() or 1) // max(1, num_ranks)))
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": threads,
-            "NUMBA_NUM_THREADS": threads,
-            "GLOO_SOCKET_IFNAME": "lo",
-        }
-        running = [
-            subprocess.Popen(  # noqa: S603 - ours
-                [
-                    *(sys.executable, "-m", "benchmarks.sharded.masks", what, "--rank", str(rank), "--ranks"),
-                    *(str(num_ranks), "--weights", str(num_weights), "--output", str(output)),
-                ],
-                cwd=ROOT,
-                env=environment,
-            )
-            for rank, output in enumerate(outputs)
-        ]
-        assert [process.wait() for process in running] == [0] * len(running)
-        return [json.loads(output.read_text(encoding="utf-8")) for output in outputs]
+        return measure_holding(arguments.rank, arguments.ranks)
+    return measure_masks(arguments.weights, arguments.what, arguments.rank, arguments.ranks)
 
 
 def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?")
-    parser.add_argument("--rank", type=int)
-    parser.add_argument("--ranks", type=int)
     parser.add_argument("--weights", type=int, default=200_000_000)
-    parser.add_argument("--output")
+    add_arguments(parser)
     arguments = parser.parse_args()
     if arguments.what:
-        run_rank(arguments)
+        run_rank(arguments, lambda: measure(arguments))
         return
     masks = [
         {
             "dtype": dtype,
             "num_weights": num_weights,
             "ranks": num_ranks,
-            "processes": run_all(dtype, num_ranks, num_weights),
+            "processes": run_ranks(__file__, num_ranks, dtype, "--weights", str(num_weights)),
         }
         for dtype in ("float32", "bfloat16")
         for num_weights in (arguments.weights // 10, arguments.weights)
         for num_ranks in (0, *RANKS)
     ]
-    holding = [{"ranks": ranks, "processes": run_all("holding", ranks, 0)} for ranks in (1, 2)]
+    holding = [{"ranks": ranks, "processes": run_ranks(__file__, ranks, "holding")} for ranks in (1, 2)]
     write_results("sharded-masks", {"sparsity": SPARSITY, "repeats": REPEATS, "masks": masks, "holding": holding})
 
 

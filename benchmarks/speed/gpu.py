@@ -338,7 +338,8 @@ def main() -> None:
         if not arguments.tiny:
             held = read_results("gpu") if (RESULTS / "gpu.json").exists() else {}
             held.pop("machine", None)
-            write_results("gpu", {**held, "device": machine.describe(), name: found})
+            devices = {**held.pop("devices", {}), name: machine.describe()}
+            write_results("gpu", {**held, "devices": devices, name: found})
 
 
 if __name__ == "__main__":

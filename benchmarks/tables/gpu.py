@@ -83,9 +83,72 @@ def tabulate_14b() -> str:
     return make_table(("", "early-bird, SGD in the backward pass", "torch's fused SGD"), *rows)
 
 
+def tabulate_loops() -> str:
+    """What the loops in Triton take beside those of plain torch."""
+    figures, rows = read_results("gpu")["kernels"], []
+    names = {"count": "count", "classify": "compare and pack", "pack": "pack", "zero by bits": "zero by bits"}
+    for dtype in ("float32", "bfloat16"):
+        loops, masks = figures[f"loops, torch.{dtype}"], figures[f"masks, torch.{dtype}"]
+        rows += [
+            (f"{title}, {dtype}", *(f"{loops[f'{name}, {kind}']['over_read']:.1f}" for kind in ("torch", "triton")))
+            for name, title in names.items()
+        ]
+        kinds = ("reference", "triton")
+        rows.append((f"a whole mask, {dtype}", *(f"{masks[f'mask, {kind}']['over_read']:.0f}" for kind in kinds)))
+    return make_table(("times of one read", "plain torch", "Triton"), *rows)
+
+
+def tabulate_large() -> str:
+    """Masks of 14.77 billion weights."""
+    figures = read_results("gpu")["masks, 14.77 B"]
+    seconds = figures["seconds"]
+    rows = [
+        (name.removeprefix("mask, "), f"{times['median']:.2f}", f"{times['median'] / seconds['read']['median']:.0f}")
+        for name, times in seconds.items()
+        if name.startswith("mask")
+    ]
+    staged = figures["page-locked"]
+    rows.insert(
+        1,
+        (
+            "global, by way of page-locked memory",
+            f"{staged['mask, global']:.2f}",
+            f"{staged['mask, global'] / staged['read']:.0f}",
+        ),
+    )
+    rows += [("one read of the weights", f"{seconds['read']['median']:.3f}", "1")]
+    rows += [("the bits to the CPU, page-locked", f"{staged['bits to the CPU']:.2f}", "")]
+    return make_table(("14.77 billion bfloat16 weights", "s", "over one read"), *rows)
+
+
+def tabulate_fisher() -> str:
+    """What a Fisher diagonal costs in plain passes."""
+    rows = [
+        (
+            name.replace("torch.", ""),
+            f"{1e3 * row['seconds']['plain']['least']:.0f}",
+            f"{row['first']:.2f}",
+            f"{row['later']:.2f}",
+            f"{row['extra_bytes'] / row['plain_extra_bytes']:.2f}",
+        )
+        for name, row in read_results("gpu")["fisher"].items()
+    ]
+    heads = (
+        "a batch of",
+        "a plain pass, ms",
+        "first batch, in passes",
+        "later ones",
+        "memory beside the model, of a pass's",
+    )
+    return make_table(heads, *rows)
+
+
 TABLES: Tables = {
     "gpu-equality": tabulate_equality,
     "gpu-costs": tabulate_costs,
     "gpu-masks": tabulate_masks,
     "gpu-14b": tabulate_14b,
+    "gpu-fisher": tabulate_fisher,
+    "gpu-large": tabulate_large,
+    "gpu-loops": tabulate_loops,
 }

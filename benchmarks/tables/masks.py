@@ -71,6 +71,21 @@ def tabulate_sharded_holding() -> str:
     return tabulate(read_results("sharded-masks")["holding"], columns)
 
 
+def tabulate_sharded_states() -> str:
+    """What memory it takes to store and read the state of a sharded model."""
+
+    def show_peak(case: dict[str, Any], what: str, processes: slice) -> str:
+        return f"{max(one[what] / one['tensor_bytes'] for one in case['processes'][processes]):.1f}"
+
+    columns: Columns = {
+        "processes": lambda case: str(case["ranks"]),
+        "stored, in tensors": lambda case: show_peak(case, "stored_peak_bytes", slice(None)),
+        "read, in tensors": lambda case: show_peak(case, "read_peak_bytes", slice(1, None)),
+        "read by the first, which maps the file": lambda case: show_peak(case, "read_peak_bytes", slice(1)),
+    }
+    return tabulate(read_results("sharded-states")["states"], columns)
+
+
 def show_rate(rate: dict[str, Any]) -> str:
     """Returns a rate in percent with its exact interval."""
     return format_interval({**rate, "mean": rate["rate"]}, form=".1f")
@@ -130,6 +145,7 @@ TABLES: Tables = {
     "selection": tabulate_selection,
     "sharded-holding": tabulate_sharded_holding,
     "sharded-masks": tabulate_sharded_masks,
+    "sharded-states": tabulate_sharded_states,
     "change-nulls": tabulate_false,
     "change-power": tabulate_power,
     "change-blind": tabulate_blind,

@@ -36,6 +36,24 @@ def tabulate_predictions() -> str:
     return make_table(headings, *rows)
 
 
+def tabulate_on_gpu() -> str:
+    """Predicted and measured peaks on a GPU."""
+    figures = read_results("plan_gpu")
+    rows = [
+        (
+            f"{TITLES[name]}, {case['layers']} layers, {case['dtype'].removeprefix('torch.')}",
+            f"{case['predicted'][name] / 1e9:.2f}",
+            f"{peak / 1e9:.2f}",
+            f"{case['predicted'][name] / peak:.3f}",
+        )
+        for case in figures["cases"]
+        for name, peak in case["peaks"].items()
+    ]
+    size, length = figures["batch"]
+    title = f"Qwen2.5-0.5B's shape, {size} x {length} tokens"
+    return make_table((title, "predicted, GB", "measured, GB", "predicted / measured"), *rows)
+
+
 def tabulate_laws() -> str:
     """How predicted and measured peaks grow when one size is doubled."""
     figures = read_results("plan")
@@ -85,4 +103,9 @@ def _show_ms(seconds: float) -> str:
     return f"{1000 * seconds:,.0f}" if seconds >= LONG_SECONDS else f"{1000 * seconds:.3g}"
 
 
-TABLES: Tables = {"plan": tabulate_predictions, "plan-laws": tabulate_laws, "foretold": tabulate_times}
+TABLES: Tables = {
+    "plan": tabulate_predictions,
+    "plan-laws": tabulate_laws,
+    "plan-gpu": tabulate_on_gpu,
+    "foretold": tabulate_times,
+}

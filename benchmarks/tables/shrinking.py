@@ -17,7 +17,7 @@ def tabulate_two_of_four() -> str:
     head = ("network", "dtype", *tokens, "memory", "outputs differ by")
     return (
         f"{make_table(head, *rows)}\n\nTime and memory over dense weights with the same zeros; medians, on an "
-        f"{figures['device']['name']}."
+        f"{figures['devices']['2:4']['name']}."
     )
 
 

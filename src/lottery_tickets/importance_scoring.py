@@ -85,7 +85,7 @@ def compute_fisher_importance(  # noqa: PLR0917 - promised by position, tests/te
 
     Memory: one float32 a chosen weight, and the gradient of one sample of one layer. Time: near that of a forward and
     a backward pass of each batch. A model that cannot be taken apart by sample is run one sample at a time; `report`
-    says so, and why. Under `fully_shard` and DDP each process passes its own batches (docs/howto/sharded-models.md).
+    says so, and why. Processes that share a model each pass their own batches (docs/howto/sharded-models.md).
 
     Args:
         model: Any model; it is run in evaluation mode and comes back bit for bit as it was.

@@ -76,7 +76,11 @@ def holds(shards: nn.Module, mask: Any, batches: list[Any]) -> bool:  # noqa: AN
         optimizer.step()
     check_held(shards)
     kept = mask.gather()
-    weights = {name: weight.detach().full_tensor().cpu() for name, weight in shards.named_parameters()}
+    weights = {
+        name: weight.full_tensor().detach().cpu()
+        for name, weight in shards.named_parameters()
+        if isinstance(weight, DTensor)
+    }
     return all(not bool(weights[name][~kept[name]].any()) for name in kept)
 
 

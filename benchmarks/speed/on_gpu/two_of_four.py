@@ -41,7 +41,7 @@ def measure_two_of_four(device: torch.device, take_turns: TakeTurns) -> dict[str
 
 def compare(model: nn.Sequential, width: int, take_turns: TakeTurns) -> dict[str, Any]:
     """Returns what an export of a model says of itself, and times by number of tokens."""
-    first = model[0].weight
+    first = model.get_parameter("0.weight")
     mask = create_magnitude_mask(model, None, scope="2:4")
     inputs = torch.randn(512, width, device=first.device, dtype=first.dtype)
     batch = (inputs, torch.zeros(len(inputs), dtype=torch.int64, device=first.device))
@@ -58,7 +58,7 @@ def compare(model: nn.Sequential, width: int, take_turns: TakeTurns) -> dict[str
 
 def compare_speed(dense: nn.Sequential, sparse: nn.Module, tokens: int, take_turns: TakeTurns) -> dict[str, Any]:
     """Returns times of both models for so many tokens, and how far their outputs lie from each other."""
-    first = dense[0].weight
+    first = dense.get_parameter("0.weight")
     given = torch.randn(tokens, first.shape[1], device=first.device, dtype=first.dtype)
     turns: dict[str, Callable[[], object]] = {
         "dense": lambda: [dense(given) for _ in range(20)],

@@ -12,7 +12,7 @@ from lottery_tickets._core.batches.order import ordered_by
 from lottery_tickets._core.batches.samples import cut_batches, move_batch
 from lottery_tickets._core.checks import check_any_samples, check_count
 from lottery_tickets._core.determinism import derive_seed
-from lottery_tickets._core.gradients.inputs import InputSquares
+from lottery_tickets._core.gradients.inputs import InputSquares, run_batch, watch_inputs
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.selection.scope_names import check_sparsity, parse_n_of_m
@@ -27,8 +27,6 @@ from lottery_tickets.scores.snip_grasp_wanda import (
     WANDA,
     compute_wanda_importance,
     compute_wanda_score,
-    run_batch,
-    watch_inputs,
 )
 
 WITHIN_A_LAYER: Final = ("row", "layer")

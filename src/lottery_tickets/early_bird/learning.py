@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lottery_tickets._core.determinism import make_generator
-from lottery_tickets._core.sharding.dtensors import see_local
-from lottery_tickets._core.sharding.together import ALONE, Together
+from lottery_tickets._core.sharding.dtensors import gather, see_local
 from lottery_tickets._core.states import pick, pick_at_most_one
 from lottery_tickets._core.weights import TensorWeight, Weights
 from lottery_tickets.early_bird.followed import Followed
@@ -68,7 +67,6 @@ class Learning:
     def __init__(self, measure: Measure, model: nn.Module, weights: Weights, seed: int) -> None:
         self.measure = measure
         self._together = weights.together
-        _check_same_probe(self._together, measure)
         self._parts = [weights.part(names) for names in _split(weights)]
         self._start = measure(model)
         self._gaps = self._start.gaps  # as they were looked at last
@@ -180,7 +178,7 @@ class Learning:
 
         self.measure.differentiate(model, chosen, take, first, of_gap=True)
         norms = [
-            math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors.values()))
+            math.sqrt(sum(_sum(tensor.detach().double().square()) for tensor in tensors.values()))
             for tensors in (chosen.tensors, sums)
         ]
         if not norms[1]:
@@ -190,15 +188,6 @@ class Learning:
         stepped = {name: weight.tensor.detach() + by * sums[name] for name, weight in chosen.items()}
         before, after = self.measure(model, pieces=second), self.measure(model, stepped, second)
         return compare_signs(after.gaps - before.gaps).p
-
-
-def _check_same_probe(together: Together, measure: Measure) -> None:
-    """Raises a ValueError where processes that share a model would measure it on different samples."""
-    if together is not ALONE and len(set(together.gather(lambda: measure.describe()["sha256"]))) > 1:
-        raise ValueError(
-            "all processes that share the model must have the same probe, but its samples differ; give each the same "
-            "batches, and no sampler that shares them out"
-        )
 
 
 def without_probe() -> LearningFigures:
@@ -222,8 +211,13 @@ def _find_spread(gaps: Tensor, measure: Measure) -> float | None:
 
 def _find_scale(now: Tensor, before: Tensor) -> float:
     """Returns what weights have grown or shrunk by as a whole, which moves no ranking."""
-    square = float(before.double().square().sum())
-    return float((now.double() * before.double()).sum()) / square if square else 0.0
+    square = _sum(before.double().square())
+    return _sum(now.double() * before.double()) / square if square else 0.0
+
+
+def _sum(numbers: Tensor) -> float:
+    """Returns the sum of all elements; of a DTensor over all processes, where `float` would see this one's part."""
+    return float(gather(numbers.sum()))
 
 
 def _undo(now: Tensor, before: Tensor) -> Tensor:

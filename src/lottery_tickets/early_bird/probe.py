@@ -15,6 +15,7 @@ from lottery_tickets._core.determinism import make_generator, seeded
 from lottery_tickets._core.measuring.running import evaluating, run_with
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.sharding.together import ALONE, Together
 from lottery_tickets._core.states import hash_state
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.early_bird.exchanges import Exchange, Targets, draw_batches, join_exchanges, make_exchange
@@ -87,20 +88,16 @@ class Measure:
         probe: The data.
         model: Any network that the data is for; decides whether the loss tells samples apart.
         seed: Of the sample and of the pairs.
+        together: The processes that share the model, each of which measures it.
 
     Raises:
         TypeError: When the model refuses a batch, or the loader is an iterator.
-        ValueError: When the targets are not known, or there are too few samples.
+        ValueError: When the targets are not known, there are too few samples, or processes have others.
     """
 
-    def __init__(self, probe: Probe, model: nn.Module, seed: int) -> None:
+    def __init__(self, probe: Probe, model: nn.Module, seed: int, together: Together = ALONE) -> None:
         self.probe, self._seed = probe, seed
-        batches = draw_batches(probe.batches, probe.num_samples, seed)
-        orders = make_generator(seed, "probe", "pairs")
-        whole = [
-            make_exchange(batch, probe.targets, torch.randperm(require_samples(batch), generator=orders))
-            for batch in batches
-        ]
+        whole = _draw_same(probe, seed, together)
         self.num_samples = sum(exchange.num_samples for exchange in whole)
         half = 2 * -(-self.num_samples // 4)  # so that there are two pieces at least
         most = half if len(whole) == 1 else self.num_samples
@@ -131,12 +128,11 @@ class Measure:
 
     def describe(self) -> dict[str, Any]:
         """Returns what the probe is, JSON-able, with the hash of its samples in their pairs."""
-        tensors = {f"{n}.{m}": t for n, piece in enumerate(self.pieces) for m, t in enumerate(find_tensors(piece.own))}
         return {
             "held_out": self.probe.held_out,
             "num_samples": self.num_samples,
             "tells_samples": self.tells_samples,
-            "sha256": hash_state(tensors),
+            "sha256": _hash(self.pieces),
         }
 
     def __call__(
@@ -233,6 +229,28 @@ class Measure:
         return tell_samples(
             lambda: compute_loss(model, _move(batch, model), self.probe.loss_fn), require_samples(batch)
         )
+
+
+def _draw_same(probe: Probe, seed: int, together: Together) -> list[Exchange]:
+    """Returns the samples of a probe in their pairs, a batch after the other, once all processes have the same."""
+    orders, drawn = make_generator(seed, "probe", "pairs"), list[Exchange]()
+
+    def draw() -> str:
+        for batch in draw_batches(probe.batches, probe.num_samples, seed):
+            order = torch.randperm(require_samples(batch), generator=orders)
+            drawn.append(make_exchange(batch, probe.targets, order))
+        return "" if together is ALONE else _hash(drawn)
+
+    if len(set(together.gather(draw))) > 1:
+        raise ValueError(
+            "all processes that share the model must have the same probe, but its samples differ; give each the same "
+            "batches, and no sampler that shares them out"
+        )
+    return drawn
+
+
+def _hash(pieces: Sequence[Exchange]) -> str:
+    return hash_state({f"{n}.{m}": t for n, one in enumerate(pieces) for m, t in enumerate(find_tensors(one.own))})
 
 
 def _average_pairs(own: Tensor, exchanged: Tensor) -> tuple[Tensor, Tensor]:

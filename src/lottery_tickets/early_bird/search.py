@@ -17,7 +17,9 @@ from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.reading import naming
 from lottery_tickets._core.records import recorded
+from lottery_tickets._core.sharding.data_parallel import find_together
 from lottery_tickets._core.sharding.dtensors import refuse_sharded
+from lottery_tickets._core.sharding.together import ALONE, Together
 from lottery_tickets._core.states import copy_state, hash_state, load_clean_state
 from lottery_tickets._core.training.settings import TrainerSettings
 from lottery_tickets._core.training.steps_done import telling_steps_to
@@ -69,7 +71,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     progress: bool = False,
     probe: Probe | Iterable[Any] | None = None,
     logger: Logger | Iterable[Logger] | None = None,
-    path: str | Path | None = None,  # noqa: ARG001 - @recorded writes there
+    path: str | Path | None = None,  # @recorded writes there
 ) -> EarlyBirdResults:
     """Trains a model until its ticket has converged, and returns the ticket with the evidence for it.
 
@@ -81,6 +83,9 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     next exists, and there is no optimizer state. Weights in bfloat16 are rounded stochastically, because at such
     learning rates nearly every plain update rounds to nothing. It cannot accumulate gradients: a batch that
     `max_batch_size` splits makes several steps, each with its share of the learning rate.
+
+    A sharded model is trained by all its processes together (docs/howto/sharded-models.md), one under
+    `DistributedDataParallel` by AdamW or a `trainer_fn`; the losses are means over them.
 
     Args:
         model: Any model; its weights now are theta_0.
@@ -163,6 +168,7 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     training = take_options("training", training, single_training, TrainerSettings())
     if training.norm_l1 is None:
         training = replace(training, norm_l1=PUBLISHED_L1 if channels else 0.0)
+    together = _find_together(model, run_folder, path, channels=channels)
     limit, times = check_count("max_epochs", max_epochs), CheckTimes(check_count("check_interval", check_interval))
     if check_steps is not None:
         limit, times = _find_last_step(dataloader, limit, max_steps), CheckTimes(check_steps)
@@ -170,7 +176,6 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
     choices = {} if channels else {"include": include, "exclude": exclude}
     ask_before_early_bird(model, training if trainer_fn is None else None, choices)
     watcher = EarlyBirdWatcher(model, target_sparsity=target_sparsity, rule=rule, seed=seed, logger=logger, **ranked)
-    refuse_sharded(model, "searches that train")
     _give_probe(watcher, model, probe, _sample_training(dataloader, loss_fn, training))
     by_step = check_steps is not None
     trainer = _choose_trainer(model, dataloader, trainer_fn, training, by_step=by_step, loss_fn=loss_fn, seed=seed)
@@ -179,11 +184,27 @@ def compute_early_bird_tickets(  # noqa: PLR0917 - promised by position, tests/t
         given: dict[str, Any] = {"model": model, "trainer_fn": trainer_fn, "data": dataloader}
         identities = identify_given(**given, trainer_id=trainer_id, data_id=data_id, functions={"loss_fn": loss_fn})
         folder = EarlyBirdFolder(Path(run_folder), identities, accept_changed_environment)
-    found = _run(model, watcher, trainer, times, limit=limit, folder=folder, progress=progress)
+    found = _run(model, watcher, trainer, times, limit=limit, folder=folder, progress=progress and not together.place)
     if channels:
         drawn: dict[str, Any] = {"sparsity": target_sparsity, "scope": scope, "seed": seed}
         found["final_mask"] = draw_channels(model, found["final_mask"], dataloader, **drawn)
     return found
+
+
+def _find_together(
+    model: nn.Module, run_folder: str | Path | None, path: str | Path | None, *, channels: bool
+) -> Together:
+    """Returns the processes that train a model; raises where several cannot: files of their own, units of shards."""
+    together = find_together(model)
+    if channels:
+        refuse_sharded(model, "tickets of channels")
+    for name, given in (("run_folder", run_folder), ("path", path)):
+        if given is not None and together is not ALONE:
+            raise ValueError(
+                f"{name}= must be None where {together.num_processes} processes train one model, but is "
+                f"{str(given)!r}; keep a watch of your own loop by WatchState"
+            )
+    return together
 
 
 def _sample_training(dataloader: Iterable[Any], loss_fn: LossFunction | None, training: TrainerSettings) -> Probe:

@@ -169,7 +169,8 @@ class EarlyBirdWatcher:
         if self.checkpoints:
             raise ValueError("a probe must be given before the first check, because the start is measured on it too")
         probe = probe if isinstance(probe, Probe) else Probe(probe)
-        self._learning = Learning(Measure(probe, model, self._seed), model, self._find(model), self._seed)
+        weights = self._find(model)
+        self._learning = Learning(Measure(probe, model, self._seed, weights.together), model, weights, self._seed)
 
     @property
     def verdict(self) -> Verdict:

@@ -76,7 +76,7 @@ class EarlyBirdCallback(Callback):
         probe: Probe | Iterable[Any] | None = None,
     ) -> None:
         self.stop = stop
-        self._watch = Watch(make_watcher, folder, probe, takes_shards=True)
+        self._watch = Watch(make_watcher, folder, probe)
         self._saved: SavedWatch | None = None
 
     @property

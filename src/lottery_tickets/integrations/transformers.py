@@ -42,7 +42,10 @@ class EarlyBirdCallback(TrainerCallback):
     shows its callbacks no other evaluation set; `probe=trainer.get_eval_dataloader()` hands it over.
 
     **Several processes.** Under data parallelism each has the same weights and the same logged loss, watches for
-    itself, and comes to the same verdict; the main one writes. Models in shards are refused.
+    itself, and comes to the same verdict; the main one writes. Models under `fully_shard` (FSDP2) or tensor parallelism
+    are watched by all together, without a folder; learning is measured only on a `probe` that is given, the same in
+    each process, and no training that resumes is watched on. Those of `FullyShardedDataParallel` (FSDP1) and
+    DeepSpeed's third stage are refused.
 
     **Resuming.** Each checkpoint that `Trainer` saves gets a file beside it, `early_bird.safetensors`: the starting
     weights, ranks and masks, all checks. `resume_from_checkpoint` goes on from it to the same verdicts; the checkpoint
@@ -58,7 +61,7 @@ class EarlyBirdCallback(TrainerCallback):
     Raises:
         TypeError: When `make_watcher` is not a function.
         ValueError: When training begins: an option of the watcher is out of range, training resumes without a saved
-            watch, or the model is in shards.
+            watch, or the model is in shards other than those above, or in any and there is a folder.
     """
 
     def __init__(

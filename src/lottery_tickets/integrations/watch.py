@@ -23,8 +23,7 @@ START: Final = "start."
 WATCH: Final = "watch."
 HISTORY: Final = "history"
 HISTORY_FORM: Final[Form] = {"step": int, "checkpoints": [make_form(EarlyBirdCheckpoint)], "settings": dict}
-# What marks a parameter of which this process holds a part: DeepSpeed's third stage, DTensor.
-MARKS_OF_SHARDS: Final = ("ds_id", "device_mesh")
+MARK_OF_SHARDS: Final = "ds_id"  # of a parameter of which this process holds a part, by DeepSpeed's third stage
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +53,13 @@ class SavedWatch(TypedDict):
 class Watch:
     """One training, watched on behalf of a callback.
 
+    Models under `fully_shard` or tensor parallelism are watched by all processes together, each with the same probe;
+    nothing is written or saved of them.
+
     Args:
         make_watcher: Given the model about to be trained, makes its watcher.
         folder: Where ticket and evidence go; None for nowhere.
         probe: What learning is measured on, where the watcher has no probe of its own; None for what `begin` is given.
-        takes_shards: Whether models under `fully_shard` or tensor parallelism may be watched: by all processes, each
-            with the same probe. Nothing is written or saved of them.
 
     Raises:
         TypeError: When `make_watcher` is not a function.
@@ -70,8 +70,6 @@ class Watch:
         make_watcher: MakeWatcher,
         folder: str | Path | None,
         probe: Probe | Iterable[Any] | None = None,
-        *,
-        takes_shards: bool = False,
     ) -> None:
         if not callable(make_watcher):
             raise TypeError(
@@ -83,7 +81,7 @@ class Watch:
         self._folder = None if folder is None else Path(folder)
         self._last_step = 0
         self._is_saved = False
-        self._takes_shards, self._is_sharded = takes_shards, False
+        self._is_sharded = False
         self.watcher: EarlyBirdWatcher | None = None
 
     @property
@@ -104,12 +102,11 @@ class Watch:
 
         Raises:
             ValueError: When training resumes and nothing was saved at its step, or with other settings; when this
-                process holds only parts of the weights, and the trainer's are not taken or would be written.
+                process holds only parts of the weights, by another engine than torch's own or with a folder to write.
         """
-        self._is_sharded = self._takes_shards and any(map(is_sharded, unwrap(model).parameters()))
-        if not self._is_sharded:
-            _refuse_shards(model)
-        elif self._folder is not None:
+        _refuse_other_shards(model)
+        self._is_sharded = any(map(is_sharded, unwrap(model).parameters()))
+        if self._is_sharded and self._folder is not None:
             raise ValueError(
                 "a ticket is written where a process has all weights, but the model is sharded (DTensor); pass "
                 "folder=None, and take callback.watcher.draw_ticket() when training has ended"
@@ -260,11 +257,11 @@ def take_up(model: nn.Module, step: int, saved: SavedWatch, make_watcher: MakeWa
     return watcher
 
 
-def _refuse_shards(model: nn.Module) -> None:
+def _refuse_other_shards(model: nn.Module) -> None:
     in_shards = any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
-    if in_shards or any(hasattr(weight, mark) for weight in model.parameters() for mark in MARKS_OF_SHARDS):
+    if in_shards or any(hasattr(weight, MARK_OF_SHARDS) for weight in model.parameters()):
         raise ValueError(
-            "each process must hold all weights to watch them, but the model is in shards (FSDP, DTensor or "
-            "DeepSpeed's third stage); train with data parallelism, or without this callback: EarlyBirdWatcher in a "
-            "loop of your own watches models under fully_shard too"
+            "a model in shards must be under fully_shard (FSDP2) or tensor parallelism to be watched, but is under "
+            "FullyShardedDataParallel (FSDP1) or DeepSpeed's third stage; shard it by fully_shard, or train with data "
+            "parallelism"
         )

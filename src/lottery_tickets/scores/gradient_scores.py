@@ -19,11 +19,11 @@ from lottery_tickets._core.memory.asking import ask_before_scores
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
-from lottery_tickets._core.sharding.data_parallel import find_data_parallel, find_together, share_out
+from lottery_tickets._core.sharding.data_parallel import find_readers, share_out
 from lottery_tickets._core.sharding.dtensors import see_local, wrap_like
-from lottery_tickets._core.sharding.fsdp import announcing, refuse_split
+from lottery_tickets._core.sharding.fsdp import announcing
 from lottery_tickets._core.sharding.in_step import InStep
-from lottery_tickets._core.sharding.together import ALONE
+from lottery_tickets._core.sharding.together import Together
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.importance import Importance, ImportanceReport
 from lottery_tickets.scores.settling import Settling, list_stops
@@ -75,18 +75,16 @@ def score_gradients(
     if not hasattr(dataloader, "__iter__") and not hasattr(dataloader, "__getitem__"):
         raise TypeError(f"the dataloader must give batches when it is iterated, got {type(dataloader).__name__}")
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_split(model, "scores of gradients")
-    together = find_together(model)
-    limit = share_out(_find_limit(num_samples, options), together)
-    if num_samples == "auto" and together is not ALONE:
-        raise ValueError("num_samples must be a number under data parallelism, because all must stop at once")
+    readers = find_readers(model)
+    limit = _find_limit(num_samples, options)
+    own_limit = share_out(limit, readers.apart)
     values = list({formula.value.name: formula.value for formula in formulas}.values())
     if weights.shards is None:
         ask_before_scores(model, len(values), options, {"include": include, "exclude": exclude})
-    own_seed = derive_seed(seed, "process", together.place) if together.place else seed
-    step, settlings = InStep(together), list[Settling]()
+    own_seed = derive_seed(seed, "process", readers.apart.place) if readers.apart.place else seed
+    step = InStep(readers.together, readers.alike)
 
-    def compute() -> GradientStream:
+    def compute() -> tuple[GradientStream, Settling | None]:
         stream = GradientStream(
             model,
             weights,
@@ -96,18 +94,16 @@ def score_gradients(
             loss_fn=loss_fn,
             seed=own_seed,
             progress=progress,
-            step=step if find_data_parallel(model) is ALONE else None,
+            step=step,
         )
-        if num_samples == "auto":
-            settlings.append(_make_settling(stream, formulas[0], weights, options))
-            stream.run(dataloader, limit, list_stops(limit), settlings[0].is_settled)
-        else:
-            stream.run(dataloader, limit, join=lambda: join_sums_(stream, step))
-        return stream
+        settling = _make_settling(stream, formulas[0], weights, options)
+        stops = [] if num_samples != "auto" else _share_out_stops(limit, readers.apart)
+        stream.run(dataloader, own_limit, stops, settling.is_settled, join=lambda: join_sums_(stream, step))
+        return stream, settling if num_samples == "auto" else None
 
     with announcing(unwrap(model), step.meet):
-        stream = step.run(compute)
-    report = _describe(stream, labels, settlings[0] if settlings else None)
+        stream, settling = step.run(compute)
+    report = _describe(stream, labels, settling)
     return _make_all(formulas, {value.name: stream.take(value) for value in values}, weights, report)
 
 
@@ -126,6 +122,11 @@ def _find_limit(num_samples: NumSamples, options: ScoringOptions) -> int:
             "options=ScoringOptions(target_sparsity=...)"
         )
     return ALL_SAMPLES
+
+
+def _share_out_stops(limit: int, readers: Together) -> list[int]:
+    """Returns after how many of its own samples each process looks whether the ranking has settled."""
+    return [share_out(stop, readers) for stop in list_stops(limit) if stop >= readers.num_processes]
 
 
 def _describe(stream: GradientStream, labels: Labels, settling: Settling | None) -> ImportanceReport:
@@ -198,8 +199,8 @@ def _make_settling(stream: GradientStream, formula: Formula, weights: Weights, o
         scores = stream.compute_means(formula.value)
         if formula.scale is not None:
             for name, score in scores.items():
-                score.mul_(formula.scale(weights[name].tensor.detach().to(score)))
-        return stream.num_samples, weights.with_values(scores)
+                score.mul_(formula.scale(see_local(weights[name].tensor).detach().to(score)))
+        return stream.count_all()[0], weights.with_values(scores)
 
     return Settling(compute_scores, options.target_sparsity or 0.0, options.scope, options.tolerance)
 

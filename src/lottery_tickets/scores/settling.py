@@ -43,8 +43,8 @@ class Settling:
         before, self._bits = self._bits, bits
         if before is None:
             return False
-        kept = sum(map(count_bits, bits.values()))
-        both = sum(count_bits(bits[name] & before[name]) for name in bits)
+        kept = sum(scores.count({name: count_bits(own) for name, own in bits.items()}).values())
+        both = sum(scores.count({name: count_bits(own & before[name]) for name, own in bits.items()}).values())
         self.history.append((num_samples, 1 - both / kept if kept else 0.0))
         return self.history[-1][1] <= self.tolerance
 

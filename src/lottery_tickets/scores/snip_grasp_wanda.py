@@ -14,17 +14,17 @@ from lottery_tickets._core.batches.samples import cut_batches, move_batch
 from lottery_tickets._core.checks import check_any_samples, check_count
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.gradients.curvature import Curvature
-from lottery_tickets._core.gradients.inputs import InputSquares
+from lottery_tickets._core.gradients.inputs import InputSquares, watch_inputs
 from lottery_tickets._core.gradients.options import Offload, ScoringOptions
 from lottery_tickets._core.gradients.values import GRADIENT
-from lottery_tickets._core.measuring.running import Slots, evaluating, see_gathered
+from lottery_tickets._core.measuring.running import evaluating, see_gathered
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.sharding.data_parallel import find_together, share_out
+from lottery_tickets._core.sharding.data_parallel import find_readers, find_together, share_out
 from lottery_tickets._core.sharding.dtensors import refuse_sharded, see_local, wrap_like
-from lottery_tickets._core.sharding.fsdp import announcing, refuse_split
+from lottery_tickets._core.sharding.fsdp import announcing
 from lottery_tickets._core.sharding.in_step import InStep
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.gradient_scores import MODE, SAMPLE, Formula, NumSamples, check_model, score_gradients
@@ -192,20 +192,29 @@ def compute_grasp_importance(
     check_model(model)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
     refuse_sharded(model, "scores of data")
+    step = InStep(find_together(model))
     curvature = Curvature(model, weights.tensors, loss_fn, float(temperature))
-    with ordered_by(dataloader, derive_seed(seed, "loader")), evaluating(model):
-        batches = list(cut_batches(dataloader, limit))
-        check_any_samples(len(batches))
-        with tqdm(total=2 * len(batches), unit="batch", disable=not progress) as bar:
-            gradient = curvature.average_gradient(batches, bar.update)
-            scores = curvature.average_product(batches, gradient, bar.update)
+
+    def compute() -> tuple[dict[str, Tensor], int, int]:
+        with ordered_by(dataloader, derive_seed(seed, "loader")), evaluating(model):
+            batches = list(cut_batches(dataloader, share_out(limit, step.together)))
+            num_samples = step.meet("the samples", sum(size for _, size in batches))
+            check_any_samples(num_samples)
+            with tqdm(total=2 * len(batches), unit="batch", disable=not progress) as bar:
+                gradient = curvature.average_gradient(batches, num_samples, bar.update)
+                step.add_up_("the gradient", gradient.values())
+                scores = curvature.average_product(batches, num_samples, gradient, bar.update)
+                step.add_up_("the products", scores.values())
+        return scores, num_samples, step.meet("the batches", len(batches))
+
+    scores, num_samples, num_batches = step.run(compute)
     for name, score in scores.items():
         score.mul_(weights[name].tensor.detach())
     report: CalibrationReport = {
         "score": "w * (Hessian @ gradient)",
         "sample": SAMPLE,
-        "num_samples": sum(size for _, size in batches),
-        "num_batches": len(batches),
+        "num_samples": num_samples,
+        "num_batches": num_batches,
         "labels": "empirical",
         "mode": MODE,
         "temperature": float(temperature),
@@ -278,9 +287,8 @@ def compute_wanda_importance(
         raise ValueError(f"offload must be None or 'cpu', got {offload!r}")
     check_model(model)
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_split(model, "scores of inputs")
-    step = InStep(find_together(model))
-    limit = share_out(limit, step.together)
+    readers = find_readers(model)
+    step, limit = InStep(readers.together, readers.alike), share_out(limit, readers.apart)
     bar = tqdm(total=limit, unit="sample", disable=not progress)
 
     def compute() -> tuple[dict[str, Tensor], int, int, int]:
@@ -288,9 +296,11 @@ def compute_wanda_importance(
         inputs = InputSquares(see_gathered(model, weights.tensors))
         with ordered_by(dataloader, derive_seed(seed, "loader")), evaluating(model), bar:
             for (batch, size), is_own in step.go_on(cut_batches(dataloader, limit)):
-                counted = inputs if is_own else InputSquares(inputs.weights)
+                step.check_alike((batch, is_own))
+                counts = is_own and not step.alike.place  # of those that see the same samples one counts them
+                counted = inputs if counts else InputSquares(inputs.weights)
                 watch_inputs(model, counted, move_batch(batch, inputs.device), loss_fn)
-                sizes.extend([size] if is_own else [])
+                sizes.extend([size] if counts else [])
                 bar.update(size if is_own else 0)
         num_seen = step.meet("the samples", sum(sizes))
         check_any_samples(num_seen)
@@ -330,39 +340,6 @@ def _join_inputs(
         score = here.sqrt_().mul_(see_local(weight.tensor).detach().abs())
         scores[name] = score if offload is None else score.cpu()
     return scores, num_idle
-
-
-def watch_inputs(model: nn.Module, inputs: InputSquares, batch: object, loss_fn: LossFunction | None) -> None:
-    """Runs a model on a batch and adds up the squares of the inputs of some weights.
-
-    Args:
-        model: In evaluation mode.
-        inputs: Of the weights, by the names that they have in the model.
-        batch: On the model's device.
-        loss_fn: Runs the model on batches of other kinds.
-
-    Raises:
-        ValueError: When the inputs of a weight cannot be found.
-    """
-    handles, tracker = inputs.watch()
-    # Nothing here requires a gradient, so no graph is kept; but a mode does not look into no_grad.
-    with torch.enable_grad(), tracker:
-        Slots(model, handles).run_with(handles, lambda module: run_batch(module, batch, loss_fn), are_whole=True)
-    reason = tracker.find_reason()
-    if reason is not None:
-        raise ValueError(f"the inputs of every weight must be found, but {reason}; leave it out with exclude=")
-
-
-def run_batch(model: nn.Module, batch: Any, loss_fn: LossFunction | None) -> None:  # noqa: ANN401 - any batch
-    """Runs a model on a batch of any kind, for what can be seen meanwhile."""
-    if loss_fn is not None:
-        loss_fn(model, batch)
-    elif isinstance(batch, Mapping):
-        model(**batch)
-    elif isinstance(batch, tuple | list):
-        model(batch[0])
-    else:
-        model(batch)
 
 
 def compute_wanda_score(inputs: InputSquares, name: str) -> Tensor:

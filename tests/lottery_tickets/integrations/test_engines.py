@@ -31,7 +31,7 @@ def test_options_of_slurm_may_have_commas_and_numbers_are_numbers() -> None:
     }
     assert _read_options("") == {}
     with pytest.raises(ValueError, match="options of slurm: must be NAME=VALUE, got 'fast'"):
-        _read_options("fast")
+        check_executor("slurm:fast", None)
 
 
 def test_without_a_name_there_is_no_engine(tmp_path: Path) -> None:

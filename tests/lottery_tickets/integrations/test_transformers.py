@@ -191,5 +191,5 @@ def test_what_makes_no_watcher_and_models_in_shards_are_refused() -> None:
         EarlyBirdCallback(0.5)  # type: ignore[arg-type]
     model = nn.Linear(2, 2)
     model.weight.ds_id = 0  # type: ignore[attr-defined] # as DeepSpeed marks parameters that it has split
-    with pytest.raises(ValueError, match="the model is in shards"):
+    with pytest.raises(ValueError, match="but is under FullyShardedDataParallel"):
         Watch(EarlyBirdWatcher, None).begin(model, 0)

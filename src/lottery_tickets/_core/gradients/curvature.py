@@ -36,11 +36,12 @@ class Curvature:
     loss_fn: LossFunction | None
     temperature: float
 
-    def average_gradient(self, batches: Batches, then: Callable[[], object]) -> dict[str, Tensor]:
-        """Returns the gradient of the mean loss over all samples, in float32 or better.
+    def average_gradient(self, batches: Batches, num_samples: int, then: Callable[[], object]) -> dict[str, Tensor]:
+        """Returns the gradient of the mean loss over all samples, in float32 or better; the share of these batches.
 
         Args:
             batches: Each with its number of samples.
+            num_samples: Of all batches, those of other processes too.
             then: Called after each batch.
 
         Raises:
@@ -49,12 +50,12 @@ class Curvature:
         sums = self._make_sums()
         for batch, size in batches:
             loss, handles = self._compute_loss(batch, size)
-            self._add(sums, differentiate(loss, handles), size / _count(batches))
+            self._add(sums, differentiate(loss, handles), size / num_samples)
             then()
         return sums
 
     def average_product(
-        self, batches: Batches, vector: Mapping[str, Tensor], then: Callable[[], object]
+        self, batches: Batches, num_samples: int, vector: Mapping[str, Tensor], then: Callable[[], object]
     ) -> dict[str, Tensor]:
         """Returns the Hessian of the mean loss over all samples, times a vector; arguments as in `average_gradient`."""
         sums = self._make_sums()
@@ -68,7 +69,7 @@ class Curvature:
                 ]
                 if terms:
                     products = differentiate(torch.stack(terms).sum(), handles)
-                    self._add(sums, products, size / _count(batches))
+                    self._add(sums, products, size / num_samples)
             then()
         return sums
 
@@ -126,7 +127,3 @@ class _Tempered(TorchFunctionMode):
         bound.arguments["reduction"] = "none"
         losses: Tensor = func(*bound.args, **bound.kwargs)
         return (losses.reshape(self.num_samples, -1).sum(1) / counts.to(losses)).mean()
-
-
-def _count(batches: Batches) -> int:
-    return sum(size for _, size in batches)

@@ -9,11 +9,14 @@ from functools import partial
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lottery_tickets._core.gradients.losses import LossCalls
 from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.tracking import NotSeparableError, Rule, Tracker, get_part, open_function
+from lottery_tickets._core.measuring.running import Slots
+from lottery_tickets._core.objective import LossFunction
+from lottery_tickets._core.sharding.dtensors import gather, see_form
 
 Function = Callable[..., Any]
 
@@ -61,7 +64,7 @@ class InputSquares:
 
     def compute_total(self, name: str) -> Tensor:
         """Returns the sum of the squares of the inputs of each element of a weight, zero where there were none."""
-        total = torch.zeros_like(self.weights[name], dtype=_wide(self.weights[name]))
+        total = torch.zeros_like(see_form(self.weights[name]), dtype=_wide(self.weights[name]))
         for place, squares in self.sums.items():
             if place.name == name:
                 place.of(total).add_(squares)
@@ -82,6 +85,7 @@ class InputSquares:
             return
         if get_part(inputs) is not None:
             raise NotSeparableError(f"{place.name!r} is multiplied with another weight, for which there is no rule")
+        inputs = gather(inputs)
         if len(place.shape) == 2:  # noqa: PLR2004 - a matrix
             self._add(place, _sum_squares(inputs.reshape(-1, inputs.shape[-1])))
         elif len(place.shape) == inputs.ndim == 3 and len(inputs) == place.shape[0]:  # noqa: PLR2004 - one matrix an expert
@@ -116,11 +120,11 @@ class InputSquares:
         self, tracker: Tracker, function: Function, mat_a: Tensor, mat_b: Tensor, offs: Tensor, **options: Any
     ) -> Tensor:
         """Rows sorted by expert, each group times its expert's weight (columns, rows)."""
-        ends = offs.tolist()
+        ends, inputs = offs.tolist(), gather(mat_a)
         for expert, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
             place = tracker.find_place(mat_b, partial(_take_expert, expert))
             if place is not None and end > start:
-                self._add(place, _sum_squares(mat_a[start:end]))
+                self._add(place, _sum_squares(inputs[start:end]))
         output: Tensor = function(mat_a, mat_b, offs=offs, **options)
         return output
 
@@ -149,6 +153,39 @@ class InputSquares:
         return output
 
 
+def watch_inputs(model: nn.Module, inputs: InputSquares, batch: object, loss_fn: LossFunction | None) -> None:
+    """Runs a model on a batch and adds up the squares of the inputs of some weights.
+
+    Args:
+        model: In evaluation mode.
+        inputs: Of the weights, by the names that they have in the model.
+        batch: On the model's device.
+        loss_fn: Runs the model on batches of other kinds.
+
+    Raises:
+        ValueError: When the inputs of a weight cannot be found.
+    """
+    handles, tracker = inputs.watch()
+    # Nothing here requires a gradient, so no graph is kept; but a mode does not look into no_grad.
+    with torch.enable_grad(), tracker:
+        Slots(model, handles).run_with(handles, lambda module: run_batch(module, batch, loss_fn), are_whole=True)
+    reason = tracker.find_reason()
+    if reason is not None:
+        raise ValueError(f"the inputs of every weight must be found, but {reason}; leave it out with exclude=")
+
+
+def run_batch(model: nn.Module, batch: Any, loss_fn: LossFunction | None) -> None:
+    """Runs a model on a batch of any kind, for what can be seen meanwhile."""
+    if loss_fn is not None:
+        loss_fn(model, batch)
+    elif isinstance(batch, Mapping):
+        model(**batch)
+    elif isinstance(batch, tuple | list):
+        model(batch[0])
+    else:
+        model(batch)
+
+
 def _take_expert(expert: int, weights: Tensor) -> Tensor:
     return weights[expert].t()
 
@@ -165,7 +202,7 @@ def _sum_patches(function: Function, inputs: Tensor, shape: tuple[int, ...], opt
 
     That is the gradient of the kernel when the squares are convolved and all outputs summed.
     """
-    squares = inputs.detach().to(_wide(inputs)).square()
+    squares = gather(inputs).to(_wide(inputs)).square()
     kernel = torch.zeros(shape, dtype=squares.dtype, device=squares.device, requires_grad=True)
     gradient: Tensor
     [gradient] = torch.autograd.grad(function(squares, kernel, None, *options).sum(), kernel)

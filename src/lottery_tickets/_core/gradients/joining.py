@@ -17,9 +17,8 @@ def join_sums_(stream: GradientStream, step: InStep) -> None:
     if not stream.shares.is_shared:  # else each has its piece of sums over all
         for sums in (*stream.sums.values(), *stream.squares.values()):
             step.add_up_(f"the sums of {sums.value.name}", sums.totals.complete().values())
-    step.meet("the counts")
     counts = stream.num_samples, stream.num_batches, stream.num_clipped, stream.num_bad
-    told = step.together.gather(lambda: (counts, stream.dropped))
+    told = step.gather("the counts", (counts, stream.dropped))
     totals = [sum(numbers) for numbers in zip(*(counts for counts, _ in told), strict=True)]
     stream.num_samples, stream.num_batches, stream.num_clipped, stream.num_bad = totals
     stream.dropped = sum((dropped for _, dropped in told), Counter[Place]())

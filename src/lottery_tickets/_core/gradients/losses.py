@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lottery_tickets._core.sharding.dtensors import gather
+
 Labels = Literal["empirical", "sampled", "exact"]
 
 
@@ -60,7 +62,8 @@ class LossCalls:
 
     def _draw(self, logits: Tensor, targets: Tensor, ignored: int) -> Tensor:
         """Returns labels drawn from the softmax of the logits, at the places that have one."""
-        classes = logits.detach().movedim(1, -1) if logits.ndim > 1 else logits.detach()
+        logits, targets = gather(logits), gather(targets)
+        classes = logits.movedim(1, -1) if logits.ndim > 1 else logits
         cumulative = classes.float().softmax(-1).cumsum(-1)
         # One number a label, in order of the samples: however the samples are batched, each gets the same.
         drawn = torch.rand(cumulative.shape[:-1], generator=self.generator, dtype=torch.float64)
@@ -73,13 +76,13 @@ class LossCalls:
 
 def count_classified(arguments: dict[str, Any], num_samples: int) -> Tensor | None:
     """Returns the number of labels of each sample that a cross-entropy averages over."""
-    target = arguments["target"]
+    target = gather(arguments["target"])
     if arguments["reduction"] != "mean" or arguments["weight"] is not None or target.ndim == 0:
         return None
     if target.is_floating_point():  # class probabilities: one for each row
         target = torch.zeros(target.shape[0], *target.shape[2:])
         return _sum_by_sample(torch.ones_like(target), num_samples)
-    return _sum_by_sample(target.detach().cpu() != arguments["ignore_index"], num_samples)
+    return _sum_by_sample(target.cpu() != arguments["ignore_index"], num_samples)
 
 
 def weigh_equally(arguments: dict[str, Any], num_samples: int) -> Tensor | None:

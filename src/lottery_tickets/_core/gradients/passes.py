@@ -17,6 +17,7 @@ from lottery_tickets._core.gradients.tracking import NotSeparableError, Tracker
 from lottery_tickets._core.gradients.uses import DirectUse, Use
 from lottery_tickets._core.measuring.running import Slots, see_gathered
 from lottery_tickets._core.objective import LossFunction, compute_loss
+from lottery_tickets._core.sharding.dtensors import cut_like, gather, is_sharded, see_form
 from lottery_tickets._core.weights import Weights
 
 Receive = Callable[[Place, Sequence[Use]], object]
@@ -60,9 +61,9 @@ class Passes:
     def __init__(self, model: nn.Module, weights: Weights, objective: Objective) -> None:
         self.objective = objective
         self.model = model
-        self.weights = {
-            name: _lay_out(tensor.detach()) for name, tensor in see_gathered(model, weights.tensors).items()
-        }
+        computed = see_gathered(model, weights.tensors)
+        self._tensors = {name: _lay_out(tensor.detach()) for name, tensor in computed.items()}
+        self.weights = {name: see_form(tensor) for name, tensor in self._tensors.items()}
         self.output_dims = weights.output_dims
         self._slots = Slots(model, weights)
         self._places: dict[str, list[Place]] | None = None
@@ -98,7 +99,7 @@ class Passes:
         Raises:
             NotSeparableError: When the gradients cannot be told apart by sample.
         """
-        handles = {name: weight.detach() for name, weight in self.weights.items()}
+        handles = {name: tensor.detach() for name, tensor in self._tensors.items()}
         tracker = Tracker(handles, num_samples, self._watch_losses(num_samples), RULES)
         generator = self.objective.generator
         state = generator.get_state()
@@ -114,7 +115,7 @@ class Passes:
 
     def run_single(self, sample: object) -> "SingleSample":
         """Returns a batch of one sample after its forward pass."""
-        handles = {name: weight.detach().requires_grad_() for name, weight in self.weights.items()}
+        handles = {name: tensor.detach().requires_grad_() for name, tensor in self._tensors.items()}
         tracker = Tracker({}, 1, self._watch_losses(1), {})  # without weights: only the loss is watched
         # With labels of the data nothing needs watching, which takes time at every call of a torch function.
         loss = self._forward(sample, handles, None if self.objective.labels == "empirical" else tracker)
@@ -215,8 +216,9 @@ class SingleSample:
             def hand_over(handle: Tensor) -> None:
                 gradient, handle.grad = handle.grad, None
                 if gradient is not None:
+                    gradient = _see_whole(handle, gradient)
                     gradient = gradient if scale is None else gradient * scale.to(gradient)
-                    self._hand_over(name, handle, gradient, receive)
+                    self._hand_over(name, gradient, receive)
 
             return hand_over
 
@@ -230,10 +232,7 @@ class SingleSample:
             for hook in hooks:
                 hook.remove()
 
-    def _hand_over(self, name: str, handle: Tensor, gradient: Tensor, receive: Receive) -> None:
-        if gradient.is_sparse:
-            gradient = torch.empty_like(handle, requires_grad=False).copy_(gradient.to_dense())
-        # Places count in the strides of the weight, which fills its memory: torch lays its dense gradient out alike.
+    def _hand_over(self, name: str, gradient: Tensor, receive: Receive) -> None:
         for place in self.places[name]:
             matrix = place.of(gradient)
             receive(place, [DirectUse(matrix.reshape(1, len(matrix), -1))])
@@ -249,15 +248,24 @@ def _run_classes(call: LossCall, finish: Callable[[], None], *, keep_graph: bool
             "labels 'exact' need one prediction a sample, logits of shape (samples, classes), "
             f"got {tuple(logits.shape)}; use labels 'sampled'"
         )
-    probabilities = logits.detach().softmax(-1)
+    probabilities = gather(logits).softmax(-1)
     num_classes = logits.shape[1]
     for label in range(num_classes):
         gradient = probabilities.clone()
         gradient[:, label] -= 1  # the gradient of cross-entropy by its logits
         # The root, so that the squares over all classes add up to their expectation.
         gradient *= probabilities[:, label : label + 1].sqrt()
-        logits.backward(gradient, retain_graph=keep_graph or label < num_classes - 1)
+        logits.backward(cut_like(gradient, logits), retain_graph=keep_graph or label < num_classes - 1)
         finish()
+
+
+def _see_whole(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Returns a gradient whole and dense, laid out as its weight, in whose strides places count."""
+    if not gradient.is_sparse and not is_sharded(gradient):
+        return gradient  # torch lays it out as the weight, which fills its memory
+    values = gradient.to_dense() if gradient.is_sparse else gather(gradient)
+    form = torch.empty_strided(weight.shape, weight.stride(), dtype=values.dtype, device=values.device)
+    return form.copy_(values)
 
 
 def _lay_out(weight: Tensor) -> Tensor:

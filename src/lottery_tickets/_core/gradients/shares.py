@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.sums import Totals, ValueSums, add_uses
+from lottery_tickets._core.gradients.sums import Totals, ValueSums, add_uses, compute_square_norms
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.sharding.dtensors import gather
 from lottery_tickets._core.sharding.in_step import InStep
@@ -59,11 +59,10 @@ class Shares:
         """Adds the values at a place to sums of what lies here, or nothing without uses; see `add_uses`."""
         norm, name = None, place.name
         whole = self._open(name, sums, weight) if self.is_shared else sums
-        if self.is_shared and not weight.untyped_storage().size():  # its module was let go before this use was known
-            self._step.meet(f"the weight {name}")
-            weight = gather(self._weights[name].tensor).to(weight)
+        if self.is_shared:
+            weight = self._see(name, whole, weight)
         if uses and self.takes_part:
-            norm = add_uses(whole, place, uses, weight, block_elements, watched=watched)
+            norm = self._add_own(whole, place, uses, weight, block_elements, watched=watched)
         self._num_done[name] += 1
         if self.is_shared and not self._num_done[name] % self._num_places[name]:
             self._close(name, sums, weight)
@@ -90,6 +89,36 @@ class Shares:
         factors = torch.ones(piece.whole, dtype=total.dtype, device=total.device)
         place.of(factors).mul_(factor)
         total.mul_(piece.cut(factors))
+
+    def _add_own(
+        self,
+        sums: Sequence[ValueSums],
+        place: Place,
+        uses: Sequence[Use],
+        weight: Tensor,
+        block_elements: int | None,
+        *,
+        watched: int | None,
+    ) -> Tensor | None:
+        """Adds the values of those samples that this process is to work on, of all that it sees; see `add_uses`."""
+        num_samples = uses[0].num_samples
+        own = self._step.take_own(num_samples)
+        if own == slice(0, num_samples):
+            return add_uses(sums, place, uses, weight, block_elements, watched=watched)
+        if own.start < own.stop:
+            add_uses(sums, place, [use.take(own) for use in uses], weight, block_elements)
+        if watched is None:
+            return None
+        return compute_square_norms([use.take(slice(watched, watched + 1)) for use in uses], block_elements)
+
+    def _see(self, name: str, sums: Sequence[ValueSums], weight: Tensor) -> Tensor:
+        """Returns a weight whole; what has its form alone where no value looks at it, or nothing but that lies here."""
+        if weight.untyped_storage().size():
+            return weight
+        if not any(part.value.needs_weights for part in sums):
+            return sums[0].totals[name]
+        self._step.meet(f"the weight {name}")  # its module was let go before this use was known, or has a part of it
+        return gather(self._weights[name].tensor).to(weight)
 
     def _open(self, name: str, sums: Sequence[ValueSums], weight: Tensor) -> list[ValueSums]:
         """Returns sums of a whole weight, zero at first."""

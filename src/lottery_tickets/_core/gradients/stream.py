@@ -1,12 +1,12 @@
 """The stream: batches in, sums over samples out. Whole batches where calls can be taken apart, else sample by sample.
 
-Of weights that are shared out over processes each process sees its own batches, and all run in step: as long as one has
-a batch, all run one, and those without let it count for nothing.
+Of a model that several processes share each sees its own batches, and all run in step: as long as one has a batch, all
+run one, and those without let it count for nothing.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any, Final, final
 
@@ -50,7 +50,7 @@ class GradientStream:
         loss_fn: The caller's loss.
         seed: Of labels that are drawn, and of a loader that shuffles.
         progress: Whether to show a bar.
-        step: The processes that the weights are shared out over; this one alone by default.
+        step: The processes that share the model; this one alone by default.
 
     Attributes:
         num_samples: Seen so far.
@@ -74,8 +74,8 @@ class GradientStream:
     ) -> None:
         self.options, self.model, self.seed, self.progress = options, model, seed, progress
         self.step = step or InStep(ALONE)
-        is_alone = self.step.together is ALONE
-        self.autocast = find_autocast(weights) if options.use_mixed_precision and is_alone else None
+        is_whole = weights.shards is None
+        self.autocast = find_autocast(weights) if options.use_mixed_precision and is_whole else None
         objective = Objective(loss_fn, labels, make_generator(seed, "labels"), self.autocast)
         self.passes = Passes(model, weights, objective)
         here = self.passes.weights if weights.shards is None else {n: see_local(t) for n, t in weights.tensors.items()}
@@ -110,9 +110,9 @@ class GradientStream:
 
         Args:
             dataloader: Batches.
-            limit: The most samples.
-            stops: Numbers of samples.
-            is_settled: Whether to end at one of them.
+            limit: The most samples of this process.
+            stops: Numbers of samples of this process; where all have come to the same of them, it may be ended.
+            is_settled: Whether to end there.
             join: Puts what other processes have seen into this stream, at the end.
 
         Raises:
@@ -121,12 +121,16 @@ class GradientStream:
         total = None if stops else limit  # with stops, where it ends is not known before
         bar = tqdm(total=total, unit="sample", disable=not self.progress)
         with ordered_by(dataloader, derive_seed(self.seed, "loader")), evaluating(self.model), bar:
-            for (batch, size), is_own in self.step.go_on(cut_batches(dataloader, limit, stops)):
-                self._add_batch(move_batch(batch, self.passes.device), size, counts=is_own)
-                bar.update(size if is_own else 0)
-                if self.num_samples >= ENOUGH_TO_GIVE_UP:
-                    self._check_share_of_bad()
-                if self.num_samples in stops and is_settled():
+            batches, last = cut_batches(dataloader, limit, stops), list[tuple[Any, int]]()
+            for stop in (*stops, limit):
+                for item, is_own in self.step.go_on(self._read_until(batches, stop), last):
+                    last = [item]
+                    self.step.check_alike((item, is_own))
+                    self._add_batch(move_batch(item[0], self.passes.device), item[1], counts=is_own)
+                    bar.update(item[1] if is_own else 0)
+                    if self.num_samples >= ENOUGH_TO_GIVE_UP:
+                        self._check_share_of_bad()
+                if self.step.all(stop < limit and self.num_samples == stop) and is_settled():
                     break
         join()
         check_any_samples(self.num_samples)
@@ -134,8 +138,16 @@ class GradientStream:
         self._check_finite()
 
     def compute_means(self, value: Value) -> dict[str, Tensor]:
-        """Returns the mean over samples of a value so far, by parameter name, beside the sums."""
-        return self._divide({name: total.clone() for name, total in self.sums[value.name].totals.complete().items()})
+        """Returns the mean over the samples of all processes of a value so far, by parameter name, beside the sums."""
+        totals = {name: total.clone() for name, total in self.sums[value.name].totals.complete().items()}
+        if not self.shares.is_shared:
+            self.step.add_up_("the sums so far", totals.values())
+        return self._divide(totals, *self.count_all())
+
+    def count_all(self) -> tuple[int, Counter[Place]]:
+        """Returns how many samples all processes have seen so far, and at which places how many were dropped."""
+        told = self.step.gather("the counts so far", (self.num_samples, self.dropped))
+        return sum(number for number, _ in told), sum((dropped for _, dropped in told), Counter[Place]())
 
     def take(self, value: Value) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """Returns the means of a value and their standard errors, if squares were summed, in place of the sums.
@@ -143,14 +155,22 @@ class GradientStream:
         So it can be called once for each value. The standard error of a mean is the samples' standard deviation over
         the root of their number.
         """
-        means = self._divide(self.sums.pop(value.name).totals.complete())
+        means = self._divide(self.sums.pop(value.name).totals.complete(), self.num_samples, self.dropped)
         if value.name not in self.squares:
             return means, None
-        errors = self._divide(self.squares.pop(value.name).totals.complete())
+        errors = self._divide(self.squares.pop(value.name).totals.complete(), self.num_samples, self.dropped)
         for name, error in errors.items():
             # The mean of squares less the square of the mean, which rounding can take below 0.
             error.addcmul_(means[name], means[name], value=-1).clamp_(min=0).div_(max(1, self.num_samples - 1)).sqrt_()
         return means, errors
+
+    def _read_until(self, batches: Iterator[tuple[Any, int]], stop: int) -> Iterator[tuple[Any, int]]:
+        """Yields batches until so many samples have been added."""
+        while self.num_samples < stop:
+            item = next(batches, None)
+            if item is None:
+                return
+            yield item
 
     def _add_batch(self, batch: object, size: int, *, counts: bool) -> None:
         self.shares.takes_part = counts
@@ -267,13 +287,13 @@ class GradientStream:
     def _make_totals(self, weights: Mapping[str, Tensor]) -> Totals:
         return Totals(weights, torch.device("cpu") if self.options.offload else None)
 
-    def _divide(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the sums as means, in place."""
+    def _divide(self, totals: dict[str, Tensor], num_samples: int, dropped: Mapping[Place, int]) -> dict[str, Tensor]:
+        """Returns the sums over samples as means, in place."""
         for total in totals.values():
-            total.div_(self.num_samples)
-        for place, num_dropped in self.dropped.items():
+            total.div_(num_samples)
+        for place, num_dropped in dropped.items():
             # These samples have no gradient here: the mean is over the others.
-            factor = self.num_samples / max(1, self.num_samples - num_dropped)
+            factor = num_samples / max(1, num_samples - num_dropped)
             self.shares.scale_(totals[place.name], place, factor)
         return {name: total.contiguous() for name, total in totals.items()}
 

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from lottery_tickets._core.gradients.losses import LOSSES, LossCalls
 from lottery_tickets._core.gradients.places import Place, find_overlap, find_place
 from lottery_tickets._core.gradients.uses import Use
+from lottery_tickets._core.sharding.dtensors import gather, is_sharded
 
 PART: Final = "_lottery_part"  # attribute of a weight handed to the model, and of its views and casts
 ROWS: Final = "_lottery_rows"  # attribute of activations whose rows are not in the order of the samples
@@ -43,7 +44,7 @@ class NotSeparableError(Exception):
 
 
 class Part(NamedTuple):
-    """A weight or a view of one, in the layout of its parameter whatever the cast."""
+    """A weight or a view of one, without values, in the layout of its parameter whatever the cast."""
 
     name: str
     view: Tensor
@@ -82,8 +83,11 @@ class Tracker(TorchFunctionMode):
         self._counts: Counter[Place] = Counter()
         self._pending: dict[Place, list[Use]] = defaultdict(list)
         self._anchor = torch.empty(0, requires_grad=True)
+        self.forms = {
+            name: torch.empty_strided(weight.shape, weight.stride(), device="meta") for name, weight in weights.items()
+        }
         for name, weight in weights.items():
-            setattr(weight, PART, Part(name, weight.detach()))  # another handle: no cycle keeps it alive
+            setattr(weight, PART, Part(name, self.forms[name]))
 
     def __torch_function__(
         self,
@@ -133,9 +137,10 @@ class Tracker(TorchFunctionMode):
         """
         self._counts.update(place for place, _ in collectors)
 
-        def collect(gradient: Tensor, *tensors: Tensor) -> None:
+        def collect(*tensors: Tensor) -> None:
+            wholes = [gather(tensor) if is_sharded(tensor) else tensor for tensor in tensors]
             for place, make in collectors:
-                self._collect(place, make(gradient, *tensors))
+                self._collect(place, make(*wholes))
 
         if not collectors:
             return output
@@ -145,7 +150,7 @@ class Tracker(TorchFunctionMode):
     def find_place(self, weight: Tensor, view: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Place | None:
         """Returns where a weight lies, seen through a further view; None when it is not tracked."""
         part = get_part(weight)
-        return None if part is None else find_place(part.name, self.weights[part.name], view(part.view))
+        return None if part is None else find_place(part.name, self.forms[part.name], view(part.view))
 
     def find_layout(self, inputs: Tensor) -> Callable[[Tensor], Tensor]:
         """Returns the function that sorts (..., columns) into (samples, positions, columns), for rows as in `inputs`.
@@ -311,9 +316,9 @@ def _follow(
     if len(parts) > 1 or get_part(args[0]) is None:
         raise NotSeparableError(f"{part.name!r} is used by {name} in a way for which there is no rule")
     views = func(part.view, *args[1:], **kwargs) if name in VIEWS else part.view
-    storage = part.view.untyped_storage().data_ptr()
+    storage = part.view.untyped_storage()._cdata  # noqa: SLF001 - without values there is no address
     for tensor, view in zip(_find_tensors((result,)), _find_tensors((views,)), strict=True):
-        if view.untyped_storage().data_ptr() != storage:
+        if view.untyped_storage()._cdata != storage:  # noqa: SLF001 - as above
             raise NotSeparableError(f"{part.name!r} is copied by {name} in a way for which there is no rule")
         setattr(tensor, PART, Part(part.name, view))
     return result

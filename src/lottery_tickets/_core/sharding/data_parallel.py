@@ -1,11 +1,15 @@
 """Processes that train one model: `DistributedDataParallel`, and those that have its shards."""
 
+from dataclasses import dataclass
+from typing import final
+
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lottery_tickets._core.names import COMPILED, unwrap
-from lottery_tickets._core.sharding.fsdp import find_class, reshard
+from lottery_tickets._core.sharding.dtensors import find_mesh, match_dims
+from lottery_tickets._core.sharding.fsdp import find_class, find_split, reshard
 from lottery_tickets._core.sharding.shards import find_shards
 from lottery_tickets._core.sharding.together import ALONE, Processes, Together
 
@@ -27,6 +31,41 @@ def find_together(model: nn.Module) -> Together:
             "dimensions, of which the first has copies"
         )
     return shards.together
+
+
+@final
+@dataclass(frozen=True)
+class Readers:
+    """Processes that run one model, and which of them see the same samples: those that compute with parts of weights.
+
+    Attributes:
+        together: All of them.
+        alike: Those that see the same samples as this one, itself among them.
+        apart: Those that see other samples, one for each group of processes that are alike, this one among them.
+    """
+
+    together: Together
+    alike: Together
+    apart: Together
+
+
+def find_readers(model: nn.Module) -> Readers:
+    """Returns the processes that train a model as `find_together` does, and who of them sees which samples.
+
+    Args:
+        model: Where it is sharded, all processes call this.
+
+    Raises:
+        ValueError: As `find_together`.
+    """
+    together, inner = find_together(model), unwrap(model)
+    split, mesh = find_split(inner), find_mesh(inner.parameters())
+    if split is None or mesh is None:
+        return Readers(together, ALONE, together)
+    dims = match_dims(split, mesh)
+    others = [dim for dim in range(mesh.ndim) if dim not in dims]
+    apart = Processes.of_mesh(mesh, others) if others else ALONE
+    return Readers(together, Processes.of_mesh(mesh, dims), apart)
 
 
 def name_class(model: nn.Module) -> str:

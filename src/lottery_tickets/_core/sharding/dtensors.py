@@ -1,17 +1,19 @@
 """The door to `torch.distributed.tensor`: what a DTensor says of where its elements lie."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeGuard
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeGuard, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lottery_tickets._core.sharding.pieces import Indices, Piece
 
 MODULE: Final = "torch.distributed.tensor"
+MESSAGES: Final = frozenset({"_c10d_functional", "_dtensor"})  # namespaces of the operators that send
 
 
 def is_sharded(tensor: object) -> TypeGuard[Any]:
@@ -70,6 +72,52 @@ def gather(tensor: Tensor) -> Tensor:
     return whole
 
 
+def see_form(tensor: Tensor) -> Tensor:
+    """Returns a tensor on the same device that has the whole shape of a DTensor and no memory; another one as it is."""
+    if not is_sharded(tensor):
+        return tensor
+    form = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+    form.untyped_storage().resize_(0)
+    return form
+
+
+@final
+class AnnouncedMessages(TorchDispatchMode):
+    """Within it a function is called before each message that a DTensor sends.
+
+    Args:
+        announce: Given what is about to be sent, the same in each process; it may raise.
+    """
+
+    def __init__(self, announce: Callable[[str], object]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # torch's
+        self._announce = announce
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - torch's protocol
+        """Announces an operator that sends, and calls it."""
+        if any(issubclass(kind, sys.modules[MODULE].DTensor) for kind in types):
+            return NotImplemented  # it is taken apart first, into what it computes here and what it sends
+        if getattr(func, "namespace", None) in MESSAGES and "wait" not in str(func):
+            self._announce(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def cut_like(whole: Tensor, like: Tensor) -> Tensor:
+    """Returns a tensor that each process has whole, shared out as a DTensor is; itself where the other is plain."""
+    if not is_sharded(like):
+        return whole
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415 - a second, and only who has one needs it
+
+    shared: Tensor = distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+    return shared
+
+
 def redistribute_like(tensor: Tensor, like: Tensor) -> Tensor:
     """Returns a DTensor shared out as another one, as sums over processes where it held parts of them."""
     if not is_sharded(tensor) or not is_sharded(like) or tensor.placements == like.placements:
@@ -78,21 +126,21 @@ def redistribute_like(tensor: Tensor, like: Tensor) -> Tensor:
     return redistributed
 
 
-def find_mesh(tensors: Mapping[str, Tensor]) -> DeviceMesh | None:
+def find_mesh(tensors: Iterable[Tensor]) -> DeviceMesh | None:
     """Returns the largest mesh that the tensors are shared out over; None where all are plain.
 
     Raises:
         ValueError: When a mesh is no slice of the largest one.
     """
     meshes: list[DeviceMesh] = []
-    for tensor in tensors.values():
+    for tensor in tensors:
         if is_sharded(tensor) and tensor.device_mesh not in meshes:
             meshes.append(tensor.device_mesh)
     if not meshes:
         return None
     largest = max(meshes, key=lambda mesh: mesh.ndim)
     for mesh in meshes:
-        _match_dims(mesh, largest)
+        match_dims(mesh, largest)
     return largest
 
 
@@ -112,7 +160,7 @@ def find_piece(name: str, tensor: Tensor, largest: DeviceMesh) -> Piece:
         return Piece.of_all(tensor.shape, is_counted=not any(coordinate))
     indices = [np.arange(size) for size in tensor.shape]
     mesh = tensor.device_mesh
-    dims = _match_dims(mesh, largest)
+    dims = match_dims(mesh, largest)
     copied = [place for dim, place in enumerate(coordinate) if dim not in dims]
     for dim, placement in zip(dims, tensor.placements, strict=True):
         if placement.is_replicate():
@@ -149,7 +197,7 @@ def _pick(chunks: list[Indices], place: int) -> Indices:
     return chunks[place] if place < len(chunks) else chunks[0][:0]
 
 
-def _match_dims(mesh: DeviceMesh, largest: DeviceMesh) -> list[int]:
+def match_dims(mesh: DeviceMesh, largest: DeviceMesh) -> list[int]:
     """Returns which dimensions of the largest mesh are those of another."""
     if mesh == largest:
         return list(range(mesh.ndim))

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, final
 
+import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
-from lottery_tickets._core.sharding.dtensors import is_sharded
+from lottery_tickets._core.sharding.dtensors import AnnouncedMessages, find_mesh
 
 MODULE: Final = "torch.distributed.fsdp"
 
@@ -28,6 +30,7 @@ def find_gathered(model: nn.Module, parameter: Tensor) -> Tensor | None:
 
 def list_gathered(model: nn.Module) -> set[int]:
     """Returns the `id` of each parameter of a model that is under `fully_shard`."""
+    _initialise(model)  # whoever loads weights may have put other parameters there, which FSDP takes over then
     return {id(shared.sharded_param) for shared in _list_shared(model)}
 
 
@@ -66,26 +69,21 @@ def find_class(module: nn.Module) -> type[nn.Module]:
     return own
 
 
-def refuse_split(model: nn.Module, what: str) -> None:
-    """Raises a ValueError where a module computes with parts of a weight, for what can be done with gathered ones only.
+def find_split(model: nn.Module) -> DeviceMesh | None:
+    """Returns the mesh over which modules compute with parts of weights, by tensor parallelism; None where none does.
 
     Args:
-        model: Any.
-        what: That needs them, in the plural.
+        model: Any; all processes that have a part of it call this.
     """
-    own = {id(parameter): name for name, parameter in model.named_parameters() if is_sharded(parameter)}
-    for shared in _list_shared(model):
-        if not shared.is_dtensor:
-            own.pop(id(shared.sharded_param), None)
-    if own:
-        raise ValueError(
-            f"{what} need weights that fully_shard alone gathers, but {next(iter(own.values()))!r} is split by tensor "
-            "parallelism; compute them before it or without it: their mask fits the model"
-        )
+    gather_once(model)
+    gathered = {id(shared.sharded_param): shared._unsharded_param for shared in _list_shared(model)}  # noqa: SLF001 - see above
+    return find_mesh(gathered.get(id(parameter), parameter) for parameter in model.parameters())
 
 
 def gather_once(model: nn.Module) -> None:
     """Lets each module gather its parameters once and let go of them, so that `find_gathered` finds them all."""
+    if all(hasattr(shared, "_unsharded_param") for shared in _list_shared(model)):
+        return
     _initialise(model)
     for module in _list_fsdp(model):
         module.unshard()
@@ -117,21 +115,27 @@ def computing_with(model: nn.Module, handles: Mapping[int, Tensor]) -> Iterator[
 
 @contextlib.contextmanager
 def announcing(model: nn.Module, announce: Callable[[str], object]) -> Iterator[None]:
-    """Within the block a function is called before each gathering, and FSDP sends nothing else: it reduces no gradient.
+    """Within the block a function is called before each message of torch's; FSDP reduces no gradient.
 
     After it nothing is gathered, whatever happened.
 
     Args:
         model: Any.
-        announce: Given what is about to be gathered, the same in each process; it may raise.
+        announce: Given what is about to be sent, the same in each process; it may raise.
+
+    Raises:
+        RuntimeError: Under `fully_shard` with torch before 2.13.
     """
     modules = _list_fsdp(model)
+    _check_version(model)
+    messages = contextlib.nullcontext() if find_split(model) is None else AnnouncedMessages(announce)
     before = [(group, group._all_gather_comm, group.reduce_grads) for group in _list_groups(model)]  # noqa: SLF001 - see above
     for place, (group, gather, _) in enumerate(before):
         group._all_gather_comm = _Announced(gather, partial(announce, f"the parameters {place}"))  # noqa: SLF001 - see above
         group.reduce_grads = False  # those that a caller has accumulated until now
     try:
-        yield
+        with messages:
+            yield
     except BaseException:
         for module in modules:
             if module._get_fsdp_state()._is_root:  # noqa: SLF001 - see above
@@ -141,6 +145,16 @@ def announcing(model: nn.Module, announce: Callable[[str], object]) -> Iterator[
         for group, gather, reduces in before:
             group._all_gather_comm, group.reduce_grads = gather, reduces  # noqa: SLF001 - see above
         reshard(model)
+
+
+def _check_version(model: nn.Module) -> None:
+    """Raises a RuntimeError where this version of torch lets nobody announce what FSDP gathers, or end it midway."""
+    is_old = any(not hasattr(module, "reset_iter_state") for module in _list_fsdp(model))
+    if is_old or any(not hasattr(group, "_all_gather_comm") for group in _list_groups(model)):
+        raise RuntimeError(
+            "scores of data of a model under fully_shard need torch 2.13 or later, whose processes can be told before "
+            f"they gather, but torch {torch.__version__} is installed; update it, or score before the model is sharded"
+        )
 
 
 def reshard(model: nn.Module) -> None:

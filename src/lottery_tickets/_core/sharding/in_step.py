@@ -4,14 +4,15 @@ So a process that fails is heard by the others wherever they are, and none waits
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final, NoReturn, TypeVar, final
 
 import numpy as np
 from torch import Tensor
 
-from lottery_tickets._core.sharding.together import Counts, Together
+from lottery_tickets._core.identity.samples import hash_sample
+from lottery_tickets._core.sharding.together import ALONE, Counts, Together
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,10 +27,11 @@ class InStep:
 
     Args:
         together: The processes.
+        alike: Those of them that see the same samples as this one, itself among them.
     """
 
-    def __init__(self, together: Together) -> None:
-        self.together = together
+    def __init__(self, together: Together, alike: Together = ALONE) -> None:
+        self.together, self.alike = together, alike
         self._is_over = False
 
     def run(self, compute: Callable[[], Result]) -> Result:
@@ -86,13 +88,23 @@ class InStep:
             return None
         return next(one for one in self.together.gather(lambda: found) if one is not None)
 
-    def go_on(self, items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:
+    def gather(self, place: str, value: Result) -> list[Result]:
+        """Returns what each process has found, of those that see the same samples the first."""
+        self.meet(place)
+        told = self.together.gather(lambda: (value,) if not self.alike.place else ())
+        return [one for found in told for one in found]
+
+    def go_on(self, items: Iterable[Item], spare: Sequence[Item] = ()) -> Iterator[tuple[Item, bool]]:
         """Yields items as long as any process has one; whoever has none left gets the last one again, and False.
+
+        Args:
+            items: Of this process.
+            spare: What is the last one before there is any: nothing, or one.
 
         Raises:
             ValueError: When a process has none, but another has.
         """
-        last: list[Item] = []
+        last = list(spare)
         iterator = iter(items)
         while True:
             new = list(islice(iterator, 1))
@@ -105,6 +117,23 @@ class InStep:
                     "share the samples out evenly"
                 )
             yield last[0], bool(new)
+
+    def check_alike(self, samples: object) -> None:
+        """Checks that processes which must see the same samples do.
+
+        Raises:
+            ValueError: When one has others.
+        """
+        if self.alike is not ALONE and len(set(self.alike.gather(lambda: hash_sample(samples, [])))) > 1:
+            raise ValueError(
+                "processes that compute with parts of one weight (tensor parallelism) must be given the same batches, "
+                "but have others; shuffle with one seed, and share samples out over the other dimensions of the mesh"
+            )
+
+    def take_own(self, number: int) -> slice:
+        """Returns which of so many samples, that those which are alike see, this process is to work on."""
+        place, num_processes = self.alike.place, self.alike.num_processes
+        return slice(number * place // num_processes, number * (place + 1) // num_processes)
 
     def add_up_(self, place: str, tensors: Iterable[Tensor]) -> None:
         """Puts the sums over all processes of tensors that each has into their place."""

@@ -83,7 +83,7 @@ def find_shards(tensors: Mapping[str, Tensor]) -> Shards | None:
     Raises:
         ValueError: When a DTensor is not sharded or replicated, or they lie on meshes that are not slices of one.
     """
-    mesh = find_mesh(tensors)
+    mesh = find_mesh(tensors.values())
     if mesh is None:
         return None
     pieces = {name: find_piece(name, tensor, mesh) for name, tensor in tensors.items()}

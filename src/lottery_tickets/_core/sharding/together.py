@@ -67,6 +67,12 @@ class Together(ABC):
             find: Called by the first process alone; the tensor lies on the CPU.
         """
 
+    def average(self, number: float) -> float:
+        """Returns the mean over all of a number that each has."""
+        total = torch.tensor([number], dtype=torch.float64)
+        self.add_up_(total)
+        return total.item() / self.num_processes
+
     @contextlib.contextmanager
     def led(self, begin: Callable[[], contextlib.AbstractContextManager[Value]]) -> Iterator[Value]:
         """Within the block the first process holds a context; all are given what it gives, and raise what it raises.
@@ -145,9 +151,10 @@ class Processes(Together):
         self._device = device
 
     @classmethod
-    def of_mesh(cls, mesh: DeviceMesh) -> Self:
-        """Returns the processes of a device mesh."""
-        return cls([mesh.get_group(dim) for dim in range(mesh.ndim)], torch.device(mesh.device_type))
+    def of_mesh(cls, mesh: DeviceMesh, dims: Sequence[int] | None = None) -> Self:
+        """Returns the processes of a device mesh, or those that differ from this one along some of its dimensions."""
+        chosen = range(mesh.ndim) if dims is None else dims
+        return cls([mesh.get_group(dim) for dim in chosen], torch.device(mesh.device_type))
 
     @property
     def num_processes(self) -> int:

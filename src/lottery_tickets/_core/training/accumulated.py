@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.reading import Form, check_form, show
+from lottery_tickets._core.sharding.dtensors import is_sharded
 
 FULL_BITS = 32
 SETTING: Final[Form] = (float, bool, str, None, list, tuple)
@@ -47,9 +48,11 @@ class AccumulatedAdamW:
         weights = list(parameters.values())
         self._is_full = bits == FULL_BITS  # others pack their state
         if self._is_full:
-            is_fused = all(weight.device.type in {"cpu", "cuda"} for weight in weights)
+            # torch computes many weights in one call where they lie on one mesh, which some of a model may not do.
+            is_plain = not any(map(is_sharded, weights))
+            is_fused = is_plain and all(weight.device.type in {"cpu", "cuda"} for weight in weights)
             self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-                weights, learning_rate, weight_decay=weight_decay, fused=is_fused
+                weights, learning_rate, weight_decay=weight_decay, fused=is_fused, foreach=None if is_plain else False
             )
         else:
             self.optimizer = _import_adamw_8bit()(weights, lr=learning_rate, weight_decay=weight_decay)

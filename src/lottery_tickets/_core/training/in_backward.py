@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.reading import check_form
+from lottery_tickets._core.sharding.dtensors import is_sharded, redistribute_like, see_local
 from lottery_tickets._core.training.rounding import CHUNK, DEVICE_CHUNK, copy_rounded_
 
 MOMENTUM = "momentum_buffer"
@@ -70,9 +71,11 @@ class PartialSGD(torch.optim.Optimizer):
                     self._move(parameter, group, share=share, starts_batch=starts_batch)
 
     def _move(self, parameter: Tensor, group: dict[str, Any], *, share: float, starts_batch: bool) -> None:
+        assert parameter.grad is not None  # noqa: S101 - the caller looked
         # detach() shares the version counter, so that autograd notices a weight that it still needs.
-        weight, gradient = parameter.detach(), parameter.grad
-        assert gradient is not None  # noqa: S101 - the caller looked
+        weight, gradient = see_local(parameter.detach()), see_local(redistribute_like(parameter.grad, parameter))
+        if is_sharded(parameter):
+            torch.autograd.graph.increment_version(parameter)  # what lies here has a counter of its own
         gradient = gradient.to_dense() if gradient.is_sparse else gradient
         state = self.state[parameter] if group["momentum"] else {}
         is_first = bool(group["momentum"]) and MOMENTUM not in state

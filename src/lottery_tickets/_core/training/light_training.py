@@ -18,6 +18,9 @@ from lottery_tickets._core.determinism import seeded
 from lottery_tickets._core.names import clean_name, unwrap
 from lottery_tickets._core.objective import LossFunction, compute_loss
 from lottery_tickets._core.reading import Form, check_form
+from lottery_tickets._core.sharding.data_parallel import find_data_parallel, find_together
+from lottery_tickets._core.sharding.dtensors import is_sharded, see_local
+from lottery_tickets._core.sharding.together import ALONE, Together
 from lottery_tickets._core.training.accumulated import AccumulatedAdamW
 from lottery_tickets._core.training.in_backward import InBackwardSGD
 from lottery_tickets._core.training.settings import TrainerSettings
@@ -72,6 +75,9 @@ class LightTrainer:
     step to first order in the learning rate. With AdamW, the pieces' gradients are summed: the whole batch's gradient,
     for a loss that is a mean over samples and a model without batch statistics.
 
+    Processes that train one model each have a trainer, and as many batches, in as many pieces; losses are the means
+    over them.
+
     Args:
         model: Its parameters with `requires_grad` are trained.
         dataloader: Batches for `compute_loss`; starts anew each epoch.
@@ -81,7 +87,8 @@ class LightTrainer:
 
     Raises:
         TypeError: When `dataloader` is an iterator.
-        ValueError: When nothing can be trained, or `norm_l1` has nothing to act on.
+        ValueError: When nothing can be trained, `norm_l1` has nothing to act on, or several processes that train the
+            model would not take the same steps.
         ModuleNotFoundError: `adamw_bits=8` without bitsandbytes.
     """
 
@@ -100,6 +107,9 @@ class LightTrainer:
         self.parameters = {clean_name(n): p for n, p in unwrap(model).named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError("the model must have parameters to train, but none requires a gradient; unfreeze some")
+        self.together = find_together(model)
+        if settings.use_sgd and self.together is not ALONE:
+            _check_same_steps(model, self.parameters, settings, self.together)
         self.stepper = _make_stepper(self.parameters, _find_norms(model, self.parameters, settings), settings)
         logger.info("training %d tensors with %s", len(self.parameters), self.describe())
 
@@ -220,7 +230,8 @@ class LightTrainer:
         total = 0.0
         for piece, share in split_batch(moved, self.settings.max_batch_size):
             loss = compute_loss(self.model, piece, self.loss_fn)
-            value = loss.item()  # the one wait for the device: a backward pass that steps cannot be taken back
+            # The one wait for the device: a backward pass that steps cannot be taken back.
+            value = self.together.average(loss.item())
             total += value * share
             if not math.isfinite(value):
                 self.stepper.drop_batch()
@@ -295,6 +306,28 @@ def _make_stepper(parameters: dict[str, nn.Parameter], norm_names: set[str], set
     return InBackwardSGD(
         parameters, momentum=settings.momentum, stochastic_rounding=settings.stochastic_rounding, **common
     )
+
+
+def _check_same_steps(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], settings: TrainerSettings, together: Together
+) -> None:
+    """Raises a ValueError where processes that train one model would take other steps inside the backward pass."""
+    if find_data_parallel(model) is not ALONE:
+        raise ValueError(
+            "a model under DistributedDataParallel must be trained by AdamW (use_sgd=False) or by a trainer_fn, but "
+            "the default SGD steps before gradients are averaged; use one of these, or shard it by fully_shard"
+        )
+    rounded = [p for p in parameters.values() if p.dtype == torch.bfloat16 and settings.stochastic_rounding]
+    sizes = together.gather(lambda: [see_local(parameter).numel() for parameter in rounded])
+    if any(map(_has_copies, rounded)) and any(own != sizes[0] for own in sizes):
+        raise ValueError(
+            "copies of one bfloat16 weight must be rounded alike, but processes that have them have shards of other "
+            "sizes, and so other random numbers; use stochastic_rounding=False, AdamW, or float32 weights"
+        )
+
+
+def _has_copies(parameter: Tensor) -> bool:
+    return not is_sharded(parameter) or any(placement.is_replicate() for placement in parameter.placements)
 
 
 def _find_norms(model: nn.Module, parameters: Mapping[str, nn.Parameter], settings: TrainerSettings) -> set[str]:

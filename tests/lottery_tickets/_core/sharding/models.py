@@ -13,27 +13,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+import lottery_tickets
 from lottery_tickets import (
     apply_mask,
     check_held,
-    compute_early_bird_tickets,
     compute_grasp_importance,
     compute_layerwise_magnitude_ticket,
     compute_linear_connectivity,
     compute_loss_landscape,
     compute_magnitude_importance,
     compute_pruning_robustness,
-    compute_snip_importance,
     compute_sparsity,
     compute_synflow_importance,
     compute_ticket_overlap,
-    compute_wanda_importance,
     create_importance_mask,
     create_magnitude_mask,
     create_random_mask,
     create_unit_mask,
     hold_mask,
-    importance_scoring,
     masked,
     remove_mask,
     shuffle_mask,
@@ -257,7 +254,7 @@ def die_on_the_way(place: int, folder: str) -> None:
 
 def check_scores(score: str) -> None:
     """Scores under data parallelism are those of one process that sees all samples."""
-    model, compute = Stack(), getattr(importance_scoring, score)
+    model, compute = Stack(), getattr(lottery_tickets, score)
     samples = [draw_batch(step) for step in range(6)]
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     inputs, targets = (torch.cat([batch[side] for batch in samples]) for side in (0, 1))
@@ -269,7 +266,8 @@ def check_scores(score: str) -> None:
     expected = compute(model, [(inputs[:30], targets[:30])], num_samples=30)
     assert found.report["num_samples"] == expected.report["num_samples"] == 30
     for name, scores in expected.items():
-        torch.testing.assert_close(found[name], scores, rtol=1e-4, atol=1e-7)  # float32 sums in another order
+        # float32 sums in another order
+        torch.testing.assert_close(found[name], scores, rtol=1e-4, atol=1e-6 * float(scores.abs().max()))
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -283,16 +281,9 @@ def list_refused(kind: str) -> list[str]:
         lambda: create_unit_mask(model, 0.5, example_inputs=draw_batch(0)[0]),
         lambda: compute_pruning_robustness(model, data),
         lambda: compute_loss_landscape(model, data),
-        lambda: compute_early_bird_tickets(model, data, max_epochs=1),
         lambda: validate_pruning_correctness(model, mask, data),
         lambda: compute_linear_connectivity(model, data, trainer_fn=lambda *_, **__: None, num_epochs=1),
     ]
-    if kind != "fsdp":
-        calls += [
-            lambda: importance_scoring.compute_fisher_importance(model, data),
-            lambda: compute_snip_importance(model, data),
-            lambda: compute_wanda_importance(model, data),
-        ]
     said = []
     for call in calls:
         try:

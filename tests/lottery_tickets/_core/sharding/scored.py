@@ -59,6 +59,31 @@ class WithLoss(Stack):
         return logits if labels is None else SimpleNamespace(loss=functional.cross_entropy(logits, labels))
 
 
+class OddLinear(nn.Linear):
+    """Uses its weight in a way that has no rule."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Returns the outputs."""
+        return functional.linear(input, self.weight.tanh(), self.bias)
+
+
+class Words(nn.Module):
+    """A part of a language model; with tensor parallelism all of it is split, and sequences between its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.norm = nn.Embedding(10, 6), nn.LayerNorm(6)
+        self.up, self.down, self.head = nn.Linear(6, 8), nn.Linear(8, 6), nn.Linear(6, 10, bias=False)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Returns the scores of the words that come next, (samples, words, positions)."""
+        hidden = self.words(words)
+        hidden = hidden + self.down(torch.relu(self.up(self.norm(hidden))))
+        outputs: Tensor = self.head(hidden)
+        return outputs.transpose(1, 2)
+
+
 class Picky(Stack):
     """Refuses some inputs in the middle of its forward pass, or skips a layer for them."""
 

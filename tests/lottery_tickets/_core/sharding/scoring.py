@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import SequenceParallel, parallelize_module
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from lottery_tickets import (
     ScoringOptions,
@@ -70,9 +71,15 @@ def draw_samples(num_samples: int = 23) -> tuple[Tensor, Tensor]:
     return inputs, torch.randint(5, (num_samples,), generator=generator)
 
 
-def take_own(samples: tuple[Tensor, Tensor], size: int = 5) -> Batches:
-    """Returns the batches of this process: the last one has more, and a smaller last batch."""
-    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+def take_own(samples: tuple[Tensor, Tensor], size: int = 5, reader: tuple[int, int] | None = None) -> Batches:
+    """Returns the batches of this process: the last one has more, and a smaller last batch.
+
+    Args:
+        samples: Of all.
+        size: Of a batch.
+        reader: Which of how many it is that see other samples; all do by default.
+    """
+    rank, world = reader or (torch.distributed.get_rank(), torch.distributed.get_world_size())
     num_samples = len(samples[0])
     edges = [num_samples * place // (world + 1) for place in range(world)] + [num_samples]
     inputs, targets = (side[edges[rank] : edges[rank + 1]] for side in samples)
@@ -97,8 +104,7 @@ def compare(found: Importance, expected: Importance, tolerance: float = 0.0) -> 
     pairs += [(error, (expected.standard_errors or {})[name]) for name, error in (found.standard_errors or {}).items()]
     for own, other in pairs:
         assert own.shape == other.shape
-        assert own.to_local().numel() < other.numel()
-        whole = own.full_tensor()
+        whole = make_whole(own)
         torch.testing.assert_close(whole, other, rtol=tolerance, atol=tolerance * float(other.abs().max()))
     if not tolerance:
         assert create_importance_mask(found, 0.6).gather() == create_importance_mask(expected, 0.6)
@@ -132,8 +138,31 @@ def check_scores(names: Iterable[str], **options: Any) -> None:  # noqa: ANN401 
     shard(sharded, *sharded.blocks, **options)
     with holding_one_weight():
         for name in names:
-            check(sharded, plain, SCORES[name], draw_samples())
+            found = check(sharded, plain, SCORES[name], draw_samples())
+            assert all(score.to_local().numel() < score.numel() for score in cast(Any, found).values())
     check_as_before(sharded, plain)
+
+
+def check_settling() -> None:
+    """As many samples are read as one process reads of them; a process that has fewer goes on with the others."""
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    options = ScoringOptions(target_sparsity=0.5, tolerance=0.03)
+    settled = partial(compute_fisher_importance, num_samples="auto", options=options)
+    inputs, targets = draw_samples(700)
+    plain, sharded = Stack().double(), Stack().double()
+    parallel = DistributedDataParallel(Stack().double())
+    shard(sharded, *sharded.blocks)
+    for num_samples in (700, 200):
+        expected = settled(plain, cut((inputs[:num_samples], targets[:num_samples]), 30))
+        own = cut((inputs[:num_samples][rank::world], targets[:num_samples][rank::world]), 20)
+        for model in (sharded, parallel):
+            found = settled(model, own)
+            compare(found, expected)
+            for key in ("settling", "settled"):
+                assert found.report[key] == expected.report[key]
+        assert expected.report["settled"] is (num_samples == 700)
+    uneven = cut((inputs[:90], targets[:90]), 20) if rank else cut((inputs[90:], targets[90:]), 20)
+    assert settled(sharded, uneven).report["num_samples"] == 700
 
 
 def check_few_scores() -> None:
@@ -150,9 +179,9 @@ def check_as_before(sharded: nn.Module, plain: nn.Module) -> None:
         functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()
     for name, own in plain.named_parameters():
-        other: Any = sharded.get_parameter(name)
+        other = sharded.get_parameter(name)
         assert own.requires_grad == other.requires_grad
-        torch.testing.assert_close(other.full_tensor(), own)
+        torch.testing.assert_close(make_whole(other), own.detach())
 
 
 def check_kinds() -> None:
@@ -177,6 +206,17 @@ def check_kinds() -> None:
     plain, sharded = WithLoss().double(), WithLoss().double()
     found = compute_fisher_importance(shard(sharded, *sharded.blocks), [name(batch) for batch in take_own(samples)])
     compare(found, compute_fisher_importance(plain, cut(samples, 4)))
+
+
+def check_other_torch() -> None:
+    """A version of torch that lets nobody announce what FSDP gathers is refused in words."""
+    model, method = shard(Stack()), FSDPModule.reset_iter_state
+    del FSDPModule.reset_iter_state
+    try:
+        with pytest.raises(RuntimeError, match=r"need torch 2\.13 or later, whose processes"):
+            compute_fisher_importance(model, [])
+    finally:
+        FSDPModule.reset_iter_state = method  # type: ignore[method-assign] # as it was
 
 
 def check_accumulated() -> None:

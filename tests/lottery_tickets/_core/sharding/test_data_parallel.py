@@ -5,7 +5,12 @@ import pytest
 from tests.lottery_tickets._core.sharding import models
 from tests.processes import Processes
 
-SCORES = ("compute_fisher_importance", "compute_gradient_importance", "compute_taylor_importance")
+SCORES = (
+    "compute_fisher_importance",
+    "compute_gradient_importance",
+    "compute_taylor_importance",
+    "compute_grasp_importance",
+)
 
 
 @pytest.mark.parametrize("score", SCORES)

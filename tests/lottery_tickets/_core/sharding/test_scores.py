@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lottery_tickets._core.sharding import scoring
+from tests.lottery_tickets._core.sharding import scoring, splitting
 from tests.processes import Processes, started
 
 
@@ -19,9 +19,35 @@ def test_every_score_is_that_of_one_process(two: Processes) -> None:
     two.run(scoring.check_scores, list(scoring.SCORES))
 
 
+def test_processes_stop_together(two: Processes) -> None:
+    two.run(scoring.check_settling)
+
+
 def test_uneven_and_empty_shards(four: Processes) -> None:
     """Of five rows over four processes the last has none. What is gathered may be kept until the backward pass."""
     four.run(scoring.check_few_scores)
+
+
+def test_scores_under_tensor_parallelism(two: Processes) -> None:
+    two.run(splitting.check_scores, "tensor", ["clipped", "units", "snip", "wanda"])
+
+
+def test_models_that_are_split_everywhere(two: Processes) -> None:
+    two.run(splitting.check_all)
+
+
+def test_split_models_that_are_run_one_sample_at_a_time(two: Processes) -> None:
+    two.run(splitting.check_odd)
+
+
+def test_what_one_raises_of_those_that_see_the_same_samples(two: Processes) -> None:
+    for said in two.run(splitting.list_errors):
+        assert said[:2] == ["OverflowError: too hot here", "OSError: the disk is gone"]
+        assert "must be given the same batches, but have others" in said[2]
+
+
+def test_scores_under_both(four: Processes) -> None:
+    four.run(splitting.check_scores, "both", ["units", "wanda"])
 
 
 def test_shards_of_which_there_are_copies(four: Processes) -> None:
@@ -30,6 +56,10 @@ def test_shards_of_which_there_are_copies(four: Processes) -> None:
 
 def test_models_that_are_gathered_otherwise(two: Processes) -> None:
     two.run(scoring.check_kinds)
+
+
+def test_another_version_of_torch_is_refused(two: Processes) -> None:
+    two.run(scoring.check_other_torch)
 
 
 def test_gradients_that_wait_to_be_reduced_wait_on(two: Processes) -> None:
