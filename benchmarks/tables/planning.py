@@ -24,15 +24,20 @@ def tabulate_predictions() -> str:
         (
             TITLES[name],
             f"{row['predicted_bytes'] / MB:,.0f}",
-            f"{row['peak_bytes'] / MB:,.0f}",
-            f"{row['ratio']:.3f}",
-            f"{row['ratio_beside_weights']:.2f}",
+            *(f"{row[peak] / MB:,.0f}" for peak in ("peak_bytes", "untrimmed_peak_bytes")),
+            *(f"{row['predicted_bytes'] / row[peak]:.3f}" for peak in ("peak_bytes", "untrimmed_peak_bytes")),
         )
         for name, row in figures["models"].items()
     ]
     size, length = figures["batch"]
     title = f"{figures['model']}, {size} x {length} tokens"
-    headings = (title, "predicted, MB", "measured, MB", "predicted / measured (goal 0.9 to 1.1)", "without the weights")
+    measured = ("given back", "kept")
+    headings = (
+        title,
+        "predicted, MB",
+        *(f"measured, MB, freed memory {how}" for how in measured),
+        *(f"predicted / measured, {how} (goal 0.9 to 1.1)" for how in measured),
+    )
     return make_table(headings, *rows)
 
 

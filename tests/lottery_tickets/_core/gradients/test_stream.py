@@ -237,6 +237,33 @@ def test_samples_that_meet_in_one_place_are_found_out(where: int, way: str) -> N
     check_squares(model, [(draw(6, 6), draw_classes(6)), (draw(6, 6), draw_classes(6))], "the model mixes samples")
 
 
+class _Signed(nn.Module):
+    """Multiplies by the sign of the first sample, which changes no norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden: Tensor = self.linear(inputs)
+        return hidden * hidden[0, 0].detach().sign()
+
+
+def test_gradients_of_the_wrong_sign_are_found_out() -> None:
+    model = _Signed().double()
+    with torch.no_grad():
+        model.linear.weight.fill_(1.0)
+        model.linear.bias.zero_()
+    inputs = torch.arange(1, 7).double()[:, None] * torch.ones(6).double()
+    inputs[3] = -inputs[3]
+    batch = (inputs, torch.full((6, 3), -1000.0).double())  # so far that the loss is linear
+
+    def compute_loss(inner: nn.Module, given: tuple[Tensor, Tensor]) -> Tensor:
+        return functional.l1_loss(inner(given[0]), given[1])
+
+    check_squares(model, [batch, batch], "the model mixes samples", compute_loss)
+
+
 LOSSES_OVER_BATCHES: dict[str, tuple[Callable[[nn.Module, Any], Tensor], str]] = {
     "divided by the batch's largest": (
         lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]) / model(batch[0]).detach().amax(),
