@@ -58,10 +58,10 @@ def compute_change_mask_quality(
     experiment as of tickets: `statistical_report_generator.claims.assess_claims` says whether the mask matches the
     training of all weights and beats each control, with a stated error.
 
-    Replicates differ in data order and in the draws of the controls. A mask that was found on the data that is trained
-    on has seen it: claims on "test" data are about new data, and those on "train" data are not. Buffers, such as the
-    running means of batch norms, are no weights, and follow the data in all trainings. The model is trained in place and
-    comes back bit for bit.
+    Replicates differ in data order and in the draws of the controls, not in the mask: they speak of this one. A mask
+    that was found on the training data has seen it, its controls have not; so measure on other data. Buffers, such as
+    the running means of batch norms, are no weights, and follow the data in all trainings. The model is trained in
+    place and comes back bit for bit.
 
     Args:
         model: With the weights before.
@@ -89,7 +89,7 @@ def compute_change_mask_quality(
         path: Likewise.
 
     Returns:
-        `trainings`, rows of all weights (level 0, branch "ticket"), of the mask (level 1, "ticket") and of its controls;
+        `trainings`, rows of all weights (level 0, branch "ticket"), of the mask (level 1, "ticket") and its controls;
         `plan`, `looks`, `num_epochs`, `num_replicates`, `starting_sha256`, `split`, `environments`, `unidentified`,
         `run_folder`. Densities are over all parameters, those too that the mask does not name.
 

@@ -44,8 +44,8 @@ class Retraining:
             `reset_parameters`.
         seed: Every use of chance derives its own seed from it.
         keeping: Where trainings are kept.
-        others: What the weights are that the mask does not keep: "zero", or "frozen" at the starting weights. Then those
-            of parameters that the mask does not name are frozen too.
+        others: What the weights are that the mask does not keep: "zero", or "frozen" at the starting weights. Then
+            those of parameters that the mask does not name are frozen too.
         super_weights: By name flat positions of weights that the control "super" always keeps.
     """
 

@@ -68,7 +68,7 @@ def prune(
 
 
 def find_start(folder: ExperimentFolder, training: Training, mask: Mask) -> dict[str, Tensor] | None:
-    """Returns the stored state that a training starts from, under its mask; None when that is a fresh initialisation."""
+    """Returns the stored state that a training starts from, under its mask; None when it starts from fresh weights."""
     if training == folder.plan.find_origin(training.replicate) or training.branch in FRESH:
         return None
     state = load_start(folder, training)

@@ -145,9 +145,7 @@ def masked(model: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[nn.Module]:
         yield model  # run uncompiled, because compiled code would read the parameters unseen
 
 
-def hold_mask(
-    model: nn.Module, mask: Mapping[str, Tensor], *, others: Others = "zero"
-) -> None:
+def hold_mask(model: nn.Module, mask: Mapping[str, Tensor], *, others: Others = "zero") -> None:
     """Prunes a model and keeps it pruned while anyone trains it; returns nothing.
 
     The pruned weights are zero in every forward pass of the model or of a part of it, after every step of every
