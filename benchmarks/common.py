@@ -103,14 +103,20 @@ def load_language(
     return model, create_token_batches(texts, tokenizer, **shape)
 
 
-def measure_peak_extra_bytes(function: Callable[[], object]) -> int:
+def measure_peak_extra_bytes(function: Callable[[], object], *, trims: bool = True) -> int:
     """Returns by how much the resident memory of this process rises at most during a call (Linux: VmHWM over VmRSS).
 
     To be called in a process of its own, by `call_in_new_process`: what was freed before would be used again unseen.
     Warm up on a small input, so that compiled code and threads are there already.
+
+    Args:
+        function: What is measured.
+        trims: Whether what the allocator keeps of freed memory is given back before. Then small blocks that lie
+            scattered over it are counted with the whole pages that they touch, and otherwise not at all.
     """
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    if trims:
+        ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the high-water mark to what is resident
     before = _status_bytes("VmRSS")
     function()

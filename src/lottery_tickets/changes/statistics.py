@@ -97,7 +97,7 @@ def compute_change_statistics(
 
     Raises:
         TypeError: When before or after is of another type.
-        ValueError: When names, shapes or dtypes differ, weights are sharded, NaN or infinite.
+        ValueError: When names, shapes or dtypes differ, weights are sharded, or a change is NaN or infinite.
 
     Examples:
         >>> before = {"0.weight": torch.tensor([[1.0, 2.0], [0.0, 4.0]]).bfloat16()}
@@ -212,9 +212,10 @@ def _count(before: Weight, after: Weight) -> tuple[_Tally, Tensor]:
 def _count_block(tally: _Tally, name: str, changed: Tensor, before: Tensor, after: Tensor) -> None:
     exponents = find_codes(before) >> MANTISSA_BITS
     num_exponents = len(tally.exponents)
+    places = changed.nonzero().view(-1)
     tally.exponents[:, 0] += np.bincount(exponents, minlength=num_exponents)
-    tally.exponents[:, 1] += np.bincount(exponents[changed.numpy()], minlength=num_exponents)
-    first, second = before[changed], after[changed]
+    tally.exponents[:, 1] += np.bincount(exponents[places.numpy()], minlength=num_exponents)
+    first, second = before[places], after[places]
     if tally.is_wide:
         hidden = first.to(torch.bfloat16) == second.to(torch.bfloat16)
         tally.num_hidden += int(hidden.sum())
@@ -223,7 +224,9 @@ def _count_block(tally: _Tally, name: str, changed: Tensor, before: Tensor, afte
     old, new = (values.to(torch.float64).numpy() for values in (first, second))
     delta = np.abs(new - old)
     if not np.isfinite(delta).all():
-        raise ValueError(f"weights must be finite, but {name!r} has NaN or infinity before or after; did it diverge?")
+        raise ValueError(
+            f"changes must be finite, but {name!r} has a change to or from NaN or infinity; did it diverge?"
+        )
     tally.num_flips += int((np.sign(old) * np.sign(new) < 0).sum())
     powers = np.exp2(np.frexp(old)[1] - 1.0) * (old != 0)  # numpy gives zero the exponent of a half
     tally.ulps += _count_powers(delta / (np.maximum(powers, dtype.smallest_normal) * dtype.eps))

@@ -47,3 +47,6 @@ def test_one_update_has_no_overlap_and_none_is_an_error() -> None:
     assert (list(found["updates"]), found["overlaps"]) == (["0"], None)
     with pytest.raises(ValueError, match="there must be weights after"):
         compute_changes(before, {})
+    for one in (updates["seed 0"], torch.nn.Sequential(torch.nn.Linear(2, 2))):
+        with pytest.raises(TypeError, match="must be the weights of each training"):
+            compute_changes(before, one)  # type: ignore[arg-type] # that is the test

@@ -143,6 +143,10 @@ def test_another_base_and_altered_files_change_nothing(tmp_path: Path) -> None:
     safetensors.torch.save_file({**whole, "a.weight:values": whole["a.weight:values"].float()}, file, metadata)
     with pytest.raises(ValueError, match="values of its dtype"):
         apply_difference(before, file)
+    for part in ("a.weight:places", "b.weight:values"):
+        safetensors.torch.save_file({name.replace(part, "x"): value for name, value in whole.items()}, file, metadata)
+        with pytest.raises(ValueError, match=r"as many values as places|of what changed and of nothing else"):
+            apply_difference(before, file)
     save_weights(before, file)
     with pytest.raises(ValueError, match="must be a difference that save_difference wrote"):
         apply_difference(before, file)

@@ -62,8 +62,9 @@ def test_a_worker_killed_in_mid_training_costs_that_training_alone(client: Clien
         """A logger, told of each training that has ended, which is in the middle of the next ones."""
 
         def log(self, _values: object, _step: int) -> None:
-            if not killed:
-                killed.update(list_trainings(tmp_path / "there"))
+            finished = list_trainings(tmp_path / "there")
+            if not killed and len({Path(training).parts[0] for training in finished}) == 2:  # each worker's
+                killed.update(finished)
                 [address, *_] = [worker for worker, tasks in client.processing().items() if tasks]
                 os.kill(client.run(os.getpid, workers=[address])[address], signal.SIGKILL)
 
@@ -142,7 +143,9 @@ def test_a_scheduler_that_does_not_answer_is_said(tmp_path: Path, capsys: pytest
     assert not (tmp_path / "run").exists()
 
 
-def test_a_client_is_given_for_the_life_of_a_block() -> None:
-    with opened_dask(num_workers=1) as client:
-        assert client.submit(abs, -1).result() == 1
-    assert client.status == "closed"
+def test_a_client_is_given_for_the_life_of_a_block(cluster: LocalCluster) -> None:
+    with opened_dask(num_workers=1) as own, opened_dask(cluster.scheduler_address) as client:
+        for each in (own, client):
+            assert each.submit(abs, -1).result() == 1
+            assert set(each.nthreads().values()) == {1}  # a process trains one replicate at a time
+    assert own.status == client.status == "closed"

@@ -15,7 +15,7 @@ from unified_model_analysis.cli import main
 
 COMMANDS: Final = (
     *("mask create", "mask show", "score", "compare", "evaluate", "landscape", "connectivity", "early-bird", "analyze"),
-    *("mask apply", "mask stats", "imp", "verify", "report", "ticket show", "ticket make", "plan", "doctor"),
+    *("mask apply", "mask stats", "diff", "imp", "verify", "report", "ticket show", "ticket make", "plan", "doctor"),
     "export",
 )
 SLOW: Final = "demo"  # runs for minutes

@@ -1,8 +1,8 @@
 """Can the gradients of a batch be told apart by sample? Found out on the model and the data at hand.
 
-The gradient norms of a sample, found in a batch, must be those of this sample alone; where that does not decide, two
-samples are compared with each alone. So a layer that mixes samples, or an input whose samples are not its first
-dimension, is found. Processes that share the weights decide together.
+The marks of a sample's gradients (`marks`), found in a batch, must be those of this sample alone; where that does not
+decide, two samples are compared with each alone. So a layer that mixes samples, or an input whose samples are not its
+first dimension, is found. Processes that share the weights decide together.
 """
 
 import logging
@@ -16,17 +16,19 @@ from torch import Tensor
 from lottery_tickets._core.batches.samples import find_different, pick_samples
 from lottery_tickets._core.gradients.passes import Passes, SingleSample, WholeBatch
 from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.sums import compute_square_norms
+from lottery_tickets._core.gradients.sums import compute_marks
 from lottery_tickets._core.gradients.tracking import NotSeparableError
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.sharding.in_step import InStep
 
 logger = logging.getLogger(__name__)
 
-# How far the norms of one sample, computed in two ways, may lie apart: by rounding and the ReLUs that it flips. Samples
-# that are mixed up differ by tens of percent.
+# How far the squares of norms of one sample, computed in two ways, may lie apart: by rounding and the ReLUs that it
+# flips. Samples that are mixed up differ by tens of percent.
 TOLERANCE: Final = 1e-2  # also for float64 weights: many models compute norms and losses in float32
 LOW_PRECISION_TOLERANCE: Final = 0.1
+# In tolerances and norms, for sums: that of what rounding changes is a few of its norms at most.
+SUMS_TOLERANCE: Final = 5
 MOST_PAIRS_TRIED: Final = 4
 
 
@@ -74,20 +76,20 @@ class Separation:
         *,
         differs: bool,
     ) -> bool:
-        """Returns whether a sample of a batch that was added has the norms that it has alone, and others do not.
+        """Returns whether a sample of a batch that was added has the marks that it has alone, and others do not.
 
         Args:
             batch: Of several samples.
             size: How many.
             chosen: The sample.
-            together: Its square norms in the batch, by weight.
-            differs: Whether another sample has other norms.
+            together: The marks of its gradients in the batch, by weight.
+            differs: Whether another sample has others.
         """
-        norms, alone = self._stack_norms(together), self._find_norms_alone(batch, chosen)
-        if self.step.any(self.passes.computes_roughly and bool(self._find_apart(norms, alone).any())):
+        marks, alone = self._stack(together), self._find_alone(batch, chosen)
+        if self.step.any(self.passes.computes_roughly and bool(self._find_apart(marks, alone).any())):
             self._verify_exactly(batch, size, chosen)
             return False
-        agrees = self._agree(norms, alone)
+        agrees = self._agree(marks, alone)
         if self._agree_to_fall_back() or not self.step.all(agrees and differs):
             return False
         self.verified |= {True}
@@ -109,53 +111,53 @@ class Separation:
         return self.step.all(found is not None and len(chosen) == 1)
 
     def _verify(self, batch: object, chosen: tuple[int, ...]) -> bool | None:
-        """Compares the norms of one or two samples from a batch of them with those of each alone.
+        """Compares the marks of one or two samples from a batch of them with those of each alone.
 
         Returns:
-            Whether this decides for all batches: the norms agree, and differ between the samples, so that samples which
+            Whether this decides for all batches: the marks agree, and differ between the samples, so that samples which
             are mixed up would show. None when they are not finite or do not agree.
         """
         # Both ways must draw the same labels, and the run itself those that it draws without this test.
         generator = self.passes.objective.generator
         state = generator.get_state()
         with self.passes.in_full_precision():  # the comparison too: what may be apart is as little as all bits allow
-            together = self._find_norms_together(batch, chosen)
+            together = self._find_together(batch, chosen)
             generator.set_state(state)
             if together is None:
                 return None
-            alone = [self._find_norms_alone(batch, place) for place in chosen]
+            alone = [self._find_alone(batch, place) for place in chosen]
             generator.set_state(state)
             expected = torch.cat(alone, 1)
-            if not self._agree(self._stack_norms(together, len(chosen)), expected):
+            if not self._agree(self._stack(together, len(chosen)), expected):
                 return None
         return len(chosen) == 1 or not torch.equal(expected[:, 0], expected[:, 1])
 
     def _verify_exactly(self, batch: object, size: int, chosen: int) -> None:
         """Verifies a batch without the rounding of mixed precision, which through many layers can look like mixing."""
         with self.passes.in_full_precision():
-            together = self._find_norms_together(batch, tuple(range(size)))
+            together = self._find_together(batch, tuple(range(size)))
             if together is None:
                 return
-            norms = self._stack_norms(together, size)[:, chosen : chosen + 1]
-            agrees = self._agree(norms, self._find_norms_alone(batch, chosen))
+            marks = self._stack(together, size)[:, chosen : chosen + 1]
+            agrees = self._agree(marks, self._find_alone(batch, chosen))
         if not self._agree_to_fall_back() and self.step.all(agrees):
             self.verified |= {True}
 
-    def _find_norms_alone(self, batch: object, chosen: int) -> Tensor:
+    def _find_alone(self, batch: object, chosen: int) -> Tensor:
         ready = self.passes.run_single(pick_samples(batch, chosen))
-        return self._stack_norms(find_square_norms(ready, self.block_elements))
+        return self._stack(find_marks(ready, self.block_elements))
 
-    def _find_norms_together(self, batch: object, chosen: tuple[int, ...]) -> dict[str, Tensor] | None:
+    def _find_together(self, batch: object, chosen: tuple[int, ...]) -> dict[str, Tensor] | None:
         ready = self.run_whole(pick_samples(batch, *chosen), len(chosen))
-        return None if ready is None else find_square_norms(ready, self.block_elements)
+        return None if ready is None else find_marks(ready, self.block_elements)
 
-    def _stack_norms(self, norms: Mapping[str, Tensor], num_samples: int = 1) -> Tensor:
-        """Returns norms as one tensor (weights, samples), 0 for a weight that has no gradient."""
-        nothing = torch.zeros(num_samples)
-        return torch.tensor([norms.get(name, nothing).tolist() for name in self.passes.weights], dtype=torch.float64)
+    def _stack(self, marks: Mapping[str, Tensor], num_samples: int = 1) -> Tensor:
+        """Returns marks as one tensor (weights, samples, 2), 0 for a weight that has no gradient."""
+        nothing = torch.zeros(num_samples, 2)
+        return torch.tensor([marks.get(name, nothing).tolist() for name in self.passes.weights], dtype=torch.float64)
 
     def _agree(self, got: Tensor, expected: Tensor) -> bool:
-        """Returns whether norms found together are those of samples alone; falls back when they are finite and not."""
+        """Returns whether marks found together are those of samples alone; falls back when they are finite and not."""
         if not bool(expected.isfinite().all()):
             return False
         apart = self._find_apart(got, expected)
@@ -170,8 +172,12 @@ class Separation:
 
     def _find_apart(self, got: Tensor, expected: Tensor) -> Tensor:
         # The last term lets gradients pass that are zero but for rounding.
-        apart = (got - expected).abs() > self._tolerance * torch.maximum(got, expected) + 1e-12 * expected.max()
-        return apart | ~got.isfinite()
+        distance, tolerance = (got - expected).abs(), self._tolerance
+        squares = torch.maximum(got, expected)[..., 0]
+        most = torch.stack([squares, SUMS_TOLERANCE * squares.sqrt()], -1) * tolerance
+        least = expected[..., 0].max() * 1e-12
+        apart = distance > most + torch.stack([least, SUMS_TOLERANCE * least.sqrt()])
+        return (apart | ~got.isfinite()).any(-1)
 
     @property
     def _tolerance(self) -> float:
@@ -188,21 +194,21 @@ class Separation:
         return self.reason is not None
 
 
-def find_square_norms(
+def find_marks(
     ready: WholeBatch | SingleSample, block_elements: int | None, *, keep_graph: bool = False
 ) -> dict[str, Tensor]:
-    """Returns for each weight the square of the norm of each sample's gradient, shape (samples,).
+    """Returns for each weight the marks of each sample's gradient, shape (samples, 2); see `marks`.
 
     Args:
         ready: After the forward pass.
         block_elements: The most gradients to work on at once; None for what suits the device.
         keep_graph: Whether there will be another backward pass.
     """
-    norms: dict[str, Tensor] = {}
+    marks: dict[str, Tensor] = {}
 
     def receive(place: Place, uses: Sequence[Use]) -> None:
-        found = compute_square_norms(uses, block_elements)
-        norms[place.name] = norms[place.name] + found if place.name in norms else found
+        found = compute_marks(uses, block_elements)
+        marks[place.name] = marks[place.name] + found if place.name in marks else found
 
     ready.run_backward(receive, keep_graph=keep_graph)
-    return norms
+    return marks

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.sums import Totals, ValueSums, add_uses, compute_square_norms
+from lottery_tickets._core.gradients.sums import Totals, ValueSums, add_uses, compute_marks
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.sharding.dtensors import gather
 from lottery_tickets._core.sharding.in_step import InStep
@@ -57,16 +57,16 @@ class Shares:
         watched: int | None = None,
     ) -> Tensor | None:
         """Adds the values at a place to sums of what lies here, or nothing without uses; see `add_uses`."""
-        norm, name = None, place.name
+        marks, name = None, place.name
         whole = self._open(name, sums, weight) if self.is_shared else sums
         if self.is_shared:
             weight = self._see(name, whole, weight)
         if uses and self.takes_part:
-            norm = self._add_own(whole, place, uses, weight, block_elements, watched=watched)
+            marks = self._add_own(whole, place, uses, weight, block_elements, watched=watched)
         self._num_done[name] += 1
         if self.is_shared and not self._num_done[name] % self._num_places[name]:
             self._close(name, sums, weight)
-        return norm
+        return marks
 
     def finish(self, sums: Sequence[ValueSums], weights: Mapping[str, Tensor]) -> None:
         """Ends the backward pass, also for weights that had no gradient at some place.
@@ -109,7 +109,7 @@ class Shares:
             add_uses(sums, place, [use.take(own) for use in uses], weight, block_elements)
         if watched is None:
             return None
-        return compute_square_norms([use.take(slice(watched, watched + 1)) for use in uses], block_elements)
+        return compute_marks([use.take(slice(watched, watched + 1)) for use in uses], block_elements)
 
     def _see(self, name: str, sums: Sequence[ValueSums], weight: Tensor) -> Tensor:
         """Returns a weight whole; what has its form alone where no value looks at it, or nothing but that lies here."""

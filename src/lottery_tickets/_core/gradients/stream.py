@@ -22,9 +22,9 @@ from lottery_tickets._core.gradients.losses import Labels
 from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.passes import Objective, Passes, Receive, SingleSample, WholeBatch
 from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.separation import Separation, find_square_norms
+from lottery_tickets._core.gradients.separation import Separation, find_marks
 from lottery_tickets._core.gradients.shares import Shares
-from lottery_tickets._core.gradients.sums import Totals, ValueSums, compute_square_norms
+from lottery_tickets._core.gradients.sums import Totals, ValueSums, compute_marks
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.gradients.values import Value
 from lottery_tickets._core.measuring.running import evaluating
@@ -205,7 +205,7 @@ class GradientStream:
             if found is not None:
                 together[place.name] = together[place.name] + found if place.name in together else found
             if place.name == smallest:
-                others.append(compute_square_norms([use.take(slice(1)) for use in uses], options.chunk_size))
+                others.append(compute_marks([use.take(slice(1)) for use in uses], options.chunk_size))
 
         ready = self.separation.run_whole(batch, size)
         if ready is None:
@@ -271,8 +271,8 @@ class GradientStream:
         limit = self.options.gradient_clip
         if limit is None:
             return None
-        squares = find_square_norms(ready, self.options.chunk_size, keep_graph=True)
-        norms = torch.stack(list(squares.values())).sum(0).sqrt()
+        marks = find_marks(ready, self.options.chunk_size, keep_graph=True)
+        norms = torch.stack([squares for squares, _ in (mark.unbind(1) for mark in marks.values())]).sum(0).sqrt()
         clipped = norms > limit
         self.num_clipped += int(clipped.sum()) if self.shares.takes_part else 0
         return torch.where(clipped, limit / norms, torch.ones_like(norms))

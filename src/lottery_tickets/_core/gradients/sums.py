@@ -10,9 +10,10 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
+from lottery_tickets._core.gradients.marks import mark
 from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.products import prefers_single_samples
-from lottery_tickets._core.gradients.uses import DirectUse, LookupUse, ProductUse, Use
+from lottery_tickets._core.gradients.uses import LookupUse, ProductUse, Use
 from lottery_tickets._core.gradients.values import SQUARE, Value
 
 # Gradients worked on at once: on a CPU so few that they are still in its cache when they are squared and added; a GPU
@@ -72,7 +73,7 @@ def add_uses(
     *,
     watched: int | None = None,
 ) -> Tensor | None:
-    """Adds the values of a batch to their sums; returns the square norm of one sample's gradient, where one is watched.
+    """Adds the values of a batch to their sums; returns the marks of one sample's gradient, where one is watched.
 
     Args:
         sums: One for each value.
@@ -83,33 +84,30 @@ def add_uses(
         watched: The number of that sample.
     """
     matrix, totals = place.of(weight), {item.value: place.of(item.totals[place.name]) for item in sums}
-    first, norm = uses[0], None
+    first, marks = uses[0], None
     if len(uses) == 1 and isinstance(first, LookupUse):
         _add_lookup(totals, first, matrix)
     elif len(uses) == 1 and isinstance(first, ProductUse) and first.inputs.shape[1] == 1:
         _add_products(totals, first, matrix, block_elements)
     else:
-        norm = _add_blocks(totals, uses, matrix, block_elements, watched)
-    if watched is not None and norm is None:
-        norm = compute_square_norms([use.take(slice(watched, watched + 1)) for use in uses], block_elements)
-    return norm
+        marks = _add_blocks(totals, uses, matrix, block_elements, watched)
+    if watched is not None and marks is None:
+        marks = compute_marks([use.take(slice(watched, watched + 1)) for use in uses], block_elements)
+    return marks
 
 
-def compute_square_norms(uses: Sequence[Use], block_elements: int | None) -> Tensor:
-    """Returns for each sample the sum of the squares of its gradient of one weight, shape (samples,)."""
+def compute_marks(uses: Sequence[Use], block_elements: int | None) -> Tensor:
+    """Returns for each sample what its gradient of one weight is known by, shape (samples, 2); see `marks`."""
     first = uses[0]
     if len(uses) == 1 and isinstance(first, LookupUse):
         gradients, keys = first.gather_rows()
-        norms = _sum_of_squares(gradients)
-        return norms.new_zeros(first.num_samples).index_add_(0, keys // first.num_rows, norms)
-    if len(uses) == 1 and isinstance(first, DirectUse):
-        return _sum_of_squares(first.gradients)
+        found = mark(gradients)
+        return found.new_zeros(first.num_samples, 2).index_add_(0, keys // first.num_rows, found)
     if len(uses) == 1 and isinstance(first, ProductUse) and first.inputs.shape[1] == 1:
-        # With one position a gradient is an outer product, whose norm is the product of the norms.
-        return _sum_of_squares(first.gradients) * _sum_of_squares(first.inputs)
+        return mark(first.gradients) * mark(first.inputs)  # of an outer product both are the products
     parts: dict[int, list[Tensor]] = {}
     for _, rows, blocks in iterate_blocks(uses, block_elements):
-        parts.setdefault(rows.start, []).extend(map(_sum_of_squares, blocks))
+        parts.setdefault(rows.start, []).extend(map(mark, blocks))
     return _add_all([torch.cat(part) for part in parts.values()])
 
 
@@ -144,7 +142,7 @@ def _add_blocks(
     block_elements: int | None,
     watched: int | None = None,
 ) -> Tensor | None:
-    norms = []
+    marks = []
     for start, rows, blocks in iterate_blocks(uses, block_elements):
         parts = [_Part(total[rows], matrix[rows], value) for value, total in totals.items()]
         first = start
@@ -153,11 +151,11 @@ def _add_blocks(
                 part.add(block)
             size = block.shape[0]  # not its length, which takes longer to ask for
             if watched is not None and first <= watched < first + size:
-                norms.append(_sum_of_squares(block[watched - first : watched - first + 1]))
+                marks.append(mark(block[watched - first : watched - first + 1]))
             first += size
         for part in parts:
             part.finish()
-    return _add_all(norms) if norms else None
+    return _add_all(marks) if marks else None
 
 
 @final
@@ -230,10 +228,3 @@ def _find_limit(device: torch.device, block_elements: int | None, num_elements: 
 
 def _add_all(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(list(parts)).sum(0)
-
-
-def _sum_of_squares(tensor: Tensor) -> Tensor:
-    flat = tensor.flatten(1)
-    # A norm squared, because it widens and squares while it reads.
-    norms: Tensor = torch.linalg.vector_norm(flat, dim=1, dtype=torch.promote_types(flat.dtype, torch.float32))
-    return norms.square()

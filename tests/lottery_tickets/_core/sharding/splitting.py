@@ -17,7 +17,7 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from lottery_tickets import compute_fisher_importance, compute_taylor_importance, compute_wanda_importance
+from lottery_tickets import compute_fisher_importance, compute_wanda_importance
 from tests.lottery_tickets._core.sharding.scored import OddLinear, Words
 from tests.lottery_tickets._core.sharding.scoring import (
     SCORES,
@@ -58,15 +58,19 @@ def check_all() -> None:
     plain, sharded = Words().double(), parallelize_module(Words().double(), mesh, plan)
     words = torch.randint(10, (12, 5), generator=torch.Generator().manual_seed(3))
     every = ["words.weight", "norm.*", "up.*", "down.*", "head.weight"]
-    for batches, compute in (
-        (cut((words[:, :4], words[:, 1:]), 5), partial(compute_fisher_importance, include=every)),
-        (cut((words[:, :4], words[:, 1:]), 5), compute_wanda_importance),
-        (cut((words[:, :4], words[:, 1:]), 5), partial(compute_fisher_importance, kind="sampled")),
-        (cut((words[:, :2], words[:, 1:3]), 5), partial(compute_taylor_importance, include=every)),
-    ):
+    batches = cut((words[:, :4], words[:, 1:]), 6)
+    for compute in (partial(compute_fisher_importance, include=every), compute_wanda_importance):
         with loss_parallel():
             found = compute(sharded, batches)
         compare(found, compute(plain, batches))
+    head, split = (nn.Linear(6, 4, bias=False).double() for _ in range(2))
+    split.load_state_dict(head.state_dict())
+    parallelize_module(split, mesh, ColwiseParallel(use_local_output=False))
+    for kind in ("exact", "sampled"):  # labels that are found from the scores of the classes, which are split
+        batches = cut((draw_samples(8)[0], torch.arange(8) % 4), 4)
+        with loss_parallel():
+            found = compute_fisher_importance(split, batches, kind=kind)
+        compare(found, compute_fisher_importance(head, batches, kind=kind))
 
 
 def check_odd() -> None:
