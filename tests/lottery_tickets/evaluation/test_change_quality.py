@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lottery_tickets import Mask, compute_change_mask, compute_change_mask_quality
 from lottery_tickets._core.states import copy_state
 from lottery_tickets.experiments.folder import ExperimentFolder
+from lottery_tickets.experiments.ticket import draw_ticket
 from lottery_tickets.experiments.verification.checkpoints import find_moved
 from lottery_tickets.experiments.verification.recorded_subjects import create_caller_subject
 from lottery_tickets.experiments.verification.runs import verify_run
@@ -179,6 +180,8 @@ def test_the_run_is_verified_and_gone_on_with(found: dict[str, Any], mask: Mask)
     assert not [check for check in checks if check.problem]
     assert "its frozen weights are those it started from" in {check.name for check in checks}
     folder = ExperimentFolder.read(run)
+    with pytest.raises(ValueError, match=r"other weights must be zero, but those of this run are frozen"):
+        draw_ticket(folder, 1)
     training = folder.plan.list_trainings(0)[1]
     state = folder.load_weights(training)
     state["0.weight"][~mask["0.weight"]] += 1
@@ -199,6 +202,17 @@ def test_the_run_is_verified_and_gone_on_with(found: dict[str, Any], mask: Mask)
 def test_what_cannot_be_is_said(options: dict[str, Any], problem: str, mask: Mask) -> None:
     with pytest.raises(ValueError, match=problem):
         compute_change_mask_quality(make_model(), mask, DATA, trainer_fn=train_by_adamw, **options)
+
+
+def test_a_model_that_was_trained_elsewhere_is_refused_where_it_moved_frozen_weights(mask: Mask) -> None:
+    def train_another(model: nn.Module, dataloader: Iterable[Any], *, epochs: int) -> nn.Module:
+        other = make_model()
+        other.load_state_dict(model.state_dict())
+        train_by_adamw(other, dataloader, epochs=epochs)
+        return other
+
+    with pytest.raises(ValueError, match=r"returned has other weights at pruned places of \['0\.weight"):
+        compute_change_mask_quality(make_model(), mask, DATA, trainer_fn=train_another)
 
 
 def test_masks_are_shuffled_within_exponents_or_around_some_weights(mask: Mask) -> None:
