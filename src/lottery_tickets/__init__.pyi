@@ -73,6 +73,7 @@ from .early_bird import (
 )
 from .evaluation import (
     compare_pruning_strategies,
+    compute_change_mask_quality,
     compute_lottery_ticket_quality,
     compute_performance,
     compute_pruning_robustness,
@@ -137,6 +138,7 @@ __all__ = [
     "check_held",
     "compare_pruning_strategies",
     "compute_change_mask",
+    "compute_change_mask_quality",
     "compute_change_statistics",
     "compute_changes",
     "compute_costs",

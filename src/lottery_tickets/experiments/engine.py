@@ -92,7 +92,7 @@ def compute_training(folder: ExperimentFolder, subject: Subject, training: Train
     model = subject.build(seeds["initialisation"], replicate=training.replicate, is_fresh=is_fresh)
     mask = steps.prune(folder, training, subject.find_weights(model).whole_shapes, subject.ticket)
     steps.rewind_(model, folder, training, mask)
-    hold_mask(model, mask)
+    hold_mask(model, mask, others=folder.plan.others)
     start = copy_clean_state(model)
     start_hash = hash_state(start)
     try:

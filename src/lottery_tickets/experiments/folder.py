@@ -78,6 +78,7 @@ EVALUATE: Final = "lottery-tickets evaluate --start"
 CONNECTIVITY: Final = "lottery-tickets connectivity"
 IMP_FROM_PYTHON: Final = "compute_iterative_magnitude_pruning, from Python"
 RETRAINING_FROM_PYTHON: Final = "compute_lottery_ticket_quality, from Python"
+CHANGES_FROM_PYTHON: Final = "compute_change_mask_quality, from Python"
 CONNECTIVITY_FROM_PYTHON: Final = "compute_linear_connectivity, from Python"
 
 logger = logging.getLogger(__name__)

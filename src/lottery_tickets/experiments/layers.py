@@ -42,13 +42,13 @@ def count_layers(mask: Mask, start: Mapping[str, Tensor], end: Mapping[str, Tens
 
     Args:
         mask: What the training was held to.
-        start: The state that it started from, pruned, on the CPU.
-        end: The state that it left, pruned, on any device.
+        start: The state that it started from, under the mask, on the CPU.
+        end: The state that it left, on any device.
     """
     weights = Weights.from_tensors({name: end[name] for name in mask})
     before = weights.with_values(start)
     moved = sum_displacements(weights, {n: measure_displacement(weight, before[n]) for n, weight in weights.items()})
-    return {  # what is pruned is zero at both ends, so whatever moved is kept
+    return {  # what is pruned is the same at both ends, so whatever moved is kept
         name: {
             **counts,
             "num_moved": moved[name].num_moved,

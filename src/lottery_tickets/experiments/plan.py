@@ -1,16 +1,18 @@
 """What an experiment consists of: its settings, and the list of trainings that follows from them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal, Self, final
+from typing import Any, Final, Literal, Self, final, get_args
 
 from lottery_tickets._core.determinism import derive_seed
 from lottery_tickets._core.folders import hash_json
 from lottery_tickets._core.reading import Form, Maybe, check_form
 from lottery_tickets.experiments.schedules import SCHEDULE_FORM, PruningSchedule
+from lottery_tickets.masks.holding import Others
 
-Branch = Literal["ticket", "reinitialised", "shuffled", "random", "copy", "shared"]
+Branch = Literal["ticket", "reinitialised", "shuffled", "random", "exponents", "super", "copy", "shared"]
 CONTROLS: Final[tuple[Branch, ...]] = ("reinitialised", "shuffled", "random")
+FROZEN_CONTROLS: Final[tuple[Branch, ...]] = ("shuffled", "exponents", "super")  # where other weights are frozen
 GROWING: Final = frozenset({"num_levels", "control_levels", "num_replicates", "controls", "copy_levels"})
 MOST_LEVELS: Final = 1000
 MOST_REPLICATES: Final = 10_000
@@ -23,6 +25,8 @@ PLAN_FORM: Final[Form] = {
     "num_steps": int,
     "num_replicates": Maybe(int),
     "copy_levels": Maybe([int]),
+    "others": Maybe(str),
+    "super_weights": Maybe({...: [int]}),
 }
 FRESH: Final = frozenset({"reinitialised", "random"})  # branches that start from a fresh initialisation
 
@@ -50,6 +54,8 @@ class ExperimentPlan:
             a pair whose instability can be measured (Frankle et al., arXiv 1912.05671). Where there are any, the run is
             *parted*: theta_k comes from a training of its own, to step k, and all others start there anew, so that
             both copies are alike. Of a ticket that is given, only these levels are trained.
+        others: What the weights are that a mask does not keep: "zero", or "frozen" at what they start from.
+        super_weights: By name, flat positions of weights that the control "super" always keeps.
     """
 
     subject: Mapping[str, Any]
@@ -65,6 +71,8 @@ class ExperimentPlan:
     controls: tuple[Branch, ...] = field(default=CONTROLS)
     ticket_sha256: str | None = None
     copy_levels: tuple[int, ...] = ()
+    others: Others = "zero"
+    super_weights: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("num_levels", "num_steps", "rewind_step", "num_replicates", "seed"):
@@ -80,9 +88,18 @@ class ExperimentPlan:
         _check(1 <= replicates <= MOST_REPLICATES, "num_replicates", f"from 1 to {MOST_REPLICATES}", replicates)
         given = self.ticket_sha256 is not None
         _check(not given or self.num_levels == 1, "num_levels", "1 where the ticket is given", self.num_levels)
+        allowed_others = get_args(Others) if given and not self.is_parted else ("zero",)
+        _check(self.others in allowed_others, "others", f"among {list(allowed_others)}", self.others)
+        _check(
+            bool(self.super_weights) or "super" not in self.controls,
+            "super_weights",
+            "some weights for the control 'super'",
+            dict(self.super_weights),
+        )
+        controls = CONTROLS if self.others == "zero" else FROZEN_CONTROLS
         pruned, levels = range(1, self.num_levels + 1), range(self.num_levels + 1)
         for name, allowed, where in (
-            ("controls", CONTROLS, f"among {list(CONTROLS)}"),
+            ("controls", controls, f"among {list(controls)}"),
             ("control_levels", pruned, f"in {pruned}"),
             ("copy_levels", levels, f"in {levels}"),
         ):
@@ -92,9 +109,10 @@ class ExperimentPlan:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plan as JSON-able values; `copy_levels` is there where there are any."""
+        """Returns the plan as JSON-able values; what few runs have is there where it is not the default."""
         values = asdict(self)
-        return values if self.is_parted else {name: values[name] for name in values if name != "copy_levels"}
+        rare = {"copy_levels": (), "others": "zero", "super_weights": {}}
+        return {name: value for name, value in values.items() if name not in rare or value != rare[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

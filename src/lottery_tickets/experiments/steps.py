@@ -61,15 +61,19 @@ def prune(
     mask = folder.load_mask(training.ticket)
     if training.branch in ("copy", "reinitialised"):
         return mask
-    return shuffle_mask(mask, training.derive_seeds(folder.plan)["mask"])
+    seed = training.derive_seeds(folder.plan)["mask"]
+    if training.branch == "exponents":
+        return shuffle_mask(mask, seed, given=folder.load_rewind_point(training))
+    return shuffle_mask(mask, seed, keeping=folder.plan.super_weights if training.branch == "super" else None)
 
 
 def find_start(folder: ExperimentFolder, training: Training, mask: Mask) -> dict[str, Tensor] | None:
-    """Returns the stored state that a training starts from, pruned; None when it starts from a fresh initialisation."""
+    """Returns the stored state that a training starts from, under its mask; None when it starts from fresh weights."""
     if training == folder.plan.find_origin(training.replicate) or training.branch in FRESH:
         return None
     state = load_start(folder, training)
-    prune_state_(state, mask)
+    if folder.plan.others == "zero":
+        prune_state_(state, mask)
     return state
 
 

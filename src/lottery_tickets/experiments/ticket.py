@@ -75,8 +75,13 @@ def find_ticket(plan: ExperimentPlan, level: int, replicate: int) -> Training:
     """Returns the training of a ticket.
 
     Raises:
-        ValueError: When the plan has none there.
+        ValueError: When the plan has none there, or is about a change mask, whose other weights are not zero.
     """
+    if plan.others == "frozen":
+        raise ValueError(
+            "a ticket's other weights must be zero, but those of this run are frozen at what they were; apply the mask "
+            'by hold_mask(model, mask, others="frozen")'
+        )
     if not 0 <= replicate < plan.num_replicates:
         raise ValueError(
             f"the run has replicates 0 to {plan.num_replicates - 1}, but no {replicate}; choose one of them"

@@ -1,9 +1,11 @@
 """What the controls of a ticket are made of: random and shuffled masks, and fresh weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
+from lottery_tickets._core.bits import pack_bits
 from lottery_tickets._core.determinism import derive_seed, seeded
 from lottery_tickets._core.names import COMPILED, unwrap
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
@@ -11,9 +13,11 @@ from lottery_tickets._core.selection.largest import select_largest
 from lottery_tickets._core.selection.scopes import select_in_scope
 from lottery_tickets._core.sharding.fsdp import reshard
 from lottery_tickets._core.sharding.whole_parameters import whole_parameters
-from lottery_tickets._core.weights import WeightSource
+from lottery_tickets._core.weights import Weight, Weights, WeightSource
 from lottery_tickets.masks.draws import draw_weights
+from lottery_tickets.masks.fitting import find_masked_weights
 from lottery_tickets.masks.mask import Mask, as_mask
+from lottery_tickets.masks.strata import MANTISSA_BITS, find_codes
 
 
 def create_random_mask(
@@ -55,12 +59,24 @@ def create_random_mask(
     return Mask(bits, scores.shapes, provenance, shards)
 
 
-def shuffle_mask(mask: Mapping[str, Tensor], seed: int) -> Mask:
+def shuffle_mask(
+    mask: Mapping[str, Tensor],
+    seed: int,
+    *,
+    given: nn.Module | Mapping[str, Tensor] | WeightSource | None = None,
+    keeping: Mapping[str, Sequence[int]] | None = None,
+) -> Mask:
     """Returns a mask that keeps as many weights of each layer as `mask`, at random places.
 
     Args:
         mask: The mask to scramble.
         seed: Same seed, same result.
+        given: Weights, of a model, a mapping or a checkpoint: as many are kept of each exponent in each layer too.
+        keeping: By name flat positions of weights that are always kept, at the cost of others of their layer.
+
+    Raises:
+        ValueError: When `given` has not the weights of the mask, the mask keeps too few of a layer for `keeping`, or
+            both are given.
 
     Examples:
         >>> import torch
@@ -70,11 +86,42 @@ def shuffle_mask(mask: Mapping[str, Tensor], seed: int) -> Mask:
     """
     original = as_mask(mask)
     scores = draw_weights(original.shapes, {}, derive_seed(seed, "shuffled mask"), original.shards)
-    bits: dict[str, Tensor] = {}
+    provenance: dict[str, object] = {"method": "shuffled", "seed": seed, "of": original.provenance}
+    if given is not None:
+        if keeping is not None:
+            raise ValueError("a mask is shuffled within exponents, or keeping some weights, not both; leave one out")
+        weights = find_masked_weights(given, original)
+        bits = {name: _draw_by_exponent(weights[name], original[name], scores[name]) for name in original}
+        return Mask(bits, scores.shapes, {**provenance, "within": "exponents"})
+    bits = {}
     for name, num_kept in original.count_kept().items():
-        bits |= select_largest(scores.part([name]), num_kept)
-    provenance = {"method": "shuffled", "seed": seed, "of": original.provenance}
+        drawn, positions = scores.part([name]), (keeping or {}).get(name, ())
+        bits |= select_largest(_raise_scores(drawn, positions, num_kept) if positions else drawn, num_kept)
     return Mask(bits, scores.shapes, provenance, original.shards)
+
+
+def _draw_by_exponent(weight: Weight, kept: Tensor, scores: Weight) -> Tensor:
+    """Returns packed bits that keep as many weights of each exponent as a mask does, those of the largest scores."""
+    exponents = torch.from_numpy(find_codes(weight.read(0, weight.size)) >> MANTISSA_BITS)
+    kept, drawn, chosen = kept.flatten(), scores.read(0, weight.size), torch.zeros(weight.size, dtype=torch.bool)
+    for exponent in exponents[kept].unique():
+        places = (exponents == exponent).nonzero().view(-1)
+        order = drawn[places].argsort(descending=True, stable=True)
+        chosen[places[order[: int(kept[places].sum())]]] = True
+    return pack_bits(chosen)
+
+
+def _raise_scores(drawn: Weights, positions: Sequence[int], num_kept: int) -> Weights:
+    """Returns the scores of one layer, those at some positions above all others."""
+    [(name, weight)] = drawn.items()
+    if len(set(positions)) > num_kept or not all(0 <= position < weight.size for position in positions):
+        raise ValueError(
+            f"weights that are always kept must be among the {weight.size} of {name!r}, at most {num_kept} as the mask "
+            f"keeps, but are {len(set(positions))}, from {min(positions)} to {max(positions)}"
+        )
+    scores = weight.read(0, weight.size).clone()
+    scores[list(positions)] = 2.0
+    return Weights.from_tensors({name: scores.view(weight.shape)})
 
 
 def reinitialise_(model: nn.Module, seed: int) -> None:

@@ -98,7 +98,7 @@ class Guard:
                 _check_parametrisation(module, owners, attribute, held)
 
     def list_leaks(self, module: nn.Module) -> list[str]:
-        """Returns, in words, which pruned weights and gradients inside the module are not zero.
+        """Returns, in words, which pruned weights and gradients inside the module are not what they must be.
 
         Raises:
             RuntimeError: As `settle`.
@@ -110,10 +110,11 @@ class Guard:
             if found is not held.parameter and not _is_held_otherwise(module, found, held):
                 continue
             held.check_shape()
-            tensors = {repr(name): held.parameter, f"the gradient of {name!r}": held.parameter.grad}
-            for label, tensor in tensors.items():
-                local = None if tensor is None else held.see_own(tensor.detach())
-                if local is not None and held.places.any_nonzero(local):
+            gradient = held.parameter.grad
+            tensors = {repr(name): held.see_strays(held.parameter)}
+            tensors |= {} if gradient is None else {f"the gradient of {name!r}": held.see_own(gradient.detach())}
+            for label, local in tensors.items():
+                if held.places.any_nonzero(local):
                     bits = self.holder.mask.bits[name].to(local.device)
                     pruned = ~unpack_bits(bits, local.shape)
                     leaks.append(f"{int(local[pruned].count_nonzero())} of {int(pruned.sum())} in {label} are not")
@@ -212,14 +213,14 @@ def _check_parametrisation(module: nn.Module, owners: tuple[str, ...], attribute
     computation.eval()  # spectral_norm counts calls while it trains
     try:
         with torch.no_grad():
-            leaks = held.places.any_nonzero(computation())
+            leaks = held.places.any_nonzero(held.see_strays(computation()))
     finally:
         for part, training in modes:
             part.training = training
     if leaks:
         message = (
-            f"the pruned weights of {held.name!r} must be zero, but its parametrisation makes others of them; "
-            "use one that keeps zeros, or remove it (torch.nn.utils.parametrize.remove_parametrizations)"
+            f"the pruned weights of {held.name!r} must be what they are held to, but its parametrisation makes others "
+            "of them; use one that keeps zeros, or remove it (torch.nn.utils.parametrize.remove_parametrizations)"
         )
         raise RuntimeError(message)
 

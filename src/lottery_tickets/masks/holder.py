@@ -1,4 +1,4 @@
-"""What keeps the weights of one mask at zero: hooks on the parameters and on torch's optimizers.
+"""What keeps the weights of one mask at zero, or as they were: hooks on the parameters and on torch's optimizers.
 
 Pruned weights are zeroed, not looked for: writes through `.data` leave no trace but the values, and to read all of them
 costs what zeroing them does.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lottery_tickets._core.selection.zeroing import SMALLEST_FOR_KERNEL, PrunedPlaces
+from lottery_tickets._core.selection.zeroing import SMALLEST_FOR_KERNEL, PrunedPlaces, see_bits
 from lottery_tickets._core.sharding.dtensors import see_local
 from lottery_tickets.masks.mask import Mask
 
@@ -30,11 +30,19 @@ STAY_AT_ZERO: Final = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 class HeldWeight:
     """One parameter that is held, and what is known to be zero at its pruned places."""
 
-    def __init__(self, name: str, parameter: nn.Parameter, places: PrunedPlaces, shape: torch.Size) -> None:
+    def __init__(
+        self,
+        name: str,
+        parameter: nn.Parameter,
+        places: PrunedPlaces,
+        shape: torch.Size,
+        frozen: Tensor | None = None,
+    ) -> None:
         self.name = name
         self.parameter = parameter
         self.shape = shape
         self.places = places
+        self.frozen = frozen  # values of its shape, which it has at pruned places; zeros where None
         self.hook: Any = None
         # Whether a forward pass that gradients may come from began with zeroed weights. None is set by compiled code,
         # nor by a function that is handed the weight: no hook sees them.
@@ -46,7 +54,7 @@ class HeldWeight:
         self.clean_state: tuple[weakref.ref[Tensor] | None, ...] = ()
 
     def settle(self) -> None:
-        """Zeroes the pruned weights.
+        """Zeroes the pruned weights, or gives them their frozen values.
 
         Raises:
             RuntimeError: When the parameter was given values of another shape.
@@ -56,7 +64,18 @@ class HeldWeight:
             self.check_shape()
             self.places.learn(local)
             self._hang_up_hook()
-        self.places.zero_own_(local)
+        if self.frozen is None:
+            self.places.zero_own_(local)
+        else:
+            self.places.fill_(local, self._bring(self.frozen, local))
+
+    def see_strays(self, values: Tensor) -> Tensor:
+        """Returns what is zero at pruned places where they hold what they must, of values in place of the parameter.
+
+        These are the values themselves, or the bits in which they differ from the frozen ones.
+        """
+        own = see_local(values.detach())
+        return own if self.frozen is None else see_bits(own) ^ see_bits(self._bring(self.frozen, own))
 
     def check_shape(self) -> None:
         """Raises RuntimeError when the parameter was given values of another shape."""
@@ -123,6 +142,12 @@ class HeldWeight:
             (None if ref is None else ref()) is value for ref, value in zip(known, state, strict=True)
         )
 
+    def _bring(self, frozen: Tensor, local: Tensor) -> Tensor:
+        """Returns the frozen values where the parameter is, in its dtype."""
+        if (frozen.device, frozen.dtype) != (local.device, local.dtype):
+            self.frozen = frozen = frozen.to(local)
+        return frozen
+
     def _hang_up_hook(self) -> None:
         parameter = self.parameter
         if parameter.is_inference() or not parameter.is_floating_point():  # it never has a gradient
@@ -150,8 +175,11 @@ class Holder:
     deepcopy or a pickle of the model, or of a part of it, copies it along (`__reduce__`), with hooks of its own.
     """
 
-    def __init__(self, mask: Mask, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(
+        self, mask: Mask, parameters: Mapping[str, nn.Parameter], frozen: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.mask = mask
+        self.frozen = frozen  # by name, values that pruned places have; zeros where None
         self.is_held = True
         self.inside = _Inside()
         self.weights: dict[str, HeldWeight] = {}
@@ -161,12 +189,12 @@ class Holder:
 
     def __reduce__(self) -> tuple[Any, ...]:
         parameters = {name: held.parameter for name, held in self.weights.items()}
-        return _copy_holder, (self.mask, parameters, self.is_held)
+        return _copy_holder, (self.mask, parameters, self.is_held, self.frozen)
 
     def attach(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Holds these parameters, by their names in the mask, and lets go of those that had the names before.
 
-        Their pruned weights and gradients are zero from now on.
+        Their pruned weights are zero or frozen from now on, their gradients zero.
         """
         changed = {n: p for n, p in parameters.items() if n not in self.weights or self.weights[n].parameter is not p}
         new: dict[int, HeldWeight] = {}
@@ -175,7 +203,8 @@ class Holder:
                 # Several names of a tied weight may be pruned, each in other places.
                 bits = [self.mask.bits[other] for other, tied in parameters.items() if tied is parameter]
                 places = self._make_places(reduce(and_, bits))
-                new[id(parameter)] = HeldWeight(name, parameter, places, self.mask.shapes[name])
+                frozen = None if self.frozen is None else self.frozen[name]
+                new[id(parameter)] = HeldWeight(name, parameter, places, self.mask.shapes[name], frozen)
             if name in self.weights:
                 self.weights[name].let_go()
             self.weights[name] = new[id(parameter)]
@@ -209,8 +238,13 @@ class Holder:
             held.let_go()
 
 
-def _copy_holder(mask: Mask, parameters: dict[str, nn.Parameter], is_held: bool) -> Holder:  # noqa: FBT001 - called by pickle
-    holder = Holder(mask, parameters)
+def _copy_holder(
+    mask: Mask,
+    parameters: dict[str, nn.Parameter],
+    is_held: bool,  # noqa: FBT001 - called by pickle
+    frozen: Mapping[str, Tensor] | None,
+) -> Holder:
+    holder = Holder(mask, parameters, frozen)
     if not is_held:
         holder.let_go()
     return holder
@@ -220,9 +254,10 @@ def _after_backward(reference: "weakref.ref[HeldWeight]", parameter: Tensor) -> 
     held = reference()
     if held is None or parameter.grad is None:
         return
-    if not held.was_seen and held.places.any_nonzero(see_local(parameter)):
+    if not held.was_seen and held.places.any_nonzero(held.see_strays(parameter)):
         message = (
-            f"the pruned weights of {held.name!r} must be zero, but a forward pass used others: they were written to, "
+            f"the pruned weights of {held.name!r} must be {'zero' if held.frozen is None else 'as they were frozen'}, "
+            "but a forward pass used others: they were written to, "
             "and it ran where no hook is called (compiled code, or a function that is handed the weight); give "
             "hold_mask the compiled model, or call apply_mask after such writes"
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ from lottery_tickets.masks.fitting import fit_mask
 from lottery_tickets.masks.guard import find_guard, hang_guards, take_guards_off
 from lottery_tickets.masks.holder import Holder
 from lottery_tickets.masks.mask import Mask, as_mask
+
+Others = Literal["zero", "frozen"]
 
 WEIGHTS_PER_BLOCK: Final = 1 << 24
 
@@ -143,7 +145,7 @@ def masked(model: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[nn.Module]:
         yield model  # run uncompiled, because compiled code would read the parameters unseen
 
 
-def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
+def hold_mask(model: nn.Module, mask: Mapping[str, Tensor], *, others: Others = "zero") -> None:
     """Prunes a model and keeps it pruned while anyone trains it; returns nothing.
 
     The pruned weights are zero in every forward pass of the model or of a part of it, after every step of every
@@ -165,9 +167,12 @@ def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
     Args:
         model: Any model, compiled or not, before or after its optimizer is made.
         mask: By parameter name, True where a weight is kept.
+        others: What the weights are that the mask does not keep: "zero", or "frozen", as they are now, bit for bit;
+            what is said above of zeros is then so of these values, and their gradients are zero. Weights that the
+            mask does not name are free.
 
     Raises:
-        ValueError: When the mask does not fit the model.
+        ValueError: When the mask does not fit the model, or `others` is something else.
 
     Examples:
         >>> model = nn.Linear(2, 1)
@@ -178,9 +183,14 @@ def hold_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
         >>> model.weight[0, 1].item(), model.weight.grad[0, 1].item()
         (0.0, 0.0)
     """
+    if others not in get_args(Others):
+        raise ValueError(f"others must be one of {', '.join(get_args(Others))}, got {others!r}")
     parameters, placed = fit_mask(model, as_mask(mask))
     remove_mask(model)
-    hang_guards(model, Holder(placed, parameters))
+    frozen = None
+    if others == "frozen":
+        frozen = {name: see_local(parameter.detach()).clone() for name, parameter in parameters.items()}
+    hang_guards(model, Holder(placed, parameters, frozen))
     logger.info("holding a mask of sparsity %.4f on %d parameters", placed.sparsity, len(parameters))
 
 
@@ -228,7 +238,10 @@ def check_held(model: nn.Module) -> Mask:
     if shards is not None:  # a leak in one process is told in all
         leaks = [leak for found in shards.together.gather(lambda: leaks) for leak in found]
     if leaks:
-        message = f"pruned weights must be zero, but {'; '.join(leaks)}; call apply_mask"
+        must, remedy = "be zero", "call apply_mask"
+        if guard.holder.frozen is not None:
+            must, remedy = "be as they were frozen", "a forward pass or state_dict() puts them back"
+        message = f"pruned weights must {must}, but {'; '.join(leaks)}; {remedy}"
         raise RuntimeError(message)
     return guard.holder.mask
 

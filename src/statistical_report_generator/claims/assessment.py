@@ -31,6 +31,11 @@ from statistical_report_generator.inference.verdicts import compare_with_dense
 MARGIN: Final = 0.002  # 0.2 points: "matching" after Frankle et al. (arXiv 1912.05671)
 ALPHA: Final = 0.05
 CONTROLS_TO_BEAT: Final = ("reinitialised", "shuffled", "random")  # as results name their branches
+FROZEN_CONTROLS: Final = ("shuffled", "exponents")  # where all weights outside of the mask stay as they are
+FROZEN: Final = (
+    "All weights outside of the mask stayed as they were before: the ticket is a training of the mask's weights alone, "
+    "the dense network one of all weights."
+)
 POWER: Final = 0.8
 MOST_MORE_RUNS: Final = 1000
 
@@ -42,7 +47,7 @@ def assess_claims(
     moment: str | None = None,
     margin: float = MARGIN,
     alpha: float = ALPHA,
-    controls: Sequence[str] = CONTROLS_TO_BEAT,
+    controls: Sequence[str] | None = None,
     num_looks: int = 1,
     higher_is_better: bool | None = None,
     test: Test = "t",
@@ -69,7 +74,8 @@ def assess_claims(
         margin: The loss that counts as none, positive, in units of the metric; 0.002 is 0.2 points of accuracy.
         alpha: Largest chance of a false "matching" at any level, in (0, 0.5); likewise of a false "not matching" and
             of a false "winning".
-        controls: What a ticket must beat to win; at least one. Other branches are ignored.
+        controls: What a ticket must beat to win; at least one. Other branches are ignored. When None "reinitialised",
+            "shuffled" and "random"; of a change mask "shuffled" and "exponents", and "super" where it was trained.
         num_looks: How often the results are looked at in all while replicates are added, as planned before the first.
         higher_is_better: False for what is to be small; when None, that is a metric called a loss or a perplexity, and
             a function of the caller's that was said to be.
@@ -84,6 +90,7 @@ def assess_claims(
         ValueError: When the results are a simulation, lack the dense network, a ticket or the metric, hold a figure
             that is not finite or a training twice, or when a setting is out of range.
     """
+    controls = _choose_controls(results) if controls is None else controls
     check_settings(margin=margin, alpha=alpha, controls=controls, num_looks=num_looks, test=test)
     if results.get("simulated"):
         raise ValueError("a simulation trains no ticket, so it supports no claim; run the experiment with training")
@@ -152,6 +159,19 @@ def check_settings(
         raise ValueError(f"test must be one of {list(get_args(Test))}, but is {test!r}; 't' is usual")
 
 
+def _choose_controls(results: Mapping[str, Any]) -> Sequence[str]:
+    """Returns the controls that a ticket must beat when nobody says which."""
+    if not _is_frozen(results):
+        return CONTROLS_TO_BEAT
+    return (*FROZEN_CONTROLS, *(["super"] if "super" in results["plan"].get("controls", ()) else []))
+
+
+def _is_frozen(results: Mapping[str, Any]) -> bool:
+    """Returns whether the results are of a change mask, so that weights outside of it are not zero."""
+    plan = results.get("plan")
+    return isinstance(plan, Mapping) and plan.get("others") == "frozen"
+
+
 def _name_metric(results: Mapping[str, Any], metric: str) -> list[str]:
     """Returns a sentence on what a caller's function is called, where claims are on what it gives."""
     own = find_own_metric(results)
@@ -172,7 +192,8 @@ def list_caveats(results: Mapping[str, Any]) -> list[str]:
         ValueError: When they are no lists.
     """
     environments = len(_list_of(results, "environments", object))
-    caveats = [f"{said[:1].upper()}{said[1:]}." for said in _list_of(results, "unidentified", str)]
+    caveats = [FROZEN] if _is_frozen(results) else []
+    caveats += [f"{said[:1].upper()}{said[1:]}." for said in _list_of(results, "unidentified", str)]
     if environments > 1:
         caveats.append(f"Trained in {environments} environments: the same command need not give the same bits again.")
     return caveats

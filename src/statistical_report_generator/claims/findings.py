@@ -16,6 +16,8 @@ NAMES: Final = {
     "reinitialised": "the same mask with fresh weights (reinitialised)",
     "shuffled": "a shuffled mask with the original weights",
     "random": "a random mask with fresh weights",
+    "exponents": "a mask shuffled within layers and exponents",
+    "super": "a shuffled mask that keeps the super weights",
 }
 SMALLEST_P: Final = 0.001
 TESTS: Final = {"t": "paired t tests on the mean", "sign": "paired sign tests on the median"}

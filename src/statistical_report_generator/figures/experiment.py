@@ -24,9 +24,18 @@ LABELS: Final = {
     "reinitialised": "reinitialised",
     "shuffled": "shuffled mask",
     "random": "random mask, fresh weights",
+    "exponents": "shuffled within exponents",
+    "super": "shuffled, super weights kept",
 }
 # Branches of one density stand side by side, so that no interval hides another: factors on the logarithmic axis.
-DODGES: Final = {"ticket": 1.0, "reinitialised": 1.03, "shuffled": 0.97, "random": 0.94}
+DODGES: Final = {
+    "ticket": 1.0,
+    "reinitialised": 1.03,
+    "shuffled": 0.97,
+    "random": 0.94,
+    "exponents": 1.03,  # of change masks alone, as "super" is: they have no fresh weights
+    "super": 0.94,
+}
 RUNS_BESIDE: Final = 0.987  # single runs stand beside the bar of their mean
 POINT_SIZE: Final = 12.0  # square points; of single runs
 OPACITY: Final = 0.5

@@ -10,7 +10,6 @@ from statistical_report_generator.figures.style import (
     BLACK,
     BLUE,
     GREEN,
-    ORANGE,
     PURPLE,
     SKY_BLUE,
     STYLES,
@@ -31,8 +30,6 @@ BRANCHES: Final[Mapping[str, Look]] = MappingProxyType(
 )
 RUNS: Final = (
     *(Look(*look) for look in STYLES),
-    Look(ORANGE, "D"),
-    Look(SKY_BLUE, "P"),
     Look(BLACK, "x"),
 )
 SCORES: Final[Mapping[str, Look]] = MappingProxyType(

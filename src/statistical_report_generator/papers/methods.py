@@ -15,6 +15,8 @@ CONTROLS: Final = {
     "reinitialised": ("the same mask with weights drawn anew", ("frankle2019lottery",)),
     "shuffled": ("the mask shuffled within each layer", ("su2020sanity", "frankle2021pruning")),
     "random": ("a random mask of the same layer densities with weights drawn anew", ("su2020sanity",)),
+    "exponents": ("the mask shuffled among the weights of each exponent in each layer", ()),
+    "super": ("the mask shuffled within each layer, which keeps the super weights that were named", ()),
 }
 WORKLOADS: Final = {
     "fashion-mnist": "xiao2017fashion",

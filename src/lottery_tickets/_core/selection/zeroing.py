@@ -93,6 +93,12 @@ class PrunedPlaces:
             with torch._C.DisableTorchFunction():  # noqa: SLF001 - as above
                 self._zero_elsewhere(parameter.data)
 
+    def fill_(self, tensor: Tensor, values: Tensor) -> None:
+        """Gives the pruned places of a tensor of the parameter's shape the bits that values of its dtype have there."""
+        with torch._C.DisableTorchFunction():  # noqa: SLF001 - as above
+            words = see_bits(tensor.data)
+            torch.where(self._find_pruned(words), see_bits(values), words, out=words)
+
     def any_nonzero(self, tensor: Tensor) -> bool:
         """Returns whether a tensor of the parameter's shape has a number other than zero at a pruned place."""
         data = tensor.data
@@ -129,6 +135,11 @@ class PrunedPlaces:
         return pruned
 
 
+def see_bits(tensor: Tensor) -> Tensor:
+    """Returns a tensor of floats as integers, in the same memory."""
+    return tensor.view(INTEGERS_BY_BYTES[tensor.element_size()])
+
+
 def _see_words(data: Tensor) -> Words | None:
     """Returns the memory of a tensor as a flat array of integers; None where no loop of ours reaches it."""
     if data.device.type != "cpu" or not data.is_contiguous():
@@ -139,7 +150,7 @@ def _see_words(data: Tensor) -> Words | None:
 
 def _flatten(data: Tensor) -> Tensor:
     """Returns a contiguous tensor as a flat one of integers, in the same memory."""
-    return data.view(INTEGERS_BY_BYTES[data.element_size()]).view(-1)
+    return see_bits(data).view(-1)
 
 
 def _find_loops_for_device(data: Tensor) -> ModuleType | None:

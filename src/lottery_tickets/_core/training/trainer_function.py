@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.sharding.dtensors import see_local
@@ -32,7 +32,7 @@ def train_epochs(trainer_fn: TrainerFunction, model: nn.Module, dataloader: Iter
         Whether the model itself was trained, and no copy of it.
 
     Raises:
-        ValueError: When a returned model does not fit, or has non-zero weights where the model's are held at zero.
+        ValueError: When a returned model does not fit, or has other weights where the model is held to a mask.
     """
     returned = trainer_fn(model, dataloader, epochs=num_epochs)
     other = find_returned_model(model, returned)
@@ -40,16 +40,17 @@ def train_epochs(trainer_fn: TrainerFunction, model: nn.Module, dataloader: Iter
         return True
     reshard(unwrap(model))
     parameters = dict(model.named_parameters())
-    pruned_before = {name: see_local(parameter.detach()) == 0 for name, parameter in parameters.items()}
     state = load_returned_model(model, other)
-    # Only the hook of a held mask makes a weight zero after another value was loaded.
-    here = {
-        name: int((pruned_before[name] & (see_local(p.detach()) == 0) & (see_local(state[name]) != 0)).sum())
-        for name, p in parameters.items()
-    }
+    # Only the hook of a held mask gives a weight another value than was loaded.
+    here = {name: _count_differing(see_local(p.detach()), see_local(state[name])) for name, p in parameters.items()}
     if revived := [name for name, num in Weights.from_tensors(parameters).count(here).items() if num]:
         raise ValueError(
             "trainer_fn must return the model it is given or a copy.deepcopy of it, which keeps the mask, but "
-            f"the model it returned has non-zero weights at pruned places of {revived}"
+            f"the model it returned has other weights at pruned places of {revived}"
         )
     return False
+
+
+def _count_differing(values: Tensor, loaded: Tensor) -> int:
+    """Returns how many finite values differ from those loaded."""
+    return int(((values != loaded.to(values)) & values.isfinite()).sum())

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from lottery_tickets.changes.differences import is_changed
 from lottery_tickets.masks.mask import Mask
 
 
@@ -34,6 +35,14 @@ def find_returned(state: Mapping[str, Tensor], mask: Mask) -> str:
         returned = int((state[name][~mask[name]] != 0).sum())
         if returned:
             return f"{returned} pruned weights of {name!r} are not zero"
+    return ""
+
+
+def find_moved(state: Mapping[str, Tensor], start: Mapping[str, Tensor], mask: Mask) -> str:
+    """Returns in words which weights of a state are not what they started from, outside the mask; nothing without."""
+    for name in mask:
+        if moved := int((is_changed(start[name].flatten(), state[name].flatten()) & ~mask[name].flatten()).sum()):
+            return f"{moved} frozen weights of {name!r} are not those it started from"
     return ""
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from lottery_tickets._core.files import LOCK, read_json
 from lottery_tickets._core.folders import MARKER, read_hashed
 from lottery_tickets.experiments.folder import (
+    CHANGES_FROM_PYTHON,
     CONNECTIVITY,
     CONNECTIVITY_FROM_PYTHON,
     EVALUATE,
@@ -143,6 +144,8 @@ def _find_maker(plan: ExperimentPlan) -> str | None:
     pruning, retraining, comparing = MAKERS["workload" in plan.subject]
     if plan.is_parted:
         return comparing if plan.ticket_sha256 is not None or not plan.num_levels else None
+    if plan.others == "frozen":
+        return CHANGES_FROM_PYTHON
     return pruning if plan.ticket_sha256 is None else retraining
 
 

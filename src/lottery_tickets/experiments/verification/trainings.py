@@ -23,7 +23,7 @@ from lottery_tickets.experiments.folder import (
 )
 from lottery_tickets.experiments.layers import LAYERS, find_odd_layers
 from lottery_tickets.experiments.plan import FRESH, Training
-from lottery_tickets.experiments.verification.checkpoints import find_emptied, find_odd_state, find_returned
+from lottery_tickets.experiments.verification.checkpoints import find_emptied, find_moved, find_odd_state, find_returned
 from lottery_tickets.experiments.verification.checks import Check, run_check
 from lottery_tickets.experiments.verification.histories import find_odd_history
 from lottery_tickets.masks.mask import Mask
@@ -60,13 +60,24 @@ class TrainingChecks:
             "its mask keeps the planned counts": self.find_wrong_counts,
             "its mask follows from the trainings before it": self.find_wrong_mask,
             "it started from the stored weights": self.find_wrong_start,
-            "its pruned weights are zero": partial(self.find_in_states, find_returned),
+            **self.list_checks_of_others(),
             "its checkpoints are those of a trained network": self.find_odd_checkpoints,
             "its history is one that the plan gives": self.find_odd_history,
         }
         found = [files, *(run_check(name, self.training.path, find) for name, find in checks.items())]
         note = "" if LAYERS in self.record else UNCOUNTED
         return [*found, run_check("its layers are as it counts them", self.training.path, self.find_odd_layers, note)]
+
+    def list_checks_of_others(self) -> dict[str, Callable[[], str]]:
+        """Returns the check of the weights that its mask does not keep."""
+        if self.plan.others == "zero":
+            return {"its pruned weights are zero": partial(self.find_in_states, find_returned)}
+        start = partial(self.folder.load_rewind_point, self.training)
+        return {
+            "its frozen weights are those it started from": lambda: self.find_in_states(
+                lambda state, mask: find_moved(state, start(), mask)
+            )
+        }
 
     @property
     def record(self) -> dict[str, Any]:
