@@ -5,6 +5,7 @@ import random
 import shutil
 from pathlib import Path
 
+import pytest
 from benchmarks.studies.forgeries import sum_up
 from benchmarks.studies.mutations import KINDS, mutate, read_content
 
@@ -12,6 +13,7 @@ from lottery_tickets.experiments.verification import verify_run
 from tests.lottery_tickets.experiments.verification.runs import make_run
 
 
+@pytest.mark.long
 def test_every_kind_of_change_is_made_and_what_is_harmless_is_known(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     content, made = read_content(tmp_path / "run"), {}

@@ -17,7 +17,11 @@ def test_the_script_runs_under_torchrun(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("".join(blocks), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    for _ in range(2):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        # seen once, on a busy machine: of threads of torch, as a process ends
+        if "terminate called without an active exception" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr[-3000:]
     # two processes write to one pipe, a line not always at once
     assert re.findall(r"0\.5", done.stdout) == ["0.5"] * 4

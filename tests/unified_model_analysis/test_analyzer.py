@@ -309,7 +309,7 @@ def draw_all(model: nn.Module) -> None:
         nn.init.normal_(parameter, std=0.1)
 
 
-@pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
+@pytest.mark.parametrize("kind", [pytest.param("Llama", marks=pytest.mark.long), "Qwen2"])
 def test_a_language_model(kind: str, tmp_path: Path) -> None:
     model = make_language_model(kind)
     tokens = torch.arange(48).reshape(4, 12) % 16

@@ -280,7 +280,7 @@ def kill_and_check(run: Path, moment: str, num_workers: int, *changes: str) -> N
     ("num_workers", "moments"),
     [
         (1, ["a training is there", "a file is half written", "many trainings are there"]),
-        (2, ["many trainings are there"]),
+        pytest.param(2, ["many trainings are there"], marks=pytest.mark.long),
     ],
 )
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(

@@ -28,7 +28,12 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize(
-    ("saving", "loading"), [((4, "both"), (2, "fsdp")), ((2, "fsdp"), (1, "")), ((1, ""), (4, "both"))]
+    ("saving", "loading"),
+    [
+        ((4, "both"), (2, "fsdp")),
+        pytest.param((2, "fsdp"), (1, ""), marks=pytest.mark.long),
+        pytest.param((1, ""), (4, "both"), marks=pytest.mark.long),
+    ],
 )
 def test_a_run_goes_on_with_other_processes(
     saving: tuple[int, str], loading: tuple[int, str], tmp_path: Path, expected: tuple[Any, Any]

@@ -10,6 +10,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("transformers.distributed.configuration_utils")
 
 
+@pytest.mark.long
 def test_a_sharded_training_is_watched(tmp_path: Path) -> None:
     from tests.lottery_tickets.integrations import sharded_trainer  # noqa: PLC0415 - needs transformers
 
