@@ -11,6 +11,7 @@ import jaxtyping
 import pytest
 from beartype import beartype
 from beartype.roar import BeartypeDecorHintException
+from hypothesis import settings
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
@@ -20,6 +21,9 @@ PACKAGE = SOURCE / "lottery_tickets"
 EDGES = ("experiments.", "integrations.", "masks.checked", "masks.selector", "scores.gradient_scores", "scores.mixing")
 
 pytest_plugins = ["tests.budget"]
+
+settings.register_profile("untimed", deadline=None)  # a busy machine must not fail a run
+settings.load_profile("untimed")
 
 # Without doctests. Triton may not be there, and asks as it is imported whether it is to interpret: a test that has it
 # interpret starts a process of its own, which collects its tests from such a file.
