@@ -110,7 +110,7 @@ def test_earlier_results_of_the_kind_are_replaced_and_equal_ones_stay(tmp_path: 
     first = path.read_bytes()
     call(path, "quality")
     assert path.read_bytes() == first
-    lt.compute_lottery_ticket_quality(MODEL, lt.create_magnitude_mask(MODEL, 0.75), DATA, path=path)
+    lt.compute_lottery_ticket_quality(MODEL, lt.create_magnitude_mask(MODEL, 0.75, scope="layer"), DATA, path=path)
     assert load_results(path)["sparsity"] == pytest.approx(0.75, abs=0.01)
 
 
