@@ -23,6 +23,7 @@ LARGER: Final[Mapping[str, tuple[float, str]]] = {  # thrice what they take, and
     "tests/lottery_tickets/integrations/test_slurm.py": (150, "jobs and drivers are processes, to be killed"),
     "tests/lottery_tickets/landscape/test_surface.py": (40, "seven models, each point measured twice, in two ways"),
     "tests/lottery_tickets/scores/test_gradient_scores.py": (40, "a battery of 15 laws for each of 14 scores"),
+    "tests/lottery_tickets/planning/test_plan.py": (60, "a dozen networks, run on tensors without values"),
     "tests/lottery_tickets/checkpoints/test_wanda.py": (50, "15 architectures in two dtypes, loaded and streamed"),
     "tests/lottery_tickets/evaluation/test_performance.py": (50, "the same architectures and dtypes"),
     "tests/lottery_tickets/early_bird/test_rank_correlation.py": (40, "millions of ranks, and kernels to be compiled"),
