@@ -5,7 +5,7 @@ import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, cast, final
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from lottery_tickets._core.gradients.marks import mark
 from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.products import prefers_single_samples
+from lottery_tickets._core.gradients.squares import add_squares, has_few_terms, mark_products
 from lottery_tickets._core.gradients.uses import LookupUse, ProductUse, Use
 from lottery_tickets._core.gradients.values import SQUARE, Value
 
@@ -89,6 +90,8 @@ def add_uses(
         _add_lookup(totals, first, matrix)
     elif len(uses) == 1 and isinstance(first, ProductUse) and first.inputs.shape[1] == 1:
         _add_products(totals, first, matrix, block_elements)
+    elif has_few_terms(uses):
+        _add_few(totals, first, matrix, block_elements)
     else:
         marks = _add_blocks(totals, uses, matrix, block_elements, watched)
     if watched is not None and marks is None:
@@ -105,6 +108,9 @@ def compute_marks(uses: Sequence[Use], block_elements: int | None) -> Tensor:
         return found.new_zeros(first.num_samples, 2).index_add_(0, keys // first.num_rows, found)
     if len(uses) == 1 and isinstance(first, ProductUse) and first.inputs.shape[1] == 1:
         return mark(first.gradients) * mark(first.inputs)  # of an outer product both are the products
+    if has_few_terms(uses):
+        products = _iterate_products(first, block_elements)
+        return torch.cat([mark_products(product.left, product.inputs) for product in products])
     parts: dict[int, list[Tensor]] = {}
     for _, rows, blocks in iterate_blocks(uses, block_elements):
         parts.setdefault(rows.start, []).extend(map(mark, blocks))
@@ -117,16 +123,21 @@ def iterate_blocks(uses: Sequence[Use], block_elements: int | None) -> Iterator[
     limit = _find_limit(uses[0].gradients.device, block_elements, uses[0].num_elements)
     num_block_rows = min(num_rows, max(1, limit // num_columns))
     num_block_samples = _share_out(num_samples, limit // (num_block_rows * num_columns))
-    scratch = max(1, *(use.num_scratch for use in uses))
-    num_taken = _share_out(num_samples, (block_elements or max(limit, CPU_SCRATCH)) // scratch)
     lefts = [use.left for use in uses]
     if all(left is not None and prefers_single_samples(left, num_block_rows, num_columns) for left in lefts):
         num_block_samples = 1
-    for start in range(0, num_samples, num_taken):
-        taken = [use.take(slice(start, start + num_taken)) for use in uses]
+    for start, taken in _iterate_shares(uses, block_elements, limit):
         for row in range(0, num_rows, num_block_rows):
             rows = slice(row, row + num_block_rows)
             yield start, rows, _add_up([use.blocks(rows, num_block_samples) for use in taken])
+
+
+def _iterate_shares(uses: Sequence[Use], block_elements: int | None, limit: int) -> Iterator[tuple[int, list[Use]]]:
+    """Yields a first sample and the uses of some samples from there on: as many as there is scratch for."""
+    num_samples, scratch = uses[0].num_samples, max(1, *(use.num_scratch for use in uses))
+    num_taken = _share_out(num_samples, (block_elements or max(limit, CPU_SCRATCH)) // scratch)
+    for start in range(0, num_samples, num_taken):
+        yield start, [use.take(slice(start, start + num_taken)) for use in uses]
 
 
 def _add_up(shares: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:
@@ -201,6 +212,23 @@ def _add_products(totals: Mapping[Value, Tensor], use: ProductUse, matrix: Tenso
             part = _Part(total[rows], matrix[rows], value)
             part.sums.addmm_(gradients[:, rows].mT, inputs)
             part.finish()
+
+
+def _add_few(totals: Mapping[Value, Tensor], use: Use, matrix: Tensor, block_elements: int | None) -> None:
+    """Adds the values of samples of a few positions each: squares without the gradients, unless others need these."""
+    if set(totals) != {SQUARE}:
+        _add_blocks(totals, [use], matrix, block_elements)
+        return
+    part = _Part(totals[SQUARE], matrix, SQUARE)
+    for product in _iterate_products(use, block_elements):
+        add_squares(part.sums, product.left, product.inputs)
+    part.finish()
+
+
+def _iterate_products(use: Use, block_elements: int | None) -> Iterator[ProductUse]:
+    """Yields a use with a left factor as products, of some samples at a time."""
+    for _, [taken] in _iterate_shares([use], block_elements, CPU_BLOCK):
+        yield cast("ProductUse", taken)
 
 
 def _add_lookup(totals: Mapping[Value, Tensor], use: LookupUse, matrix: Tensor) -> None:

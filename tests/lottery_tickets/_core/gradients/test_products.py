@@ -101,9 +101,9 @@ class _Positions(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(4, 16, 3, padding=1), nn.Tanh(), nn.Conv2d(16, 12, 1), nn.Tanh(),
-            nn.Conv2d(12, 12, 3, groups=2, padding=1), nn.Tanh(), nn.Flatten(2), nn.Linear(36, 20), nn.Tanh(),
-            nn.Linear(20, 6), nn.Flatten(), nn.Linear(72, 5),
+            nn.Conv2d(4, 16, 3, padding=1), nn.Tanh(), nn.Conv2d(16, 20, 1), nn.Tanh(),
+            nn.Conv2d(20, 20, 3, groups=2, padding=1), nn.Tanh(), nn.Flatten(2), nn.Linear(36, 20), nn.Tanh(),
+            nn.Linear(20, 6), nn.Flatten(), nn.Linear(120, 5),
         )  # fmt: skip
 
     def forward(self, inputs: Tensor) -> Tensor:

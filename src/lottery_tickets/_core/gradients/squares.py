@@ -1,0 +1,68 @@
+"""Squares of per-sample gradients that are products of few terms, as a convolution's of few positions are.
+
+A matrix product of few terms spends its time on writing the gradients, and the squares on reading them again. On a CPU
+these are made in registers, squared there and added: 6 times as fast at 4 positions, 1.7 times at 16.
+"""
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from lottery_tickets._core.gradients.uses import Use
+from lottery_tickets._core.kernels.squaring_cpu import FEW, MANY, add_squares_of_few, add_squares_of_many
+
+ROWS_TOGETHER: Final = 2**17  # elements of the sums that stay in the cache while all samples are added
+LEAST_A_THREAD: Final = 2**22  # multiplications, below which a thread takes longer to start
+
+
+def has_few_terms(uses: Sequence[Use]) -> bool:
+    """Returns whether gradients are products of 2 to `MANY` terms, on a CPU."""
+    left = uses[0].left if len(uses) == 1 else None
+    return left is not None and left.device.type == "cpu" and 1 < left.shape[2] <= MANY
+
+
+def add_squares(sums: Tensor, left: Tensor, right: Tensor) -> None:
+    """Adds the squares of left @ right over the samples.
+
+    Args:
+        sums: Shape (rows, columns), contiguous, float32 or float64.
+        left: Shape (samples, rows, terms).
+        right: Shape (samples, terms, columns).
+    """
+    num_terms = left.shape[2]
+    size, add = (FEW, add_squares_of_few) if num_terms <= FEW else (MANY, add_squares_of_many)
+    missing = size - num_terms
+    factors = pad(left.to(sums.dtype), (0, missing)).contiguous().numpy()
+    terms = pad(right.to(sums.dtype), (0, 0, 0, missing)).contiguous().numpy()
+    rows, columns = sums.shape
+    num_threads = max(1, min(torch.get_num_threads(), factors.size * columns // LEAST_A_THREAD))
+    step = max(1, min(ROWS_TOGETHER // columns, math.ceil(rows / num_threads)))
+    held, starts = sums.numpy(), range(0, rows, step)
+
+    def add_rows(start: int) -> None:
+        add(factors, terms, held, start, min(start + step, rows))
+
+    if num_threads == 1:
+        for start in starts:
+            add_rows(start)
+    else:
+        with ThreadPoolExecutor(num_threads) as pool:
+            list(pool.map(add_rows, starts))
+
+
+def mark_products(left: Tensor, right: Tensor) -> Tensor:
+    """Returns the marks of left @ right, see `marks`, without the products: by what their terms have in common.
+
+    Args:
+        left: Shape (samples, rows, terms).
+        right: Shape (samples, terms, columns).
+    """
+    wide = torch.promote_types(left.dtype, torch.float32)
+    left, right = left.double(), right.double()  # because terms can cancel
+    squares = ((left.mT @ left) * (right @ right.mT)).sum((1, 2)).clamp_(min=0)
+    return torch.stack([squares, (left.sum(1) * right.sum(2)).sum(1)], 1).to(wide)

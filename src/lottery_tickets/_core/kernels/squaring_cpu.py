@@ -1,0 +1,71 @@
+"""The numba loops that square products of few terms and add the squares up, with no product ever in memory."""
+
+from typing import Final
+
+import numba
+from numpy.typing import NDArray
+
+FEW: Final = 4  # terms, that stay in registers
+MANY: Final = 16
+# Products and sums may be contracted and reordered, as BLAS does; NaN and infinity stay what they are.
+FASTMATH: Final = {"contract", "reassoc"}
+
+
+@numba.njit(inline="always")
+def _sum_four(factors: tuple[float, float, float, float], right: NDArray, first: int, column: int) -> float:  # type: ignore[type-arg]  # of any float
+    total: float = (
+        factors[0] * right[first, column]
+        + factors[1] * right[first + 1, column]
+        + factors[2] * right[first + 2, column]
+        + factors[3] * right[first + 3, column]
+    )
+    return total
+
+
+@numba.njit(inline="always")
+def _take_four(terms: NDArray, first: int) -> tuple[float, float, float, float]:  # type: ignore[type-arg]  # of any float
+    return terms[first], terms[first + 1], terms[first + 2], terms[first + 3]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+def add_squares_of_few(left: NDArray, right: NDArray, sums: NDArray, start: int, stop: int) -> None:  # type: ignore[type-arg]  # of any float
+    """Adds to some rows of `sums` the squares of left @ right, sample by sample.
+
+    Args:
+        left: Shape (samples, rows, `FEW`).
+        right: Shape (samples, `FEW`, columns).
+        sums: Shape (rows, columns).
+        start: The first row.
+        stop: That behind the last.
+    """
+    for sample in range(len(left)):
+        terms = right[sample]
+        for row in range(start, stop):
+            factors = _take_four(left[sample, row], 0)
+            total = sums[row]
+            for column in range(total.size):
+                product = _sum_four(factors, terms, 0, column)
+                total[column] += product * product
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+def add_squares_of_many(left: NDArray, right: NDArray, sums: NDArray, start: int, stop: int) -> None:  # type: ignore[type-arg]  # of any float
+    """Adds squares as `add_squares_of_few` does, of products of `MANY` terms."""
+    for sample in range(len(left)):
+        terms = right[sample]
+        for row in range(start, stop):
+            own, total = left[sample, row], sums[row]
+            first, second, third, fourth = (
+                _take_four(own, 0),
+                _take_four(own, 4),
+                _take_four(own, 8),
+                _take_four(own, 12),
+            )
+            for column in range(total.size):
+                product = (
+                    _sum_four(first, terms, 0, column)
+                    + _sum_four(second, terms, 4, column)
+                    + _sum_four(third, terms, 8, column)
+                    + _sum_four(fourth, terms, 12, column)
+                )
+                total[column] += product * product

@@ -1,0 +1,91 @@
+"""Squares of products of few terms, made without the products: beside the products themselves."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lottery_tickets import compute_fisher_importance
+from lottery_tickets._core.gradients.marks import mark
+from lottery_tickets._core.gradients.squares import ROWS_TOGETHER, add_squares, has_few_terms, mark_products
+from lottery_tickets._core.gradients.uses import ConvolutionUse, ProductUse
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 20), st.integers(2, 16), st.integers(1, 40)),
+    dtype=st.sampled_from(DTYPES),
+    seed=st.integers(0, 100),
+)
+def test_squares_and_marks_are_those_of_the_products(
+    shape: tuple[int, int, int, int], dtype: torch.dtype, seed: int
+) -> None:
+    samples, rows, terms, columns = shape
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.randn(samples, terms, rows, generator=generator).to(dtype).mT  # as convolutions have it
+    right = torch.randn(samples, terms, columns, generator=generator).to(dtype)
+    products = left.double() @ right.double()
+    sums = torch.ones(rows, columns, dtype=torch.promote_types(dtype, torch.float32))
+
+    add_squares(sums, left, right)
+
+    torch.testing.assert_close(sums.double(), 1 + products.square().sum(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mark_products(left, right).double(), mark(products), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("terms", [3, 11])
+def test_bits_do_not_depend_on_the_number_of_threads(terms: int) -> None:
+    generator = torch.Generator().manual_seed(terms)
+    left, right = torch.randn(2, 600, terms, generator=generator), torch.randn(2, terms, 500, generator=generator)
+    found = []
+    before = torch.get_num_threads()
+    for num_threads in (1, 3):
+        torch.set_num_threads(num_threads)
+        try:
+            sums = torch.zeros(600, 500)
+            add_squares(sums, left, right)
+        finally:
+            torch.set_num_threads(before)
+        found.append(sums)
+    assert ROWS_TOGETHER < 600 * 500  # several blocks of rows
+    assert torch.equal(*found)
+
+
+def test_a_sample_that_is_not_finite_stays_so() -> None:
+    left, right = torch.ones(1, 2, 3), torch.ones(1, 3, 2)
+    left[0, 0, 0] = float("inf")
+    right[0, 1, 1] = float("nan")
+    sums = torch.zeros(2, 2)
+    add_squares(sums, left, right)
+    assert sums[0, 0] == float("inf")
+    assert sums[:, 1].isnan().all()
+    assert sums[1, 0] == 9
+
+
+def test_few_terms_are_2_to_16() -> None:
+    for terms, is_few in ((1, False), (2, True), (16, True), (17, False)):
+        use = ProductUse(torch.zeros(3, terms, 4), torch.zeros(3, terms, 5))
+        assert has_few_terms([use]) == is_few
+        assert not has_few_terms([use, use])  # their gradients add up before they are squared
+    grouped = ConvolutionUse(torch.zeros(3, 4, 4), torch.zeros(3, 1, 2, 2, 4), (1, 1), (1, 1), (1, 1), (2, 2), 2)
+    assert not has_few_terms([grouped])
+
+
+@pytest.mark.parametrize("chunk_size", [None, 50])
+@pytest.mark.parametrize("size", [2, 4])
+def test_fisher_of_small_maps_is_the_mean_of_squares_one_by_one(size: int, chunk_size: int | None) -> None:
+    torch.manual_seed(size)
+    model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 6, 1), nn.Flatten(), nn.LazyLinear(4))
+    images, targets = torch.randn(7, 3, size, size), torch.randint(4, (7,))
+    model(images)
+    found = compute_fisher_importance(model, [(images, targets)], 7, chunk_size=chunk_size)
+    for name, parameter in model.named_parameters():
+        if name not in found:
+            continue
+        gradients = [
+            torch.autograd.grad(nn.functional.cross_entropy(model(images[i : i + 1]), targets[i : i + 1]), parameter)[0]
+            for i in range(7)
+        ]
+        torch.testing.assert_close(found[name], torch.stack(gradients).square().mean(0))
