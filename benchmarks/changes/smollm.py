@@ -18,33 +18,24 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
-from benchmarks.common import RESULTS, load_language, read_results, write_results
+from benchmarks.changes.parts import DRAWN, VIEWS, compare, judge, load_state, name_once
+from benchmarks.common import FIGURES, RESULTS, load_language, read_results, write_results
 from benchmarks.studies.small_transformer import build_transformer, load_bytes
-from lottery_tickets import compute_change_mask, compute_change_mask_quality, compute_changes, compute_performance
+from lottery_tickets import compute_change_mask, compute_change_mask_quality, compute_performance
 from lottery_tickets.storage import save_weights
-from statistical_report_generator.claims import assess_claims
-from statistical_report_generator.claims.findings import describe_claims
-from statistical_report_generator.inference.intervals import summarise_experiment
+from statistical_report_generator.figures.changes import draw_changes
+from statistical_report_generator.figures.style import save_figure
 
 NAME: Final = "changes_smollm"
 NUM_SEEDS: Final = 3
 MARGIN: Final = 0.01  # of the loss, in nats
-LARGEST: Final = 0.99  # sparsity of the masks of largest changes
 OPTIMIZERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
     "AdamW": partial(torch.optim.AdamW, lr=2e-5, weight_decay=0.01),
     "SGD": partial(torch.optim.SGD, lr=0.03),
 }
-VIEWS: Final[dict[str, tuple[torch.dtype, dict[str, Any]]]] = {
-    "bfloat16": (torch.bfloat16, {}),
-    "float32": (torch.float32, {}),
-    "float32, largest 1 %": (torch.float32, {"by": "delta", "sparsity": LARGEST}),
-}
-
-State = dict[str, Tensor]
 Batches = list[dict[str, Tensor]]
 
 
@@ -111,30 +102,23 @@ def fine_tune(settings: Settings, optimizer: str, folder: Path) -> dict[str, Any
     losses: list[float | None] = []
     model, loader, test = settings.load()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    save_weights(_name_once(model), folder / "before.safetensors")
+    save_weights(name_once(model), folder / "before.safetensors")
     loss_before = compute_performance(model, test)["loss"]
     for seed in range(NUM_SEEDS):
         model.load_state_dict(before)
         torch.manual_seed(seed)
         train(model, loader, epochs=1, make_optimizer=OPTIMIZERS[optimizer])
-        save_weights(_name_once(model), folder / f"{optimizer}-{seed}.safetensors")
+        save_weights(name_once(model), folder / f"{optimizer}-{seed}.safetensors")
         losses.append(compute_performance(model, test)["loss"])
         print(f"{optimizer}, seed {seed}: test loss {loss_before} -> {losses[-1]}", flush=True)
     return {"test_loss_before": loss_before, "test_losses": losses}
 
 
-def compare(folder: Path, optimizer: str, view: str) -> dict[str, Any]:
-    """Returns what the trainings of an optimizer changed, and what they have in common beside each null."""
-    dtype, options = VIEWS[view]
-    after = {f"seed {seed}": _load(folder / f"{optimizer}-{seed}.safetensors", dtype) for seed in range(NUM_SEEDS)}
-    found = compute_changes(_load(folder / "before.safetensors", dtype), after, **options)
-    updates = {name: {"overall": u["overall"], "kinds": u["kinds"]} for name, u in found["updates"].items()}
-    return {"updates": updates, "pairs": found["overlaps"]["pairs"] if found["overlaps"] else []}
-
-
 def control(settings: Settings, optimizer: str, folder: Path) -> dict[str, Any]:
     """Returns the losses of the first training's changed weights, trained alone, and of the controls; with claims."""
-    before, after = (_load(folder / f"{name}.safetensors", torch.bfloat16) for name in ("before", f"{optimizer}-0"))
+    before, after = (
+        load_state(folder / f"{name}.safetensors", torch.bfloat16) for name in ("before", f"{optimizer}-0")
+    )
     mask = compute_change_mask(before, after, include=list(before))  # embeddings and norms too
     model, loader, test = settings.load()
     layer, index, size = find_super_weight(model, test[0])
@@ -150,18 +134,10 @@ def control(settings: Settings, optimizer: str, folder: Path) -> dict[str, Any]:
         run_folder=folder / f"controls-{optimizer}",
         progress=True,
     )
-    claims = assess_claims(found, metric="test_loss", margin=MARGIN)
-    branches = [
-        {"level": summary.level, "branch": summary.branch, "density": summary.density}
-        | {name: asdict(getattr(summary, name)) for name in ("value", "minus_dense", "minus_ticket")}
-        for summary in summarise_experiment(found, metric="test_loss", moment="end")
-    ]
     return {
         "mask_density": mask.density,
         "super_weight": {"layer": layer, "index": list(index), "largest_output": size},
-        "branches": branches,
-        "claims": claims,
-        "findings": describe_claims(claims),
+        **judge(found, metric="test_loss", margin=MARGIN),
     }
 
 
@@ -189,14 +165,6 @@ def find_super_weight(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[st
     return f"{name}.weight", index, size
 
 
-def _name_once(model: nn.Module) -> State:
-    return {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
-
-
-def _load(path: Path, dtype: torch.dtype) -> State:
-    return {name: tensor.to(dtype) for name, tensor in load_file(path).items()}
-
-
 def main() -> None:
     """Computes the parts that are missing, and keeps each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -216,14 +184,27 @@ def main() -> None:
     steps: dict[str, Callable[[], dict[str, Any]]] = {}
     for optimizer in OPTIMIZERS:
         steps[f"{optimizer}: trainings"] = partial(fine_tune, settings, optimizer, options.folder)
+        seeds = {f"seed {seed}": f"{optimizer}-{seed}" for seed in range(NUM_SEEDS)}
         for view in VIEWS:
-            steps[f"{optimizer}: {view}"] = partial(compare, options.folder, optimizer, view)
+            steps[f"{optimizer}: {view}"] = partial(compare, options.folder, seeds, view)
     for optimizer in OPTIMIZERS:
         steps[f"{optimizer}: controls"] = partial(control, settings, optimizer, options.folder)
     for part, compute in steps.items():
         if part not in kept["parts"]:
             kept["parts"][part] = compute()
             print(part, write_results(name, {"settings": kept["settings"], "parts": kept["parts"]}), flush=True)
+    if not options.tiny:
+        draw(kept["parts"])
+
+
+def draw(parts: Mapping[str, Any]) -> None:
+    """Draws of each optimizer what the first training changed, and what the first two share."""
+    views = {optimizer: parts[f"{optimizer}: {DRAWN}"] for optimizer in OPTIMIZERS}
+    updates = {optimizer: next(iter(view["updates"].values())) for optimizer, view in views.items()}
+    pairs = [
+        {**view["pairs"][0], "first": f"{optimizer} 0", "second": f"{optimizer} 1"} for optimizer, view in views.items()
+    ]
+    save_figure(draw_changes(updates, pairs, "SmolLM2-135M, fine-tuned, as bfloat16"), FIGURES / "changes.svg")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import re
 
 from benchmarks.common import ROOT
 from benchmarks.tables import (
+    changes,
     checkpoints,
     claims,
     connectivity,
@@ -25,13 +26,13 @@ from benchmarks.tables import (
     reports,
     scores,
     shrinking,
-    time_left,
 )
 from benchmarks.tables.parts import Tables
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MARKED = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 DRAWER = (
+    changes,
     checkpoints,
     claims,
     connectivity,
@@ -49,7 +50,6 @@ DRAWER = (
     reports,
     scores,
     shrinking,
-    time_left,
 )
 TABLES: Tables = {name: make for module in DRAWER for name, make in module.TABLES.items()}
 

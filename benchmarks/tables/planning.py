@@ -1,10 +1,11 @@
-"""The tables of the page on planning."""
+"""The tables of the page on planning, and of times that commands foretell."""
 
+import statistics
 from typing import Any
 
 from benchmarks.common import TITLES as SUBJECTS
 from benchmarks.common import read_results
-from benchmarks.tables.parts import Tables, make_table
+from benchmarks.tables.parts import Columns, Tables, make_table, tabulate
 
 MB = 1e6
 LONG_SECONDS = 0.1  # which are told in whole milliseconds
@@ -108,9 +109,29 @@ def _show_ms(seconds: float) -> str:
     return f"{1000 * seconds:,.0f}" if seconds >= LONG_SECONDS else f"{1000 * seconds:.3g}"
 
 
+def tabulate_time_left() -> str:
+    """The ratio of what was foretold to what it took: medians, with the least and the largest."""
+    runs = read_results("time_left")["runs"]
+
+    def show(row: tuple[str, list[dict[str, float]]], key: str) -> str:
+        values = [one[key] for one in row[1]]
+        return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+    columns: Columns = {
+        "command": lambda row: row[0],
+        "seconds": lambda row: f"{statistics.median(one['seconds'] for one in row[1]):.0f}",
+        "first said / taken": lambda row: show(row, "first"),
+        "after a quarter": lambda row: show(row, "0.25"),
+        "after half": lambda row: show(row, "0.5"),
+        "after three quarters": lambda row: show(row, "0.75"),
+    }
+    return tabulate(list(runs.items()), columns)
+
+
 TABLES: Tables = {
     "plan": tabulate_predictions,
     "plan-laws": tabulate_laws,
     "plan-gpu": tabulate_on_gpu,
     "foretold": tabulate_times,
+    "time-left": tabulate_time_left,
 }

@@ -24,3 +24,13 @@ def test_one_training_has_one_panel_and_none_is_refused() -> None:
     assert len(draw_changes(updates, []).axes) == 1
     with pytest.raises(ValueError, match="at least one training"):
         draw_changes({}, [])
+
+
+def test_zeros_stand_beside_the_least_exponent_and_not_far_below() -> None:
+    rows = [{"exponent": exponent, "num_weights": 10, "num_changed": 5} for exponent in (-127, -18, -17, 0)]
+    figure = draw_changes({"one": {"overall": {"by_exponent": rows}}}, [])
+    [axes] = figure.axes
+    assert list(axes.lines[0].get_xdata()) == [-20, -18, -17, 0]
+    assert dict(zip(axes.get_xticks(), [text.get_text() for text in axes.get_xticklabels()], strict=True))[-20] == "zeros"
+    assert isinstance(figure, Drawing)
+    assert figure.marks[0].words == "one: 50 % of 10 of zeros"
