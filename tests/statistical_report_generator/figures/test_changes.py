@@ -31,6 +31,7 @@ def test_zeros_stand_beside_the_least_exponent_and_not_far_below() -> None:
     figure = draw_changes({"one": {"overall": {"by_exponent": rows}}}, [])
     [axes] = figure.axes
     assert list(axes.lines[0].get_xdata()) == [-20, -18, -17, 0]
-    assert dict(zip(axes.get_xticks(), [text.get_text() for text in axes.get_xticklabels()], strict=True))[-20] == "zeros"
+    names = [text.get_text() for text in axes.get_xticklabels()]
+    assert dict(zip(axes.get_xticks(), names, strict=True))[-20] == "zeros"
     assert isinstance(figure, Drawing)
     assert figure.marks[0].words == "one: 50 % of 10 of zeros"
