@@ -127,7 +127,8 @@ def apply_convolution(
 ) -> Tensor:
     """conv1d, conv2d and conv3d."""
     _refuse_tracked(input)
-    if input.ndim != weight.ndim or len(input) % tracker.num_samples:
+    num_images = input.shape[0]  # not its length, which is asked for in Python
+    if input.ndim != weight.ndim or num_images % tracker.num_samples:
         raise NotSeparableError(f"a convolution's input of shape {tuple(input.shape)} is not divided by the samples")
     kernel_size = tuple(weight.shape[2:])
     strides, dilations = (_spread(number, len(kernel_size)) for number in (stride, dilation))
@@ -137,12 +138,12 @@ def apply_convolution(
     split = partial(_split_images, num_samples=tracker.num_samples)
     is_even = all(before == after for before, after in sides)
     # A depthwise convolution stays one, of more channels, for which there is a kernel; not where it is mostly padding.
-    is_depthwise = groups == input.shape[1] == len(weight) and all(map(ge, input.shape[2:], kernel_size))
+    is_depthwise = groups == input.shape[1] == weight.shape[0] and all(map(ge, input.shape[2:], kernel_size))
     has_many = is_depthwise or output.shape[2:].numel() >= MIN_GROUPED_POSITIONS
     grouped = is_even and output.device.type == "cpu" and has_many
 
     is_product = groups == 1 and {*kernel_size, *strides} == {1} and not any(map(sum, sides))
-    is_product = is_product and len(input) == tracker.num_samples
+    is_product = is_product and num_images == tracker.num_samples
 
     def make(gradient: Tensor, inputs: Tensor) -> Use:
         inputs = inputs.to(gradient.dtype)

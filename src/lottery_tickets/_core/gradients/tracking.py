@@ -80,6 +80,7 @@ class Tracker(TorchFunctionMode):
         self.bad_samples = torch.zeros(num_samples, dtype=torch.bool)
         self.is_second = False
         self._reason: str | None = None
+        self._has_rows = False  # whether rows of any activations are in another order
         self._counts: Counter[Place] = Counter()
         self._pending: dict[Place, list[Use]] = defaultdict(list)
         self._anchor = torch.empty(0, requires_grad=True)
@@ -109,11 +110,7 @@ class Tracker(TorchFunctionMode):
             return func(*args, **kwargs)
 
     def _watch(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
-        parts = [
-            part
-            for tensor in _find_tensors((*args, *kwargs.values()))
-            if (part := getattr(tensor, PART, None)) is not None
-        ]
+        parts = _find_parts((*args, *kwargs.values()))
         name = _name_of(func)
         # A use under no_grad adds nothing to a gradient.
         if not parts or not torch.is_grad_enabled():
@@ -235,8 +232,9 @@ class Tracker(TorchFunctionMode):
                 if rows is None and len(args[0]) % self.num_samples == 0:
                     rows = torch.arange(len(args[0]), device=index.device) // (len(args[0]) // self.num_samples)
                 if rows is not None:
+                    self._has_rows = True
                     setattr(result, ROWS, rows[index])
-        elif name in ROW_WISE:
+        elif self._has_rows and name in ROW_WISE:
             for tensor in _find_tensors(args):
                 copy_rows(tensor, result)
         return result
@@ -337,6 +335,18 @@ def _find_misfit(rule: Rule, num_positional: int, names: tuple[str, ...]) -> str
 def _name_of(function: Callable[..., Any]) -> str:
     name: str = getattr(function, "__name__", str(function))
     return str(getattr(function, "__self__", function).__name__) if name == "__get__" else name
+
+
+def _find_parts(values: Iterable[Any]) -> list[Part]:
+    found: list[Part] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            part = getattr(value, PART, None)
+            if part is not None:
+                found.append(part)
+        elif isinstance(value, (tuple, list)):
+            found += _find_parts(value)
+    return found
 
 
 def _find_tensors(values: Iterable[Any]) -> list[Tensor]:

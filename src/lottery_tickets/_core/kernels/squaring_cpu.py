@@ -10,9 +10,12 @@ MANY: Final = 16
 # Products and sums may be contracted and reordered, as BLAS does; NaN and infinity stay what they are.
 FASTMATH: Final = {"contract", "reassoc"}
 
+Four = tuple[float, float, float, float]
+Factors = tuple[Four, Four, Four, Four]
+
 
 @numba.njit(inline="always")
-def _sum_four(factors: tuple[float, float, float, float], right: NDArray, first: int, column: int) -> float:  # type: ignore[type-arg]  # of any float
+def _sum_four(factors: Four, right: NDArray, first: int, column: int) -> float:  # type: ignore[type-arg]  # of any float
     total: float = (
         factors[0] * right[first, column]
         + factors[1] * right[first + 1, column]
@@ -23,7 +26,7 @@ def _sum_four(factors: tuple[float, float, float, float], right: NDArray, first:
 
 
 @numba.njit(inline="always")
-def _take_four(terms: NDArray, first: int) -> tuple[float, float, float, float]:  # type: ignore[type-arg]  # of any float
+def _take_four(terms: NDArray, first: int) -> Four:  # type: ignore[type-arg]  # of any float
     return terms[first], terms[first + 1], terms[first + 2], terms[first + 3]
 
 
@@ -48,24 +51,38 @@ def add_squares_of_few(left: NDArray, right: NDArray, sums: NDArray, start: int,
                 total[column] += product * product
 
 
+@numba.njit(inline="always")
+def _sum_all(factors: Factors, right: NDArray, column: int) -> float:  # type: ignore[type-arg]  # of any float
+    first, second, third, fourth = factors
+    total: float = (
+        _sum_four(first, right, 0, column)
+        + _sum_four(second, right, 4, column)
+        + _sum_four(third, right, 8, column)
+        + _sum_four(fourth, right, 12, column)
+    )
+    return total
+
+
+@numba.njit(inline="always")
+def _take_all(terms: NDArray) -> Factors:  # type: ignore[type-arg]  # of any float
+    return _take_four(terms, 0), _take_four(terms, 4), _take_four(terms, 8), _take_four(terms, 12)
+
+
 @numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
 def add_squares_of_many(left: NDArray, right: NDArray, sums: NDArray, start: int, stop: int) -> None:  # type: ignore[type-arg]  # of any float
-    """Adds squares as `add_squares_of_few` does, of products of `MANY` terms."""
+    """Adds squares as `add_squares_of_few` does, of products of `MANY` terms: two rows at a time, which share loads."""
+    even = stop - (stop - start) % 2
     for sample in range(len(left)):
         terms = right[sample]
-        for row in range(start, stop):
-            own, total = left[sample, row], sums[row]
-            first, second, third, fourth = (
-                _take_four(own, 0),
-                _take_four(own, 4),
-                _take_four(own, 8),
-                _take_four(own, 12),
-            )
+        for row in range(start, even, 2):
+            one, other = _take_all(left[sample, row]), _take_all(left[sample, row + 1])
+            total, total_below = sums[row], sums[row + 1]
             for column in range(total.size):
-                product = (
-                    _sum_four(first, terms, 0, column)
-                    + _sum_four(second, terms, 4, column)
-                    + _sum_four(third, terms, 8, column)
-                    + _sum_four(fourth, terms, 12, column)
-                )
+                product, product_below = _sum_all(one, terms, column), _sum_all(other, terms, column)
+                total[column] += product * product
+                total_below[column] += product_below * product_below
+        for row in range(even, stop):
+            own, total = _take_all(left[sample, row]), sums[row]
+            for column in range(total.size):
+                product = _sum_all(own, terms, column)
                 total[column] += product * product

@@ -59,7 +59,8 @@ def find_readers(model: nn.Module) -> Readers:
         ValueError: As `find_together`.
     """
     together, inner = find_together(model), unwrap(model)
-    split, mesh = find_split(inner), find_mesh(inner.parameters())
+    mesh = find_mesh(inner.parameters())
+    split = None if mesh is None else find_split(inner)
     if split is None or mesh is None:
         return Readers(together, ALONE, together)
     dims = match_dims(split, mesh)
