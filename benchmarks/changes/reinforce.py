@@ -153,15 +153,15 @@ def begin(folder: Path) -> nn.Module:
 
 def go_on(folder: Path, way: str, test: Batches) -> dict[str, Any]:
     """Trains on from each seed, keeps the weights in the folder, and returns the shares of right answers."""
-    found = {"before": measure(begin(folder), test), "after": list[float]()}
+    before, after = measure(begin(folder), test), list[float]()
     for seed in range(NUM_SEEDS):
         model = begin(folder)
         torch.manual_seed(1 + seed)
         WAYS[way](model, make_loader(list_sums()[1], STEPS, BATCH), epochs=1)
         save_weights(name_once(model), folder / f"{way}-{seed}.safetensors")
-        found["after"].append(measure(model, test))
-    print(way, found, flush=True)
-    return found
+        after.append(measure(model, test))
+    print(way, before, after, flush=True)
+    return {"before": before, "after": after}
 
 
 def control(folder: Path, way: str, test: Batches) -> dict[str, Any]:

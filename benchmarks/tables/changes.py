@@ -22,8 +22,8 @@ def tabulate_smollm() -> str:
     """What fine-tuning SmolLM2 changed, by optimizer and view, and what three trainings share beside each null."""
     found = read_results("changes_smollm")
     parts, settings = found["parts"], found["settings"]
-    names = [name for name, part in parts.items() if "pairs" in part]
-    rows = [_list_view(*name.split(": "), parts[name]) for name in names]
+    named = [(name.partition(": "), part) for name, part in parts.items() if "pairs" in part]
+    rows = [_list_view(optimizer, view, part) for (optimizer, _, view), part in named]
     trainings = {name.split(": ")[0]: part for name, part in parts.items() if "test_losses" in part}
     losses = "; ".join(
         f"by {name} from {part['test_loss_before']:.2f} to {mean(part['test_losses']):.2f}"

@@ -150,7 +150,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "evaluation": Kind(
             1,
             Evaluation,
-            frozenset({"performance", "quality", "validation", "robustness"}),
+            frozenset({"performance", "quality", "validation", "robustness", "retrained"}),
             _without_options(_never),
             any_of=True,
         ),

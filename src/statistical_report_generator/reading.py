@@ -66,11 +66,11 @@ def _find_file(path: Path) -> Path:
 def _split(source: Source) -> Iterator[Source]:
     """Yields results, or in their place what they consist of; a quality is followed by the ticket trained again."""
     if source.kind == "evaluation":
-        parts = [
-            kind for kind in ("performance", "quality", "validation", "robustness", "costs") if kind in source.results
-        ]
-        for kind in parts:
-            yield from _split(source.part(kind, source.results[kind]))
+        for kind in ("performance", "quality", "validation", "robustness", "costs"):
+            if kind in source.results:
+                yield from _split(source.part(kind, source.results[kind]))
+        if "retrained" in source.results:
+            yield source.part("experiment", source.results["retrained"])
         return
     yield source
     if source.kind == "quality" and source.results.get("retrained"):

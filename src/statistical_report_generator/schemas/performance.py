@@ -169,4 +169,5 @@ class Evaluation(Result):
     validation: NotRequired[Annotated[Validation, AfterValidator(check_validation)]]
     robustness: NotRequired[Robustness]
     costs: NotRequired[Costs]
+    retrained: NotRequired[Experiment]
     claims: NotRequired[dict[str, Any]]

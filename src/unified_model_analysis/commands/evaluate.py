@@ -67,6 +67,8 @@ class Evaluate(ComputationOptions, ExecutorOptions, NetworkOptions, FileOutput):
         costs: Whether to count parameters, bytes, and FLOPs of a batch, dense and under the mask. A report of the file
             says them beside each sparsity.
         start: Starting weights of the ticket, theta_0: trains it again beside its controls.
+        others: What the weights outside of the mask are while it is trained: zero, as of a ticket, or frozen, each as
+            START has it, as of a mask of `diff`; for a network of --from.
         steps: Training steps of each training; the recipe's own when not given.
         epochs: Epochs of each training of a network of one's own, 10 when not given.
         learning_rate: Of Adam, for a network of one's own without a trainer_fn, 0.001 when not given.
@@ -86,6 +88,7 @@ class Evaluate(ComputationOptions, ExecutorOptions, NetworkOptions, FileOutput):
     sparsities: tuple[float, ...] = ()
     costs: bool = False
     start: Path | None = None
+    others: Literal["zero", "frozen"] = "zero"
     steps: int | None = None
     epochs: int | None = None
     learning_rate: float | None = None
@@ -136,9 +139,11 @@ class Evaluate(ComputationOptions, ExecutorOptions, NetworkOptions, FileOutput):
         if mask is None:
             found = compute_performance(network, loaded.batches, loss_fn=loaded.loss_fn, seed=self.seed)
             results["performance"] = {**found, "sparsity": compute_sparsity(network)}
+        elif self.start is not None and self.others == "frozen":
+            results |= self._train_alone(network, mask, loaded, self.start)
         else:
             results |= self._measure_mask(network, mask, loaded)
-        if self.robustness:
+        if self.robustness and self.others == "zero":
             results["robustness"] = compute_pruning_robustness(
                 network,
                 next(iter(loaded.batches)),
@@ -164,6 +169,11 @@ class Evaluate(ComputationOptions, ExecutorOptions, NetworkOptions, FileOutput):
                     "--start trains a ticket of a workload or of a network of --from again; give its --mask, and no "
                     "--language-model: name one of your own by --from, with a trainer_fn that tunes it"
                 )
+        if self.others == "frozen" and (self.start is None or self.source is None):
+            raise ValueError(
+                "--others frozen trains the weights of a mask alone, of a network of one's own; give it by --from, and "
+                "the weights that it starts from by --start"
+            )
         if self.source is None:
             refuse_options(self, "a workload, whose recipe says it", "epochs", "learning_rate")
         elif self.start is None:
@@ -209,6 +219,22 @@ class Evaluate(ComputationOptions, ExecutorOptions, NetworkOptions, FileOutput):
             retrained = {"kind": "retrained", **self._retrain(mask, self.start)}
         both = {**quality, "kind": "post-hoc and retrained", "retrained": retrained}
         return {**found, "quality": both, "claims": self._claim(retrained)}
+
+    def _train_alone(self, network: "nn.Module", mask: "Mask", loaded: LoadedNetwork, start: Path) -> dict[str, Any]:
+        """Returns what the weights of a mask are worth that are trained alone, beside as many others."""
+        from lottery_tickets import compute_change_mask_quality
+
+        with self.opened_executor(self._run_folder) as executor:
+            found = compute_change_mask_quality(
+                network,
+                mask,
+                loaded.measured,
+                loss_fn=loaded.loss_fn,
+                seed=self.seed,
+                executor=executor,
+                **self._plan_own(loaded, start),
+            )
+        return {"retrained": found, "claims": self._claim(found)}
 
     def _plan_own(self, loaded: LoadedNetwork, start: Path) -> dict[str, Any]:
         """Returns the arguments that have a ticket of a network of one's own trained again."""
@@ -270,7 +296,8 @@ def _describe(results: Mapping[str, Any]) -> Iterator[str]:
     if "validation" in results:
         yield from _describe_validation(results["validation"])
     if "claims" in results:
-        yield "trained again beside its controls:"
+        trained = "its weights trained alone, others as they were," if "retrained" in results else "trained again"
+        yield f"{trained} beside its controls:"
         yield from (f"  {line}" for line in results["claims"]["findings"])
     if "robustness" in results:
         yield from _describe_robustness(results["robustness"])

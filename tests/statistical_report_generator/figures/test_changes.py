@@ -1,5 +1,6 @@
 """The figure of changes by exponent: what its points say is what was found."""
 
+import numpy as np
 import pytest
 
 from statistical_report_generator.figures.changes import draw_changes
@@ -30,7 +31,7 @@ def test_zeros_stand_beside_the_least_exponent_and_not_far_below() -> None:
     rows = [{"exponent": exponent, "num_weights": 10, "num_changed": 5} for exponent in (-127, -18, -17, 0)]
     figure = draw_changes({"one": {"overall": {"by_exponent": rows}}}, [])
     [axes] = figure.axes
-    assert list(axes.lines[0].get_xdata()) == [-20, -18, -17, 0]
+    assert np.asarray(axes.lines[0].get_xdata()).tolist() == [-20, -18, -17, 0]
     names = [text.get_text() for text in axes.get_xticklabels()]
     assert dict(zip(axes.get_xticks(), names, strict=True))[-20] == "zeros"
     assert isinstance(figure, Drawing)

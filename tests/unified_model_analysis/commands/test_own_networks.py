@@ -227,3 +227,30 @@ def test_what_a_function_may_return_is_said(source: str, capsys: Output) -> None
         message = refuse(["score", "--output", "s.json", "--from", f"{source}:make", *option], capsys)
         assert f"{option[0]} is for other networks than those of --from" in message
     assert not Path("s.json").exists()
+
+
+def test_weights_of_a_change_mask_are_trained_alone_beside_as_many_others(source: str, capsys: Output) -> None:
+    own = ["--from", f"{source}:make_loader"]
+    namespace: dict[str, Any] = {}
+    exec(Path(f"{source}.py").read_text(), namespace)  # noqa: S102 - the test's own
+    made = namespace["make_loader"]()
+    model = made["model"]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    AdamTrainer(0.01)(model, made["batches"], epochs=3)
+    safetensors.torch.save_file(before, "before.safetensors")
+    safetensors.torch.save_file(dict(model.state_dict()), "after.safetensors")
+    words = ["diff", "before.safetensors", "after.safetensors", "--by", "delta", "--sparsity", "0.8"]
+    assert main([*words, "--output", "d.json"]) == 0
+    [changed] = Path().glob("d.*.mask.safetensors")
+    words = ["evaluate", "--output", "e.json", *own, "--mask", str(changed), "--start", "before.safetensors"]
+    assert main([*words, "--others", "frozen", "--epochs", "2", "--replicates", "3"]) == 0
+    assert "its weights trained alone, others as they were, beside its controls:" in capsys.readouterr().out
+    found = load_results("e.json")
+    assert {row["branch"] for row in found["retrained"]["trainings"]} == {"ticket", "shuffled", "exponents"}
+    assert "robustness" not in found
+    assert "quality" not in found  # what is left when the others are zeroed says nothing of a change
+    assert main(["report", "e.json", "--output", "r"]) == 0
+    assert "exponents" in Path("r/report.html").read_text()
+    assert main(["verify", "e-trainings"]) == 0
+    message = refuse([*words[:1], "--output", "f.json", *own, "--mask", str(changed), "--others", "frozen"], capsys)
+    assert "--others frozen trains the weights of a mask alone" in message
