@@ -9,6 +9,7 @@ import torch
 from lottery_tickets import (
     TrainerSettings,
     compare_pruning_strategies,
+    compute_costs,
     compute_early_bird_tickets,
     compute_iterative_magnitude_pruning,
     compute_layerwise_magnitude_ticket,
@@ -112,6 +113,20 @@ def _conclude_quality(found: Mapping[str, Any]) -> str:
     kept, metric = found["performance_retention"], found["metric"]
     left = "no share can be told" if kept is None else f"{kept:.1%} of the performance ({metric}) is left"
     return f"pruned by magnitude to sparsity {found['sparsity']:.0%}, not retrained, {left}"
+
+
+def _count_costs(subject: Subject, _: Path) -> Mapping[str, Any]:
+    return compute_costs(
+        subject.model, subject.batches[0], subject.draw_mask("magnitude"), loss_fn=subject.config.loss_fn
+    )
+
+
+def _conclude_costs(found: Mapping[str, Any]) -> str:
+    dense, left = found["dense"], found["masked"]["step_flops"] / found["dense"]["step_flops"]
+    return (
+        f"{dense['parameters']:,} parameters; {dense['step_flops']:.3g} FLOPs a step over {found['num_samples']} "
+        f"samples, of which the magnitude mask leaves {left:.0%}, though PyTorch computes all"
+    )
 
 
 def _compare_masks(subject: Subject, _: Path) -> Mapping[str, Any]:
@@ -267,6 +282,14 @@ ANALYSES: Final = (
         lambda subject: 2 * len(subject.batches),
         "quality",
         _conclude_quality,
+    ),
+    Analysis(
+        "costs",
+        "parameters, bytes and FLOPs, as the model is and under its magnitude mask",
+        _count_costs,
+        lambda _: BACKWARD,
+        "costs",
+        _conclude_costs,
     ),
     Analysis(
         "overlap",

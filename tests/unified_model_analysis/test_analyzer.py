@@ -17,7 +17,7 @@ from unified_model_analysis import Analysis, Subject, UnifiedConfig, UnifiedMode
 from unified_model_analysis.subject import make_subject
 
 PLUGIN = Path(__file__).parents[1] / "plugins" / "bias_census"
-MEASURING = ["robustness", "ticket", "importance", "strategies", "quality", "overlap", "landscape"]
+MEASURING = ["robustness", "ticket", "importance", "strategies", "quality", "costs", "overlap", "landscape"]
 TRAINING = ["early-bird", "pruning"]
 STOPPED = "stopped here"
 
@@ -51,10 +51,10 @@ def test_it_says_what_it_will_run_and_for_how_long_before_it_does(tmp_path: Path
     found, said = analyze(tmp_path)
     assert [entry["name"] for entry in found["analyses"]] == MEASURING
     assert said[0].startswith("LeNet300100: 50,610 parameters, of which 50,200 in 3 weights can be pruned")
-    assert [line.split()[0] for line in said[1:8]] == MEASURING
-    assert said[8].startswith("7 analyses to run, expected to take ")
-    assert [line.split(",")[0] for line in said[9:16]] == MEASURING
-    assert said[16] == "7 of 7 analyses finished"
+    assert [line.split()[0] for line in said[1:9]] == MEASURING
+    assert said[9].startswith("8 analyses to run, expected to take ")
+    assert [line.split(",")[0] for line in said[10:18]] == MEASURING
+    assert said[18] == "8 of 8 analyses finished"
     assert all(entry["expected_seconds"] > 0 for entry in found["analyses"])
 
 
@@ -84,7 +84,7 @@ def test_the_model_is_left_as_it_was_also_by_analyses_that_train(tmp_path: Path,
     before = hash_state(model.state_dict())
     found, _ = analyze(tmp_path, model, train=True, num_epochs=1, learning_rate=0.1)
     assert [entry["name"] for entry in found["analyses"]] == [*MEASURING, *TRAINING]
-    assert [entry["error"] for entry in found["analyses"]] == [None] * 9
+    assert [entry["error"] for entry in found["analyses"]] == [None] * 10
     assert hash_state(model.state_dict()) == before
     assert model.training is is_training
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -300,7 +300,7 @@ def test_a_network_with_batch_norm(tmp_path: Path) -> None:
     data = [(images, model.eval()(images).argmax(1))]
     before = hash_state(model.state_dict())
     found, _ = analyze(tmp_path, model, data, train=True, num_epochs=1)
-    assert [entry["error"] for entry in found["analyses"]] == [None] * 9
+    assert [entry["error"] for entry in found["analyses"]] == [None] * 10
     assert hash_state(model.state_dict()) == before
 
 
@@ -316,7 +316,7 @@ def test_a_language_model(kind: str, tmp_path: Path) -> None:
     data = [{"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}]
     trains = kind == "Llama"  # one of them is enough
     found, _ = analyze(tmp_path, model, data, train=trains, num_epochs=1, initialise_fn=draw_all)
-    assert [entry["error"] for entry in found["analyses"]] == [None] * (9 if trains else 7)
+    assert [entry["error"] for entry in found["analyses"]] == [None] * (10 if trains else 8)
     assert (found["settings"]["task"], found["settings"]["target_sparsity"]) == ("language modelling", 0.5)
     assert found["results"]["quality"]["metric"] == "perplexity"
 

@@ -60,7 +60,7 @@ def test_a_function_of_ones_own(source: Path, capsys: Output) -> None:
     assert main(["analyze", "--output", "out", "--from", f"{source.name}:make", *FAST]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith(f"{source.name}:make: 75 parameters")
-    assert "7 of 7 analyses finished" in shown
+    assert "8 of 8 analyses finished" in shown
     assert load_results(source.parent / "out" / "analysis.json")["name"] == f"{source.name}:make"
     assert main(["analyze", "--output", "out", "--from", f"{source.name}:make", *FAST]) == 0
     assert "0 analyses to run, expected to take 0.1 s in all" in capsys.readouterr().out
@@ -69,7 +69,7 @@ def test_a_function_of_ones_own(source: Path, capsys: Output) -> None:
 def test_a_function_that_brings_its_loss(source: Path, capsys: Output) -> None:
     assert main(["analyze", "--output", "out", "--from", f"{source.name}:make_regression", *FAST]) == 0
     shown = capsys.readouterr().out
-    assert "7 of 7 analyses finished" in shown
+    assert "8 of 8 analyses finished" in shown
     assert "of the performance (loss)" in shown
 
 
@@ -99,7 +99,7 @@ def test_a_folder_of_a_language_model(tmp_path: Path, capsys: Output) -> None:
     words = ["--language-model", str(folder), "--text", str(text), "--num-tokens", "4", "--batch-size", "2"]
     assert main(["analyze", "--output", str(tmp_path / "out"), *words, *FAST]) == 0
     shown = capsys.readouterr().out
-    assert "7 of 7 analyses finished" in shown
+    assert "8 of 8 analyses finished" in shown
     assert "of the performance (perplexity)" in shown
 
 
@@ -113,6 +113,7 @@ def test_it_lists_what_there_is_and_touches_nothing(tmp_path: Path, capsys: Outp
             "importance",
             "strategies",
             "quality",
+            "costs",
             "overlap",
             "landscape",
             "early-bird",
@@ -126,7 +127,7 @@ def test_it_lists_what_there_is_and_touches_nothing(tmp_path: Path, capsys: Outp
 def test_a_failed_analysis_is_said_and_is_no_failed_check(source: Path, capsys: Output) -> None:
     assert main(["analyze", "--output", "out", "--from", f"{source.name}:make_stubborn", *FAST]) == 3
     shown = capsys.readouterr().out
-    assert "4 of 7 analyses finished; failed: importance, strategies, overlap" in shown
+    assert "4 of 8 analyses finished; failed: importance, strategies, costs, overlap" in shown
     assert "NotImplementedError: no way back" in shown
 
 

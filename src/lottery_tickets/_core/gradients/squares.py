@@ -21,9 +21,9 @@ LEAST_A_THREAD: Final = 2**22  # multiplications, below which a thread takes lon
 
 
 def has_few_terms(uses: Sequence[Use]) -> bool:
-    """Returns whether gradients are products of 2 to `MANY` terms, on a CPU."""
+    """Returns whether gradients are products of 2 to `MANY` terms, on a CPU; of stand-ins without values, never."""
     left = uses[0].left if len(uses) == 1 else None
-    return left is not None and left.device.type == "cpu" and 1 < left.shape[2] <= MANY
+    return type(left) is Tensor and left.device.type == "cpu" and 1 < left.shape[2] <= MANY
 
 
 def add_squares(sums: Tensor, left: Tensor, right: Tensor) -> None:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lottery_tickets import compute_fisher_importance
 from lottery_tickets._core.gradients.marks import mark
@@ -69,6 +70,8 @@ def test_few_terms_are_2_to_16() -> None:
         use = ProductUse(torch.zeros(3, terms, 4), torch.zeros(3, terms, 5))
         assert has_few_terms([use]) == is_few
         assert not has_few_terms([use, use])  # their gradients add up before they are squared
+    with FakeTensorMode():  # as plans are made of
+        assert not has_few_terms([ProductUse(torch.zeros(3, 4, 4), torch.zeros(3, 4, 5))])
     grouped = ConvolutionUse(torch.zeros(3, 4, 4), torch.zeros(3, 1, 2, 2, 4), (1, 1), (1, 1), (1, 1), (2, 2), 2)
     assert not has_few_terms([grouped])
 
