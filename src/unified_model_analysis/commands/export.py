@@ -1,7 +1,7 @@
 """`lottery-tickets export`: a pruned network as files, proved equal, with what they save."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,7 +19,7 @@ class Export(ComputationOptions, NetworkOptions, FileOutput):
     """Write a pruned network, load it again, prove it equal, and show what it saves beside the dense one.
 
     A language model becomes a folder that transformers' from_pretrained loads, any other network a safetensors file
-    that load_export loads in Python. Weights stay in the dtype of the language model's folder. What is not equal never
+    that load_export loads in Python. Weights stay in the dtype that they have in the file. What is not equal never
     appears. See docs/howto/smaller-networks.md.
 
     Example: `lottery-tickets export --output small.safetensors --mask a.mask --checkpoint trained.safetensors`
@@ -94,7 +94,20 @@ class Export(ComputationOptions, NetworkOptions, FileOutput):
             return load_text(self, batch_size=size, num_batches=1, split="test", seed=self.seed, keeps_dtype=True)
         if self.checkpoint is None:
             raise ValueError("--checkpoint must name the weights that are exported; fresh ones serve nobody")
-        return load_images(self, batch_size=self.batch_size or NUM_IMAGES, split="test", seed=self.seed)
+        loaded = load_images(self, batch_size=self.batch_size or NUM_IMAGES, split="test", seed=self.seed)
+        return _keep_dtype(loaded, self.checkpoint)
+
+
+def _keep_dtype(loaded: LoadedNetwork, checkpoint: Path) -> LoadedNetwork:
+    """Returns a network and its images in the dtype of its checkpoint, where there is one for all weights."""
+    from lottery_tickets.storage import load_weights
+
+    dtypes = {weight.dtype for weight in load_weights(checkpoint).values() if weight.is_floating_point()}
+    if len(dtypes) != 1:
+        return loaded
+    [dtype] = dtypes
+    batches = [(images.to(dtype), targets) for images, targets in loaded.batches]
+    return replace(loaded, network=loaded.network.to(dtype), batches=batches)
 
 
 def _describe(name: str, report: Mapping[str, Any]) -> Iterator[str]:

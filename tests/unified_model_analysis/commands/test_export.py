@@ -7,8 +7,8 @@ import pytest
 import torch
 import transformers
 
-from lottery_tickets import Mask, apply_mask, create_unit_mask, load_export, load_results
-from lottery_tickets.storage import load_into
+from lottery_tickets import Mask, apply_mask, create_magnitude_mask, create_unit_mask, load_export, load_results
+from lottery_tickets.storage import load_into, save_weights
 from lottery_tickets.structured import ExportReport
 from tests.models import make_lenet, save_tiny_llama
 from tests.unified_model_analysis.test_cli import Output, refuse
@@ -93,3 +93,15 @@ def test_weights_are_never_replaced(force: list[str], given: Path, tmp_path: Pat
     words = ["export", "--output", str(place), "--mask", str(given / "mask.safetensors"), *force]
     assert "replaced" in refuse([*words, "--checkpoint", str(given / "first.safetensors")], capsys)
     assert place.read_bytes() == (given / "first.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("form", ["dense", "packed"])
+def test_a_workloads_checkpoint_in_bfloat16_stays_so(form: str, tmp_path: Path, capsys: Output) -> None:
+    model = make_lenet(0).bfloat16()
+    save_weights(model.state_dict(), tmp_path / "weights.safetensors")
+    create_magnitude_mask(model, 0.5).save(tmp_path / "mask")
+    words = ["export", "--output", str(tmp_path / "out"), "--mask", str(tmp_path / "mask"), "--form", form]
+    assert main([*words, "--checkpoint", str(tmp_path / "weights.safetensors")]) == 0
+    assert f"out: {form}, loaded again and equal bit for bit" in capsys.readouterr().out
+    loaded = load_export(make_lenet(0).bfloat16(), tmp_path / "out")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}

@@ -14,6 +14,7 @@ from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.sharding.dtensors import refuse_sharded
 from lottery_tickets._core.states import copy_clean_state, hash_state
+from lottery_tickets.checkpoints.base import check_base
 from lottery_tickets.checkpoints.checkpoint import CheckpointWeights
 from lottery_tickets.masks.mask import Mask, as_mask
 from lottery_tickets.structured.calling import call, compare_outputs, find_inputs, time_in_turns
@@ -200,6 +201,7 @@ def _name_base(mask: Mask, base: Path | None, model: nn.Module) -> Mask:
     if base is None:
         raise ValueError("a packed export names the checkpoint that the model was loaded from; pass base")
     named = CheckpointWeights(base).name_base(mask)
+    check_base(model, named)  # before a file is written, whose name says nothing to anybody
     return Mask(named.bits, named.shapes, {**named.provenance, ARCHITECTURE: describe_architecture(model)})
 
 
