@@ -1,7 +1,38 @@
 """The tables of what networks that become smaller save, and what they lose."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from benchmarks.common import read_results
 from benchmarks.tables.parts import Tables, make_table
+
+
+def tabulate_speed() -> str:
+    """Times and FLOPs of smaller networks over those of the whole one, and their quality."""
+    found = read_results("shrinking_speed")
+    rows: list[tuple[str, ...]] = []
+    for name, model in found["models"].items():
+        rows += [(name, *_list_cells(label, row, model)) for label, row in model["rows"].items()]
+    head = (
+        "model", "what goes", "parameters", "FLOPs, inference", "time, inference", "FLOPs, step", "time, step",
+        "quality, whole", "cut", f"after {found['recovery_steps']} steps",
+    )  # fmt: skip
+    measured = "; ".join(f"{name}: {model['measured']}" for name, model in found["models"].items())
+    machine = found["machine"]
+    return (
+        f"{make_table(head, *rows)}\n\nShares are of the whole network. Quality is {measured}. The least of "
+        f"{found['repeats']} times, in turns, on {machine['num_cpus']} cores with "
+        f"{machine['num_torch_threads']} threads (load {machine['load_average'][0]:.1f})."
+    )
+
+
+def _list_cells(label: str, row: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[str, ...]:
+    dense = f"{model['dense']:.4g}"
+    if "cannot" in row:
+        return (label, *[""] * 5, dense, "cannot", "")
+    shares = (row[key] for key in ("parameters", "inference_flops", "inference", "step_flops", "step"))
+    recovered = "" if row["recovered"] is None else f"{row['recovered']:.4g}"
+    return (label, *(f"{share:.2f}" for share in shares), dense, f"{row['quality']:.4g}", recovered)
 
 
 def tabulate_two_of_four() -> str:
@@ -21,4 +52,4 @@ def tabulate_two_of_four() -> str:
     )
 
 
-TABLES: Tables = {"two-of-four": tabulate_two_of_four}
+TABLES: Tables = {"shrinking-speed": tabulate_speed, "two-of-four": tabulate_two_of_four}
