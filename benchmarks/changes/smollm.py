@@ -4,16 +4,19 @@
 times by SGD, and writes `benchmarks/results/changes_smollm.json`: of each optimizer the shares that changed as float32
 and as bfloat16, what the three have in common beside each null, and the trainings of the mask of the first beside its
 controls. Each part is kept in that file and each training under `--folder`, so the same command goes on where it was
-stopped; a training takes 0.6 GB there, all together 37 GB by default. `--device cuda` trains on a GPU. `--tiny` tries
-all of it on a tiny model.
+stopped; a training takes 0.6 GB there, all together 37 GB by default. `--device cuda` trains on a GPU, which `--workers
+5` keeps busy; then the folder should be on a fast disk. `--tiny` tries all of it on a tiny model.
 
 The model starts from its weights rounded to bfloat16, so that no precision is hidden before the first step.
 """
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -97,14 +100,14 @@ def train(
             optimizer.step()
 
 
-def fine_tune(settings: Settings, optimizer: str, folder: Path) -> dict[str, Any]:
+def fine_tune(settings: Settings, optimizer: str, folder: Path, num_seeds: int = NUM_SEEDS) -> dict[str, Any]:
     """Trains from each seed, keeps the weights in the folder, and returns the losses on the test batches."""
     losses: list[float | None] = []
     model, loader, test = settings.load()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     save_weights(name_once(model), folder / "before.safetensors")
     loss_before = compute_performance(model, test)["loss"]
-    for seed in range(NUM_SEEDS):
+    for seed in range(num_seeds):
         model.load_state_dict(before)
         torch.manual_seed(seed)
         train(model, loader, epochs=1, make_optimizer=OPTIMIZERS[optimizer])
@@ -114,8 +117,10 @@ def fine_tune(settings: Settings, optimizer: str, folder: Path) -> dict[str, Any
     return {"test_loss_before": loss_before, "test_losses": losses}
 
 
-def control(settings: Settings, optimizer: str, folder: Path) -> dict[str, Any]:
+def control(settings: Settings, optimizer: str, folder: Path, num_workers: int) -> dict[str, Any]:
     """Returns the losses of the first training's changed weights, trained alone, and of the controls; with claims."""
+    if not (folder / f"{optimizer}-0.safetensors").exists():  # where the other parts were measured elsewhere
+        fine_tune(settings, optimizer, folder, num_seeds=1)
     before, after = (
         load_state(folder / f"{name}.safetensors", torch.bfloat16) for name in ("before", f"{optimizer}-0")
     )
@@ -123,17 +128,20 @@ def control(settings: Settings, optimizer: str, folder: Path) -> dict[str, Any]:
     model, loader, test = settings.load()
     layer, index, size = find_super_weight(model, test[0])
     is_kept = mask.count_kept().get(layer, 0) > 0
-    found = compute_change_mask_quality(
-        model,
-        mask,
-        test,
-        trainer_fn=partial(train, make_optimizer=OPTIMIZERS[optimizer]),
-        train_dataloader=loader,
-        super_weights={layer: [index]} if is_kept else None,
-        num_replicates=settings.num_replicates,
-        run_folder=folder / f"controls-{optimizer}",
-        progress=True,
-    )
+    workers = ProcessPoolExecutor(num_workers, get_context("spawn")) if num_workers > 1 else nullcontext()
+    with workers as executor:
+        found = compute_change_mask_quality(
+            model,
+            mask,
+            test,
+            trainer_fn=partial(train, make_optimizer=OPTIMIZERS[optimizer]),
+            train_dataloader=loader,
+            super_weights={layer: [index]} if is_kept else None,
+            num_replicates=settings.num_replicates,
+            run_folder=folder / f"controls-{optimizer}",
+            executor=executor,
+            progress=True,
+        )
     return {
         "mask_density": mask.density,
         "super_weight": {"layer": layer, "index": list(index), "largest_output": size},
@@ -172,6 +180,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--replicates", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the replicates of the controls")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     shape = (2, 32, 2) if options.tiny else (4, 256, 16)
@@ -188,7 +197,7 @@ def main() -> None:
         for view in VIEWS:
             steps[f"{optimizer}: {view}"] = partial(compare, options.folder, seeds, view)
     for optimizer in OPTIMIZERS:
-        steps[f"{optimizer}: controls"] = partial(control, settings, optimizer, options.folder)
+        steps[f"{optimizer}: controls"] = partial(control, settings, optimizer, options.folder, options.workers)
     for part, compute in steps.items():
         if part not in kept["parts"]:
             kept["parts"][part] = compute()
