@@ -48,6 +48,18 @@ def test_a_process_that_is_idle_does_not_count() -> None:
     assert watched.find_seconds_a_step(1) == pytest.approx(0.2)
 
 
+def test_a_step_that_is_longer_than_the_memory_is_not_forgotten_while_it_is_looked_at() -> None:
+    clock = Clock()
+    watched = Pace(clock)
+    watched.take(5, num_at_work=5)  # five trainings of one epoch have ended, in processes that nobody counts steps of
+    for _ in range(140):  # looked at twice a second
+        clock.now += 0.5
+        watched.take(5, num_at_work=5)
+    watched.take(10, num_at_work=5)
+    assert watched.find_seconds_a_step(5) == 70.0
+    assert watched.is_settled
+
+
 def test_what_is_long_ago_counts_less() -> None:
     clock, done = Clock(), 1
     watched = Pace(clock)
