@@ -22,11 +22,12 @@ from lottery_tickets._core.names import unwrap
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.prunable_weights import Choices, find_prunable_weights
 from lottery_tickets._core.records import recorded
-from lottery_tickets._core.sharding.data_parallel import find_readers, find_together, share_out
-from lottery_tickets._core.sharding.dtensors import refuse_sharded, see_local, wrap_like
+from lottery_tickets._core.sharding.data_parallel import find_readers, share_out
+from lottery_tickets._core.sharding.dtensors import see_local, wrap_like
 from lottery_tickets._core.sharding.fsdp import announcing
 from lottery_tickets._core.sharding.in_step import InStep
-from lottery_tickets._core.weights import Weights
+from lottery_tickets._core.sharding.whole_parameters import computing_whole
+from lottery_tickets._core.weights import Weight, Weights
 from lottery_tickets.scores.gradient_scores import MODE, SAMPLE, Formula, NumSamples, check_model, score_gradients
 from lottery_tickets.scores.importance import Importance, ImportanceReport
 
@@ -153,7 +154,7 @@ def compute_grasp_importance(
 
     Memory: two float32 a chosen weight, the batches, which both passes over the data need, and the graph of a double
     backward pass of one batch (attention computed step by step); use smaller batches to bound it. Time: that of about
-    five backward passes.
+    five backward passes. Of a sharded model each process holds all of this, and the weights whole, meanwhile.
 
     Args:
         model: Any model; it is run in evaluation mode and comes back bit for bit as it was. In bfloat16 the product
@@ -190,14 +191,16 @@ def compute_grasp_importance(
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be a positive number, got {temperature!r}")
     check_model(model)
-    weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_sharded(model, "scores of data")
-    step = InStep(find_together(model))
-    curvature = Curvature(model, weights.tensors, loss_fn, float(temperature))
+    weights, readers = find_prunable_weights(model, include=include, exclude=exclude), find_readers(model)
+    step = InStep(readers.together, readers.alike)
 
     def compute() -> tuple[dict[str, Tensor], int, int]:
+        here = find_prunable_weights(model, include=include, exclude=exclude).tensors
+        curvature = Curvature(model, here, loss_fn, float(temperature))
         with ordered_by(dataloader, derive_seed(seed, "loader")), evaluating(model):
-            batches = list(cut_batches(dataloader, share_out(limit, step.together)))
+            batches = list(cut_batches(dataloader, share_out(limit, readers.apart)))
+            if readers.alike.place:  # the first of those that see the same samples computes for them
+                batches = []
             num_samples = step.meet("the samples", sum(size for _, size in batches))
             check_any_samples(num_samples)
             with tqdm(total=2 * len(batches), unit="batch", disable=not progress) as bar:
@@ -207,9 +210,12 @@ def compute_grasp_importance(
                 step.add_up_("the products", scores.values())
         return scores, num_samples, step.meet("the batches", len(batches))
 
-    scores, num_samples, num_batches = step.run(compute)
-    for name, score in scores.items():
-        score.mul_(weights[name].tensor.detach())
+    with computing_whole(model):  # the hooks of FSDP allow no second backward pass
+        products, num_samples, num_batches = step.run(compute)
+    scores = {
+        name: _cut(weights[name], product).mul_(see_local(weights[name].tensor).detach())
+        for name, product in products.items()
+    }
     report: CalibrationReport = {
         "score": "w * (Hessian @ gradient)",
         "sample": SAMPLE,
@@ -336,8 +342,7 @@ def _join_inputs(
         total = inputs.compute_total(name)
         step.add_up_(f"the inputs of {name}", [total])
         num_idle += int((total == 0).sum())
-        here = total if weight.piece is None else weight.piece.cut(total).clone()
-        score = here.sqrt_().mul_(see_local(weight.tensor).detach().abs())
+        score = _cut(weight, total).sqrt_().mul_(see_local(weight.tensor).detach().abs())
         scores[name] = score if offload is None else score.cpu()
     return scores, num_idle
 
@@ -356,6 +361,11 @@ def compute_wanda_score(inputs: InputSquares, name: str) -> Tensor:
     score = inputs.compute_total(name).sqrt_().mul_(inputs.weights[name].abs())
     _check_finite(name, score)
     return score.float()
+
+
+def _cut(weight: Weight, whole: Tensor) -> Tensor:
+    """Returns what lies here of numbers that each process has for a whole weight."""
+    return whole if weight.piece is None else weight.piece.cut(whole).clone()
 
 
 def _check_finite(name: str, score: Tensor) -> None:

@@ -19,7 +19,8 @@ from lottery_tickets._core.prunable_weights import Choices, find_prunable_weight
 from lottery_tickets._core.records import recorded
 from lottery_tickets._core.selection.scope_names import check_sparsity
 from lottery_tickets._core.selection.scopes import select_in_scope
-from lottery_tickets._core.sharding.dtensors import refuse_sharded
+from lottery_tickets._core.sharding.dtensors import cut_like
+from lottery_tickets._core.sharding.whole_parameters import computing_whole
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.gradient_scores import MODE
 from lottery_tickets.scores.importance import Importance, ImportanceReport
@@ -60,7 +61,8 @@ def compute_synflow_importance(
     The scores are those of the last round over the largest of them; another sparsity needs scores of its own.
 
     Everything is computed in float64, because products over many layers leave float32's range. No data is needed.
-    Memory: three float64 copies of the model. Time: one forward and one backward pass of one input a round.
+    Memory: three float64 copies of the model, of a sharded one in each process. Time: one forward and one backward pass
+    of one input a round.
 
     Args:
         model: Any model of floating-point inputs that returns a tensor, or has its output in `.logits`. It runs in
@@ -96,10 +98,11 @@ def compute_synflow_importance(
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, through which ones can flow, got {type(model).__name__}")
     weights = find_prunable_weights(model, include=include, exclude=exclude)
-    refuse_sharded(model, "synaptic flows")
-    with seeded(derive_seed(0, "synflow")), evaluating(model):
-        ones = _make_ones(sample_or_input_shape, next(iter(weights.values())).device)
-        scores, bits = _prune_in_rounds(model, weights, ones, sparsity, num_rounds, progress=progress)
+    is_shown = progress and not weights.together.place
+    with computing_whole(model), seeded(derive_seed(0, "synflow")), evaluating(model):
+        here = find_prunable_weights(model, include=include, exclude=exclude)
+        ones = _make_ones(sample_or_input_shape, next(iter(here.values())).device)
+        scores, bits = _prune_in_rounds(model, here, ones, sparsity, num_rounds, progress=is_shown)
     report: SynflowReport = {
         "score": "synaptic flow",
         "mode": MODE,
@@ -109,7 +112,7 @@ def compute_synflow_importance(
         "advised_scope": "global",
     }
     return Importance(
-        _rank_survivors(scores, bits),
+        {name: cut_like(score, weights[name].tensor) for name, score in _rank_survivors(scores, bits).items()},
         report,
         output_dims=weights.output_dims,
     )

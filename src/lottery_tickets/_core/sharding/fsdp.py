@@ -30,7 +30,7 @@ def find_gathered(model: nn.Module, parameter: Tensor) -> Tensor | None:
 
 def list_gathered(model: nn.Module) -> set[int]:
     """Returns the `id` of each parameter of a model that is under `fully_shard`."""
-    _initialise(model)  # whoever loads weights may have put other parameters there, which FSDP takes over then
+    initialise(model)  # whoever loads weights may have put other parameters there, which FSDP takes over then
     return {id(shared.sharded_param) for shared in _list_shared(model)}
 
 
@@ -42,7 +42,7 @@ def gathering_others(model: nn.Module, shards: Mapping[int, Tensor]) -> Iterator
         model: Under `fully_shard`, it or parts of it.
         shards: By the `id` of a sharded parameter what is gathered in place of what lies here of it.
     """
-    _initialise(model)  # else the first forward pass would undo what is done here
+    initialise(model)  # else the first forward pass would undo what is done here
     before = []
     reshard(model)  # what was gathered before is not what is asked for
     try:
@@ -84,7 +84,7 @@ def gather_once(model: nn.Module) -> None:
     """Lets each module gather its parameters once and let go of them, so that `find_gathered` finds them all."""
     if all(hasattr(shared, "_unsharded_param") for shared in _list_shared(model)):
         return
-    _initialise(model)
+    initialise(model)
     for module in _list_fsdp(model):
         module.unshard()
         module.reshard()
@@ -220,7 +220,7 @@ def _list_shared(model: nn.Module) -> Iterator[Any]:
         yield from group.fsdp_params
 
 
-def _initialise(model: nn.Module) -> None:
+def initialise(model: nn.Module) -> None:
     """Has FSDP do now what it does in the first forward pass: the outermost modules find those inside of them."""
     for module in _list_fsdp(model):
         module._get_fsdp_state()._lazy_init()  # noqa: SLF001 - see above

@@ -17,14 +17,12 @@ import lottery_tickets
 from lottery_tickets import (
     apply_mask,
     check_held,
-    compute_grasp_importance,
     compute_layerwise_magnitude_ticket,
     compute_linear_connectivity,
     compute_loss_landscape,
     compute_magnitude_importance,
     compute_pruning_robustness,
     compute_sparsity,
-    compute_synflow_importance,
     compute_ticket_overlap,
     create_importance_mask,
     create_magnitude_mask,
@@ -276,8 +274,6 @@ def list_refused(kind: str) -> list[str]:
     model, data = make_sharded(kind), [draw_batch(0)]
     mask = create_magnitude_mask(Stack(), 0.5)
     calls: list[Callable[[], Any]] = [
-        lambda: compute_grasp_importance(model, data),
-        lambda: compute_synflow_importance(model, draw_batch(0)[0], 0.5),
         lambda: create_unit_mask(model, 0.5, example_inputs=draw_batch(0)[0]),
         lambda: compute_pruning_robustness(model, data),
         lambda: compute_loss_landscape(model, data),

@@ -20,8 +20,10 @@ from lottery_tickets import (
     ScoringOptions,
     compute_fisher_importance,
     compute_gradient_importance,
+    compute_grasp_importance,
     compute_hybrid_importance,
     compute_snip_importance,
+    compute_synflow_importance,
     compute_taylor_importance,
     compute_wanda_importance,
     create_importance_mask,
@@ -53,6 +55,8 @@ SCORES: Final[dict[str, Score]] = {
     "hybrid": compute_hybrid_importance,
     "hybrid in rows": partial(compute_hybrid_importance, rank_within="row"),
     "wanda": compute_wanda_importance,
+    "grasp": compute_grasp_importance,
+    "synflow": lambda model, _: compute_synflow_importance(model, (6,), 0.5, num_rounds=5),
 }
 
 

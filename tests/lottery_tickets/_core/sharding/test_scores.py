@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lottery_tickets._core.sharding import scoring, splitting
+from tests.lottery_tickets._core.sharding import scoring, splitting, whole
 from tests.processes import Processes, started
 
 
@@ -19,6 +19,10 @@ def test_every_score_is_that_of_one_process(two: Processes) -> None:
     two.run(scoring.check_scores, list(scoring.SCORES))
 
 
+def test_scores_by_whole_weights(two: Processes) -> None:
+    two.run(whole.check_whole)
+
+
 def test_processes_stop_together(two: Processes) -> None:
     two.run(scoring.check_settling)
 
@@ -29,7 +33,7 @@ def test_uneven_and_empty_shards(four: Processes) -> None:
 
 
 def test_scores_under_tensor_parallelism(two: Processes) -> None:
-    two.run(splitting.check_scores, "tensor", ["clipped", "units", "wanda"])
+    two.run(splitting.check_scores, "tensor", ["clipped", "units", "wanda", "grasp", "synflow"])
 
 
 def test_models_that_are_split_everywhere(two: Processes) -> None:
@@ -47,7 +51,7 @@ def test_what_one_raises_of_those_that_see_the_same_samples(two: Processes) -> N
 
 
 def test_scores_under_both(four: Processes) -> None:
-    four.run(splitting.check_scores, "both", ["units"])
+    four.run(splitting.check_scores, "both", ["units", "grasp", "synflow"])
 
 
 def test_shards_of_which_there_are_copies(four: Processes) -> None:
