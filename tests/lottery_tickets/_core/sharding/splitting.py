@@ -17,10 +17,11 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from lottery_tickets import compute_fisher_importance, compute_wanda_importance
+from lottery_tickets import compute_fisher_importance, compute_grasp_importance, compute_wanda_importance
 from tests.lottery_tickets._core.sharding.scored import OddLinear, Words
 from tests.lottery_tickets._core.sharding.scoring import (
     SCORES,
+    Score,
     check_as_before,
     compare,
     cut,
@@ -59,7 +60,9 @@ def check_all() -> None:
     words = torch.randint(10, (12, 5), generator=torch.Generator().manual_seed(3))
     every = ["words.weight", "norm.*", "up.*", "down.*", "head.weight"]
     batches = cut((words[:, :4], words[:, 1:]), 6)
-    for compute in (partial(compute_fisher_importance, include=every), compute_wanda_importance):
+    scores: list[Score] = [partial(compute_fisher_importance, include=every), compute_wanda_importance]
+    scores.append(partial(compute_grasp_importance, include=every))
+    for compute in scores:
         with loss_parallel():
             found = compute(sharded, batches)
         compare(found, compute(plain, batches))
