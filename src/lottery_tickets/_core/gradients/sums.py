@@ -14,7 +14,7 @@ from lottery_tickets._core.gradients.marks import mark
 from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.products import prefers_single_samples
 from lottery_tickets._core.gradients.squares import add_squares, has_few_terms, mark_products
-from lottery_tickets._core.gradients.uses import LookupUse, ProductUse, Use
+from lottery_tickets._core.gradients.uses import DirectUse, LookupUse, ProductUse, Use
 from lottery_tickets._core.gradients.values import SQUARE, Value
 
 # Gradients worked on at once: on a CPU so few that they are still in its cache when they are squared and added; a GPU
@@ -102,6 +102,8 @@ def add_uses(
 def compute_marks(uses: Sequence[Use], block_elements: int | None) -> Tensor:
     """Returns for each sample what its gradient of one weight is known by, shape (samples, 2); see `marks`."""
     first = uses[0]
+    if len(uses) == 1 and isinstance(first, DirectUse):
+        return mark(first.gradients)  # which are there already
     if len(uses) == 1 and isinstance(first, LookupUse):
         gradients, keys = first.gather_rows()
         found = mark(gradients)
