@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -23,7 +24,7 @@ from lottery_tickets._core.sharding.data_parallel import find_readers, share_out
 from lottery_tickets._core.sharding.dtensors import see_local, wrap_like
 from lottery_tickets._core.sharding.fsdp import announcing
 from lottery_tickets._core.sharding.in_step import InStep
-from lottery_tickets._core.sharding.together import Together
+from lottery_tickets._core.sharding.together import ALONE, Together
 from lottery_tickets._core.weights import Weights
 from lottery_tickets.scores.importance import Importance, ImportanceReport
 from lottery_tickets.scores.settling import Settling, list_stops
@@ -101,7 +102,7 @@ def score_gradients(
         stream.run(dataloader, own_limit, stops, settling.is_settled, join=lambda: join_sums_(stream, step))
         return stream, settling if num_samples == "auto" else None
 
-    with announcing(unwrap(model), step.meet):
+    with nullcontext() if readers.together is ALONE else announcing(unwrap(model), step.meet):
         stream, settling = step.run(compute)
     report = _describe(stream, labels, settling)
     return _make_all(formulas, {value.name: stream.take(value) for value in values}, weights, report)

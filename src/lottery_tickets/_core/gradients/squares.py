@@ -26,13 +26,14 @@ def has_few_terms(uses: Sequence[Use]) -> bool:
     return type(left) is Tensor and left.device.type == "cpu" and 1 < left.shape[2] <= MANY
 
 
-def add_squares(sums: Tensor, left: Tensor, right: Tensor) -> None:
+def add_squares(sums: Tensor, left: Tensor, right: Tensor, *, is_unfilled: bool = False) -> None:
     """Adds the squares of left @ right over the samples.
 
     Args:
         sums: Shape (rows, columns), contiguous, float32 or float64.
         left: Shape (samples, rows, terms).
         right: Shape (samples, terms, columns).
+        is_unfilled: Whether the sums are of nothing yet; then they are made zero block by block, in the cache.
     """
     num_terms = left.shape[2]
     size, add = (FEW, add_squares_of_few) if num_terms <= FEW else (MANY, add_squares_of_many)
@@ -45,6 +46,8 @@ def add_squares(sums: Tensor, left: Tensor, right: Tensor) -> None:
     held, starts = sums.numpy(), range(0, rows, step)
 
     def add_rows(start: int) -> None:
+        if is_unfilled:
+            held[start : start + step] = 0
         add(factors, terms, held, start, min(start + step, rows))
 
     if num_threads == 1:

@@ -42,9 +42,13 @@ class Totals(dict[str, Tensor]):
         self._weights, self._device = weights, device
 
     def __missing__(self, name: str) -> Tensor:
+        return self.make_room(name).zero_()
+
+    def make_room(self, name: str) -> Tensor:
+        """Returns the sums of a weight that has none yet, with whatever lies there: whoever asks must fill them."""
         weight = self._weights[name]
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        self[name] = torch.zeros_like(weight, dtype=dtype, device=self._device)
+        self[name] = torch.empty_like(weight, dtype=dtype, device=self._device)
         return self[name]
 
     def complete(self) -> dict[str, Tensor]:
@@ -84,16 +88,17 @@ def add_uses(
         block_elements: The most gradients to work on at once; None for what suits the device.
         watched: The number of that sample.
     """
-    matrix, totals = place.of(weight), {item.value: place.of(item.totals[place.name]) for item in sums}
     first, marks = uses[0], None
+    if has_few_terms(uses) and [item.value for item in sums] == [SQUARE]:
+        _add_few(sums[0].totals, place, first, weight, block_elements)
+        return None if watched is None else compute_marks([first.take(slice(watched, watched + 1))], block_elements)
+    matrix, totals = place.of(weight), {item.value: place.of(item.totals[place.name]) for item in sums}
     if len(uses) == 1 and isinstance(first, LookupUse):
         _add_lookup(totals, first, matrix)
     elif len(uses) == 1 and isinstance(first, ProductUse) and first.inputs.shape[1] == 1:
         _add_products(totals, first, matrix, block_elements)
-    elif has_few_terms(uses):
-        _add_few(totals, first, matrix, block_elements)
     else:
-        marks = _add_blocks(totals, uses, matrix, block_elements, watched)
+        marks = _add_blocks(totals, uses, matrix, block_elements, None if has_few_terms(uses) else watched)
     if watched is not None and marks is None:
         marks = compute_marks([use.take(slice(watched, watched + 1)) for use in uses], block_elements)
     return marks
@@ -216,14 +221,17 @@ def _add_products(totals: Mapping[Value, Tensor], use: ProductUse, matrix: Tenso
             part.finish()
 
 
-def _add_few(totals: Mapping[Value, Tensor], use: Use, matrix: Tensor, block_elements: int | None) -> None:
-    """Adds the values of samples of a few positions each: squares without the gradients, unless others need these."""
-    if set(totals) != {SQUARE}:
-        _add_blocks(totals, [use], matrix, block_elements)
-        return
-    part = _Part(totals[SQUARE], matrix, SQUARE)
+def _add_few(totals: Totals, place: Place, use: Use, weight: Tensor, block_elements: int | None) -> None:
+    """Adds the squares of samples of a few positions each, without their gradients."""
+    is_unfilled = place.name not in totals and math.prod(place.shape) == weight.numel()
+    total = place.of(totals.make_room(place.name) if is_unfilled else totals[place.name])
+    part = _Part(total, place.of(weight), SQUARE)
+    if is_unfilled and part.is_apart:
+        total.zero_()
+        is_unfilled = False
     for product in _iterate_products(use, block_elements):
-        add_squares(part.sums, product.left, product.inputs)
+        add_squares(part.sums, product.left, product.inputs, is_unfilled=is_unfilled)
+        is_unfilled = False
     part.finish()
 
 

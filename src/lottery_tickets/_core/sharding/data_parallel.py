@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lottery_tickets._core.names import COMPILED, unwrap
 from lottery_tickets._core.sharding.dtensors import find_mesh, match_dims
 from lottery_tickets._core.sharding.fsdp import find_class, find_split, reshard
-from lottery_tickets._core.sharding.shards import find_shards
+from lottery_tickets._core.sharding.shards import Shards, find_shards
 from lottery_tickets._core.sharding.together import ALONE, Processes, Together
 
 
@@ -20,17 +20,22 @@ def find_together(model: nn.Module) -> Together:
     Raises:
         ValueError: When it is sharded and under `DistributedDataParallel` too.
     """
+    return _find_parallel(model)[0]
+
+
+def _find_parallel(model: nn.Module) -> tuple[Together, Shards | None]:
+    """Returns the processes that train a model, and its shards where it has some."""
     parallel, inner = find_data_parallel(model), unwrap(model)
     reshard(inner)
     shards = find_shards(dict(inner.named_parameters()))
     if shards is None:
-        return parallel
+        return parallel, None
     if parallel is not ALONE:
         raise ValueError(
             "a sharded model must not be under DistributedDataParallel too, but is; give fully_shard a mesh of two "
             "dimensions, of which the first has copies"
         )
-    return shards.together
+    return shards.together, shards
 
 
 @final
@@ -58,8 +63,8 @@ def find_readers(model: nn.Module) -> Readers:
     Raises:
         ValueError: As `find_together`.
     """
-    together, inner = find_together(model), unwrap(model)
-    mesh = find_mesh(inner.parameters())
+    (together, shards), inner = _find_parallel(model), unwrap(model)
+    mesh = None if shards is None else find_mesh(inner.parameters())
     split = None if mesh is None else find_split(inner)
     if split is None or mesh is None:
         return Readers(together, ALONE, together)

@@ -33,6 +33,8 @@ def test_squares_and_marks_are_those_of_the_products(
     add_squares(sums, left, right)
 
     torch.testing.assert_close(sums.double(), 1 + products.square().sum(0), rtol=1e-5, atol=1e-5)
+    add_squares(sums, left, right, is_unfilled=True)
+    torch.testing.assert_close(sums.double(), products.square().sum(0), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(mark_products(left, right).double(), mark(products), rtol=1e-5, atol=1e-4)
 
 
