@@ -181,7 +181,7 @@ def control(folder: Path, way: str, test: Batches) -> dict[str, Any]:
             executor=pool,
             progress=True,
         )
-    return {"mask_density": mask.density, **judge(found, metric="test_measure", margin=MARGIN)}
+    return {"mask_density": mask.density, **judge(found, metric="metric", margin=MARGIN)}
 
 
 def main() -> None:

@@ -150,4 +150,6 @@ TABLES: Tables = {
     "change-power": tabulate_power,
     "change-blind": tabulate_blind,
     "changes-smollm": tabulate_smollm,
+    "changes-reinforce": tabulate_reinforce,
+    "changes-controls": tabulate_controls,
 }
