@@ -3,7 +3,8 @@
 A transformer of 0.1 M weights, small enough to be trained here many times, learns to add two numbers of two digits,
 from examples, until it answers some of the new ones. Then it is trained on by REINFORCE, whose reward is whether a
 sampled answer is right, and from the same weights by examples (*supervised*), with the same optimizer and as many
-prompts. The weights before are those that bfloat16 holds, so nothing is hidden before the first step.
+prompts. The weights before are those that bfloat16 holds, so nothing is hidden before the first step. Controls are
+of the tenth of the weights that moved most: nearly all are stored otherwise, and so say nothing.
 
 `python -m benchmarks.changes.reinforce` takes a quarter of an hour on two free cores and writes
 `benchmarks/results/changes_reinforce.json`. It shows what a small network does; a large one may do otherwise.
@@ -42,6 +43,7 @@ STEPS, RATE, BATCH = 200, 3e-5, 32
 SAMPLES: Final = 8  # answers a prompt
 NUM_SEEDS, NUM_REPLICATES = 3, 5
 MARGIN: Final = 0.01  # of the share of right answers, that counts as none
+TRAINED: Final = 0.1  # of the weights, in the controls: stored otherwise are nearly all
 Batches = list[dict[str, Tensor]]
 
 
@@ -165,9 +167,9 @@ def go_on(folder: Path, way: str, test: Batches) -> dict[str, Any]:
 
 
 def control(folder: Path, way: str, test: Batches) -> dict[str, Any]:
-    """Returns the shares of right answers where the first training's changed weights are trained alone, with claims."""
-    states = [load_state(folder / f"{name}.safetensors", torch.bfloat16) for name in ("before", f"{way}-0")]
-    mask = compute_change_mask(*states, include=list(states[0]))  # embeddings and norms too
+    """Returns the shares of right answers where the weights that the first training moved most are trained alone."""
+    states = [load_state(folder / f"{name}.safetensors", torch.float32) for name in ("before", f"{way}-0")]
+    mask = compute_change_mask(*states, by="delta", sparsity=1 - TRAINED, include=list(states[0]))  # of all parameters
     with ProcessPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         found = compute_change_mask_quality(
             begin(folder),
@@ -177,7 +179,7 @@ def control(folder: Path, way: str, test: Batches) -> dict[str, Any]:
             train_dataloader=make_loader(list_sums()[1], STEPS, BATCH),
             num_replicates=NUM_REPLICATES,
             metric=measure,
-            run_folder=folder / f"controls-{way}",
+            run_folder=folder / f"largest-{way}",
             executor=pool,
             progress=True,
         )

@@ -1,5 +1,6 @@
 """What an experiment shows and what it does not, in words, each with its figures; the verdicts are of `claims`."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from statistical_report_generator.claims.types import (
@@ -16,8 +17,11 @@ NAMES: Final = {
     "reinitialised": "the same mask with fresh weights (reinitialised)",
     "shuffled": "a shuffled mask with the original weights",
     "random": "a random mask with fresh weights",
-    "exponents": "a mask shuffled within layers and exponents",
-    "super": "a shuffled mask that keeps the super weights",
+}
+OF_CHANGES: Final = {  # where all weights outside of the mask stay as they were
+    "shuffled": "as many weights of each layer, at random",
+    "exponents": "as many weights of each layer and exponent, at random",
+    "super": "as many weights of each layer, at random but with the super weights",
 }
 SMALLEST_P: Final = 0.001
 TESTS: Final = {"t": "paired t tests on the mean", "sign": "paired sign tests on the median"}
@@ -45,7 +49,8 @@ def describe_level(level: LevelClaim, claims: Claims) -> list[str]:
         claims: From `assess_claims`.
     """
     sentences = [f"At {POINTS * level['density']:.1f} % of the weights: {_describe_level(level, claims)}"]
-    sentences += [f"  {_describe_control(control, claims)}" for control in level["controls"]]
+    names = OF_CHANGES if _is_of_changes(level) else NAMES
+    sentences += [f"  {_describe_control(control, names, claims)}" for control in level["controls"]]
     return [*sentences, f"  {_conclude(level)}"] if level["controls"] else sentences
 
 
@@ -102,8 +107,8 @@ def _describe_pairing(difference: PairedDifference, claims: Claims) -> str:
     return words
 
 
-def _describe_control(control: ControlClaim, claims: Claims) -> str:
-    name, figures = NAMES.get(control["control"], control["control"]), control["ticket_minus_control"]
+def _describe_control(control: ControlClaim, names: Mapping[str, str], claims: Claims) -> str:
+    name, figures = names.get(control["control"], control["control"]), control["ticket_minus_control"]
     words, p_values = {
         "beaten": ("is worse than the ticket", control["beaten"]),
         "better": ("is better than the ticket", control["better"]),
@@ -117,13 +122,25 @@ def _describe_control(control: ControlClaim, claims: Claims) -> str:
 
 
 def _conclude(level: LevelClaim) -> str:
+    """Returns whether it is a winning ticket, or of a change mask whether its weights carry the result."""
+    reason = level["winning_reason"]
+    found, refuted, open_ = (
+        ("these weights carry the result", "These weights are not what carries the result", "carry the result")
+        if _is_of_changes(level)
+        else ("a winning ticket", "Not a winning ticket", "be a winning ticket")
+    )
     if level["winning"] == "winning" and level["winning_test"]:
-        return f"=> Found: a winning ticket; {level['winning_reason']} ({format_p(level['winning_test'])})."
+        return f"=> Found: {found}; {reason} ({format_p(level['winning_test'])})."
     if level["winning"] == "not winning":
-        return f"=> Not a winning ticket: {level['winning_reason']}."
+        return f"=> {refuted}: {reason}."
     if level["winning"] == "not shown":
-        return f"=> Not shown to be a winning ticket: {level['winning_reason']}."
-    return f"=> Of winning {level['winning_reason']}."
+        return f"=> Not shown to {open_}: {reason}."
+    return f"=> Of winning {reason}."
+
+
+def _is_of_changes(level: LevelClaim) -> bool:
+    """Whether the weights of a mask were trained alone, others as they were: then they have controls of their own."""
+    return any(control["control"] == "exponents" for control in level["controls"])
 
 
 def state_missing(claims: Claims) -> list[str]:
