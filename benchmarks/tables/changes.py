@@ -59,9 +59,14 @@ def tabulate_controls() -> str:
         for branch in control["branches"]
         for name in ["all weights" if branch["level"] == 0 else str(branch["branch"])]
     ]
-    findings = " ".join(f"{way}: {' '.join(control['findings'])}" for way, control in found.items())
+    verdicts = "; ".join(f"{way}: {_show_claim(control['claims'])}" for way, control in found.items())
     head = ("training", "trained are", "weights, %", "right answers, %", "minus all weights, points")
-    return f"{make_table(head, *rows)}\n\nMeans of five replicates with 95 % intervals. {findings}"
+    return f"{make_table(head, *rows)}\n\nMeans of five replicates with 95 % intervals. {verdicts}."
+
+
+def _show_claim(claims: Mapping[str, Any]) -> str:
+    [level] = claims["levels"]
+    return f"{level['verdict']}; {level['winning']}, {level['winning_reason']}"
 
 
 def _list_branch(branch: Mapping[str, Any]) -> tuple[str, str]:

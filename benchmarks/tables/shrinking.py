@@ -18,10 +18,11 @@ def tabulate_speed() -> str:
         "quality, whole", "cut", f"after {found['recovery_steps']} steps",
     )  # fmt: skip
     measured = "; ".join(f"{name}: {model['measured']}" for name, model in found["models"].items())
-    machine, repeats = found["machine"], ", ".join(f"{model['repeats']}" for model in found["models"].values())
+    machine, repeats = found["machine"], sorted({model["repeats"] for model in found["models"].values()})
     return (
-        f"{make_table(head, *rows)}\n\nShares are of the whole network. Quality is {measured}. The least of {repeats} "
-        f"times, in turns, on {machine['num_cpus']} cores with {machine['num_torch_threads']} threads."
+        f"{make_table(head, *rows)}\n\nShares are of the whole network. Quality is {measured}. The least of "
+        f"{' to '.join(map(str, repeats))} times, in turns, on {machine['num_cpus']} cores with "
+        f"{machine['num_torch_threads']} threads."
     )
 
 
