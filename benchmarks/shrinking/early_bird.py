@@ -12,8 +12,8 @@ A share of the channels goes, in each of these ways, from the same starting weig
 
 FLOPs are those of the steps (`compute_costs`); of a check of the search none are counted, but its seconds are. Seconds
 are processor time of one thread. `python -m benchmarks.shrinking.early_bird [FOLDER]` takes an hour and a half on two
-free cores, keeps each replicate in FOLDER (runs/early-bird-channels), and writes
-benchmarks/results/early_bird_channels.json.
+free cores, keeps each replicate in FOLDER (benchmarks/results/early_bird_channels), where those that are there are not
+trained again, and writes benchmarks/results/early_bird_channels.json.
 """
 
 import math
@@ -27,7 +27,7 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import write_results
+from benchmarks.common import RESULTS, write_results
 from benchmarks.studies.parts import keep, run_in_processes, sum_up
 from lottery_tickets import (
     Mask,
@@ -309,7 +309,7 @@ def compare(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Runs all replicates, two at a time, and writes what they came to."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/early-bird-channels")
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS / "early_bird_channels"
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(network, number, folder) for number in range(REPLICATES) for network in NETWORKS]
     found = run_in_processes(run, jobs)
