@@ -62,7 +62,8 @@ def list_sums() -> tuple[Tensor, Tensor, Tensor]:
 def make_loader(sums: Tensor, num_steps: int, batch_size: int) -> DataLoader[Any]:
     """Returns batches that are drawn anew each time."""
     sampler: RandomSampler = RandomSampler(sums, replacement=True, num_samples=num_steps * batch_size)
-    return DataLoader(list(sums), batch_size=batch_size, sampler=sampler, collate_fn=_collate)  # type: ignore[arg-type]  # a list does as a data set
+    rows = [row.clone() for row in sums]  # a view is sent to another process with all that it is a view of
+    return DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=_collate)  # type: ignore[arg-type]  # a list does as a data set
 
 
 def _collate(sums: list[Tensor]) -> dict[str, Tensor]:
