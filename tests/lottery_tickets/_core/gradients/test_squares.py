@@ -1,5 +1,8 @@
 """Squares of products of few terms, made without the products: beside the products themselves."""
 
+from collections.abc import Callable
+
+import numba
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +14,7 @@ from lottery_tickets import compute_fisher_importance
 from lottery_tickets._core.gradients.marks import mark
 from lottery_tickets._core.gradients.squares import ROWS_TOGETHER, add_squares, has_few_terms, mark_products
 from lottery_tickets._core.gradients.uses import ConvolutionUse, ProductUse
+from lottery_tickets._core.kernels.squaring_cpu import FASTMATH, WIDEST, add_squares_of_few, add_squares_of_many
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -65,6 +69,15 @@ def test_a_sample_that_is_not_finite_stays_so() -> None:
     assert sums[0, 0] == float("inf")
     assert sums[:, 1].isnan().all()
     assert sums[1, 0] == 9
+
+
+@pytest.mark.parametrize("loop", [add_squares_of_few.py_func, add_squares_of_many.py_func])
+def test_loops_ask_for_the_widest_vectors(loop: Callable[..., None]) -> None:
+    anew = numba.njit(fastmath=FASTMATH, error_model="numpy")(loop)  # compiled here: from the cache it has no text
+    matrices = numba.float32[:, :, ::1]
+    anew.compile((matrices, matrices, numba.float32[:, ::1], numba.int64, numba.int64))
+    [text] = anew.inspect_llvm().values()
+    assert WIDEST in text
 
 
 def test_few_terms_are_2_to_16() -> None:
