@@ -18,8 +18,7 @@ Four = tuple[float, float, float, float]
 Factors = tuple[Four, Four, Four, Four]
 
 
-@intrinsic
-def _prefer_wide_vectors(_: Any) -> tuple[Any, Any]:  # noqa: ANN401 - numba's protocol, as below
+def _ask_for_wide_vectors(_: Any) -> tuple[Any, Any]:  # noqa: ANN401 - numba's protocol, as below
     """Stands for no code: it tells LLVM about the function that calls it."""
 
     def change_caller(context: Any, builder: Any, *_: Any) -> Any:  # noqa: ANN401 - as above
@@ -27,6 +26,9 @@ def _prefer_wide_vectors(_: Any) -> tuple[Any, Any]:  # noqa: ANN401 - numba's p
         return context.get_dummy_value()
 
     return numba.void(), change_caller
+
+
+_prefer_wide_vectors: Final[Any] = intrinsic(_ask_for_wide_vectors)
 
 
 @numba.njit(inline="always")
