@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+PLAIN = (bool, int, float, str, tuple, type(None))
+
 
 def _bits(tensor: Tensor | None) -> str:
     if tensor is None:
@@ -19,8 +21,14 @@ def _count_hooks(module: nn.Module) -> dict[str, int]:
     return {name: len(value) for name, value in vars(module).items() if "hook" in name and hasattr(value, "__len__")}
 
 
+def _show_attributes(module: nn.Module) -> dict[str, str]:
+    """Returns public attributes: numbers and words, and of other things what they are, as no two runs share them."""
+    public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    return {name: repr(value) if isinstance(value, PLAIN) else str(type(value)) for name, value in public.items()}
+
+
 def take_traces(model: nn.Module, *generators: torch.Generator) -> dict[str, Any]:
-    """Weights, buffers, gradients, their identities, modes, hooks and generators.
+    """Weights, buffers, gradients, their identities, modes, attributes, hooks and generators.
 
     Not Python's own generator: the checks of annotations in the tests draw from it.
     """
@@ -31,6 +39,7 @@ def take_traces(model: nn.Module, *generators: torch.Generator) -> dict[str, Any
         "requires_grad": {name: tensor.requires_grad for name, tensor in tensors.items()},
         "gradients": {name: (id(p.grad), _bits(p.grad)) for name, p in model.named_parameters()},
         "modes": {name: module.training for name, module in model.named_modules()},
+        "attributes": {name: _show_attributes(module) for name, module in model.named_modules()},
         "momenta": {name: getattr(module, "momentum", None) for name, module in model.named_modules()},
         "hooks": {name: _count_hooks(module) for name, module in model.named_modules()},
         "parameter_hooks": {

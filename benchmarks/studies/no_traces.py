@@ -46,13 +46,32 @@ class Trap(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_set, self.num_calls = False, 0
+        self.is_set, self._num_calls = False, 0
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the inputs."""
-        self.num_calls += 1
-        if self.is_set and self.num_calls == 2:  # noqa: PLR2004 - the second
+        self._num_calls += 1  # for itself: public ones are put back
+        if self.is_set and self._num_calls == 2:  # noqa: PLR2004 - the second
             raise OSError("the trap")
+        return inputs
+
+    def wait(self, num_calls: int = 1000) -> None:
+        """Counts so many calls less from now on."""
+        self._num_calls = -num_calls
+
+
+@final
+class Noting(nn.Module):
+    """Notes in attributes what it has seen, as rotary embeddings note the longest sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0.0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns the inputs."""
+        self.largest = max(self.largest, inputs.abs().max().item())
+        self.last = inputs.shape
         return inputs
 
 
@@ -102,6 +121,7 @@ MODELS: Final[dict[str, Callable[[], nn.Module]]] = {
     "batch norm, dropout": lambda: build(nn.BatchNorm1d(4), nn.Dropout(0.5)),
     "counts in a buffer": lambda: build(Counting(in_place=True)),
     "counts in a new buffer": lambda: build(Counting(in_place=False)),
+    "notes in attributes": lambda: build(Noting()),
     "draws noise": lambda: build(Noise()),
     "held": build_held,
 }
@@ -164,9 +184,9 @@ def _mask(model: nn.Module) -> lt.Mask:
 
 def _watch(model: nn.Module, data: Any) -> None:  # noqa: ANN401 - any loader
     trap = next(module for module in model.modules() if isinstance(module, Trap))
-    trap.num_calls = -1000  # it waits for the check
+    trap.wait()  # for the check
     watcher = lt.EarlyBirdWatcher(model, check_steps=1, probe=lt.Probe(data, held_out=False))
-    trap.num_calls = 0
+    trap.wait(0)
     for step in (1, 2):
         watcher.observe(model, step)
 

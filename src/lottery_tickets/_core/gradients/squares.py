@@ -1,7 +1,7 @@
 """Squares of per-sample gradients that are products of few terms, as a convolution's of few positions are.
 
 A matrix product of few terms spends its time on writing the gradients, and the squares on reading them again. On a CPU
-these are made in registers, squared there and added: 5 times as fast at 4 positions, a little at 16 (docs/diary.md).
+these are made in registers, squared there and added: 6 times as fast at 4 positions, twice at 16 (docs/diary.md).
 """
 
 import math

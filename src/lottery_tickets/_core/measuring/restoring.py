@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from lottery_tickets._core.measuring.running import Buffers
+from lottery_tickets._core.measuring.running import ModuleState
 
 
 @contextlib.contextmanager
 def restoring(model: nn.Module) -> Iterator[None]:
-    """Within the block a model may be trained; then weights, buffers, gradients and modes are as before.
+    """Within the block a model may be trained; then weights, buffers, attributes, gradients and modes are as before.
 
     A copy of weights and buffers lies on the CPU meanwhile. Gradients are set aside, so training starts without any.
     Which parameters are trained, `requires_grad`, is put back too.
@@ -20,7 +20,7 @@ def restoring(model: nn.Module) -> Iterator[None]:
         model: Trained in place; its parameters must stay the same objects.
     """
     tensors = [(parameter, parameter.detach().to("cpu", copy=True)) for parameter in model.parameters()]
-    buffers = Buffers(model, "cpu")
+    state = ModuleState(model, "cpu")
     gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     for parameter, _, _ in gradients:
@@ -31,7 +31,7 @@ def restoring(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for tensor, copy in tensors:
                 tensor.copy_(copy)
-        buffers.put_back()
+        state.put_back()
         for parameter, gradient, requires_grad in gradients:
             parameter.grad = gradient
             parameter.requires_grad_(requires_grad)

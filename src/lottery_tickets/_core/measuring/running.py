@@ -153,12 +153,13 @@ def differentiate(output: Tensor, handles: Mapping[str, Tensor], *, create_graph
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is in evaluation mode and runs uncompiled; then modes and buffers are as before.
+    """Within the block the model is in evaluation mode and runs uncompiled; then its modules are as before.
 
+    Put back are modes, buffers and public attributes, which a forward pass may change.
     Gradient checkpointing is off: it computes a second time in the backward pass, out of reach of handed-in tensors.
     """
     modes = [(module, module.training) for module in model.modules()]
-    buffers = Buffers(model)
+    state = ModuleState(model)
     if any(training for _, training in modes):
         model.eval()
     try:
@@ -169,35 +170,55 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         for module, training in modes:
             if module.training is not training:  # torch's modules take long to set an attribute
                 module.training = training
-        buffers.put_back()
+        state.put_back()
         reshard(unwrap(model))  # what was gathered for the last forward pass would be taken for its parameters
 
 
 @final
-class Buffers:
-    """The buffers of a model, and a copy of what they hold.
+class ModuleState:
+    """What modules keep beside parameters, and what a forward pass may change: buffers and public attributes.
+
+    Rotary embeddings, for example, note the longest sequence that their buffer was made for.
 
     Args:
         model: Any model.
-        device: Where the copies lie; beside the buffers by default.
+        device: Where copies of the buffers lie; beside them by default.
     """
 
     def __init__(self, model: nn.Module, device: str | None = None) -> None:
-        self._slots = [(module, dict(module._buffers)) for module in model.modules()]  # noqa: SLF001 - a forward pass may write numbers, or put other tensors there
-        tensors = [buffer for _, slots in self._slots for buffer in slots.values() if buffer is not None]
+        self._slots = [
+            (module, dict(module._buffers), _list_attributes(module))  # noqa: SLF001 - where a module looks itself
+            for module in model.modules()
+        ]
+        tensors = [buffer for _, slots, _ in self._slots for buffer in slots.values() if buffer is not None]
         self._copies = [(tensor, tensor.detach().to(device or tensor.device, copy=True)) for tensor in tensors]
 
     def put_back(self) -> None:
-        """Makes the buffers the same tensors with the same numbers as before."""
-        for module, slots in self._slots:
+        """Makes attributes the same objects as before, and buffers the same tensors with the same numbers."""
+        for module, slots, attributes in self._slots:
             if any(module._buffers.get(name) is not buffer for name, buffer in slots.items()):  # noqa: SLF001 - as above
                 module._buffers.update(slots)  # noqa: SLF001 - as above
+            _put_attributes_back(module, attributes)
         with torch.no_grad():
             for tensor, copy in self._copies:
                 if tensor.shape != copy.shape:
                     tensor.resize_(copy.shape)
                 if not torch.equal(tensor, copy.to(tensor.device)):
                     tensor.copy_(copy)
+
+
+def _list_attributes(module: nn.Module) -> dict[str, Any]:
+    # What begins with an underscore is of torch, of what shards models, or nobody's business.
+    return {name: value for name, value in vars(module).items() if name[0] != "_"}
+
+
+def _put_attributes_back(module: nn.Module, attributes: Mapping[str, Any]) -> None:
+    here = vars(module)  # past the module's own setter, which takes long and asks what a value is
+    for name in [name for name in here if name[0] != "_" and name not in attributes]:
+        del here[name]
+    for name, value in attributes.items():
+        if here.get(name) is not value:
+            here[name] = value
 
 
 @contextlib.contextmanager
