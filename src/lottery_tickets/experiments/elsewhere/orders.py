@@ -16,11 +16,11 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self, final
 
-from lottery_tickets._core.checks import needing_extra
 from lottery_tickets._core.determinism import one_thread
 from lottery_tickets._core.environment import describe_environment
 from lottery_tickets._core.files import name_aside, write_whole
 from lottery_tickets._core.folders import find_differences
+from lottery_tickets.experiments.elsewhere.pickling import pickle_once
 from lottery_tickets.experiments.engine import run_replicate
 from lottery_tickets.experiments.folder import ExperimentFolder
 from lottery_tickets.experiments.subjects import Subject
@@ -178,15 +178,15 @@ def _check_environment(folder: ExperimentFolder) -> None:
 
 
 def _pickle(task: tuple[ExperimentFolder, Callable[[], Subject]]) -> bytes:
-    cloudpickle = _import_cloudpickle()
     try:
-        pickled: bytes = cloudpickle.dumps(task)
+        return pickle_once(task)
+    except ModuleNotFoundError:
+        raise
     except Exception as error:
         raise TypeError(
             f"what an executor runs must be picklable, but {_find_odd_part(task[1])} is not: {error}; open files, "
             "locks and connections inside the function that uses them, or leave the executor out"
         ) from error
-    return pickled
 
 
 def _find_odd_part(make_subject: Callable[[], Subject]) -> str:
@@ -194,14 +194,7 @@ def _find_odd_part(make_subject: Callable[[], Subject]) -> str:
     subject: Any = make_subject()
     for part in fields(subject) if is_dataclass(subject) else ():
         try:
-            _import_cloudpickle().dumps(getattr(subject, part.name))
+            pickle_once(getattr(subject, part.name))
         except Exception:  # noqa: BLE001 - of whatever it is
             return part.name
     return "it"
-
-
-def _import_cloudpickle() -> Any:  # noqa: ANN401 - a module without types
-    """Returns what pickles functions of scripts and notebooks too; engines have it."""
-    with needing_extra("cluster"):
-        import cloudpickle  # noqa: PLC0415 - only where an executor runs something
-    return cloudpickle
