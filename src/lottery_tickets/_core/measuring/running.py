@@ -209,13 +209,14 @@ class ModuleState:
 
 def _list_attributes(module: nn.Module) -> dict[str, Any]:
     # What begins with an underscore is of torch, of what shards models, or nobody's business.
-    return {name: value for name, value in vars(module).items() if name[0] != "_"}
+    here = dict(vars(module))  # at once, because another thread may run the model
+    return {name: value for name, value in here.items() if name[0] != "_"}
 
 
 def _put_attributes_back(module: nn.Module, attributes: Mapping[str, Any]) -> None:
     here = vars(module)  # past the module's own setter, which takes long and asks what a value is
-    for name in [name for name in here if name[0] != "_" and name not in attributes]:
-        del here[name]
+    for name in _list_attributes(module).keys() - attributes.keys():
+        here.pop(name, None)
     for name, value in attributes.items():
         if here.get(name) is not value:
             here[name] = value
