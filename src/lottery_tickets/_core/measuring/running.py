@@ -186,19 +186,16 @@ class ModuleState:
     """
 
     def __init__(self, model: nn.Module, device: str | None = None) -> None:
-        self._slots = [
-            (module, dict(module._buffers), _list_attributes(module))  # noqa: SLF001 - where a module looks itself
-            for module in model.modules()
-        ]
-        tensors = [buffer for _, slots, _ in self._slots for buffer in slots.values() if buffer is not None]
+        self._modules = [(module, dict(module._buffers), _list_attributes(module)) for module in model.modules()]  # noqa: SLF001 - where a module looks itself
+        tensors = [buffer for _, buffers, _ in self._modules for buffer in buffers.values() if buffer is not None]
         self._copies = [(tensor, tensor.detach().to(device or tensor.device, copy=True)) for tensor in tensors]
 
     def put_back(self) -> None:
         """Makes attributes the same objects as before, and buffers the same tensors with the same numbers."""
-        for module, slots, attributes in self._slots:
-            if any(module._buffers.get(name) is not buffer for name, buffer in slots.items()):  # noqa: SLF001 - as above
-                module._buffers.update(slots)  # noqa: SLF001 - as above
-            _put_attributes_back(module, attributes)
+        for module, buffers, attributes in self._modules:
+            _put_back(module._buffers, dict(module._buffers), buffers)  # noqa: SLF001 - as above
+            # Past the module's own setter, which takes long and asks what a value is.
+            _put_back(vars(module), _list_attributes(module), attributes)
         with torch.no_grad():
             for tensor, copy in self._copies:
                 if tensor.shape != copy.shape:
@@ -210,16 +207,14 @@ class ModuleState:
 def _list_attributes(module: nn.Module) -> dict[str, Any]:
     # What begins with an underscore is of torch, of what shards models, or nobody's business.
     here = dict(vars(module))  # at once, because another thread may run the model
-    return {name: value for name, value in here.items() if name[0] != "_"}
+    return {name: value for name, value in here.items() if not name.startswith("_")}
 
 
-def _put_attributes_back(module: nn.Module, attributes: Mapping[str, Any]) -> None:
-    here = vars(module)  # past the module's own setter, which takes long and asks what a value is
-    for name in _list_attributes(module).keys() - attributes.keys():
-        here.pop(name, None)
-    for name, value in attributes.items():
-        if here.get(name) is not value:
-            here[name] = value
+def _put_back(slots: dict[str, Any], now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Makes what is now in some slots what was there before."""
+    for name in now.keys() - before.keys():
+        slots.pop(name, None)
+    slots.update({name: value for name, value in before.items() if name not in now or now[name] is not value})
 
 
 @contextlib.contextmanager

@@ -42,14 +42,19 @@ def test_rotary_embeddings_that_grow_give_the_same_outputs_after_measuring() -> 
     assert compute_performance(model, batches)["loss"] == loss
 
 
-def test_attributes_are_the_same_objects_and_new_ones_are_gone() -> None:
-    model = nn.Sequential(nn.Linear(2, 2))
+def test_attributes_and_buffers_are_the_same_objects_and_new_ones_are_gone() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    mean, names = model[0].running_mean, list(model.state_dict())
     model.notes, model.factor = [1], 1.0  # type: ignore[assignment] # of any kind
     notes = model.notes
     state = ModuleState(model)
     model.notes, model.seen = [2], True  # type: ignore[assignment] # as above
     del model.factor
+    model[0].running_mean = torch.ones(2)
+    model[0].register_buffer("mask", torch.ones(2))
     state.put_back()
     assert model.notes is notes
     assert model.factor == 1
     assert not hasattr(model, "seen")
+    assert model[0].running_mean is mean
+    assert list(model.state_dict()) == names
