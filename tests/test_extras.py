@@ -23,7 +23,7 @@ OWN: Final = ("lottery_tickets", "statistical_report_generator", "unified_model_
 
 # Which extra is behind which code; all else needs what is always installed, and no more.
 BEHIND: Final = {
-    "lottery_tickets/experiments/elsewhere/orders.py": "cluster",
+    "lottery_tickets/experiments/elsewhere/pickling.py": "cluster",
     "lottery_tickets/integrations/dask.py": "cluster",
     "lottery_tickets/integrations/lightning.py": "lightning",
     "lottery_tickets/integrations/slurm.py": "cluster",

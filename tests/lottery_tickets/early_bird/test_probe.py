@@ -1,5 +1,6 @@
 """What a probe measures, beside the slow way; its null; and that it leaves no trace."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -103,10 +104,10 @@ class Fed(nn.Module):
         super().__init__()
         self.body = nn.Linear(5, 3)
         self.gate = nn.Parameter(torch.zeros(()))
-        self.num_samples_run = 0
+        self.seen = Counter[str]()  # a thing of its own, because numbers are put back after measuring
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        self.num_samples_run += len(inputs)
+        self.seen["samples"] += len(inputs)
         logits: Tensor = self.body(inputs)
         return logits + self.gate * nn.functional.one_hot(targets, 3)
 
@@ -123,9 +124,9 @@ def test_a_network_that_sees_targets_is_run_on_exchanged_ones_and_another_is_run
         model.gate.fill_(float(opens == "from the start"))
         measure = Measure(Probe(batches, feed), model, seed=0)
         model.gate.fill_(float(opens != "never"))
-    model.num_samples_run = 0
+    model.seen.clear()
     found = measure(model)
-    assert model.num_samples_run == 2 * 8 + (28 if opens == "never" else 2 * 28)  # 8 are run both ways first
+    assert model.seen["samples"] == 2 * 8 + (28 if opens == "never" else 2 * 28)  # 8 are run both ways first
     wanted = [
         nn.functional.cross_entropy(model(*side), side[1], reduction="none").view(-1, 2).mean(1)
         for piece in measure.pieces
@@ -134,9 +135,9 @@ def test_a_network_that_sees_targets_is_run_on_exchanged_ones_and_another_is_run
     gaps = torch.cat(wanted[::2]) - torch.cat(wanted[1::2])
     assert torch.allclose(found.gaps, gaps.detach().double(), atol=1e-6)
     assert float(found.gaps.abs().max()) > 0.01
-    model.num_samples_run = 0
+    model.seen.clear()
     measure(model, {"body.weight": model.body.weight.detach() * 2})
-    assert model.num_samples_run == (28 if opens == "never" else 2 * 28)
+    assert model.seen["samples"] == (28 if opens == "never" else 2 * 28)
 
 
 class OfOneSize(nn.Module):
