@@ -13,7 +13,7 @@ A share of the channels goes, in each of these ways, from the same starting weig
 FLOPs are those of the steps (`compute_costs`); of a check of the search none are counted, but its seconds are. Seconds
 are processor time of one thread. `python -m benchmarks.shrinking.early_bird [FOLDER]` takes an hour and a half on two
 free cores, keeps each replicate in FOLDER (benchmarks/results/early_bird_channels), where those that are there are not
-trained again, and writes benchmarks/results/early_bird_channels.json.
+trained again, and writes benchmarks/results/early_bird_channels.json and docs/figures/early_bird_channels.svg.
 """
 
 import math
@@ -27,7 +27,8 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import RESULTS, write_results
+from benchmarks.common import FIGURES, RESULTS, write_results
+from benchmarks.shrinking.early_bird_figure import draw_channels
 from benchmarks.studies.parts import keep, run_in_processes, sum_up
 from lottery_tickets import (
     Mask,
@@ -41,6 +42,7 @@ from lottery_tickets import (
 from lottery_tickets._core.determinism import derive_seed, make_generator
 from lottery_tickets.workloads import build_model, create_image_batches, load_fashion_mnist
 from lottery_tickets.workloads.models import initialise_
+from statistical_report_generator.figures.style import save_figure
 from statistical_report_generator.inference.equivalence import stack_differences, summarise_differences
 from statistical_report_generator.inference.verdicts import compare_with_dense
 
@@ -319,6 +321,7 @@ def main() -> None:
     }
     setting = {"images": NUM_IMAGES, "batch": BATCH, "epochs": EPOCHS, "replicates": REPLICATES, "margin": MARGIN}
     print(write_results("early_bird_channels", {**setting, "networks": networks}))
+    save_figure(draw_channels(networks), FIGURES / "early_bird_channels.svg")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,19 @@
 """The tables of what networks that become smaller save, and what they lose."""
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.common import read_results
-from benchmarks.tables.parts import Tables, make_table
+from benchmarks.tables.parts import Tables, make_table, show_interval
+
+ALPHA: Final = 0.05
+RIVAL_WORDS: Final = (
+    ("above", "better"),
+    ("below", "worse"),
+    ("equivalent", "equal"),
+    ("not_worse", "not worse"),
+)
 
 
 def tabulate_speed() -> str:
@@ -52,4 +61,54 @@ def tabulate_two_of_four() -> str:
     )
 
 
-TABLES: Tables = {"shrinking-speed": tabulate_speed, "two-of-four": tabulate_two_of_four}
+def tabulate_channels() -> str:
+    """Early-bird tickets of channels beside other ways to a smaller network, and to as much work."""
+    found = read_results("early_bird_channels")
+    rows = [
+        (network, f"{row['share']:.0%}", way, *_list_figures(figures), _judge(row["rivals"].get(way)))
+        for network, shares in found["networks"].items()
+        for row in shares
+        for way, figures in row["ways"].items()
+    ]
+    head = (
+        "network", "channels gone", "way", "parameters", "accuracy, %", "minus dense, points", "FLOPs, of dense",
+        "seconds, of dense", "early-bird beside it",
+    )  # fmt: skip
+    return (
+        f"{make_table(head, *rows)}\n\nMeans with 95 % intervals over {found['replicates']} replicates; "
+        f"{found['images']:,} images, {found['epochs']} epochs; equal: within {100 * found['margin']:g} points. "
+        f"P values below {ALPHA:g}, corrected by Holm over the shares; a blank shows nothing. "
+        f"{_tell_searches(found['networks'])}"
+    )
+
+
+def _list_figures(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{figures['parameters']['mean']:,.0f}",
+        show_interval(figures["accuracy"]),
+        show_interval(figures["minus_dense"], form="+.2f"),
+        show_interval(figures["flops_of_dense"], scale=1),
+        show_interval(figures["seconds_of_dense"], scale=1),
+    )
+
+
+def _judge(rival: Mapping[str, float] | None) -> str:
+    """Returns what early-bird is beside a rival: the strongest that is shown."""
+    return next((words for name, words in RIVAL_WORDS if rival is not None and rival[name] < ALPHA), "")
+
+
+def _tell_searches(networks: Mapping[str, Any]) -> str:
+    told = []
+    for network, shares in networks.items():
+        verdicts = Counter(verdict for row in shares for verdict in row["verdicts"])
+        epochs = [epoch for row in shares for epoch in row["epochs"]]
+        ends = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+        told.append(f"{network} {min(epochs):.0f} to {max(epochs):.0f} epochs ({ends})")
+    return f"The search took {'; '.join(told)}."
+
+
+TABLES: Tables = {
+    "early-bird-channels": tabulate_channels,
+    "shrinking-speed": tabulate_speed,
+    "two-of-four": tabulate_two_of_four,
+}
