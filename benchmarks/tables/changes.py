@@ -15,6 +15,16 @@ HEAD: Final = (
     "by value", "verdict",
 )  # fmt: skip
 POINTS: Final = 100
+WORDS: Final = {
+    "read both": "both read once, through the system's cache",
+    "read both past the cache": "both read once, past it",
+    "statistics": "`compute_change_statistics`",
+    "mask": "`compute_change_mask`",
+    "largest changes": "`compute_change_mask` of the largest changes",
+    "diff": "`compute_changes`, as `diff` does",
+    "diff of two": "the same of two trainings",
+    "save difference": "`save_difference`",
+}
 LARGEST_SHARE: Final = 1 - LARGEST
 
 
@@ -150,6 +160,27 @@ def tabulate_blind() -> str:
     return make_table(("updates", "beyond chance, %", "mean ratio"), *rows)
 
 
+def tabulate_large() -> str:
+    """How long changes of two checkpoints that are larger than memory take, beside reading both."""
+    found = read_results("diff_large")
+    rows = [
+        (WORDS[step["step"]], f"{step['seconds']:.0f}", _show_over(found, step["step"]), f"{peak / 1e9:.2f}")
+        for step in found["steps"]
+        for peak in [step["peak_resident_bytes"]]
+    ]
+    machine, size = found["machine"], found["num_bytes"] / 1e9
+    table = make_table(("", "s", "over reading both", "peak memory, GB"), *rows)
+    return (
+        f"{table}\n\nTwo checkpoints of {size:.1f} GB each, one weight in a hundred of which differs; "
+        f"{machine['num_cpus']} CPUs, memory of {machine['memory_bytes'] / 1e9:.0f} GB, an empty cache before each."
+    )
+
+
+def _show_over(found: Mapping[str, Any], step: str) -> str:
+    ratio = found["over_reading_both"].get(step)
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
 TABLES: Tables = {
     "change-nulls": tabulate_false,
     "change-power": tabulate_power,
@@ -157,4 +188,5 @@ TABLES: Tables = {
     "changes-smollm": tabulate_smollm,
     "changes-reinforce": tabulate_reinforce,
     "changes-controls": tabulate_controls,
+    "changes-large": tabulate_large,
 }

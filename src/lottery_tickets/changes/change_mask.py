@@ -1,7 +1,8 @@
 """The mask of the weights that a training changed, as they are stored; or of those that it changed most."""
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Literal, get_args
+from typing import Final, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from lottery_tickets.masks.mask import Mask
 from lottery_tickets.masks.selector import describe_mask
 
 By = Literal["stored", "delta", "relative"]
+Seen = TypeVar("Seen")
 
 SIZES: Final[dict[str, Combine]] = {"delta": subtract, "relative": divide}
 
@@ -76,28 +78,54 @@ def compute_change_mask(
     if by == "stored" and (sparsity is not None or scope != "global"):
         raise ValueError('the weights that changed have a sparsity of their own; ask for the largest by="delta"')
     first, second = pair_weights(before, after, include, exclude)
-    bits = find_changed_bits(first, second)
     provenance: dict[str, object] = {"method": "change", "by": by}
-    if by != "stored":
+    if by == "stored":
+        bits = find_changed_bits(first, second)
+    else:
         share = check_sparsity(sparsity, scope)
-        try:
-            bits = select_in_scope(find_differences(first, second, SIZES[by]), share, scope=scope, within=bits)
-        except ValueError as error:
-            error.add_note("These are changes, and `within` are the weights that changed as stored.")
-            raise
+        bits = _find_largest(first, second, by, share, scope)
         provenance |= {"sparsity": share, "scope": scope}
     return describe_mask(bits, first, provenance, prunes=False)
 
 
 def find_changed_bits(before: Weights, after: Weights) -> dict[str, Tensor]:
     """Returns by name packed bits: 1 where a weight changed."""
+    none = torch.empty(0, dtype=torch.uint8)
+    return {name: torch.cat([none, *parts]) for name, parts in _look_at_changed(before, after, pack_bits)}
 
-    def find(weight: Weight) -> Tensor:
-        parts = [torch.empty(0, dtype=torch.uint8)]
-        for block in weight.cut(WEIGHTS_PER_BLOCK):
-            now = after[weight.name].read(*block).to(weight.device)
-            parts.append(pack_bits(is_changed(weight.read(*block), now)))
-        return torch.cat(parts)
+
+def _look_at_changed(
+    before: Weights, after: Weights, look: Callable[[Tensor], Seen]
+) -> Iterator[tuple[str, list[Seen]]]:
+    """Yields each name with what is seen of its blocks, 1-D bools that say where it changed."""
+
+    def look_at(weight: Weight) -> list[Seen]:
+        other = after[weight.name]
+        return [
+            look(is_changed(weight.read(*block), other.read(*block).to(weight.device)))
+            for block in weight.cut(WEIGHTS_PER_BLOCK)
+        ]
 
     with ThreadPoolExecutor(READERS) as pool:
-        return dict(zip(before, pool.map(find, before.values()), strict=True))
+        yield from zip(before, pool.map(look_at, before.values()), strict=True)
+
+
+def _find_largest(before: Weights, after: Weights, by: By, share: float | None, scope: str) -> dict[str, Tensor]:
+    """Returns by name packed bits: 1 where a change is among the largest."""
+    sizes = find_differences(before, after, SIZES[by])
+    if scope == "global" and share is not None:
+        # Counted, because their bits would take as much memory as the mask; what did not change is 0, the smallest.
+        looked_at = _look_at_changed(before, after, lambda changed: int(changed.sum()))
+        num_changed = sum(sum(counts) for _, counts in looked_at)
+        num_kept = before.num_weights - round(share * before.num_weights)
+        if num_kept > num_changed:
+            raise ValueError(
+                f"sparsity {share:g} keeps {num_kept} of the weights, but only {num_changed} changed as stored; ask "
+                "for a higher sparsity"
+            )
+        return select_in_scope(sizes, share)
+    try:
+        return select_in_scope(sizes, share, scope=scope, within=find_changed_bits(before, after))
+    except ValueError as error:
+        error.add_note("These are changes, and `within` are the weights that changed as stored.")
+        raise

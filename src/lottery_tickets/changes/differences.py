@@ -20,7 +20,7 @@ WEIGHTS_PER_BLOCK: Final = 1 << 20  # a multiple of 8
 
 @final
 class Difference(Weight):
-    """What is computed of each weight before and after, where it is read.
+    """What is computed of each weight before and after, where it is read; 0 where it did not change as stored.
 
     Args:
         before: The weight.
@@ -71,7 +71,9 @@ class Difference(Weight):
         return self._compute(self.before.pick(positions), self.after.pick(positions))
 
     def _compute(self, before: Tensor, after: Tensor) -> Tensor:
-        return self._combine(before.to(self.dtype), after.to(before.device).to(self.dtype))
+        after = after.to(before.device)
+        computed = self._combine(before.to(self.dtype), after.to(self.dtype))
+        return computed.masked_fill_(~is_changed(before, after), 0)  # infinity less infinity is not a number
 
 
 def subtract(before: Tensor, after: Tensor) -> Tensor:

@@ -88,9 +88,20 @@ def test_equal_changes_are_kept_by_position() -> None:
 
 
 def test_more_changes_than_there_are_cannot_be_kept() -> None:
-    with pytest.raises(ValueError, match="keeps 3 of the weights, but `within` has only 2 left") as caught:
-        compute_change_mask(one(1, 1, 1, 1), one(2, 1, 1, 2), by="delta", sparsity=0.25)
+    before, after = one(1, 1, 1, 1), one(2, 1, 1, 2)
+    with pytest.raises(ValueError, match="keeps 3 of the weights, but only 2 changed as stored"):
+        compute_change_mask(before, after, by="delta", sparsity=0.25)
+    with pytest.raises(ValueError, match=r"keeps 3 of 'fc.weight', but `within` has only 2 left") as caught:
+        compute_change_mask(before, after, by="delta", sparsity=0.25, scope="layer")
     assert "the weights that changed" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("by", ["delta", "relative"])
+def test_what_is_not_finite_and_did_not_change_is_no_change(by: Any, scope: str) -> None:  # noqa: ANN401 - a Literal
+    odd = float("inf"), float("-inf"), float("nan")
+    mask = compute_change_mask(one(*odd, 1), one(*odd, 2), by=by, sparsity=0.75, scope=scope)
+    assert kept(mask) == [False, False, False, True]
 
 
 @pytest.mark.parametrize("options", [{}, {"by": "delta", "sparsity": 0.99}, {"by": "relative", "sparsity": 0.99}])
