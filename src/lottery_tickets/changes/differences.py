@@ -1,5 +1,6 @@
 """Weights before and after, side by side: the same names, shapes and dtypes, read block by block wherever they lie."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, final
 
@@ -73,7 +74,10 @@ class Difference(Weight):
     def _compute(self, before: Tensor, after: Tensor) -> Tensor:
         after = after.to(before.device)
         computed = self._combine(before.to(self.dtype), after.to(self.dtype))
-        return computed.masked_fill_(~is_changed(before, after), 0)  # infinity less infinity is not a number
+        # Equal numbers give 0, but for infinity less infinity, and NaN. Their sum is cheap, and tells.
+        if not math.isfinite(computed.sum().item()):
+            computed.masked_fill_(~is_changed(before, after), 0)
+        return computed
 
 
 def subtract(before: Tensor, after: Tensor) -> Tensor:
