@@ -28,11 +28,11 @@ def test_tensors_of_all_kinds_are_as_they_were() -> None:
     base = torch.arange(24.0)
     longer = base.numpy()
     tensors = {
+        "beginning": torch.from_numpy(longer[:5]),  # its memory is shorter, at the same place
         "turned": base.view(4, 6).mT,
         "stepped": base[3::5],
         "spread": base[:3].view(3, 1).expand(3, 4),
         "as integers": base.view(torch.int32)[2:],
-        "beginning": torch.from_numpy(longer[:5]),
         "as long": torch.from_numpy(longer),
         "empty": torch.empty(0, 3),
         "empty too": torch.empty(2, 0, dtype=torch.int64),
