@@ -113,7 +113,8 @@ class CallerSubject:
         """Returns the weights of the layers to prune."""
         inner = unwrap(model)
         reshard(inner)
-        return Weights.from_tensors({clean_name(name): p for name, p in inner.named_parameters()}).part(self.layers)
+        named = inner.named_parameters(remove_duplicate=False)  # a mask may have another name of a tied weight
+        return Weights.from_tensors({clean_name(name): p for name, p in named}).part(self.layers)
 
     def train(
         self,

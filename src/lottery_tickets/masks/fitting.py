@@ -41,7 +41,7 @@ def fit_mask(model: nn.Module, mask: Mask) -> tuple[dict[str, nn.Parameter], Mas
 
 
 def find_masked_weights(given: nn.Module | Mapping[str, Tensor] | WeightSource, mask: Mask) -> Weights:
-    """Returns the weights that a mask speaks of, in its order.
+    """Returns the weights that a mask speaks of, in its order; a tied one by whichever of its names the mask has.
 
     Args:
         given: A model, a mapping of weights by name, or a checkpoint.
@@ -51,6 +51,10 @@ def find_masked_weights(given: nn.Module | Mapping[str, Tensor] | WeightSource, 
         TypeError: When it is none of the three.
         ValueError: When a weight is missing, has another shape or is sharded.
     """
+    if isinstance(given, nn.Module):
+        given = dict[str, Tensor](_find_parameters(given, mask))
+    elif isinstance(given, Mapping):
+        given = {name: given[name] for name in mask.shapes if name in given} | dict(given)  # a weight's first name counts
     try:
         weights = find_prunable_weights(given, include=list(mask.shapes))
     except ValueError as error:

@@ -223,3 +223,22 @@ def test_masks_are_shuffled_within_exponents_or_around_some_weights(mask: Mask) 
         shuffle_mask(mask, 0, keeping={"0.weight": [96]})
     assert shuffle_mask(mask, 0, given=make_model()) == shuffle_mask(mask, 0, given=make_model().state_dict())
     assert shuffle_mask(mask, 0, keeping={"0.weight": [95, 3]})["0.weight"].flatten()[[3, 95]].all()
+
+
+@pytest.mark.parametrize("name", ["2.weight", "1.weight"])  # files list the first of them first, and models too
+@pytest.mark.parametrize("with_ties_last", [False, True])
+def test_a_tied_weight_has_the_name_of_the_mask(name: str, with_ties_last: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2))
+    model[2].weight = model[1].weight
+    kept = Mask.from_tensors({name: torch.rand(6, 6) < 0.5})
+    state = dict(sorted(model.state_dict().items(), reverse=with_ties_last))
+    shuffled = shuffle_mask(kept, 0, given=state)
+    assert shuffled == shuffle_mask(kept, 0, given=model)
+    assert shuffled == shuffle_mask(kept, 0, given={name: model[1].weight})
+    found = compute_change_mask_quality(
+        model, kept, DATA, trainer_fn=train_by_adamw, super_weights={name: [(0, 1)]}, run_folder=tmp_path / "run"
+    )
+    assert all(mask[name].sum() == kept.num_kept for mask, _ in list_trained(found).values())
+    subject = create_caller_subject(tmp_path / "run", model, DATA, trainer_fn=train_by_adamw)
+    assert not [check for check in verify_run(tmp_path / "run", subject, num_trained_again=1) if check.problem]
