@@ -61,26 +61,39 @@ def tabulate_reinforce() -> str:
 
 
 def tabulate_controls() -> str:
-    """How well the changed weights train alone, beside controls."""
-    found = read_results("changes_reinforce")["controls"]
+    """How well the changed weights of a small transformer train alone, beside controls."""
+    return _list_controls(read_results("changes_reinforce")["controls"], "right answers, %", "points")
+
+
+def tabulate_smollm_controls() -> str:
+    """How well the changed weights of SmolLM2 train alone, beside controls."""
+    parts = read_results("changes_smollm")["parts"]
+    found = {name.split(": ")[0]: part for name, part in parts.items() if "branches" in part}
+    return _list_controls(found, "test loss", "nats", scale=1, form=".3f")
+
+
+def _list_controls(
+    found: Mapping[str, Any], measured: str, unit: str, *, scale: float = POINTS, form: str = ".2f"
+) -> str:
     rows = [
-        (way, name, f"{POINTS * branch['density']:.1f}", *_list_branch(branch))
+        (
+            way,
+            "all weights" if branch["level"] == 0 else str(branch["branch"]),
+            f"{POINTS * branch['density']:.1f}",
+            show_interval(branch["value"], scale=scale, form=form),
+            show_interval(branch["minus_dense"], scale=scale, form=f"+{form}"),
+        )
         for way, control in found.items()
         for branch in control["branches"]
-        for name in ["all weights" if branch["level"] == 0 else str(branch["branch"])]
     ]
     verdicts = "; ".join(f"{way}: {_show_claim(control['claims'])}" for way, control in found.items())
-    head = ("training", "trained are", "weights, %", "right answers, %", "minus all weights, points")
+    head = ("training", "trained are", "weights, %", measured, f"minus all weights, {unit}")
     return f"{make_table(head, *rows)}\n\nMeans of five replicates with 95 % intervals. {verdicts}."
 
 
 def _show_claim(claims: Mapping[str, Any]) -> str:
     [level] = claims["levels"]
     return f"{level['verdict']}; {level['winning']}, {level['winning_reason']}"
-
-
-def _list_branch(branch: Mapping[str, Any]) -> tuple[str, str]:
-    return show_interval(branch["value"]), show_interval(branch["minus_dense"], form="+.2f")
 
 
 def _list_view(training: str, view: str, part: Mapping[str, Any]) -> tuple[str, ...]:
@@ -186,6 +199,7 @@ TABLES: Tables = {
     "change-power": tabulate_power,
     "change-blind": tabulate_blind,
     "changes-smollm": tabulate_smollm,
+    "changes-smollm-controls": tabulate_smollm_controls,
     "changes-reinforce": tabulate_reinforce,
     "changes-controls": tabulate_controls,
     "changes-large": tabulate_large,

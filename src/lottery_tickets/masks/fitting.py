@@ -54,7 +54,8 @@ def find_masked_weights(given: nn.Module | Mapping[str, Tensor] | WeightSource, 
     if isinstance(given, nn.Module):
         given = dict[str, Tensor](_find_parameters(given, mask))
     elif isinstance(given, Mapping):
-        given = {name: given[name] for name in mask.shapes if name in given} | dict(given)  # a weight's first name counts
+        first = {name: given[name] for name in mask.shapes if name in given}  # a tied weight goes by its first name
+        given = first | dict(given)
     try:
         weights = find_prunable_weights(given, include=list(mask.shapes))
     except ValueError as error:

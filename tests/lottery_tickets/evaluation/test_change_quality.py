@@ -229,13 +229,16 @@ def test_masks_are_shuffled_within_exponents_or_around_some_weights(mask: Mask) 
 @pytest.mark.parametrize("with_ties_last", [False, True])
 def test_a_tied_weight_has_the_name_of_the_mask(name: str, with_ties_last: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2))
-    model[2].weight = model[1].weight
+    weight = nn.Parameter(torch.randn(6, 6))
+    tied = nn.Linear(6, 6), nn.Linear(6, 6)
+    for layer in tied:
+        layer.weight = weight
+    model = nn.Sequential(nn.Linear(6, 6), *tied, nn.Linear(6, 2))
     kept = Mask.from_tensors({name: torch.rand(6, 6) < 0.5})
     state = dict(sorted(model.state_dict().items(), reverse=with_ties_last))
     shuffled = shuffle_mask(kept, 0, given=state)
     assert shuffled == shuffle_mask(kept, 0, given=model)
-    assert shuffled == shuffle_mask(kept, 0, given={name: model[1].weight})
+    assert shuffled == shuffle_mask(kept, 0, given={name: weight})
     found = compute_change_mask_quality(
         model, kept, DATA, trainer_fn=train_by_adamw, super_weights={name: [(0, 1)]}, run_folder=tmp_path / "run"
     )
