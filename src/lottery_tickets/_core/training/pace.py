@@ -59,7 +59,9 @@ class Pace:
                 self._last, self._done, self._cpu_seconds = now, done, had
             return
         seconds, steps = now - self._last, done - self._done
-        if steps <= 0:  # a step that takes longer than this memory must not forget its own beginning
+        if steps < max(
+            1, num_at_work
+        ):  # processes end their steps together: the first of them is no more than its share
             return
         kept = math.exp(-seconds / max(SHORTEST_MEMORY, MEMORY * self.seconds))
         cores = had - self._cpu_seconds if cpu_seconds is not None else seconds * num_at_work

@@ -60,6 +60,17 @@ def test_a_step_that_is_longer_than_the_memory_is_not_forgotten_while_it_is_look
     assert watched.is_settled
 
 
+def test_steps_that_processes_end_together_are_not_told_from_the_first_of_them() -> None:
+    clock, told = Clock(), set[float | None]()
+    watched = Pace(clock)
+    for burst in range(3):  # each of five trainings takes 50 seconds, and they end within four
+        for training in range(5):
+            clock.now += 46.0 if burst and training == 0 else 1.0
+            watched.take(5 * burst + training + 1, num_at_work=5)
+            told.add(watched.find_seconds_a_step(5))
+    assert told == {None, 50.0}
+
+
 def test_what_is_long_ago_counts_less() -> None:
     clock, done = Clock(), 1
     watched = Pace(clock)
