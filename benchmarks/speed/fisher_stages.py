@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from benchmarks.common import ROOT, write_results
 from benchmarks.speed.fisher_first_batch import BATCH, CASES, KEEPING_MEMORY, measure_case
 from lottery_tickets import compute_fisher_importance
-from lottery_tickets._core.gradients import stream
+from lottery_tickets._core.gradients import shares
 from lottery_tickets._core.gradients.passes import Passes, WholeBatch
 from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.stream import GradientStream
+from lottery_tickets._core.gradients.separation import Separation
 from lottery_tickets._core.gradients.sums import ValueSums, add_uses
 from lottery_tickets._core.gradients.uses import Use
 
@@ -60,7 +60,7 @@ def measure_layers(name: str) -> list[dict[str, Any]]:
         again[place.name] = lambda: add_uses(sums, place, uses, weight, limit, watched=watched)
         return result
 
-    with patch.object(stream, "add_uses", add):
+    with patch.object(shares, "add_uses", add):
         for _ in range(REPEATS):
             compute_fisher_importance(model, [batch], BATCH)
     for weight, function in again.items():
@@ -93,7 +93,7 @@ def measure_passes(name: str) -> dict[str, float]:
         return call
 
     methods = {(Passes, "run_whole"): "forward", (WholeBatch, "run_backward"): "backward"}
-    methods[GradientStream, "_find_norms_alone"] = "alone"
+    methods[Separation, "_find_alone"] = "alone"
     with contextlib.ExitStack() as stack:
         for (owner, method), key in methods.items():
             stack.enter_context(patch.object(owner, method, time_method(getattr(owner, method), key)))

@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from lottery_tickets._core.gradients.correlations import Window
 from lottery_tickets._core.gradients.tracking import (
     ROWS,
     Collector,
@@ -150,9 +151,8 @@ def apply_convolution(
         if is_product:  # a linear layer at each position
             return ProductUse(gradient.flatten(2).mT, inputs.flatten(2).mT)
         if grouped:
-            widths = tuple(before for before, _ in sides)
-            arguments = (kernel_size, strides, widths, dilations, groups)
-            return GroupedConvolutionUse(split(gradient), split(inputs), *arguments)
+            window = Window(kernel_size, strides, tuple(before for before, _ in sides), dilations)
+            return GroupedConvolutionUse(split(gradient), split(inputs), window, groups)
         rows = split(gradient).movedim(2, 1).flatten(2)
         padded = split(pad_channels_last(inputs, sides))
         return ConvolutionUse(rows, padded, kernel_size, strides, dilations, tuple(gradient.shape[2:]), groups)

@@ -6,7 +6,6 @@ these are made in registers, squared there and added: 6 times as fast at 4 posit
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import torch
@@ -15,9 +14,9 @@ from torch.nn.functional import pad
 
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.kernels.squaring_cpu import FEW, MANY, add_squares_of_few, add_squares_of_many
+from lottery_tickets._core.kernels.threads import count_threads, run_pieces
 
 ROWS_TOGETHER: Final = 2**17  # elements of the sums that stay in the cache while all samples are added
-LEAST_A_THREAD: Final = 2**22  # multiplications, below which a thread takes longer to start
 
 
 def has_few_terms(uses: Sequence[Use]) -> bool:
@@ -41,21 +40,16 @@ def add_squares(sums: Tensor, left: Tensor, right: Tensor, *, is_unfilled: bool 
     factors = pad(left.to(sums.dtype), (0, missing)).contiguous().numpy()
     terms = pad(right.to(sums.dtype), (0, 0, 0, missing)).contiguous().numpy()
     rows, columns = sums.shape
-    num_threads = max(1, min(torch.get_num_threads(), factors.size * columns // LEAST_A_THREAD))
+    num_threads = count_threads(factors.size * columns)
     step = max(1, min(ROWS_TOGETHER // columns, math.ceil(rows / num_threads)))
-    held, starts = sums.numpy(), range(0, rows, step)
+    held = sums.numpy()
 
     def add_rows(start: int) -> None:
         if is_unfilled:
             held[start : start + step] = 0
         add(factors, terms, held, start, min(start + step, rows))
 
-    if num_threads == 1:
-        for start in starts:
-            add_rows(start)
-    else:
-        with ThreadPoolExecutor(num_threads) as pool:
-            list(pool.map(add_rows, starts))
+    run_pieces(add_rows, range(0, rows, step), num_threads)
 
 
 def mark_products(left: Tensor, right: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from lottery_tickets._core.gradients.correlations import Window, correlate, prefers_planes
 from lottery_tickets._core.gradients.products import multiply
 
 
@@ -163,48 +164,54 @@ class ConvolutionUse(Use):
 class GroupedConvolutionUse(Use):
     """A convolution of few channels at many positions: the samples of a block are the groups of one convolution.
 
-    On a CPU this is faster than patches from about a hundred positions on, and far slower below.
+    On a CPU this is faster than patches from about a hundred positions on, and far slower below. Where each channel
+    has a group of its own, planes are correlated instead, if that is faster.
 
     Attributes:
         gradients: Of the outputs, shape (samples, images, rows, *output size).
         inputs: Shape (samples, images, channels, *input size).
-        kernel_size, stride, padding, dilation: One number a spatial dimension.
+        window: Of its kernel.
         groups: Channels are joined within groups only.
     """
 
     inputs: Tensor
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
+    window: Window
     groups: int
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.gradients.shape[2], self.inputs.shape[2] // self.groups * math.prod(self.kernel_size)
+        return self.gradients.shape[2], self.inputs.shape[2] // self.groups * math.prod(self.window.kernel_size)
 
     def block(self, samples: slice, rows: slice) -> Tensor:
         gradients, inputs = self.gradients[samples], self.inputs[samples]
+        is_depthwise = self.groups == gradients.shape[2] == inputs.shape[2]
         if self.groups == 1:
             gradients, rows = gradients[:, :, rows], slice(None)
-        num_images = gradients.shape[:2].numel()
-        size = (num_images * gradients.shape[2], inputs.shape[2] // self.groups, *self.kernel_size)
-        _, products, _ = torch.ops.aten.convolution_backward(
+        if is_depthwise and prefers_planes(gradients, self.window):
+            return correlate(gradients[:, :, rows], inputs[:, :, rows], self.window).flatten(3).sum(1)
+        products = self._convolve(gradients, inputs)
+        sums: Tensor = products.sum(1) if products.shape[1] > 1 else products.squeeze(1)
+        return sums[:, rows]
+
+    def _convolve(self, gradients: Tensor, inputs: Tensor) -> Tensor:
+        """Returns the gradients of each image, shape (samples, images, rows, columns)."""
+        num_images, window = gradients.shape[:2].numel(), self.window
+        size = (num_images * gradients.shape[2], inputs.shape[2] // self.groups, *window.kernel_size)
+        _, found, _ = torch.ops.aten.convolution_backward(
             gradients.reshape(1, -1, *gradients.shape[3:]),
             inputs.reshape(1, -1, *inputs.shape[3:]),
             inputs.new_empty(size),  # stands for the weight, of which only the shape counts here
             None,
-            self.stride,
-            self.padding,
-            self.dilation,
+            window.stride,
+            window.padding,
+            window.dilation,
             False,  # noqa: FBT003 - not transposed
-            [0] * len(self.kernel_size),
+            [0] * len(window.kernel_size),
             num_images * self.groups,
             [False, True, False],
         )
-        products = products.view(*gradients.shape[:3], -1)
-        sums: Tensor = products.sum(1) if products.shape[1] > 1 else products.squeeze(1)
-        return sums[:, rows]
+        products: Tensor = found.view(*gradients.shape[:3], -1)
+        return products
 
 
 @final

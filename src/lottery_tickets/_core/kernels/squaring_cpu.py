@@ -28,7 +28,7 @@ def _ask_for_wide_vectors(_: Any) -> tuple[Any, Any]:  # noqa: ANN401 - numba's 
     return numba.void(), change_caller
 
 
-_prefer_wide_vectors: Final[Any] = intrinsic(_ask_for_wide_vectors)
+prefer_wide_vectors: Final[Any] = intrinsic(_ask_for_wide_vectors)
 
 
 @numba.njit(inline="always")
@@ -58,7 +58,7 @@ def add_squares_of_few(left: NDArray, right: NDArray, sums: NDArray, start: int,
         start: The first row.
         stop: That behind the last.
     """
-    _prefer_wide_vectors()
+    prefer_wide_vectors()
     for sample in range(len(left)):
         terms = right[sample]
         for row in range(start, stop):
@@ -89,7 +89,7 @@ def _take_all(terms: NDArray) -> Factors:  # type: ignore[type-arg]  # of any fl
 @numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
 def add_squares_of_many(left: NDArray, right: NDArray, sums: NDArray, start: int, stop: int) -> None:  # type: ignore[type-arg]  # of any float
     """Adds squares as `add_squares_of_few` does, of products of `MANY` terms: two rows at a time, which share loads."""
-    _prefer_wide_vectors()
+    prefer_wide_vectors()
     even = stop - (stop - start) % 2
     for sample in range(len(left)):
         terms = right[sample]
