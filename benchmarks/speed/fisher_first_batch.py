@@ -78,6 +78,29 @@ def build_mobilenet_v2(first_stride: int) -> nn.Module:
     return _classify([*parts, _convolve(320, 1280, 1)], 1280)
 
 
+class ConvNextBlock(nn.Module):
+    """The block of ConvNeXt (Liu et al. 2022), its norm over all channels and positions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        wide = nn.Conv2d(channels, 4 * channels, 1)
+        self.body = nn.Sequential(
+            depthwise, nn.GroupNorm(1, channels), wide, nn.GELU(), nn.Conv2d(4 * channels, channels, 1)
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns the block's outputs."""
+        return inputs + self.body(inputs)
+
+
+def build_convnext() -> nn.Module:
+    """Returns a network of ConvNeXt's blocks: 1.4 M weights."""
+    parts: list[nn.Module] = [nn.Conv2d(3, 96, 4, 4), *(ConvNextBlock(96) for _ in range(3))]
+    parts += [nn.Conv2d(96, 192, 2, 2), *(ConvNextBlock(192) for _ in range(3))]
+    return _classify(parts, 192)
+
+
 def build_vgg() -> nn.Module:
     """Returns a plain network of 3 x 3 convolutions: 4.7 M weights."""
     parts: list[nn.Module] = []
@@ -97,6 +120,7 @@ CASES: Final[dict[str, tuple[Callable[[], nn.Module], int]]] = {
     "MobileNetV1, 32 x 32": (build_mobilenet_v1, 32),
     "MobileNetV2, 32 x 32": (lambda: build_mobilenet_v2(1), 32),
     "MobileNetV2, 96 x 96": (lambda: build_mobilenet_v2(2), 96),
+    "ConvNeXt-like, 64 x 64": (build_convnext, 64),
     "VGG-like, 32 x 32": (build_vgg, 32),
     "ResNet-20, 32 x 32": (build_resnet_20, 32),
 }
