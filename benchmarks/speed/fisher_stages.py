@@ -2,7 +2,9 @@
 
 A layer's product of each sample, squared and added, is timed within the run, and again alone, repeated on the same
 numbers, which then lie in the cache: the least that these calls can cost. The passes are timed too, beside bare ones of
-the same batch that compute no gradient of a weight. Least CPU times, one thread.
+the same batch that compute no gradient of a weight, and bare ones that are watched: each call of a torch function is
+seen in Python, and the input of each layer kept for a call with its output's gradient, which does nothing. Least CPU
+times, one thread.
 Run `python -m benchmarks.speed.fisher_stages`; the figures go to benchmarks/results/fisher_stages.json.
 """
 
@@ -19,6 +21,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from benchmarks.common import ROOT, write_results
 from benchmarks.speed.fisher_first_batch import BATCH, CASES, KEEPING_MEMORY, measure_case
@@ -31,6 +34,32 @@ from lottery_tickets._core.gradients.sums import ValueSums, add_uses
 from lottery_tickets._core.gradients.uses import Use
 
 REPEATS: Final = 12
+LAYERS: Final = (nn.functional.conv2d, nn.functional.linear)
+
+
+class _BareTap(torch.autograd.Function):
+    """The identity, which is asked for its gradient and does nothing with it."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, inputs: Tensor) -> Tensor:  # noqa: ANN401 - torch's protocol
+        ctx.mark_dirty(output)
+        ctx.save_for_backward(inputs)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - as above
+        assert ctx.saved_tensors
+        return gradient, None
+
+
+class _BareMode(TorchFunctionMode):
+    """Sees every call of a torch function, and taps layers; the least that watching a forward pass in Python costs."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - as above
+        result = func(*args, **(kwargs or {}))
+        return _BareTap.apply(result, args[0].detach()) if func in LAYERS else result  # type: ignore[no-untyped-call]  # torch's
 
 
 def measure_layers(name: str) -> list[dict[str, Any]]:
@@ -104,8 +133,13 @@ def measure_passes(name: str) -> dict[str, float]:
             loss = nn.functional.cross_entropy(model(inputs), batch[1])
             middle = time.process_time()
             loss.backward()
+            bare = {"bare_forward": middle - start, "bare_backward": time.process_time() - middle}
+            start = time.process_time()
+            with _BareMode():
+                loss = nn.functional.cross_entropy(model(inputs), batch[1])
+            loss.backward()
             end = time.process_time()
-            bare = {"bare_forward": middle - start, "bare_backward": end - middle}
+            bare["bare_watched"] = end - start
             compute_fisher_importance(model, [batch], BATCH)
             found[-1]["around"] = time.process_time() - end - sum(found[-1].values())
             found[-1].update(bare)
