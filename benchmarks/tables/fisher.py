@@ -69,6 +69,7 @@ def tabulate_fisher_stages() -> str:
         parts = (
             seconds["first"],
             seconds["activations"] + seconds["single"] + alone,
+            passes["bare_watched"] + seconds["single"] + products,
             products - alone,
             passes["forward"] - passes["bare_forward"],
             passes["backward"] - passes["bare_backward"] - products,
@@ -77,7 +78,7 @@ def tabulate_fisher_stages() -> str:
         )
         rows.append((name, *(f"{part / seconds['plain']:.2f}" for part in parts)))
     beside = ("cold products", "watching", "taps", "the sample alone", "around the passes")
-    return make_table(("network", "a single batch", "the floor", *beside), *rows)
+    return make_table(("network", "a single batch", "the floor", "watched, cold", *beside), *rows)
 
 
 TABLES: Tables = {

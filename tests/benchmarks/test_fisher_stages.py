@@ -1,9 +1,8 @@
 """The benchmark of Fisher's stages times calls by their names within the library: it must find them there."""
 
 import pytest
-from torch import nn
-
 from benchmarks.speed import fisher_stages
+from torch import nn
 
 
 def build_tiny() -> nn.Module:
