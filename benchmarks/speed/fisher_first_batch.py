@@ -91,7 +91,8 @@ class ConvNextBlock(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the block's outputs."""
-        return inputs + self.body(inputs)
+        outputs: Tensor = inputs + self.body(inputs)
+        return outputs
 
 
 def build_convnext() -> nn.Module:
