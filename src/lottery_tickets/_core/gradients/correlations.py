@@ -6,6 +6,7 @@ these loops (docs/diary.md).
 
 import math
 from dataclasses import dataclass
+from operator import ge
 from typing import Final
 
 import numpy as np
@@ -17,8 +18,8 @@ from lottery_tickets._core.kernels.correlating_cpu import correlate_planes
 from lottery_tickets._core.kernels.threads import count_threads, run_pieces
 
 NUM_SPATIAL: Final = (1, 2)  # dimensions that the loops know
-FAST_KERNEL: Final = (3, 3)  # of torch, not dilated,
-MIN_POSITIONS: Final = 196  # and strided, or over fewer
+FAST_KERNEL: Final = (3, 3)  # of torch, not dilated, on inputs that are no smaller,
+MIN_POSITIONS: Final = 196  # and strided, or over fewer outputs
 DTYPES: Final = (torch.float32, torch.float64)
 
 
@@ -39,20 +40,26 @@ class Window:
     dilation: tuple[int, ...]
 
 
-def prefers_planes(gradients: Tensor, window: Window) -> bool:
+def has_planes(outputs: Tensor, num_spatial: int) -> bool:
+    """Returns whether the loops know a depthwise convolution of so many spatial dimensions, by its outputs."""
+    is_here = type(outputs) is Tensor and outputs.device.type == "cpu"
+    return is_here and outputs.dtype in DTYPES and num_spatial in NUM_SPATIAL
+
+
+def prefers_planes(gradients: Tensor, inputs: Tensor, window: Window) -> bool:
     """Returns whether a depthwise convolution's gradients are better computed here than by torch.
 
     Args:
         gradients: Of its outputs, shape (..., *output size).
+        inputs: Shape (..., *input size).
         window: Of its kernel.
     """
     num_spatial = len(window.kernel_size)
-    if type(gradients) is not Tensor or gradients.device.type != "cpu" or num_spatial not in NUM_SPATIAL:
-        return False
-    if gradients.dtype not in DTYPES:
+    if not has_planes(gradients, num_spatial):
         return False
     num_positions = math.prod(gradients.shape[-num_spatial:])
-    is_fast = window.kernel_size == FAST_KERNEL and set(window.dilation) == {1}
+    is_padding = not all(map(ge, inputs.shape[-num_spatial:], window.kernel_size))  # mostly
+    is_fast = window.kernel_size == FAST_KERNEL and set(window.dilation) == {1} and not is_padding
     return not is_fast or (set(window.stride) == {1} and num_positions >= MIN_POSITIONS)
 
 

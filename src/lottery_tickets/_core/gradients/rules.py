@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from lottery_tickets._core.gradients.correlations import Window
+from lottery_tickets._core.gradients.correlations import Window, has_planes
 from lottery_tickets._core.gradients.tracking import (
     ROWS,
     Collector,
@@ -138,8 +138,9 @@ def apply_convolution(
     sides = find_padding(paddings, kernel_size, dilations)
     split = partial(_split_images, num_samples=tracker.num_samples)
     is_even = all(before == after for before, after in sides)
-    # A depthwise convolution stays one, of more channels, for which there is a kernel; not where it is mostly padding.
-    is_depthwise = groups == input.shape[1] == weight.shape[0] and all(map(ge, input.shape[2:], kernel_size))
+    # A depthwise convolution stays one, of more channels; of torch's kernels not where it is mostly padding.
+    is_depthwise = groups == input.shape[1] == weight.shape[0]
+    is_depthwise = is_depthwise and (has_planes(output, len(kernel_size)) or all(map(ge, input.shape[2:], kernel_size)))
     has_many = is_depthwise or output.shape[2:].numel() >= MIN_GROUPED_POSITIONS
     grouped = is_even and output.device.type == "cpu" and has_many
 

@@ -187,7 +187,7 @@ class GroupedConvolutionUse(Use):
         is_depthwise = self.groups == gradients.shape[2] == inputs.shape[2]
         if self.groups == 1:
             gradients, rows = gradients[:, :, rows], slice(None)
-        if is_depthwise and prefers_planes(gradients, self.window):
+        if is_depthwise and prefers_planes(gradients, inputs, self.window):
             return correlate(gradients[:, :, rows], inputs[:, :, rows], self.window).flatten(3).sum(1)
         products = self._convolve(gradients, inputs)
         sums: Tensor = products.sum(1) if products.shape[1] > 1 else products.squeeze(1)

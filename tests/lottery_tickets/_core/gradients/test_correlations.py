@@ -67,21 +67,26 @@ def test_bits_depend_neither_on_threads_nor_on_what_lies_in_memory(monkeypatch: 
     assert all(torch.equal(found[0], one) for one in found)
 
 
+def prefers(outputs: Tensor, window: Window) -> bool:
+    return prefers_planes(outputs, outputs, window)
+
+
 def test_torch_computes_what_it_is_faster_at() -> None:
     plain = Window((3, 3), (1, 1), (1, 1), (1, 1))
     large, small = torch.zeros(2, 14, 14), torch.zeros(2, 13, 14)
     assert large[0].numel() == MIN_POSITIONS
-    assert prefers_planes(large, plain)
-    assert not prefers_planes(small, plain)
-    assert not prefers_planes(large, Window((3, 3), (2, 2), (1, 1), (1, 1)))
-    assert prefers_planes(small, Window((3, 3), (1, 1), (2, 2), (2, 2)))
-    assert prefers_planes(small, Window((7, 7), (2, 2), (3, 3), (1, 1)))
-    assert not prefers_planes(large.bfloat16(), plain)
-    assert not prefers_planes(large.to("meta"), plain)
+    assert prefers(large, plain)
+    assert not prefers(small, plain)
+    assert prefers(torch.zeros(2, 2, 14), plain)  # mostly padding
+    assert not prefers(large, Window((3, 3), (2, 2), (1, 1), (1, 1)))
+    assert prefers(small, Window((3, 3), (1, 1), (2, 2), (2, 2)))
+    assert prefers(small, Window((7, 7), (2, 2), (3, 3), (1, 1)))
+    assert not prefers(large.bfloat16(), plain)
+    assert not prefers(large.to("meta"), plain)
     with FakeTensorMode():
-        assert not prefers_planes(torch.zeros(2, 14, 14), plain)
+        assert not prefers(torch.zeros(2, 14, 14), plain)
     cube = Window((3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1))
-    assert not prefers_planes(torch.zeros(2, 14, 14, 14), cube)
+    assert not prefers(torch.zeros(2, 14, 14, 14), cube)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,7 @@ def test_torch_computes_what_it_is_faster_at() -> None:
         (nn.Conv2d(6, 6, 7, padding=3, groups=6), True),
         (nn.Conv2d(6, 6, 5, stride=2, padding=2, groups=6), True),
         (nn.Sequential(nn.Flatten(2), nn.Conv1d(6, 6, 4, padding=3, groups=6)), True),
+        (nn.Conv2d(6, 6, 13, padding=6, groups=6), True),  # mostly padding
         (nn.Conv2d(6, 12, 5, padding=2, groups=6), False),  # two kernels a channel
     ],
 )
