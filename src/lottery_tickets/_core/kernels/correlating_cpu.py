@@ -10,7 +10,7 @@ from lottery_tickets._core.kernels.squaring_cpu import FASTMATH, prefer_wide_vec
 
 LANES: Final = 16  # float32 numbers of 512 bits
 
-Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+Steps = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 @numba.njit(inline="always")
@@ -36,7 +36,7 @@ def _multiply(one: NDArray, other: NDArray) -> float:  # type: ignore[type-arg] 
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
-def correlate_planes(gradients: NDArray, inputs: NDArray, products: NDArray, window: Window) -> None:  # type: ignore[type-arg]  # of any float
+def correlate_planes(gradients: NDArray, inputs: NDArray, products: NDArray, steps: Steps) -> None:  # type: ignore[type-arg]  # of any float
     """Fills `products`: how each plane of gradients correlates with that of inputs, at each shift of a kernel.
 
     Rows of both lie behind one another at one pitch, zeros between them: so each shift is one dot product.
@@ -45,10 +45,10 @@ def correlate_planes(gradients: NDArray, inputs: NDArray, products: NDArray, win
         gradients: Of the outputs, shape (planes, height, width).
         inputs: Shape (planes, input height, input width).
         products: Shape (planes, kernel height, kernel width).
-        window: Of the convolution: its stride, the zeros before and after the inputs, and its dilation.
+        steps: Of the convolution: its stride, the zeros before and after the inputs, and its dilation.
     """
     prefer_wide_vectors()
-    stride, padding, dilation = window
+    stride, padding, dilation = steps
     height, (high, wide) = (gradients.shape[1] - 1) * stride[0] + 1, inputs.shape[1:]
     pitch = wide + 2 * padding[1]
     size = (height * pitch + LANES - 1) // LANES * LANES  # whole vectors
