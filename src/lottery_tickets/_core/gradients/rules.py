@@ -139,8 +139,8 @@ def apply_convolution(
     split = partial(_split_images, num_samples=tracker.num_samples)
     is_even = all(before == after for before, after in sides)
     # A depthwise convolution stays one, of more channels; of torch's kernels not where it is mostly padding.
-    is_depthwise = groups == input.shape[1] == weight.shape[0]
-    is_depthwise = is_depthwise and (has_planes(output, len(kernel_size)) or all(map(ge, input.shape[2:], kernel_size)))
+    has_kernel = has_planes(output, len(kernel_size)) or all(map(ge, input.shape[2:], kernel_size))
+    is_depthwise = has_kernel and groups == input.shape[1] == weight.shape[0]
     has_many = is_depthwise or output.shape[2:].numel() >= MIN_GROUPED_POSITIONS
     grouped = is_even and output.device.type == "cpu" and has_many
 
