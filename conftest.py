@@ -52,7 +52,7 @@ def read_face(face: Path) -> str:
 
 
 def list_mechanisms() -> list[str]:
-    """Returns the modules in folders that no face hands a name on from, but the edges and the kernels.
+    """Returns the modules in folders that no face hands a name on from, but the edges, kernels and loops.
 
     A face is the `__init__` of a folder. What it hands on checks its arguments itself, with errors for people. Numba
     compiles functions, not their checked wrappers.
@@ -60,7 +60,8 @@ def list_mechanisms() -> list[str]:
     faces = "".join(map(read_face, PACKAGE.rglob("__init__.py*")))
     names = [find_name(path) for path in PACKAGE.rglob("*/*.py") if path.name != "__init__.py"]
     left_out = tuple(f"{PACKAGE.name}.{place}" for place in (*EDGES, "_core.kernels."))
-    return [name for name in names if not name.startswith(left_out) and f"from {name} import" not in faces]
+    names = [name for name in names if not name.startswith(left_out) and not name.endswith("_cpu")]
+    return [name for name in names if f"from {name} import" not in faces]
 
 
 def check_calls(function: Decorated) -> Decorated:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from lottery_tickets._core.gradients.correlations import Window, has_planes
+from lottery_tickets._core.gradients.arithmetic.correlations import Window, has_planes
 from lottery_tickets._core.gradients.tracking import (
     ROWS,
     Collector,

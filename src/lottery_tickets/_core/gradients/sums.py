@@ -10,10 +10,10 @@ from typing import Final, cast, final
 import torch
 from torch import Tensor
 
-from lottery_tickets._core.gradients.marks import mark
+from lottery_tickets._core.gradients.arithmetic.marks import mark
+from lottery_tickets._core.gradients.arithmetic.products import prefers_single_samples
+from lottery_tickets._core.gradients.arithmetic.squares import add_squares, has_few_terms, mark_products
 from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.products import prefers_single_samples
-from lottery_tickets._core.gradients.squares import add_squares, has_few_terms, mark_products
 from lottery_tickets._core.gradients.uses import DirectUse, LookupUse, ProductUse, Use
 from lottery_tickets._core.gradients.values import SQUARE, Value
 
@@ -89,7 +89,7 @@ def add_uses(
         watched: The number of that sample.
     """
     first, marks = uses[0], None
-    if has_few_terms(uses) and [item.value for item in sums] == [SQUARE]:
+    if _are_few(uses) and [item.value for item in sums] == [SQUARE]:
         _add_few(sums[0].totals, place, first, weight, block_elements)
         return None if watched is None else compute_marks([first.take(slice(watched, watched + 1))], block_elements)
     matrix, totals = place.of(weight), {item.value: place.of(item.totals[place.name]) for item in sums}
@@ -98,7 +98,7 @@ def add_uses(
     elif len(uses) == 1 and isinstance(first, ProductUse) and first.inputs.shape[1] == 1:
         _add_products(totals, first, matrix, block_elements)
     else:
-        marks = _add_blocks(totals, uses, matrix, block_elements, None if has_few_terms(uses) else watched)
+        marks = _add_blocks(totals, uses, matrix, block_elements, None if _are_few(uses) else watched)
     if watched is not None and marks is None:
         marks = compute_marks([use.take(slice(watched, watched + 1)) for use in uses], block_elements)
     return marks
@@ -115,7 +115,7 @@ def compute_marks(uses: Sequence[Use], block_elements: int | None) -> Tensor:
         return found.new_zeros(first.num_samples, 2).index_add_(0, keys // first.num_rows, found)
     if len(uses) == 1 and isinstance(first, ProductUse) and first.inputs.shape[1] == 1:
         return mark(first.gradients) * mark(first.inputs)  # of an outer product both are the products
-    if has_few_terms(uses):
+    if _are_few(uses):
         products = _iterate_products(first, block_elements)
         return torch.cat([mark_products(product.left, product.inputs) for product in products])
     parts: dict[int, list[Tensor]] = {}
@@ -219,6 +219,10 @@ def _add_products(totals: Mapping[Value, Tensor], use: ProductUse, matrix: Tenso
             part = _Part(total[rows], matrix[rows], value)
             part.sums.addmm_(gradients[:, rows].mT, inputs)
             part.finish()
+
+
+def _are_few(uses: Sequence[Use]) -> bool:
+    return len(uses) == 1 and has_few_terms(uses[0].left)
 
 
 def _add_few(totals: Totals, place: Place, use: Use, weight: Tensor, block_elements: int | None) -> None:

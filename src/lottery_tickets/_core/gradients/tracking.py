@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from lottery_tickets._core.gradients.losses import LOSSES, LossCalls
 from lottery_tickets._core.gradients.places import Place, find_overlap, find_place
+from lottery_tickets._core.gradients.shortcuts import SHORTCUTS
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.sharding.dtensors import gather, is_sharded
 
@@ -114,7 +115,9 @@ class Tracker(TorchFunctionMode):
         name = _name_of(func)
         # A use under no_grad adds nothing to a gradient.
         if not parts or not torch.is_grad_enabled():
-            return self._carry_rows(name, args, func(*args, **kwargs))
+            shortcut = SHORTCUTS.get(func) if torch.is_grad_enabled() else None
+            result = func(*args, **kwargs) if shortcut is None else shortcut(func, *args, **kwargs)
+            return self._carry_rows(name, args, result)
         if name in self.rules:
             return self._apply_rule(name, func, args, kwargs)
         if name in VIEWS | CASTS:

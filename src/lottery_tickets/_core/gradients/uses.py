@@ -13,8 +13,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from lottery_tickets._core.gradients.correlations import Window, correlate, prefers_planes
-from lottery_tickets._core.gradients.products import multiply
+from lottery_tickets._core.gradients.arithmetic.correlations import Window, correlate, prefers_planes
+from lottery_tickets._core.gradients.arithmetic.products import multiply
 
 
 @dataclass(frozen=True)

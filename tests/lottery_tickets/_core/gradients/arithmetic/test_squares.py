@@ -11,10 +11,15 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lottery_tickets import compute_fisher_importance
-from lottery_tickets._core.gradients.marks import mark
-from lottery_tickets._core.gradients.squares import ROWS_TOGETHER, add_squares, has_few_terms, mark_products
+from lottery_tickets._core.gradients.arithmetic.marks import mark
+from lottery_tickets._core.gradients.arithmetic.squares import ROWS_TOGETHER, add_squares, has_few_terms, mark_products
+from lottery_tickets._core.gradients.arithmetic.squaring_cpu import (
+    FASTMATH,
+    WIDEST,
+    add_squares_of_few,
+    add_squares_of_many,
+)
 from lottery_tickets._core.gradients.uses import ConvolutionUse, ProductUse
-from lottery_tickets._core.kernels.squaring_cpu import FASTMATH, WIDEST, add_squares_of_few, add_squares_of_many
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -83,12 +88,11 @@ def test_loops_ask_for_the_widest_vectors(loop: Callable[..., None]) -> None:
 def test_few_terms_are_2_to_16() -> None:
     for terms, is_few in ((1, False), (2, True), (16, True), (17, False)):
         use = ProductUse(torch.zeros(3, terms, 4), torch.zeros(3, terms, 5))
-        assert has_few_terms([use]) == is_few
-        assert not has_few_terms([use, use])  # their gradients add up before they are squared
+        assert has_few_terms(use.left) == is_few
     with FakeTensorMode():  # as plans are made of
-        assert not has_few_terms([ProductUse(torch.zeros(3, 4, 4), torch.zeros(3, 4, 5))])
+        assert not has_few_terms(torch.zeros(3, 5, 4))
     grouped = ConvolutionUse(torch.zeros(3, 4, 4), torch.zeros(3, 1, 2, 2, 4), (1, 1), (1, 1), (1, 1), (2, 2), 2)
-    assert not has_few_terms([grouped])
+    assert not has_few_terms(grouped.left)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 50])

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lottery_tickets._core.kernels.correlating_cpu import correlate_planes
-from lottery_tickets._core.kernels.threads import count_threads, run_pieces
+from lottery_tickets._core.gradients.arithmetic.correlating_cpu import correlate_planes
+from lottery_tickets._core.gradients.arithmetic.threads import count_threads, run_pieces
 
 NUM_SPATIAL: Final = (1, 2)  # dimensions that the loops know
 FAST_KERNEL: Final = (3, 3)  # of torch, not dilated, on inputs that are no smaller,

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lottery_tickets._core.gradients import uses
-from lottery_tickets._core.gradients.correlations import MIN_POSITIONS, Window, correlate, prefers_planes
-from lottery_tickets._core.kernels import threads
+from lottery_tickets._core.gradients.arithmetic import threads
+from lottery_tickets._core.gradients.arithmetic.correlations import MIN_POSITIONS, Window, correlate, prefers_planes
 from tests.lottery_tickets._core.gradients.cases import check_squares, draw, draw_classes
 
 CONVOLUTIONS = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d}

@@ -5,23 +5,23 @@ these are made in registers, squared there and added: 6 times as fast at 4 posit
 """
 
 import math
-from collections.abc import Sequence
 from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lottery_tickets._core.gradients.uses import Use
-from lottery_tickets._core.kernels.squaring_cpu import FEW, MANY, add_squares_of_few, add_squares_of_many
-from lottery_tickets._core.kernels.threads import count_threads, run_pieces
+from lottery_tickets._core.gradients.arithmetic.squaring_cpu import FEW, MANY, add_squares_of_few, add_squares_of_many
+from lottery_tickets._core.gradients.arithmetic.threads import count_threads, run_pieces
 
 ROWS_TOGETHER: Final = 2**17  # elements of the sums that stay in the cache while all samples are added
 
 
-def has_few_terms(uses: Sequence[Use]) -> bool:
-    """Returns whether gradients are products of 2 to `MANY` terms, on a CPU; of stand-ins without values, never."""
-    left = uses[0].left if len(uses) == 1 else None
+def has_few_terms(left: Tensor | None) -> bool:
+    """Returns whether products of `left` (samples, rows, terms) with something have 2 to `MANY` terms, and lie here.
+
+    Stand-ins without values never do, nor does None, which stands for what is no product.
+    """
     return type(left) is Tensor and left.device.type == "cpu" and 1 < left.shape[2] <= MANY
 
 
@@ -36,11 +36,10 @@ def add_squares(sums: Tensor, left: Tensor, right: Tensor, *, is_unfilled: bool 
     """
     num_terms = left.shape[2]
     size, add = (FEW, add_squares_of_few) if num_terms <= FEW else (MANY, add_squares_of_many)
-    missing = size - num_terms
-    factors = pad(left.to(sums.dtype), (0, missing)).contiguous().numpy()
-    terms = pad(right.to(sums.dtype), (0, 0, 0, missing)).contiguous().numpy()
+    factors = left.to(sums.dtype).contiguous().numpy()
+    terms = pad(right.to(sums.dtype), (0, 0, 0, size - num_terms)).contiguous().numpy()
     rows, columns = sums.shape
-    num_threads = count_threads(factors.size * columns)
+    num_threads = count_threads(terms.size * rows)
     step = max(1, min(ROWS_TOGETHER // columns, math.ceil(rows / num_threads)))
     held = sums.numpy()
 

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from lottery_tickets._core.kernels.squaring_cpu import FASTMATH, prefer_wide_vectors
+from lottery_tickets._core.gradients.arithmetic.squaring_cpu import FASTMATH, prefer_wide_vectors
 
 LANES: Final = 16  # float32 numbers of 512 bits
 

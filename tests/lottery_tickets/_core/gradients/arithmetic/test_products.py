@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lottery_tickets._core.gradients import products
+from lottery_tickets._core.gradients.arithmetic import products
+from lottery_tickets._core.gradients.arithmetic.products import multiply, prefers_single_samples
 from lottery_tickets._core.gradients.options import ScoringOptions
-from lottery_tickets._core.gradients.products import multiply, prefers_single_samples
 from lottery_tickets._core.gradients.values import SQUARE
 from tests.lottery_tickets._core.gradients.cases import draw, draw_classes, loop_over_samples, run_stream
 

@@ -43,8 +43,19 @@ def _sum_four(factors: Four, right: NDArray, first: int, column: int) -> float: 
 
 
 @numba.njit(inline="always")
+def _take_one(terms: NDArray, place: int) -> float:  # type: ignore[type-arg]  # of any float
+    term: float = terms[place] if place < terms.size else terms.dtype.type(0)
+    return term
+
+
+@numba.njit(inline="always")
 def _take_four(terms: NDArray, first: int) -> Four:  # type: ignore[type-arg]  # of any float
-    return terms[first], terms[first + 1], terms[first + 2], terms[first + 3]
+    return (
+        _take_one(terms, first),
+        _take_one(terms, first + 1),
+        _take_one(terms, first + 2),
+        _take_one(terms, first + 3),
+    )
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
@@ -52,7 +63,7 @@ def add_squares_of_few(left: NDArray, right: NDArray, sums: NDArray, start: int,
     """Adds to some rows of `sums` the squares of left @ right, sample by sample.
 
     Args:
-        left: Shape (samples, rows, `FEW`).
+        left: Shape (samples, rows, terms), of `FEW` terms or less.
         right: Shape (samples, `FEW`, columns).
         sums: Shape (rows, columns).
         start: The first row.

@@ -1,0 +1,142 @@
+"""Backward steps of calls without a weight of interest, made here, because torch's read what they need several times.
+
+In evaluation a batch norm scales each channel, and a ReLU behind it passes a gradient or does not. torch's backward
+pass of such a norm also adds up what only the gradients of its own weights need. Here torch makes the ReLU's gradient,
+which is scaled where it lies: one step back to the inputs of the norm.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, NamedTuple, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SCALED: Final = "_lottery_scaled"  # attribute of a norm's outputs
+DTYPES: Final = (torch.float32, torch.float64)
+
+Function = Callable[..., Any]
+Differentiate = Callable[[Tensor, Tensor], Tensor]
+
+
+class Scaled(NamedTuple):
+    """What outputs were scaled from.
+
+    Attributes:
+        inputs: Of the norm, in the graph.
+        factors: Of each channel, shape (channels, 1, ...).
+        version: Of the outputs then; later they may be something else.
+    """
+
+    inputs: Tensor
+    factors: Tensor
+    version: int
+
+
+def scale_channels(
+    function: Function, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+    weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """batch_norm with the running statistics, none of which has a gradient."""
+    run = partial(function, input, running_mean, running_var, weight, bias, training, momentum, eps)
+    constants = [tensor for tensor in (running_var, weight, bias) if tensor is not None]
+    if training or running_var is None or not _is_plain(input, constants):
+        plain: Tensor = run()
+        return plain
+    with torch.no_grad():
+        output = run()
+        factors = torch.rsqrt(running_var + eps)
+        factors = factors if weight is None else factors.mul_(weight)
+    factors = factors.view(-1, *[1] * (input.ndim - 2))
+    scaled: Tensor = _Scale.apply(input, output, factors)  # type: ignore[no-untyped-call]  # torch's
+    setattr(scaled, SCALED, Scaled(input, factors, scaled._version))  # noqa: SLF001 - by which autograd knows it too
+    return scaled
+
+
+def clamp(
+    find_derivative: Callable[..., Differentiate], function: Function, input: Tensor, *args: Any, **kwargs: Any
+) -> Tensor:
+    """A clamp, in place or not; a shortcut where its inputs are the outputs of a norm and nothing has changed them."""
+    scaled: Scaled | None = getattr(input, SCALED, None)
+    if scaled is None or scaled.version != input._version or _is_watched(input):  # noqa: SLF001 - as above
+        clamped: Tensor = function(input, *args, **kwargs)
+        return clamped
+    with torch.no_grad():
+        output = function(input, *args, **kwargs)
+    clamped = _Clamp.apply(scaled.inputs, output, scaled.factors, find_derivative(*args, **kwargs))  # type: ignore[no-untyped-call]  # torch's
+    return clamped  # noqa: RET504 - typed as a tensor above
+
+
+def _is_plain(inputs: Tensor, constants: list[Tensor]) -> bool:
+    """Returns whether a gradient is wanted of the inputs alone, and all are numbers of one kind that lie here."""
+    return (
+        type(inputs) is Tensor
+        and inputs.device.type == "cpu"
+        and inputs.dtype in DTYPES
+        and inputs.ndim > 1
+        and inputs.requires_grad
+        and not any(tensor.requires_grad or tensor.dtype != inputs.dtype for tensor in constants)
+    )
+
+
+def _is_watched(outputs: Tensor) -> bool:
+    """Returns whether somebody waits for the gradient of just these outputs, which the shortcut goes past."""
+    return bool(outputs._backward_hooks) or outputs.retains_grad  # noqa: SLF001 - torch tells it nowhere else
+
+
+@final
+class _Scale(torch.autograd.Function):
+    """The identity of a norm's outputs, with the gradient of its inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, output: Tensor, factors: Tensor) -> Tensor:  # noqa: ARG004 - torch's protocol
+        ctx.mark_dirty(output)  # it is not copied
+        ctx.set_materialize_grads(False)  # None where all gradients have taken the shortcut
+        ctx.factors = factors
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
+        return None if gradient is None else gradient * ctx.factors, None, None
+
+
+@final
+class _Clamp(torch.autograd.Function):
+    """The identity of a clamp's outputs, with the gradient of the inputs of the norm before it."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, output: Tensor, factors: Tensor, derivative: Differentiate) -> Tensor:  # noqa: ARG004 - torch's protocol
+        ctx.mark_dirty(output)
+        ctx.save_for_backward(output)
+        ctx.factors, ctx.derivative = factors, derivative
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (output,) = ctx.saved_tensors
+        return ctx.derivative(gradient, output).mul_(ctx.factors), None, None, None
+
+
+def _differentiate_relu(gradient: Tensor, output: Tensor) -> Tensor:
+    passed: Tensor = torch.ops.aten.threshold_backward(gradient, output, 0)
+    return passed
+
+
+def _differentiate_hardtanh(min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Differentiate:  # noqa: ARG001 - torch's signature
+    def differentiate(gradient: Tensor, output: Tensor) -> Tensor:
+        passed: Tensor = torch.ops.aten.hardtanh_backward(gradient, output, min_val, max_val)
+        return passed
+
+    return differentiate
+
+
+_RELUS = (functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
+SHORTCUTS: Final[dict[Function, Callable[..., Tensor]]] = {
+    functional.batch_norm: scale_channels,
+    functional.hardtanh: partial(clamp, _differentiate_hardtanh),
+    functional.relu6: partial(clamp, lambda **_: _differentiate_hardtanh(0.0, 6.0)),
+    **dict.fromkeys(_RELUS, partial(clamp, lambda **_: _differentiate_relu)),
+}
+"""By the torch function."""

@@ -1,0 +1,209 @@
+"""Shortcuts of the backward pass: beside torch's own gradients, wherever norms and clamps stand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import vmap
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.profiler import ProfilerActivity, profile
+
+from lottery_tickets import compute_fisher_importance
+from lottery_tickets._core.gradients.shortcuts import SHORTCUTS
+from tests.lottery_tickets._core.gradients.cases import draw, draw_classes, loop_over_samples
+
+CHANNELS = 6
+Body = Callable[[nn.Module, Tensor], Tensor]
+
+
+class Taking(TorchFunctionMode):
+    """Takes each shortcut that there is."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - torch's protocol
+        shortcut = SHORTCUTS.get(func)
+        return func(*args, **(kwargs or {})) if shortcut is None else shortcut(func, *args, **(kwargs or {}))
+
+
+def make_norm(kind: type[nn.Module] = nn.BatchNorm2d, **options: Any) -> nn.Module:  # noqa: ANN401 - of the norm
+    """Returns a batch norm in evaluation, of numbers that differ between channels, and without gradients."""
+    norm = kind(CHANNELS, **options).eval().requires_grad_(requires_grad=False)
+    for numbers in norm.state_dict().values():
+        if numbers.is_floating_point():
+            nn.init.uniform_(numbers, 0.5, 2)
+    return norm
+
+
+def add_before_relu(norm: nn.Module, inputs: Tensor) -> Tensor:
+    outputs: Tensor = norm(inputs)
+    outputs += inputs  # as in residual networks
+    clamped: Tensor = functional.relu(outputs, inplace=True)
+    return clamped
+
+
+def use_twice(norm: nn.Module, inputs: Tensor) -> Tensor:
+    outputs: Tensor = norm(inputs)
+    return functional.relu6(outputs) * outputs + functional.relu(outputs)
+
+
+def forget_result(norm: nn.Module, inputs: Tensor) -> Tensor:
+    outputs: Tensor = norm(inputs)
+    functional.relu(outputs, inplace=True)  # whose result is the same tensor
+    return outputs
+
+
+def change_data(norm: nn.Module, inputs: Tensor) -> Tensor:
+    outputs = norm(inputs)
+    outputs.data.neg_()  # of which autograd knows nothing
+    return functional.relu(outputs)
+
+
+def hook(norm: nn.Module, inputs: Tensor) -> Tensor:
+    outputs = norm(inputs)
+    outputs.register_hook(lambda gradient: 2 * gradient)
+    return functional.relu(outputs)
+
+
+def retain(norm: nn.Module, inputs: Tensor) -> Tensor:
+    outputs = norm(inputs)
+    outputs.retain_grad()
+    return functional.relu(outputs)
+
+
+def vectorise(norm: nn.Module, inputs: Tensor) -> Tensor:
+    outputs: Tensor = vmap(lambda factor: functional.relu(norm(inputs * factor)))(torch.tensor([1.0, -2.0])).sum(0)
+    return outputs
+
+
+SHORT: dict[str, Body] = {
+    "relu": lambda norm, x: functional.relu(norm(x)),
+    "relu in place": lambda norm, x: functional.relu(norm(x), inplace=True),
+    "relu, a method": lambda norm, x: norm(x).relu(),
+    "relu in place, a method": lambda norm, x: norm(x).relu_(),
+    "torch.relu": lambda norm, x: torch.relu(norm(x)),
+    "torch.relu_": lambda norm, x: torch.relu_(norm(x)),
+    "relu6": lambda norm, x: functional.relu6(norm(x)),
+    "hardtanh": lambda norm, x: functional.hardtanh(norm(x), -0.5, max_val=0.7),
+    "hardtanh by keywords": lambda norm, x: functional.hardtanh(input=norm(x), max_val=0.7),
+    "hardtanh in place": lambda norm, x: functional.hardtanh(norm(x), inplace=True),
+    "channels last": lambda norm, x: functional.relu(norm(x.contiguous(memory_format=torch.channels_last))),
+    "turned": lambda norm, x: functional.relu(norm(x.mT)),
+    "data changed": change_data,
+    "result forgotten": forget_result,
+}
+"""With a clamp that is differentiated together with the norm before it."""
+LONG: dict[str, Body] = {
+    "bare": lambda norm, x: norm(x),
+    "tanh": lambda norm, x: torch.tanh(norm(x)),
+    "before": lambda norm, x: norm(functional.relu(x)),
+    "of something else": lambda norm, x: functional.relu(norm(x) - 1),
+    "added to in place": add_before_relu,
+    "used twice": use_twice,
+    "hook": hook,
+    "gradient retained": retain,
+    "vmap": vectorise,
+    "statistics of the batch": lambda _, x: functional.relu(functional.batch_norm(x, None, None, training=True)),
+}
+"""Which end otherwise."""
+
+
+def differentiate(body: Body, norm: nn.Module, numbers: Tensor, *, is_short: bool) -> tuple[Tensor, Tensor]:
+    """Returns outputs, and the gradient of the inputs."""
+    inputs = numbers.clone().requires_grad_()
+    if is_short:
+        with Taking():
+            outputs = body(norm, inputs * 1)
+    else:
+        outputs = body(norm, inputs * 1)
+    generator = torch.Generator().manual_seed(1)
+    outputs.backward(torch.randn(outputs.shape, dtype=outputs.dtype, generator=generator))
+    assert inputs.grad is not None
+    return outputs, inputs.grad
+
+
+@pytest.mark.parametrize("name", [*SHORT, *LONG])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_are_those_of_torch(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    norm, inputs = make_norm().to(dtype), torch.randn(4, CHANNELS, 5, 5, dtype=dtype)
+    body = (SHORT | LONG)[name]
+
+    outputs, gradient = differentiate(body, norm, inputs, is_short=True)
+
+    expected_outputs, expected = differentiate(body, norm, inputs, is_short=False)
+    assert torch.equal(outputs, expected_outputs)
+    torch.testing.assert_close(gradient, expected)
+    assert gradient.stride() == expected.stride()
+    names = {type(node).__name__ for node in walk(outputs.grad_fn)}
+    assert ("_ClampBackward" in names) == (name in SHORT or name == "used twice")
+
+
+def walk(node: Any) -> list[Any]:  # noqa: ANN401 - of autograd
+    return [] if node is None else [node, *(found for following, _ in node.next_functions for found in walk(following))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(nn.BatchNorm1d, (4, 6)), (nn.BatchNorm1d, (4, 6, 7)), (nn.BatchNorm3d, (4, 6, 2, 3, 2))]
+)
+@pytest.mark.parametrize("affine", [False, True])
+def test_norms_of_any_dimension_are_scaled(kind: type[nn.Module], shape: tuple[int, ...], affine: bool) -> None:
+    torch.manual_seed(0)
+    norm, inputs = make_norm(kind, affine=affine), torch.randn(shape)
+    body = SHORT["relu"]
+    outputs, gradient = differentiate(body, norm, inputs, is_short=True)
+    assert type(outputs.grad_fn).__name__ == "_ClampBackward"
+    torch.testing.assert_close(gradient, differentiate(body, norm, inputs, is_short=False)[1])
+
+
+def test_numbers_that_are_not_finite_pass_as_torch_lets_them() -> None:
+    norm, inputs = make_norm(), torch.randn(4, CHANNELS, 5, 5)
+    inputs[0, 0, 0], inputs[1, 1, 1] = float("nan"), float("inf")
+    for name in ("relu", "relu6", "hardtanh"):
+        gradients = [differentiate(SHORT[name], norm, inputs, is_short=is_short)[1] for is_short in (True, False)]
+        torch.testing.assert_close(*gradients, equal_nan=True)
+
+
+def test_where_more_is_differentiated_torch_does_it() -> None:
+    inputs = torch.randn(4, CHANNELS, 5, 5)
+    trained = make_norm().requires_grad_()
+    mixed = make_norm().to(torch.float32)
+    cases: list[tuple[nn.Module, Tensor]] = [
+        (trained, inputs.clone().requires_grad_()),
+        (make_norm(), inputs),
+        (mixed, inputs.bfloat16().requires_grad_()),
+        (make_norm().to("meta"), inputs.to("meta").requires_grad_()),
+    ]
+    with FakeTensorMode():
+        cases.append((make_norm(), torch.randn(4, CHANNELS, 5, 5, requires_grad=True)))
+    for norm, numbers in cases:
+        with Taking():
+            outputs = norm(numbers * 1)
+        assert type(outputs.grad_fn).__name__ in {"NativeBatchNormBackward0", "NoneType"}
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_fisher_takes_them_and_is_the_mean_of_squares_one_by_one(inplace: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, CHANNELS, 3), nn.BatchNorm2d(CHANNELS), nn.ReLU(inplace),
+        nn.Conv2d(CHANNELS, CHANNELS, 3, groups=CHANNELS), nn.BatchNorm2d(CHANNELS), nn.ReLU6(inplace),
+        nn.Flatten(), nn.LazyLinear(5),
+    ).double()  # fmt: skip
+    batches = [(draw(4, 3, 8, 8), draw_classes(4))]
+    model(batches[0][0])  # which also fills the norms' running statistics
+    model.eval()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        found = compute_fisher_importance(model, batches, 4)
+
+    num_norms = sum(event.name == "aten::native_batch_norm_backward" for event in profiled.events())
+    assert num_norms == 2, "torch differentiates those of the one sample that is run alone"
+    gradients = loop_over_samples(model, batches, list(found))
+    for name, score in found.items():
+        torch.testing.assert_close(score, gradients[name].square().mean(0).float())
