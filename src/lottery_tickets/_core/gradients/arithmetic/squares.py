@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lottery_tickets._core.gradients.arithmetic.squaring_cpu import FEW, MANY, add_squares_of_few, add_squares_of_many
+from lottery_tickets._core.gradients.arithmetic.squaring_cpu import LOOPS, MANY
 from lottery_tickets._core.gradients.arithmetic.threads import count_threads, run_pieces
 
 ROWS_TOGETHER: Final = 2**17  # elements of the sums that stay in the cache while all samples are added
@@ -35,7 +35,7 @@ def add_squares(sums: Tensor, left: Tensor, right: Tensor, *, is_unfilled: bool 
         is_unfilled: Whether the sums are of nothing yet; then they are made zero block by block, in the cache.
     """
     num_terms = left.shape[2]
-    size, add = (FEW, add_squares_of_few) if num_terms <= FEW else (MANY, add_squares_of_many)
+    size, add = next((size, loop) for size, loop in LOOPS.items() if num_terms <= size)
     factors = left.to(sums.dtype).contiguous().numpy()
     terms = pad(right.to(sums.dtype), (0, 0, 0, size - num_terms)).contiguous().numpy()
     rows, columns = sums.shape

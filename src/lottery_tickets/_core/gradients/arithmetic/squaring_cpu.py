@@ -1,5 +1,6 @@
 """The numba loops that square products of few terms and add the squares up, with no product ever in memory."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numba
@@ -7,6 +8,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 FEW: Final = 4  # terms, that stay in registers
+SOME: Final = 12
 MANY: Final = 16
 # Products and sums may be contracted and reordered, as BLAS does; NaN and infinity stay what they are.
 FASTMATH: Final = {"contract", "reassoc"}
@@ -15,7 +17,7 @@ FASTMATH: Final = {"contract", "reassoc"}
 WIDEST: Final = '"prefer-vector-width"="512"'
 
 Four = tuple[float, float, float, float]
-Factors = tuple[Four, Four, Four, Four]
+Factors = tuple[Four, ...]
 
 
 def _ask_for_wide_vectors(_: Any) -> tuple[Any, Any]:  # noqa: ANN401 - numba's protocol, as below
@@ -58,6 +60,76 @@ def _take_four(terms: NDArray, first: int) -> Four:  # type: ignore[type-arg]  #
     )
 
 
+@numba.njit(inline="always")
+def _add_rows(  # noqa: PLR0917 - as numba calls it
+    left: NDArray,  # type: ignore[type-arg]  # of any float
+    right: NDArray,  # type: ignore[type-arg]  # as above
+    sums: NDArray,  # type: ignore[type-arg]  # as above
+    start: int,
+    stop: int,
+    take: Callable[[NDArray], Factors],  # type: ignore[type-arg]  # as above
+    sum_up: Callable[[Factors, NDArray, int], float],  # type: ignore[type-arg]  # as above
+) -> None:
+    """Adds squares, two rows at a time, which share loads."""
+    even = stop - (stop - start) % 2
+    for sample in range(len(left)):
+        terms = right[sample]
+        for row in range(start, even, 2):
+            one, other = take(left[sample, row]), take(left[sample, row + 1])
+            total, total_below = sums[row], sums[row + 1]
+            for column in range(total.size):
+                product, product_below = sum_up(one, terms, column), sum_up(other, terms, column)
+                total[column] += product * product
+                total_below[column] += product_below * product_below
+        for row in range(even, stop):
+            own, total = take(left[sample, row]), sums[row]
+            for column in range(total.size):
+                product = sum_up(own, terms, column)
+                total[column] += product * product
+
+
+@numba.njit(inline="always")
+def _take_few(terms: NDArray) -> Factors:  # type: ignore[type-arg]  # of any float
+    return (_take_four(terms, 0),)
+
+
+@numba.njit(inline="always")
+def _sum_few(factors: Factors, right: NDArray, column: int) -> float:  # type: ignore[type-arg]  # of any float
+    total: float = _sum_four(factors[0], right, 0, column)
+    return total
+
+
+@numba.njit(inline="always")
+def _take_some(terms: NDArray) -> Factors:  # type: ignore[type-arg]  # of any float
+    return _take_four(terms, 0), _take_four(terms, 4), _take_four(terms, 8)
+
+
+@numba.njit(inline="always")
+def _sum_some(factors: Factors, right: NDArray, column: int) -> float:  # type: ignore[type-arg]  # of any float
+    first, second, third = factors
+    total: float = (
+        _sum_four(first, right, 0, column) + _sum_four(second, right, 4, column) + _sum_four(third, right, 8, column)
+    )
+    return total
+
+
+@numba.njit(inline="always")
+def _take_many(terms: NDArray) -> Factors:  # type: ignore[type-arg]  # of any float
+    return _take_four(terms, 0), _take_four(terms, 4), _take_four(terms, 8), _take_four(terms, 12)
+
+
+@numba.njit(inline="always")
+def _sum_many(factors: Factors, right: NDArray, column: int) -> float:  # type: ignore[type-arg]  # of any float
+    first, second, third, fourth = factors
+    total: float = (
+        _sum_four(first, right, 0, column)
+        + _sum_four(second, right, 4, column)
+        + _sum_four(third, right, 8, column)
+        + _sum_four(fourth, right, 12, column)
+    )
+    return total
+
+
 @numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
 def add_squares_of_few(left: NDArray, right: NDArray, sums: NDArray, start: int, stop: int) -> None:  # type: ignore[type-arg]  # of any float
     """Adds to some rows of `sums` the squares of left @ right, sample by sample.
@@ -70,49 +142,22 @@ def add_squares_of_few(left: NDArray, right: NDArray, sums: NDArray, start: int,
         stop: That behind the last.
     """
     prefer_wide_vectors()
-    for sample in range(len(left)):
-        terms = right[sample]
-        for row in range(start, stop):
-            factors = _take_four(left[sample, row], 0)
-            total = sums[row]
-            for column in range(total.size):
-                product = _sum_four(factors, terms, 0, column)
-                total[column] += product * product
+    _add_rows(left, right, sums, start, stop, _take_few, _sum_few)
 
 
-@numba.njit(inline="always")
-def _sum_all(factors: Factors, right: NDArray, column: int) -> float:  # type: ignore[type-arg]  # of any float
-    first, second, third, fourth = factors
-    total: float = (
-        _sum_four(first, right, 0, column)
-        + _sum_four(second, right, 4, column)
-        + _sum_four(third, right, 8, column)
-        + _sum_four(fourth, right, 12, column)
-    )
-    return total
-
-
-@numba.njit(inline="always")
-def _take_all(terms: NDArray) -> Factors:  # type: ignore[type-arg]  # of any float
-    return _take_four(terms, 0), _take_four(terms, 4), _take_four(terms, 8), _take_four(terms, 12)
+@numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+def add_squares_of_some(left: NDArray, right: NDArray, sums: NDArray, start: int, stop: int) -> None:  # type: ignore[type-arg]  # of any float
+    """Adds squares as `add_squares_of_few` does, of products of `SOME` terms."""
+    prefer_wide_vectors()
+    _add_rows(left, right, sums, start, stop, _take_some, _sum_some)
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
 def add_squares_of_many(left: NDArray, right: NDArray, sums: NDArray, start: int, stop: int) -> None:  # type: ignore[type-arg]  # of any float
-    """Adds squares as `add_squares_of_few` does, of products of `MANY` terms: two rows at a time, which share loads."""
+    """Adds squares as `add_squares_of_few` does, of products of `MANY` terms."""
     prefer_wide_vectors()
-    even = stop - (stop - start) % 2
-    for sample in range(len(left)):
-        terms = right[sample]
-        for row in range(start, even, 2):
-            one, other = _take_all(left[sample, row]), _take_all(left[sample, row + 1])
-            total, total_below = sums[row], sums[row + 1]
-            for column in range(total.size):
-                product, product_below = _sum_all(one, terms, column), _sum_all(other, terms, column)
-                total[column] += product * product
-                total_below[column] += product_below * product_below
-        for row in range(even, stop):
-            own, total = _take_all(left[sample, row]), sums[row]
-            for column in range(total.size):
-                product = _sum_all(own, terms, column)
-                total[column] += product * product
+    _add_rows(left, right, sums, start, stop, _take_many, _sum_many)
+
+
+LOOPS: Final = {FEW: add_squares_of_few, SOME: add_squares_of_some, MANY: add_squares_of_many}
+"""By the most terms that they know."""

@@ -13,12 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from lottery_tickets import compute_fisher_importance
 from lottery_tickets._core.gradients.arithmetic.marks import mark
 from lottery_tickets._core.gradients.arithmetic.squares import ROWS_TOGETHER, add_squares, has_few_terms, mark_products
-from lottery_tickets._core.gradients.arithmetic.squaring_cpu import (
-    FASTMATH,
-    WIDEST,
-    add_squares_of_few,
-    add_squares_of_many,
-)
+from lottery_tickets._core.gradients.arithmetic.squaring_cpu import FASTMATH, LOOPS, WIDEST
 from lottery_tickets._core.gradients.uses import ConvolutionUse, ProductUse
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -76,7 +71,7 @@ def test_a_sample_that_is_not_finite_stays_so() -> None:
     assert sums[1, 0] == 9
 
 
-@pytest.mark.parametrize("loop", [add_squares_of_few.py_func, add_squares_of_many.py_func])
+@pytest.mark.parametrize("loop", [loop.py_func for loop in LOOPS.values()])
 def test_loops_ask_for_the_widest_vectors(loop: Callable[..., None]) -> None:
     anew = numba.njit(fastmath=FASTMATH, error_model="numpy")(loop)  # compiled here: from the cache it has no text
     matrices = numba.float32[:, :, ::1]
