@@ -45,12 +45,10 @@ def scale_channels(
     if training or running_var is None or not _is_plain(input, constants):
         plain: Tensor = run()
         return plain
-    with torch.no_grad():
-        output = run()
-        factors = torch.rsqrt(running_var + eps)
-        factors = factors if weight is None else factors.mul_(weight)
+    factors = torch.rsqrt(running_var + eps)
+    factors = factors if weight is None else factors.mul_(weight)
     factors = factors.view(-1, *[1] * (input.ndim - 2))
-    scaled: Tensor = _Scale.apply(input, output, factors)  # type: ignore[no-untyped-call]  # torch's
+    scaled: Tensor = _Scale.apply(input, run, factors)  # type: ignore[no-untyped-call]  # torch's
     setattr(scaled, SCALED, Scaled(input, factors, scaled._version))  # noqa: SLF001 - by which autograd knows it too
     return scaled
 
@@ -63,9 +61,8 @@ def clamp(
     if scaled is None or scaled.version != input._version or _is_watched(input):  # noqa: SLF001 - as above
         clamped: Tensor = function(input, *args, **kwargs)
         return clamped
-    with torch.no_grad():
-        output = function(input, *args, **kwargs)
-    clamped = _Clamp.apply(scaled.inputs, output, scaled.factors, find_derivative(*args, **kwargs))  # type: ignore[no-untyped-call]  # torch's
+    run = partial(function, input, *args, **kwargs)
+    clamped = _Clamp.apply(scaled.inputs, input, run, scaled.factors, find_derivative(*args, **kwargs))  # type: ignore[no-untyped-call]  # torch's
     return clamped  # noqa: RET504 - typed as a tensor above
 
 
@@ -88,14 +85,13 @@ def _is_watched(outputs: Tensor) -> bool:
 
 @final
 class _Scale(torch.autograd.Function):
-    """The identity of a norm's outputs, with the gradient of its inputs."""
+    """A norm whose backward pass scales channels."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, output: Tensor, factors: Tensor) -> Tensor:  # noqa: ARG004 - torch's protocol
-        ctx.mark_dirty(output)  # it is not copied
+    def forward(ctx: Any, inputs: Tensor, run: Callable[[], Tensor], factors: Tensor) -> Tensor:  # noqa: ARG004 - torch's protocol
         ctx.set_materialize_grads(False)  # None where all gradients have taken the shortcut
         ctx.factors = factors
-        return output
+        return run()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
@@ -104,19 +100,28 @@ class _Scale(torch.autograd.Function):
 
 @final
 class _Clamp(torch.autograd.Function):
-    """The identity of a clamp's outputs, with the gradient of the inputs of the norm before it."""
+    """A clamp of a norm's outputs, whose backward pass goes to the inputs of the norm."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, output: Tensor, factors: Tensor, derivative: Differentiate) -> Tensor:  # noqa: ARG004 - torch's protocol
-        ctx.mark_dirty(output)
+    def forward(
+        ctx: Any,
+        inputs: Tensor,  # noqa: ARG004 - to which the gradient goes
+        clamped: Tensor,
+        run: Callable[[], Tensor],
+        factors: Tensor,
+        derivative: Differentiate,
+    ) -> Tensor:
+        output = run()
+        if output is clamped:
+            ctx.mark_dirty(output)  # so that autograd knows of what was done in place
         ctx.save_for_backward(output)
         ctx.factors, ctx.derivative = factors, derivative
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (output,) = ctx.saved_tensors
-        return ctx.derivative(gradient, output).mul_(ctx.factors), None, None, None
+        return ctx.derivative(gradient, output).mul_(ctx.factors), None, None, None, None
 
 
 def _differentiate_relu(gradient: Tensor, output: Tensor) -> Tensor:
