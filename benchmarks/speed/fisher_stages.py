@@ -3,8 +3,8 @@
 A layer's product of each sample, squared and added, is timed within the run, and again alone, repeated on the same
 numbers, which then lie in the cache: the least that these calls can cost. The passes are timed too, beside bare ones of
 the same batch that compute no gradient of a weight, and bare ones that are watched: each call of a torch function is
-seen in Python, and the input of each layer kept for a call with its output's gradient, which does nothing. Least CPU
-times, one thread.
+seen in Python, which takes the same shortcuts, and the input of each layer kept for a call with its output's gradient,
+which does nothing. Least CPU times, one thread.
 Run `python -m benchmarks.speed.fisher_stages`; the figures go to benchmarks/results/fisher_stages.json.
 """
 
@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from benchmarks.common import ROOT, write_results
-from benchmarks.speed.fisher_first_batch import BATCH, CASES, KEEPING_MEMORY, measure_case
+from benchmarks.speed.fisher_first_batch import BATCH, CASES, KEEPING_MEMORY, differentiating_activations, measure_case
 from lottery_tickets import compute_fisher_importance
 from lottery_tickets._core.gradients import shares
 from lottery_tickets._core.gradients.passes import Passes, WholeBatch
 from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.separation import Separation
+from lottery_tickets._core.gradients.shortcuts import SHORTCUTS
 from lottery_tickets._core.gradients.sums import ValueSums, add_uses
 from lottery_tickets._core.gradients.uses import Use
 
@@ -58,6 +59,9 @@ class _BareMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:  # noqa: ANN401 - as above
+        shortcut = SHORTCUTS.get(func)
+        if shortcut is not None:
+            return shortcut(func, *args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         return _BareTap.apply(result, args[0].detach()) if func in LAYERS else result  # type: ignore[no-untyped-call]  # torch's
 
@@ -106,7 +110,7 @@ def measure_passes(name: str) -> dict[str, float]:
     """Returns the least seconds of our passes, of what lies around them, and of passes without weight gradients."""
     torch.manual_seed(0)
     build, size = CASES[name]
-    model = build().eval().requires_grad_(requires_grad=False)
+    model = build().eval()
     batch = (torch.randn(BATCH, 3, size, size), torch.randint(10, (BATCH,)))
     found: list[dict[str, float]] = []
 
@@ -128,18 +132,18 @@ def measure_passes(name: str) -> dict[str, float]:
             stack.enter_context(patch.object(owner, method, time_method(getattr(owner, method), key)))
         for _ in range(REPEATS):
             found.append({})
-            inputs = batch[0].clone().requires_grad_()
-            start = time.process_time()
-            loss = nn.functional.cross_entropy(model(inputs), batch[1])
-            middle = time.process_time()
-            loss.backward()
-            bare = {"bare_forward": middle - start, "bare_backward": time.process_time() - middle}
-            start = time.process_time()
-            with _BareMode():
-                loss = nn.functional.cross_entropy(model(inputs), batch[1])
-            loss.backward()
+            with differentiating_activations(model):
+                start = time.process_time()
+                loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+                middle = time.process_time()
+                loss.backward()
+                bare = {"bare_forward": middle - start, "bare_backward": time.process_time() - middle}
+                start = time.process_time()
+                with _BareMode():
+                    loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+                loss.backward()
+                bare["bare_watched"] = time.process_time() - start
             end = time.process_time()
-            bare["bare_watched"] = end - start
             compute_fisher_importance(model, [batch], BATCH)
             found[-1]["around"] = time.process_time() - end - sum(found[-1].values())
             found[-1].update(bare)

@@ -61,24 +61,25 @@ def tabulate_fisher_first_batch() -> str:
 
 
 def tabulate_fisher_stages() -> str:
-    """Of what a single batch consists, in plain passes: what cannot be saved, and what our passes cost beside it."""
+    """Of what a single batch consists, in plain passes: what cannot be saved, and what comes on top."""
     rows = []
     for name, case in read_results("fisher_stages")["networks"].items():
         seconds, passes, layers = case["seconds"], case["passes"], case["layers"]
         products, alone = (sum(layer[key] for layer in layers) for key in ("in_run", "alone"))
         parts = (
             seconds["first"],
-            seconds["activations"] + seconds["single"] + alone,
-            passes["bare_watched"] + seconds["single"] + products,
+            passes["bare_forward"] + passes["bare_backward"],
+            passes["bare_watched"],
+            seconds["single"],
+            alone,
             products - alone,
-            passes["forward"] - passes["bare_forward"],
-            passes["backward"] - passes["bare_backward"] - products,
+            passes["forward"] + passes["backward"] - products - passes["bare_watched"],
             passes["alone"] - seconds["single"],
             passes["around"],
         )
         rows.append((name, *(f"{part / seconds['plain']:.2f}" for part in parts)))
-    beside = ("cold products", "watching", "taps", "the sample alone", "around the passes")
-    return make_table(("network", "a single batch", "the floor", "watched, cold", *beside), *rows)
+    floor = ("torch's passes", "with shortcuts", "a sample alone", "products")
+    return make_table(("network", "a single batch", *floor, "cold products", "taps", "its norms", "around"), *rows)
 
 
 TABLES: Tables = {
