@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lottery_tickets._core.gradients.arithmetic.marks import mark
 from lottery_tickets._core.gradients.arithmetic.products import prefers_single_samples
-from lottery_tickets._core.gradients.arithmetic.squares import add_squares, has_few_terms, mark_products
+from lottery_tickets._core.gradients.arithmetic.squares import add_squares, has_few_terms, has_long_rows, mark_products
 from lottery_tickets._core.gradients.places import Place
 from lottery_tickets._core.gradients.uses import DirectUse, LookupUse, ProductUse, Use
 from lottery_tickets._core.gradients.values import SQUARE, Value
@@ -89,8 +89,8 @@ def add_uses(
         watched: The number of that sample.
     """
     first, marks = uses[0], None
-    if _are_few(uses) and [item.value for item in sums] == [SQUARE]:
-        _add_few(sums[0].totals, place, first, weight, block_elements)
+    if _have_loop(uses) and [item.value for item in sums] == [SQUARE]:
+        _add_by_loop(sums[0].totals, place, first, weight, block_elements)
         return None if watched is None else compute_marks([first.take(slice(watched, watched + 1))], block_elements)
     matrix, totals = place.of(weight), {item.value: place.of(item.totals[place.name]) for item in sums}
     if len(uses) == 1 and isinstance(first, LookupUse):
@@ -225,8 +225,14 @@ def _are_few(uses: Sequence[Use]) -> bool:
     return len(uses) == 1 and has_few_terms(uses[0].left)
 
 
-def _add_few(totals: Totals, place: Place, use: Use, weight: Tensor, block_elements: int | None) -> None:
-    """Adds the squares of samples of a few positions each, without their gradients."""
+def _have_loop(uses: Sequence[Use]) -> bool:
+    first = uses[0]
+    is_long = isinstance(first, ProductUse) and has_long_rows(first.left, first.inputs)
+    return len(uses) == 1 and (is_long or has_few_terms(first.left))
+
+
+def _add_by_loop(totals: Totals, place: Place, use: Use, weight: Tensor, block_elements: int | None) -> None:
+    """Adds the squares of samples of few positions each, or of many, without their gradients."""
     is_unfilled = place.name not in totals and math.prod(place.shape) == weight.numel()
     total = place.of(totals.make_room(place.name) if is_unfilled else totals[place.name])
     part = _Part(total, place.of(weight), SQUARE)

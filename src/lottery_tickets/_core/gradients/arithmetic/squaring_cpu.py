@@ -1,4 +1,8 @@
-"""The numba loops that square products of few terms and add the squares up, with no product ever in memory."""
+"""The numba loops that square products and add the squares up, with no product ever in memory.
+
+Of few terms: a row of products at a time, its factors in registers. Of many: four rows by four columns at a time, each
+product a sum over vectors of terms.
+"""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -159,5 +163,54 @@ def add_squares_of_many(left: NDArray, right: NDArray, sums: NDArray, start: int
     _add_rows(left, right, sums, start, stop, _take_many, _sum_many)
 
 
+@numba.njit(inline="always")
+def _take_lines(matrix: NDArray, first: int, stop: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:  # type: ignore[type-arg]  # of any float
+    """Returns four rows, the last one several times where there are fewer."""
+    last = stop - 1
+    return matrix[first], matrix[min(first + 1, last)], matrix[min(first + 2, last)], matrix[min(first + 3, last)]
+
+
+@numba.njit(inline="always")
+def _add_four(sums: Four, factor: float, numbers: Four) -> Four:
+    return (
+        sums[0] + factor * numbers[0],
+        sums[1] + factor * numbers[1],
+        sums[2] + factor * numbers[2],
+        sums[3] + factor * numbers[3],
+    )
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+def add_squares_of_long(left: NDArray, right: NDArray, sums: NDArray, start: int, stop: int) -> None:  # type: ignore[type-arg]  # of any float
+    """Adds to some rows of `sums` the squares of left @ right transposed, sample by sample.
+
+    Args:
+        left: Shape (samples, rows, terms).
+        right: Shape (samples, columns, terms).
+        sums: Shape (rows, columns).
+        start: The first row.
+        stop: That behind the last.
+    """
+    prefer_wide_vectors()
+    num_columns, zero = sums.shape[1], sums.dtype.type(0)
+    nothing = (zero, zero, zero, zero)
+    for sample in range(len(left)):
+        for row in range(start, stop, 4):
+            one, two, three, four = _take_lines(left[sample], row, stop)
+            for column in range(0, num_columns, 4):
+                first, second, third, fourth = _take_lines(right[sample], column, num_columns)
+                sums_of_one = sums_of_two = sums_of_three = sums_of_four = nothing
+                for term in range(one.size):
+                    numbers = (first[term], second[term], third[term], fourth[term])
+                    sums_of_one = _add_four(sums_of_one, one[term], numbers)
+                    sums_of_two = _add_four(sums_of_two, two[term], numbers)
+                    sums_of_three = _add_four(sums_of_three, three[term], numbers)
+                    sums_of_four = _add_four(sums_of_four, four[term], numbers)
+                products = (sums_of_one, sums_of_two, sums_of_three, sums_of_four)
+                for below in range(min(4, stop - row)):
+                    for beside in range(min(4, num_columns - column)):
+                        sums[row + below, column + beside] += products[below][beside] ** 2
+
+
 LOOPS: Final = {FEW: add_squares_of_few, SOME: add_squares_of_some, MANY: add_squares_of_many}
-"""By the most terms that they know."""
+"""Those of few terms, by the most that they know."""
