@@ -2,7 +2,8 @@
 
 The first batch is verified while it is added: one of its samples is run alone too. Beside both stands what cannot be
 saved: the forward pass with the gradients of the activations, and a pass of one sample. A ratio is one of the least CPU
-times over all rounds, because other work on the machine only adds. glibc is told to keep freed memory: else page
+times within a process, because other work on the machine only adds, and the median over processes, because the machine
+is faster at one time than at another. glibc is told to keep freed memory: else page
 faults, up to a fifth of the time, come to one call and not to the other by chance.
 Run `python -m benchmarks.speed.fisher_first_batch [OTHER]`; OTHER is the `src` of another checkout, measured in turns
 with ours. The figures go to benchmarks/results/fisher_first_batch.json.
@@ -11,6 +12,7 @@ with ours. The figures go to benchmarks/results/fisher_first_batch.json.
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -28,7 +30,7 @@ from lottery_tickets.workloads import build_model
 BATCH: Final = 16
 KEEPING_MEMORY: Final = {"MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_MMAP_THRESHOLD_": str(2**32)}
 REPEATS: Final = 9
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 
 
 def _convolve(channels: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -179,20 +181,16 @@ def measure_case(name: str) -> dict[str, float]:
     return {key: min(seconds) for key, seconds in times.items()}
 
 
-def _count_plain_passes(rounds: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Returns how many plain passes the first batch costs, each later one, and the parts that cannot be saved.
-
-    Passes that are torch's alone are the same for all checkouts, so their least times are over the rounds of all.
-    """
-    everyone = [seconds for found in rounds.values() for seconds in found]
-    shared = {key: min(seconds[key] for seconds in everyone) for key in ("plain", "activations", "single")}
-    counts = {}
-    for label, found in rounds.items():
-        first, three = (min(seconds[key] for seconds in found) for key in ("first", "three"))
-        parts = {"first": first, "activations": shared["activations"], "single": shared["single"]}
-        counts[label] = {key: part / shared["plain"] for key, part in parts.items()}
-        counts[label]["later"] = (three - first) / 2 / shared["plain"]
-    return counts
+def _count_plain_passes(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Returns how many plain passes the first batch costs, each later one, and the parts that cannot be saved."""
+    counts = [
+        {
+            **{key: seconds[key] / seconds["plain"] for key in ("first", "activations", "single")},
+            "later": (seconds["three"] - seconds["first"]) / 2 / seconds["plain"],
+        }
+        for seconds in rounds
+    ]
+    return {key: statistics.median(count[key] for count in counts) for key in counts[0]}
 
 
 def _time_cpu(function: Callable[[], None]) -> float:
@@ -209,6 +207,7 @@ def main() -> None:
         return
     sources = {"this": str(ROOT / "src"), **({"before": str(Path(sys.argv[1]).resolve())} if sys.argv[1:] else {})}
     figures: dict[str, Any] = {}
+    all_rounds: dict[str, Any] = {}
     for name in CASES:
         rounds: dict[str, list[dict[str, float]]] = {label: [] for label in sources}
         for _ in range(ROUNDS):
@@ -217,10 +216,11 @@ def main() -> None:
                 command = [sys.executable, "-m", "benchmarks.speed.fisher_first_batch", "--case", name]
                 done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - ours
                 rounds[label].append(json.loads(done.stdout))
-        figures[name] = _count_plain_passes(rounds)
+        figures[name] = {label: _count_plain_passes(found) for label, found in rounds.items()}
+        all_rounds[name] = rounds
         print(name, json.dumps(figures[name]), flush=True)
     setting = {"threads": 1, "environment": KEEPING_MEMORY, "samples_a_batch": BATCH}
-    write_results("fisher-first-batch", {**setting, "plain_passes": figures})
+    write_results("fisher-first-batch", {**setting, "plain_passes": figures, "rounds": all_rounds})
 
 
 if __name__ == "__main__":

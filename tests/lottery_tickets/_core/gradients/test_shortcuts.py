@@ -1,5 +1,6 @@
 """Shortcuts of the backward pass: beside torch's own gradients, wherever norms and clamps stand."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,10 @@ def change_data(norm: nn.Module, inputs: Tensor) -> Tensor:
     return functional.relu(outputs)
 
 
+def train(norm: nn.Module, inputs: Tensor) -> Tensor:
+    return functional.relu(copy.deepcopy(norm).train()(inputs))
+
+
 def hook(norm: nn.Module, inputs: Tensor) -> Tensor:
     outputs = norm(inputs)
     outputs.register_hook(lambda gradient: 2 * gradient)
@@ -107,6 +112,7 @@ LONG: dict[str, Body] = {
     "hook": hook,
     "gradient retained": retain,
     "vmap": vectorise,
+    "in training": train,
     "statistics of the batch": lambda _, x: functional.relu(functional.batch_norm(x, None, None, training=True)),
 }
 """Which end otherwise."""
