@@ -56,8 +56,8 @@ def scale_channels(
 def clamp(
     find_derivative: Callable[..., Differentiate], function: Function, input: Tensor, *args: Any, **kwargs: Any
 ) -> Tensor:
-    """A clamp, in place or not; a shortcut where its inputs are the outputs of a norm and nothing has changed them."""
-    scaled: Scaled | None = getattr(input, SCALED, None)
+    """A clamp, in place or not; a shortcut where it is the first of a norm's outputs, which nothing has changed."""
+    scaled: Scaled | None = vars(input).pop(SCALED, None)  # nor held any longer, with all inputs of the norm
     if scaled is None or scaled.version != input._version or _is_watched(input):  # noqa: SLF001 - as above
         clamped: Tensor = function(input, *args, **kwargs)
         return clamped
