@@ -14,7 +14,7 @@ from lottery_tickets._core.gradients.arithmetic.marks import mark
 from lottery_tickets._core.gradients.arithmetic.products import prefers_single_samples
 from lottery_tickets._core.gradients.arithmetic.squares import add_squares, has_few_terms, has_long_rows, mark_products
 from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.uses import DirectUse, LookupUse, ProductUse, Use
+from lottery_tickets._core.gradients.uses import DirectUse, GroupedConvolutionUse, LookupUse, ProductUse, Use
 from lottery_tickets._core.gradients.values import SQUARE, Value
 
 # Gradients worked on at once: on a CPU so few that they are still in its cache when they are squared and added; a GPU
@@ -88,8 +88,10 @@ def add_uses(
         block_elements: The most gradients to work on at once; None for what suits the device.
         watched: The number of that sample.
     """
-    first, marks = uses[0], None
-    if _have_loop(uses) and [item.value for item in sums] == [SQUARE]:
+    first, marks, are_squares = uses[0], None, [item.value for item in sums] == [SQUARE]
+    if are_squares and len(uses) == 1 and isinstance(first, GroupedConvolutionUse) and first.has_small_planes:
+        return _add_planes(sums[0].totals, place, first, weight, watched)
+    if are_squares and _have_loop(uses):
         _add_by_loop(sums[0].totals, place, first, weight, block_elements)
         return None if watched is None else compute_marks([first.take(slice(watched, watched + 1))], block_elements)
     matrix, totals = place.of(weight), {item.value: place.of(item.totals[place.name]) for item in sums}
@@ -243,6 +245,16 @@ def _add_by_loop(totals: Totals, place: Place, use: Use, weight: Tensor, block_e
         add_squares(part.sums, product.left, product.inputs, is_unfilled=is_unfilled)
         is_unfilled = False
     part.finish()
+
+
+def _add_planes(
+    totals: Totals, place: Place, use: GroupedConvolutionUse, weight: Tensor, watched: int | None
+) -> Tensor | None:
+    """Adds the squares of a depthwise convolution over small maps; returns the marks of the sample that is watched."""
+    part = _Part(place.of(totals[place.name]), place.of(weight), SQUARE)
+    gradients = use.add_squares(part.sums, watched)
+    part.finish()
+    return None if gradients is None else mark(gradients.unsqueeze(0))
 
 
 def _iterate_products(use: Use, block_elements: int | None) -> Iterator[ProductUse]:

@@ -13,7 +13,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from lottery_tickets._core.gradients.arithmetic.correlations import Window, correlate, prefers_planes
+from lottery_tickets._core.gradients.arithmetic.correlations import (
+    Window,
+    add_squares_of_channels,
+    correlate,
+    prefers_planes,
+    prefers_side_by_side,
+)
 from lottery_tickets._core.gradients.arithmetic.products import multiply
 
 
@@ -184,14 +190,32 @@ class GroupedConvolutionUse(Use):
 
     def block(self, samples: slice, rows: slice) -> Tensor:
         gradients, inputs = self.gradients[samples], self.inputs[samples]
-        is_depthwise = self.groups == gradients.shape[2] == inputs.shape[2]
         if self.groups == 1:
             gradients, rows = gradients[:, :, rows], slice(None)
-        if is_depthwise and prefers_planes(gradients, inputs, self.window):
+        if self._is_depthwise and prefers_planes(gradients, inputs, self.window):
             return correlate(gradients[:, :, rows], inputs[:, :, rows], self.window).flatten(3).sum(1)
         products = self._convolve(gradients, inputs)
         sums: Tensor = products.sum(1) if products.shape[1] > 1 else products.squeeze(1)
         return sums[:, rows]
+
+    @property
+    def _is_depthwise(self) -> bool:
+        return self.groups == self.gradients.shape[2] == self.inputs.shape[2]
+
+    @property
+    def has_small_planes(self) -> bool:
+        """Returns whether `add_squares` is the best way to add the squares, and can."""
+        has_one_image = self.gradients.shape[1] == 1
+        return has_one_image and self._is_depthwise and prefers_side_by_side(self.gradients, self.inputs, self.window)
+
+    def add_squares(self, sums: Tensor, watched: int | None) -> Tensor | None:
+        """Adds the squares over the samples, without the gradients; returns those of one that is watched.
+
+        Args:
+            sums: Shape (rows, columns), contiguous.
+            watched: The number of that sample.
+        """
+        return add_squares_of_channels(sums, self.gradients[:, 0], self.inputs[:, 0], self.window, watched)
 
     def _convolve(self, gradients: Tensor, inputs: Tensor) -> Tensor:
         """Returns the gradients of each image, shape (samples, images, rows, columns)."""

@@ -14,12 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lottery_tickets._core.gradients.arithmetic.correlating_cpu import correlate_planes
+from lottery_tickets._core.gradients.arithmetic.correlating_cpu import (
+    SIDE_BY_SIDE,
+    add_squares_of_planes,
+    correlate_planes,
+)
 from lottery_tickets._core.gradients.arithmetic.threads import count_threads, run_pieces
 
 NUM_SPATIAL: Final = (1, 2)  # dimensions that the loops know
 FAST_KERNEL: Final = (3, 3)  # of torch, not dilated, on inputs that are no smaller,
 MIN_POSITIONS: Final = 196  # and strided, or over fewer outputs
+MOST_SIDE_BY_SIDE: Final = 80  # outputs and inputs of a plane
 DTYPES: Final = (torch.float32, torch.float64)
 
 
@@ -91,6 +96,46 @@ def correlate(gradients: Tensor, inputs: Tensor, window: Window) -> Tensor:
 
     run_pieces(correlate_some, range(0, number, size), num_threads)
     return products
+
+
+def prefers_side_by_side(gradients: Tensor, inputs: Tensor, window: Window) -> bool:
+    """Returns whether a depthwise convolution's planes are so small that `add_squares_of_channels` is best.
+
+    Args:
+        gradients: Of its outputs, shape (..., *output size).
+        inputs: Shape (..., *input size).
+        window: Of its kernel.
+    """
+    num_spatial = len(window.kernel_size)
+    num_positions = gradients.shape[-num_spatial:].numel() + inputs.shape[-num_spatial:].numel()
+    return has_planes(gradients, num_spatial) and num_positions <= MOST_SIDE_BY_SIDE
+
+
+def add_squares_of_channels(
+    sums: Tensor, gradients: Tensor, inputs: Tensor, window: Window, watched: int | None
+) -> Tensor | None:
+    """Adds the squares of a depthwise convolution's gradients; returns those of one sample, where one is watched.
+
+    Args:
+        sums: Shape (channels, kernel elements), contiguous.
+        gradients: Of its outputs, shape (samples, channels, *output size).
+        inputs: Shape (samples, channels, *input size).
+        window: Of its kernel.
+        watched: The number of that sample.
+    """
+    steps = _see_two(1, window.stride), _see_two(0, window.padding), _see_two(1, window.dilation)
+    sizes = _see_two(1, gradients.shape[2:]), _see_two(1, inputs.shape[2:]), _see_two(1, window.kernel_size)
+    held = torch.empty_like(sums)
+    one, other = (t.detach().to(sums.dtype).flatten(2).contiguous().numpy() for t in (gradients, inputs))
+    totals, products, number = sums.numpy(), held.numpy(), -1 if watched is None else watched
+    num_threads = count_threads(inputs.numel() * math.prod(window.kernel_size))
+    step = math.ceil(math.ceil(len(sums) / SIDE_BY_SIDE) / num_threads) * SIDE_BY_SIDE
+
+    def add_some(start: int) -> None:
+        add_squares_of_planes(one, other, totals, products, sizes, steps, number, start, min(start + step, len(totals)))
+
+    run_pieces(add_some, range(0, len(totals), step), num_threads)
+    return None if watched is None else held
 
 
 def _see_two(least: int, numbers: tuple[int, ...]) -> tuple[int, int]:
