@@ -197,3 +197,11 @@ def test_depthwise_networks_have_the_squares_of_single_samples(
     check_squares(model, batches)
 
     assert ways == ({way} if way else set())
+
+
+def test_squares_of_several_small_images_a_sample_are_of_their_sum() -> None:
+    model = nn.Sequential(
+        nn.Unflatten(1, (2, 3)), nn.Flatten(0, 1), nn.Conv2d(3, 3, 3, padding=1, groups=3), nn.Tanh(),
+        nn.Unflatten(0, (-1, 2)), nn.Flatten(), nn.Linear(96, 5),
+    ).double()  # fmt: skip
+    check_squares(model, [(draw(4, 6, 4, 4), draw_classes(4))])
