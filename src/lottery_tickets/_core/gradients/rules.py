@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.gradients.arithmetic.correlations import Window, has_planes
+from lottery_tickets._core.gradients.shortcuts import convolve
 from lottery_tickets._core.gradients.tracking import (
     ROWS,
     Collector,
@@ -134,7 +135,7 @@ def apply_convolution(
     kernel_size = tuple(weight.shape[2:])
     strides, dilations = (_spread(number, len(kernel_size)) for number in (stride, dilation))
     paddings = padding if isinstance(padding, str) else _spread(padding, len(kernel_size))
-    output: Tensor = function(input, weight, bias, stride, padding, dilation, groups)
+    output = convolve(function, input, weight, bias, stride, padding, dilation, groups)
     sides = find_padding(paddings, kernel_size, dilations)
     split = partial(_split_images, num_samples=tracker.num_samples)
     is_even = all(before == after for before, after in sides)

@@ -3,15 +3,20 @@
 In evaluation a batch norm scales each channel, and a ReLU behind it passes a gradient or does not. torch's backward
 pass of such a norm also adds up what only the gradients of its own weights need. Here torch makes the ReLU's gradient,
 which is scaled where it lies: one step back to the inputs of the norm.
+
+A convolution of 1 x 1 mixes channels, position by position; torch hands its gradient to oneDNN, which copies it to a
+layout of its own and back. Here it is a matrix product.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from lottery_tickets._core.gradients.arithmetic.products import mix_rows
 
 SCALED: Final = "_lottery_scaled"  # attribute of a norm's outputs
 DTYPES: Final = (torch.float32, torch.float64)
@@ -53,6 +58,21 @@ def scale_channels(
     return scaled
 
 
+def convolve(
+    function: Function, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0, dilation: int | Sequence[int] = 1, groups: int = 1,
+) -> Tensor:  # fmt: skip
+    """conv1d, conv2d or conv3d, none of whose weights has a gradient."""
+    run = partial(function, input, weight, bias, stride, padding, dilation, groups)
+    mixes = groups == 1 and weight.shape[2:].numel() == 1 and _is_all(stride, 1) and _is_all(padding, 0)
+    constants = [weight] if bias is None else [weight, bias]
+    if not (mixes and input.ndim == weight.ndim and input.is_contiguous() and _is_plain(input, constants)):
+        output: Tensor = run()
+        return output
+    mixed: Tensor = _Mix.apply(input, run, weight)  # type: ignore[no-untyped-call]  # torch's
+    return mixed
+
+
 def clamp(
     find_derivative: Callable[..., Differentiate], function: Function, input: Tensor, *args: Any, **kwargs: Any
 ) -> Tensor:
@@ -78,6 +98,10 @@ def _is_plain(inputs: Tensor, constants: list[Tensor]) -> bool:
     )
 
 
+def _is_all(numbers: int | Sequence[int] | str, wanted: int) -> bool:
+    return numbers == wanted or (not isinstance(numbers, (int, str)) and {*numbers} == {wanted})
+
+
 def _is_watched(outputs: Tensor) -> bool:
     """Returns whether somebody waits for the gradient of just these outputs, which the shortcut goes past."""
     return bool(outputs._backward_hooks) or outputs.retains_grad  # noqa: SLF001 - torch tells it nowhere else
@@ -96,6 +120,22 @@ class _Scale(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
         return None if gradient is None else gradient * ctx.factors, None, None
+
+
+@final
+class _Mix(torch.autograd.Function):
+    """A convolution of 1 x 1, whose backward pass is a matrix product."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, run: Callable[[], Tensor], weight: Tensor) -> Tensor:  # noqa: ANN401, ARG004 - torch's protocol
+        ctx.save_for_backward(weight)
+        return run()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - as above
+        (weight,) = ctx.saved_tensors
+        mixed = mix_rows(weight.flatten(1).t(), gradient.flatten(2))
+        return mixed.view(*mixed.shape[:2], *gradient.shape[2:]), None, None
 
 
 @final
@@ -140,6 +180,7 @@ def _differentiate_hardtanh(min_val: float = -1.0, max_val: float = 1.0, inplace
 _RELUS = (functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 SHORTCUTS: Final[dict[Function, Callable[..., Tensor]]] = {
     functional.batch_norm: scale_channels,
+    **dict.fromkeys((functional.conv1d, functional.conv2d, functional.conv3d), convolve),
     functional.hardtanh: partial(clamp, _differentiate_hardtanh),
     functional.relu6: partial(clamp, lambda **_: _differentiate_hardtanh(0.0, 6.0)),
     **dict.fromkeys(_RELUS, partial(clamp, lambda **_: _differentiate_relu)),

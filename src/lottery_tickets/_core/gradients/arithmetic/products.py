@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import torch
+from llvmlite import binding
 from torch import Tensor
 
 # Measured on a CPU with AVX-512 that is not Intel's, see docs/decisions/0014: a call of oneDNN takes 13 microseconds
@@ -14,12 +15,25 @@ MIN_MULTIPLICATIONS: Final = 2**20  # a sample and thread
 MIN_COLUMNS: Final = 32
 TURNING: Final = 2  # times as many multiplications, and
 MIN_COLUMNS_WHEN_TURNING: Final = 128
+# Measured on one of Intel's, see there: with Intel's own library a product a sample is best where it is so large that
+# those of several samples push each other out of the cache.
+MIN_PRODUCTS_OF_INTEL: Final = 2**16
+AMD: Final = ("znver", "bdver", "btver")  # as LLVM calls its processors, for which MKL has no fast loops
+# Of one matrix with those of each sample: one product of all, which copies them twice, is faster than one a sample where
+# so few columns leave a library's loops half empty, or a matrix of so many elements is read anew for each sample.
+FEW_COLUMNS: Final = 16
+SOME_COLUMNS: Final = 64
+MANY_ELEMENTS: Final = 2**18
 
 
 def prefers_single_samples(left: Tensor, rows: int, columns: int) -> bool:
     """Returns whether the products of some rows of `left` (samples, rows, inner) are better computed one by one."""
+    if left.device.type != "cpu":
+        return False
+    if is_intel():
+        return left.dtype in {torch.float32, torch.float64} and rows * columns >= MIN_PRODUCTS_OF_INTEL
     inner, least = left.shape[2], MIN_MULTIPLICATIONS * torch.get_num_threads()
-    if left.device.type != "cpu" or left.dtype != torch.float32 or not bool(torch.backends.mkldnn.enabled):
+    if left.dtype != torch.float32 or not bool(torch.backends.mkldnn.enabled):
         return False
     if left.stride(2) != 1 and inner > 1:
         fits = columns >= MIN_COLUMNS_WHEN_TURNING and rows * inner * columns >= TURNING * least
@@ -31,14 +45,26 @@ def prefers_single_samples(left: Tensor, rows: int, columns: int) -> bool:
 def multiply(left: Tensor, right: Tensor, step: int) -> Iterator[Tensor]:
     """Yields (samples, rows, inner) @ (samples, inner, columns), of `step` samples at a time."""
     linear, (_, rows, inner), columns = _find_onednn(), left.shape, right.shape[2]
-    if linear is None or step != 1 or not prefers_single_samples(left, rows, columns):
+    if step != 1 or not prefers_single_samples(left, rows, columns):
         yield from map(torch.bmm, left.split(step), right.split(step))
+    elif is_intel() or linear is None:
+        for one, other in zip(left.unbind(), right.unbind(), strict=True):
+            yield torch.mm(one, other).unsqueeze(0)
     elif _is_narrow(rows, inner, columns):
         for inputs, weight in zip(right.mT.split(1), _fill(left).unbind(), strict=True):
             yield linear(inputs, weight, None, "none", [], "").mT
     else:
         for inputs, weight in zip(left.split(1), _fill(right).mT.unbind(), strict=True):
             yield linear(inputs, weight, None, "none", [], "")
+
+
+def mix_rows(matrix: Tensor, samples: Tensor) -> Tensor:
+    """Returns matrix (rows, inner) @ samples (samples, inner, columns), contiguous."""
+    (num_samples, inner, columns), rows = samples.shape, matrix.shape[0]
+    if columns < FEW_COLUMNS or (columns < SOME_COLUMNS and matrix.numel() >= MANY_ELEMENTS):
+        products = samples.mT.reshape(-1, inner) @ matrix.t()
+        return products.view(num_samples, columns, rows).mT.contiguous()
+    return torch.bmm(matrix.expand(num_samples, -1, -1), samples)
 
 
 def _fill(weights: Tensor) -> Tensor:
@@ -49,6 +75,12 @@ def _fill(weights: Tensor) -> Tensor:
 def _is_narrow(rows: int, inner: int, columns: int) -> bool:
     """Returns whether a product of many rows and few columns is better computed transposed."""
     return columns < MIN_COLUMNS <= rows <= inner
+
+
+@functools.cache
+def is_intel() -> bool:
+    """Returns whether torch multiplies by Intel's library on a processor that it was written for."""
+    return torch.backends.mkl.is_available() and not binding.get_host_cpu_name().startswith(AMD)
 
 
 @functools.cache

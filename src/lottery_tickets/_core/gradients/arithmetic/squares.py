@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lottery_tickets._core.gradients.arithmetic.products import is_intel
 from lottery_tickets._core.gradients.arithmetic.squaring_cpu import LOOPS, MANY, add_squares_of_long
 from lottery_tickets._core.gradients.arithmetic.threads import count_threads, run_pieces
 
 ROWS_TOGETHER: Final = 2**17  # elements of the sums that stay in the cache while all samples are added
 ROWS_AT_ONCE: Final = 4  # of the loop over long rows
-# Where the loop over long rows is faster, measured beside oneDNN and bmm: from so many terms on, for gradients and
-# right matrices of so many elements.
+# Where the loop over long rows is faster, measured beside oneDNN and bmm, and beside Intel's library: from so many terms
+# on, for gradients and right matrices of so many elements.
 LONG: Final = 256
+LONG_FOR_INTEL: Final = 1024
 MOST_PRODUCTS: Final = 96 * 96
 MOST_IN_CACHE: Final = 150_000
 
@@ -39,7 +41,8 @@ def has_long_rows(left: Tensor | None, right: Tensor) -> bool:
         left: Shape (samples, rows, terms); None for what is no product.
         right: Shape (samples, terms, columns).
     """
-    if not _is_here(left) or left.shape[2] < LONG or left.stride(2) != 1 or right.stride(1) != 1:
+    least = LONG_FOR_INTEL if is_intel() else LONG
+    if not _is_here(left) or left.shape[2] < least or left.stride(2) != 1 or right.stride(1) != 1:
         return False
     (_, rows, terms), columns = left.shape, right.shape[2]
     is_known = left.dtype in {torch.float32, torch.float64}
