@@ -12,8 +12,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from lottery_tickets._core.gradients.arithmetic.correlations import Window, has_planes
-from lottery_tickets._core.gradients.shortcuts import convolve
+from lottery_tickets._core.gradients.arithmetic.correlations import has_planes
+from lottery_tickets._core.gradients.shortcuts import mix_channels
 from lottery_tickets._core.gradients.tracking import (
     ROWS,
     Collector,
@@ -32,7 +32,7 @@ from lottery_tickets._core.gradients.uses import (
     LookupUse,
     ProductUse,
     Use,
-    find_padding,
+    find_geometry,
     pad_channels_last,
 )
 
@@ -132,41 +132,40 @@ def apply_convolution(
     num_images = input.shape[0]  # not its length, which is asked for in Python
     if input.ndim != weight.ndim or num_images % tracker.num_samples:
         raise NotSeparableError(f"a convolution's input of shape {tuple(input.shape)} is not divided by the samples")
-    kernel_size = tuple(weight.shape[2:])
-    strides, dilations = (_spread(number, len(kernel_size)) for number in (stride, dilation))
-    paddings = padding if isinstance(padding, str) else _spread(padding, len(kernel_size))
-    output = convolve(function, input, weight, bias, stride, padding, dilation, groups)
-    sides = find_padding(paddings, kernel_size, dilations)
+    window, sides, is_even, is_point = find_geometry(
+        tuple(weight.shape[2:]), _freeze(stride), _freeze(padding), _freeze(dilation)
+    )
+    run = partial(function, input, weight, bias, stride, padding, dilation, groups)
+    mixes = is_point and groups == 1
+    output, back = mix_channels(run, input, weight, bias) if mixes else (run(), None)
     split = partial(_split_images, num_samples=tracker.num_samples)
-    is_even = all(before == after for before, after in sides)
+    num_spatial = len(window.kernel_size)
     # A depthwise convolution stays one, of more channels; of torch's kernels not where it is mostly padding.
-    has_kernel = has_planes(output, len(kernel_size)) or all(map(ge, input.shape[2:], kernel_size))
-    is_depthwise = has_kernel and groups == input.shape[1] == weight.shape[0]
+    is_depthwise = groups == input.shape[1] == weight.shape[0] and (
+        has_planes(output, num_spatial) or all(map(ge, input.shape[2:], window.kernel_size))
+    )
     has_many = is_depthwise or output.shape[2:].numel() >= MIN_GROUPED_POSITIONS
-    grouped = is_even and output.device.type == "cpu" and has_many
-
-    is_product = groups == 1 and {*kernel_size, *strides} == {1} and not any(map(sum, sides))
-    is_product = is_product and num_images == tracker.num_samples
+    is_grouped = is_even and output.device.type == "cpu" and has_many
+    is_product = mixes and num_images == tracker.num_samples
 
     def make(gradient: Tensor, inputs: Tensor) -> Use:
         inputs = inputs.to(gradient.dtype)
         if is_product:  # a linear layer at each position
             return ProductUse(gradient.flatten(2).mT, inputs.flatten(2).mT)
-        if grouped:
-            window = Window(kernel_size, strides, tuple(before for before, _ in sides), dilations)
+        if is_grouped:
             return GroupedConvolutionUse(split(gradient), split(inputs), window, groups)
         rows = split(gradient).movedim(2, 1).flatten(2)
         padded = split(pad_channels_last(inputs, sides))
-        return ConvolutionUse(rows, padded, kernel_size, strides, dilations, tuple(gradient.shape[2:]), groups)
+        return ConvolutionUse(rows, padded, window, tuple(gradient.shape[2:]), groups)
 
     collectors: list[Collector] = []
-    place = tracker.find_place(weight, _keep if grouped or is_product else _put_channels_last)
+    place = tracker.find_place(weight, _keep if is_grouped or is_product else _put_channels_last)
     if place is not None:
         collectors.append((place, make))
     place = None if bias is None else tracker.find_place(bias)
     if place is not None:
         collectors.append((place, lambda grad, _: DirectUse(_widen(split(grad)).flatten(3).sum((1, 3)).unsqueeze(-1))))
-    return tracker.tap(output, [input], collectors)
+    return tracker.tap(output, [input], collectors, back)
 
 
 def apply_embedding(
@@ -339,9 +338,8 @@ def _split_images(tensor: Tensor, num_samples: int) -> Tensor:
     return images
 
 
-def _spread(number: int | Sequence[int], num_dims: int) -> tuple[int, ...]:
-    numbers = (number,) if isinstance(number, int) else tuple(number)
-    return numbers * num_dims if len(numbers) == 1 else numbers
+def _freeze(number: Any) -> Any:
+    return number if isinstance(number, (int, str)) else tuple(number)
 
 
 def _channels_of(inputs: Tensor) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ A convolution of 1 x 1 mixes channels, position by position; torch hands its gra
 layout of its own and back. Here it is a matrix product.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple, final
 
@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lottery_tickets._core.gradients.arithmetic.products import mix_rows
+from lottery_tickets._core.gradients.arithmetic.products import fill_mixed, is_intel
 
 SCALED: Final = "_lottery_scaled"  # attribute of a norm's outputs
 DTYPES: Final = (torch.float32, torch.float64)
 
 Function = Callable[..., Any]
 Differentiate = Callable[[Tensor, Tensor], Tensor]
+Back = Callable[[Tensor], Tensor]
 
 
 class Scaled(NamedTuple):
@@ -50,7 +51,7 @@ def scale_channels(
     if training or running_var is None or not _is_plain(input, constants):
         plain: Tensor = run()
         return plain
-    factors = torch.rsqrt(running_var + eps)
+    factors = (running_var + eps).rsqrt_()
     factors = factors if weight is None else factors.mul_(weight)
     factors = factors.view(-1, *[1] * (input.ndim - 2))
     scaled: Tensor = _Scale.apply(input, run, factors)  # type: ignore[no-untyped-call]  # torch's
@@ -58,19 +59,27 @@ def scale_channels(
     return scaled
 
 
-def convolve(
-    function: Function, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | str = 0, dilation: int | Sequence[int] = 1, groups: int = 1,
-) -> Tensor:  # fmt: skip
-    """conv1d, conv2d or conv3d, none of whose weights has a gradient."""
-    run = partial(function, input, weight, bias, stride, padding, dilation, groups)
-    mixes = groups == 1 and weight.shape[2:].numel() == 1 and _is_all(stride, 1) and _is_all(padding, 0)
+def mix_channels(
+    run: Callable[[], Tensor], inputs: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Back | None]:
+    """Returns the fresh output of a convolution of 1 x 1, and its backward step; None where torch's graph has that.
+
+    Args:
+        run: Lets torch compute the output.
+        inputs: Of the convolution.
+        weight: Shape (outputs, channels, 1, ...).
+        bias: Of its outputs.
+    """
     constants = [weight] if bias is None else [weight, bias]
-    if not (mixes and input.ndim == weight.ndim and input.is_contiguous() and _is_plain(input, constants)):
-        output: Tensor = run()
-        return output
-    mixed: Tensor = _Mix.apply(input, run, weight)  # type: ignore[no-untyped-call]  # torch's
-    return mixed
+    is_here = inputs.ndim == weight.ndim and _is_plain(inputs, constants) and inputs.is_contiguous()
+    if not (is_here and is_intel()):
+        return run(), None
+    matrix = weight.flatten(1)
+    with torch.no_grad():
+        mixed = _mix(matrix, inputs)
+        if bias is not None:
+            mixed.add_(bias.view(-1, *[1] * (inputs.ndim - 2)))
+    return mixed, partial(_mix, matrix.t())
 
 
 def clamp(
@@ -98,8 +107,10 @@ def _is_plain(inputs: Tensor, constants: list[Tensor]) -> bool:
     )
 
 
-def _is_all(numbers: int | Sequence[int] | str, wanted: int) -> bool:
-    return numbers == wanted or (not isinstance(numbers, (int, str)) and {*numbers} == {wanted})
+def _mix(matrix: Tensor, inputs: Tensor) -> Tensor:
+    mixed = inputs.new_empty(inputs.shape[0], matrix.shape[0], *inputs.shape[2:])
+    fill_mixed(mixed.flatten(2), matrix, inputs.flatten(2))
+    return mixed
 
 
 def _is_watched(outputs: Tensor) -> bool:
@@ -120,22 +131,6 @@ class _Scale(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
         return None if gradient is None else gradient * ctx.factors, None, None
-
-
-@final
-class _Mix(torch.autograd.Function):
-    """A convolution of 1 x 1, whose backward pass is a matrix product."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, run: Callable[[], Tensor], weight: Tensor) -> Tensor:  # noqa: ANN401, ARG004 - torch's protocol
-        ctx.save_for_backward(weight)
-        return run()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - as above
-        (weight,) = ctx.saved_tensors
-        mixed = mix_rows(weight.flatten(1).t(), gradient.flatten(2))
-        return mixed.view(*mixed.shape[:2], *gradient.shape[2:]), None, None
 
 
 @final
@@ -180,7 +175,6 @@ def _differentiate_hardtanh(min_val: float = -1.0, max_val: float = 1.0, inplace
 _RELUS = (functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 SHORTCUTS: Final[dict[Function, Callable[..., Tensor]]] = {
     functional.batch_norm: scale_channels,
-    **dict.fromkeys((functional.conv1d, functional.conv2d, functional.conv3d), convolve),
     functional.hardtanh: partial(clamp, _differentiate_hardtanh),
     functional.relu6: partial(clamp, lambda **_: _differentiate_hardtanh(0.0, 6.0)),
     **dict.fromkeys(_RELUS, partial(clamp, lambda **_: _differentiate_relu)),

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from lottery_tickets._core.gradients.losses import LOSSES, LossCalls
 from lottery_tickets._core.gradients.places import Place, find_overlap, find_place
-from lottery_tickets._core.gradients.shortcuts import SHORTCUTS
+from lottery_tickets._core.gradients.shortcuts import SHORTCUTS, Back
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.sharding.dtensors import gather, is_sharded
 
@@ -127,13 +127,16 @@ class Tracker(TorchFunctionMode):
             return result
         raise NotSeparableError(f"{parts[0].name!r} is used by {name}, for which there is no rule")
 
-    def tap(self, output: Tensor, saved: Sequence[Tensor], collectors: Sequence[Collector]) -> Tensor:
+    def tap(
+        self, output: Tensor, saved: Sequence[Tensor], collectors: Sequence[Collector], back: Back | None = None
+    ) -> Tensor:
         """Returns the output, such that the collectors' uses are made when its gradient is known.
 
         Args:
             output: Of the call, fresh.
-            saved: What the uses are made from, beside the gradient of the output.
+            saved: What the uses are made from, beside the gradient of the output; the input of the call first.
             collectors: For each weight its place, and a function of the gradient and `saved` that makes its use.
+            back: The backward step to that input, of an output that is in no graph yet.
         """
         self._counts.update(place for place, _ in collectors)
 
@@ -142,9 +145,10 @@ class Tracker(TorchFunctionMode):
             for place, make in collectors:
                 self._collect(place, make(*wholes))
 
-        if not collectors:
+        if not collectors and back is None:
             return output
-        tapped: Tensor = _Tap.apply(output, self._anchor, collect, *(t.detach() for t in saved))  # type: ignore[no-untyped-call]  # torch's
+        source = self._anchor if back is None else saved[0]
+        tapped: Tensor = _Tap.apply(output, source, collect, back, *(t.detach() for t in saved))  # type: ignore[no-untyped-call]  # torch's
         return tapped
 
     def find_place(self, weight: Tensor, view: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Place | None:
@@ -245,19 +249,27 @@ class Tracker(TorchFunctionMode):
 
 @final
 class _Tap(torch.autograd.Function):
-    """The identity, with a function that is called with the gradient and what was saved."""
+    """The identity, with a function that is called with the gradient and what was saved; or a step back to a source."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, anchor: Tensor, collect: Callable[..., None], *saved: Tensor) -> Tensor:  # noqa: ANN401, ARG004 - torch's protocol; the anchor needs a gradient, so the output does
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's protocol
+        output: Tensor,
+        source: Tensor,  # noqa: ARG004 - it needs a gradient, so the output does
+        collect: Callable[..., None],
+        back: Back | None,
+        *saved: Tensor,
+    ) -> Tensor:
         ctx.mark_dirty(output)  # autograd has to know that the output is the input itself, not a copy
         ctx.save_for_backward(*saved)
-        ctx.collect, ctx.num_saved = collect, len(saved)
+        ctx.collect, ctx.back, ctx.num_saved = collect, back, len(saved)
         return output
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - as above
         ctx.collect(gradient, *ctx.saved_tensors)
-        return gradient, None, None, *[None] * ctx.num_saved
+        passed = (gradient, None) if ctx.back is None else (None, ctx.back(gradient))
+        return *passed, None, None, *[None] * ctx.num_saved
 
 
 def get_part(tensor: object) -> Part | None:
@@ -335,6 +347,7 @@ def _find_misfit(rule: Rule, num_positional: int, names: tuple[str, ...]) -> str
     return None
 
 
+@functools.lru_cache(maxsize=1024)
 def _name_of(function: Callable[..., Any]) -> str:
     name: str = getattr(function, "__name__", str(function))
     return str(getattr(function, "__self__", function).__name__) if name == "__get__" else name

@@ -4,11 +4,12 @@ A weight of shape (O, ...) is seen as a matrix of O rows; `block` gives the grad
 tensor (samples, rows, columns). So nothing ever holds the gradients of all samples.
 """
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -112,20 +113,19 @@ class ConvolutionUse(Use):
     Attributes:
         gradients: Of the outputs, shape (samples, rows, images * positions).
         inputs: With the zeros around them, channels last: (samples, images, *input size, channels).
-        kernel_size, stride, dilation, output_size: One number a spatial dimension.
+        window: Of its kernel; its padding is there already.
+        output_size: One number a spatial dimension.
         groups: Channels are joined within groups only.
     """
 
     inputs: Tensor
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    dilation: tuple[int, ...]
+    window: Window
     output_size: tuple[int, ...]
     groups: int
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.gradients.shape[1], self.inputs.shape[-1] // self.groups * math.prod(self.kernel_size)
+        return self.gradients.shape[1], self.inputs.shape[-1] // self.groups * math.prod(self.window.kernel_size)
 
     @property
     def num_scratch(self) -> int:
@@ -154,15 +154,15 @@ class ConvolutionUse(Use):
         """Returns what each kernel place sees at each position: a view with overlapping strides, then one copy."""
         spatial = inputs.stride()[2:-1]
         view = inputs.as_strided(
-            (*inputs.shape[:2], *self.output_size, *self.kernel_size, inputs.shape[-1]),
+            (*inputs.shape[:2], *self.output_size, *self.window.kernel_size, inputs.shape[-1]),
             (
                 *inputs.stride()[:2],
-                *(step * stride for step, stride in zip(spatial, self.stride, strict=True)),
-                *(step * dilation for step, dilation in zip(spatial, self.dilation, strict=True)),
+                *(step * stride for step, stride in zip(spatial, self.window.stride, strict=True)),
+                *(step * dilation for step, dilation in zip(spatial, self.window.dilation, strict=True)),
                 1,
             ),
         )
-        return view.reshape(len(inputs), -1, math.prod(self.kernel_size), inputs.shape[-1])
+        return view.reshape(len(inputs), -1, math.prod(self.window.kernel_size), inputs.shape[-1])
 
 
 @final
@@ -301,13 +301,42 @@ def pad_channels_last(inputs: Tensor, padding: Sequence[tuple[int, int]]) -> Ten
     return padded
 
 
-def find_padding(
-    padding: tuple[int, ...] | str, kernel_size: tuple[int, ...], dilation: tuple[int, ...]
-) -> tuple[tuple[int, int], ...]:
-    """Returns how many zeros a convolution with this padding sees before and after each spatial dimension."""
+class Geometry(NamedTuple):
+    """How a convolution's kernel goes over its inputs.
+
+    Attributes:
+        window: Of its kernel, with the zeros before the inputs.
+        sides: The zeros before and after them, in each spatial dimension.
+        is_even: Whether they are as many.
+        is_point: Whether each output is of the one input where it lies.
+    """
+
+    window: Window
+    sides: tuple[tuple[int, int], ...]
+    is_even: bool
+    is_point: bool
+
+
+@functools.lru_cache(maxsize=1024)  # because layers are alike, and this takes as long as a small one's sum
+def find_geometry(
+    kernel_size: tuple[int, ...],
+    stride: int | tuple[int, ...],
+    padding: int | tuple[int, ...] | str,
+    dilation: int | tuple[int, ...],
+) -> Geometry:
+    """Returns what torch makes of a convolution's arguments."""
+    strides, dilations = (_spread(number, len(kernel_size)) for number in (stride, dilation))
     if padding == "same":
-        totals = [step * (size - 1) for step, size in zip(dilation, kernel_size, strict=True)]
-        return tuple((total // 2, total - total // 2) for total in totals)
-    if isinstance(padding, str):
-        return ((0, 0),) * len(kernel_size)
-    return tuple((width, width) for width in padding)
+        totals = [step * (size - 1) for step, size in zip(dilations, kernel_size, strict=True)]
+        sides = tuple((total // 2, total - total // 2) for total in totals)
+    else:
+        widths = _spread(0 if isinstance(padding, str) else padding, len(kernel_size))
+        sides = tuple((width, width) for width in widths)
+    window = Window(kernel_size, strides, tuple(before for before, _ in sides), dilations)
+    is_even = all(before == after for before, after in sides)
+    return Geometry(window, sides, is_even, {*kernel_size, *strides} == {1} and not any(map(sum, sides)))
+
+
+def _spread(number: int | tuple[int, ...], num_dims: int) -> tuple[int, ...]:
+    numbers = (number,) if isinstance(number, int) else number
+    return numbers * num_dims if len(numbers) == 1 else numbers

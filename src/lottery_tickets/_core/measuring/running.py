@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import is_
 from typing import Any, Final, NamedTuple, final
 from unittest.mock import patch
 
@@ -186,16 +187,20 @@ class ModuleState:
     """
 
     def __init__(self, model: nn.Module, device: str | None = None) -> None:
-        self._modules = [(module, dict(module._buffers), _list_attributes(module)) for module in model.modules()]  # noqa: SLF001 - where a module looks itself
+        # At once, because another thread may run the model.
+        self._modules = [(module, dict(module._buffers), dict(vars(module))) for module in model.modules()]  # noqa: SLF001 - where a module looks itself
         tensors = [buffer for _, buffers, _ in self._modules for buffer in buffers.values() if buffer is not None]
-        self._copies = [(tensor, tensor.detach().to(device or tensor.device, copy=True)) for tensor in tensors]
+        self._copies = [
+            (tensor, tensor.detach().clone() if device is None else tensor.detach().to(device, copy=True))
+            for tensor in tensors
+        ]
 
     def put_back(self) -> None:
         """Makes attributes the same objects as before, and buffers the same tensors with the same numbers."""
         for module, buffers, attributes in self._modules:
-            _put_back(module._buffers, dict(module._buffers), buffers)  # noqa: SLF001 - as above
+            _put_back(module._buffers, buffers)  # noqa: SLF001 - as above
             # Past the module's own setter, which takes long and asks what a value is.
-            _put_back(vars(module), _list_attributes(module), attributes)
+            _put_back(vars(module), attributes, lambda name: not name.startswith("_"))
         with torch.no_grad():
             for tensor, copy in self._copies:
                 if tensor.shape != copy.shape:
@@ -204,17 +209,25 @@ class ModuleState:
                     tensor.copy_(copy)
 
 
-def _list_attributes(module: nn.Module) -> dict[str, Any]:
-    # What begins with an underscore is of torch, of what shards models, or nobody's business.
-    here = dict(vars(module))  # at once, because another thread may run the model
-    return {name: value for name, value in here.items() if not name.startswith("_")}
+def _put_back(
+    slots: dict[str, Any], before: Mapping[str, Any], is_ours: Callable[[str], bool] = lambda _: True
+) -> None:
+    """Makes what is now in some slots what was there before.
 
-
-def _put_back(slots: dict[str, Any], now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-    """Makes what is now in some slots what was there before."""
-    for name in now.keys() - before.keys():
+    Args:
+        slots: Of a module.
+        before: What they held.
+        is_ours: Whether a name's slot is to be put back: what begins with an underscore is of torch, of what shards
+            models, or nobody's business.
+    """
+    now = dict(slots)
+    if now.keys() == before.keys() and all(map(is_, now.values(), before.values())):  # nearly always, and quickly asked
+        return
+    for name in filter(is_ours, now.keys() - before.keys()):
         slots.pop(name, None)
-    slots.update({name: value for name, value in before.items() if name not in now or now[name] is not value})
+    for name in filter(is_ours, before):
+        if name not in now or now[name] is not before[name]:
+            slots[name] = before[name]
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ MIN_COLUMNS_WHEN_TURNING: Final = 128
 # those of several samples push each other out of the cache.
 MIN_PRODUCTS_OF_INTEL: Final = 2**16
 AMD: Final = ("znver", "bdver", "btver")  # as LLVM calls its processors, for which MKL has no fast loops
-# Of one matrix with those of each sample: one product of all, which copies them twice, is faster than one a sample where
-# so few columns leave a library's loops half empty, or a matrix of so many elements is read anew for each sample.
+# Of one matrix with those of each sample: one product of all, which copies them twice, is faster than one a sample
+# where so few columns leave a library's loops half empty, or a matrix of so many elements is read anew for each.
 FEW_COLUMNS: Final = 16
 SOME_COLUMNS: Final = 64
 MANY_ELEMENTS: Final = 2**18
@@ -58,13 +58,14 @@ def multiply(left: Tensor, right: Tensor, step: int) -> Iterator[Tensor]:
             yield linear(inputs, weight, None, "none", [], "")
 
 
-def mix_rows(matrix: Tensor, samples: Tensor) -> Tensor:
-    """Returns matrix (rows, inner) @ samples (samples, inner, columns), contiguous."""
+def fill_mixed(mixed: Tensor, matrix: Tensor, samples: Tensor) -> None:
+    """Fills `mixed` (samples, rows, columns) with matrix (rows, inner) @ samples (samples, inner, columns)."""
     (num_samples, inner, columns), rows = samples.shape, matrix.shape[0]
     if columns < FEW_COLUMNS or (columns < SOME_COLUMNS and matrix.numel() >= MANY_ELEMENTS):
         products = samples.mT.reshape(-1, inner) @ matrix.t()
-        return products.view(num_samples, columns, rows).mT.contiguous()
-    return torch.bmm(matrix.expand(num_samples, -1, -1), samples)
+        mixed.copy_(products.view(num_samples, columns, rows).mT)
+    else:
+        torch.bmm(matrix.expand(num_samples, -1, -1), samples, out=mixed)
 
 
 def _fill(weights: Tensor) -> Tensor:

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lottery_tickets._core.gradients.arithmetic.marking_cpu import fill_marks_of_products
 from lottery_tickets._core.gradients.arithmetic.products import is_intel
 from lottery_tickets._core.gradients.arithmetic.squaring_cpu import LOOPS, MANY, add_squares_of_long
 from lottery_tickets._core.gradients.arithmetic.threads import count_threads, run_pieces
 
 ROWS_TOGETHER: Final = 2**17  # elements of the sums that stay in the cache while all samples are added
 ROWS_AT_ONCE: Final = 4  # of the loop over long rows
-# Where the loop over long rows is faster, measured beside oneDNN and bmm, and beside Intel's library: from so many terms
-# on, for gradients and right matrices of so many elements.
+# Where the loop over long rows is faster, measured beside oneDNN and bmm, and beside Intel's library: from so many
+# terms on, for gradients and right matrices of so many elements.
 LONG: Final = 256
 LONG_FOR_INTEL: Final = 1024
 MOST_PRODUCTS: Final = 96 * 96
@@ -70,7 +71,7 @@ def add_squares(sums: Tensor, left: Tensor, right: Tensor, *, is_unfilled: bool 
         right, add, step = right.mT, add_squares_of_long, math.ceil(step / ROWS_AT_ONCE) * ROWS_AT_ONCE
     else:
         size, add = next((size, loop) for size, loop in LOOPS.items() if num_terms <= size)
-        right = pad(right, (0, 0, 0, size - num_terms))
+        right = pad(right, (0, 0, 0, size - num_terms)) if num_terms < size else right
     factors, terms, held = left.contiguous().numpy(), right.contiguous().numpy(), sums.numpy()
 
     def add_rows(start: int) -> None:
@@ -89,6 +90,7 @@ def mark_products(left: Tensor, right: Tensor) -> Tensor:
         right: Shape (samples, terms, columns).
     """
     wide = torch.promote_types(left.dtype, torch.float32)
-    left, right = left.double(), right.double()  # because terms can cancel
-    squares = ((left.mT @ left) * (right @ right.mT)).sum((1, 2)).clamp_(min=0)
-    return torch.stack([squares, (left.sum(1) * right.sum(2)).sum(1)], 1).to(wide)
+    factors, terms = (tensor.detach().to(wide).contiguous() for tensor in (left, right))
+    marks = factors.new_empty(len(factors), 2)
+    fill_marks_of_products(factors.numpy(), terms.numpy(), marks.numpy())
+    return marks
