@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lottery_tickets._core.gradients.losses import LossCalls
-from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.tracking import NotSeparableError, Rule, Tracker, get_part, open_function
+from lottery_tickets._core.gradients.places import Place, get_part
+from lottery_tickets._core.gradients.tracking import NotSeparableError, Rule, Tracker, open_function
 from lottery_tickets._core.measuring.running import Slots
 from lottery_tickets._core.objective import LossFunction
 from lottery_tickets._core.sharding.dtensors import gather, see_form

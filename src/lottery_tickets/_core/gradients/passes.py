@@ -10,6 +10,7 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 
+from lottery_tickets._core.gradients import independence
 from lottery_tickets._core.gradients.losses import Labels, LossCall, LossCalls
 from lottery_tickets._core.gradients.places import Place, find_place
 from lottery_tickets._core.gradients.rules import RULES
@@ -93,8 +94,13 @@ class Passes:
                 setattr(place, name, before)
             self.objective, self._is_in_full_precision = objective, False
 
-    def run_whole(self, batch: object, num_samples: int) -> "WholeBatch":
+    def run_whole(self, batch: object, num_samples: int, *, proves: bool = False) -> "WholeBatch":
         """Returns a batch after its forward pass, its uses of the weights known.
+
+        Args:
+            batch: To run.
+            num_samples: In it.
+            proves: Whether to prove that no sample depends on another, where that is possible.
 
         Raises:
             NotSeparableError: When the gradients cannot be told apart by sample.
@@ -103,7 +109,7 @@ class Passes:
         tracker = Tracker(handles, num_samples, self._watch_losses(num_samples), RULES)
         generator = self.objective.generator
         state = generator.get_state()
-        loss = self._forward(batch, handles, tracker)
+        loss = self._forward(batch, handles, tracker, proves=proves and self.objective.loss_fn is None)
         call = tracker.losses.pop(loss)
         reason = tracker.find_reason()
         if reason is not None or call is None or call.counts is None:
@@ -143,15 +149,20 @@ class Passes:
     def _watch_losses(self, num_samples: int) -> LossCalls:
         return LossCalls(num_samples, self.objective.labels, self.objective.generator)
 
-    def _forward(self, batch: object, handles: Mapping[str, Tensor], tracker: Tracker | None) -> Tensor:
+    def _forward(
+        self, batch: object, handles: Mapping[str, Tensor], tracker: Tracker | None, *, proves: bool = False
+    ) -> Tensor:
         autocast = self.objective.autocast
         precision = torch.autocast(self.device.type, autocast) if autocast else contextlib.nullcontext()
 
         def run(model: nn.Module) -> Tensor:
+            given = batch
+            if tracker is not None and proves:
+                tracker.independence, given = independence.begin(model, batch, tracker.num_samples)
             with (
                 tracker or contextlib.nullcontext()
             ):  # not around the slots, whose own handling of the weights would be looked at too
-                return compute_loss(model, batch, self.objective.loss_fn)
+                return compute_loss(model, given, self.objective.loss_fn)
 
         with torch.enable_grad(), precision:
             loss: Tensor = self._slots.run_with(handles, run, are_whole=True)

@@ -2,9 +2,23 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from torch import Tensor
+
+PART: Final = "_lottery_part"  # attribute of a weight handed to the model, and of its views and casts
+
+
+class Part(NamedTuple):
+    """A weight or a view of one, without values, in the layout of its parameter whatever the cast."""
+
+    name: str
+    view: Tensor
+
+
+def get_part(tensor: object) -> Part | None:
+    """Returns which weight a tensor is or is a view of, None for others."""
+    return getattr(tensor, PART, None)
 
 
 class Place(NamedTuple):

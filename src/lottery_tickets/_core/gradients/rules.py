@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lottery_tickets._core.gradients.arithmetic.correlations import has_planes
+from lottery_tickets._core.gradients.places import get_part
 from lottery_tickets._core.gradients.shortcuts import mix_channels
 from lottery_tickets._core.gradients.tracking import (
     ROWS,
@@ -21,7 +22,6 @@ from lottery_tickets._core.gradients.tracking import (
     Rule,
     Tracker,
     copy_rows,
-    get_part,
     open_function,
     pad_rows,
 )
@@ -32,6 +32,7 @@ from lottery_tickets._core.gradients.uses import (
     LookupUse,
     ProductUse,
     Use,
+    differentiate_kernels,
     find_geometry,
     pad_channels_last,
 )
@@ -83,9 +84,14 @@ def _tap_product(
     place = None if bias is None else tracker.find_place(bias)
     if place is not None:
         collectors.append((place, lambda grad, _: DirectUse(_widen(layout(grad)).sum(1).unsqueeze(-1))))
-    tapped = tracker.tap(output, [inputs], collectors)
+    repeat = None if get_part(weight) is None else _multiply_rows
+    tapped = tracker.tap(output, [inputs], collectors, repeat=repeat)
     copy_rows(inputs, tapped)
     return tapped
+
+
+def _multiply_rows(gradient: Tensor, inputs: Tensor) -> Tensor:
+    return gradient.flatten(0, -2).t() @ inputs.flatten(0, -2)
 
 
 def apply_grouped_mm(tracker: Tracker, function: Function, mat_a: Tensor, mat_b: Tensor, **options: Any) -> Tensor:
@@ -159,13 +165,15 @@ def apply_convolution(
         return ConvolutionUse(rows, padded, window, tuple(gradient.shape[2:]), groups)
 
     collectors: list[Collector] = []
+    repeat = None
     place = tracker.find_place(weight, _keep if is_grouped or is_product else _put_channels_last)
     if place is not None:
         collectors.append((place, make))
+        repeat = partial(differentiate_kernels, shape=weight.shape, window=window, groups=groups) if is_even else None
     place = None if bias is None else tracker.find_place(bias)
     if place is not None:
         collectors.append((place, lambda grad, _: DirectUse(_widen(split(grad)).flatten(3).sum((1, 3)).unsqueeze(-1))))
-    return tracker.tap(output, [input], collectors, back)
+    return tracker.tap(output, [input], collectors, back, repeat)
 
 
 def apply_embedding(

@@ -51,11 +51,17 @@ class Separation:
         self.reason: str | None = None
         self.verified: set[bool] = set()
 
-    def run_whole(self, batch: object, size: int) -> WholeBatch | None:
-        """Returns a batch after its forward pass; None where the gradients of some process cannot be told apart."""
+    def run_whole(self, batch: object, size: int, *, proves: bool = False) -> WholeBatch | None:
+        """Returns a batch after its forward pass; None where the gradients of some process cannot be told apart.
+
+        Args:
+            batch: To run.
+            size: Its number of samples.
+            proves: Whether to prove that they do not depend on each other, where that is possible.
+        """
         ready = None
         try:
-            ready = self.passes.run_whole(batch, size)
+            ready = self.passes.run_whole(batch, size, proves=proves)
         except NotSeparableError as error:
             self._fall_back(str(error))
         return None if self._agree_to_fall_back() else ready
@@ -73,6 +79,7 @@ class Separation:
         size: int,
         chosen: int,
         together: Mapping[str, Tensor],
+        alone: Mapping[str, Tensor] | None,
         *,
         differs: bool,
     ) -> bool:
@@ -83,13 +90,17 @@ class Separation:
             size: How many.
             chosen: The sample.
             together: The marks of its gradients in the batch, by weight.
+            alone: Those that it has alone, where these are known without running it.
             differs: Whether another sample has others.
         """
-        marks, alone = self._stack(together), self._find_alone(batch, chosen)
-        if self.step.any(self.passes.computes_roughly and bool(self._find_apart(marks, alone).any())):
+        marks, expected = (
+            self._stack(together),
+            self._find_alone(batch, chosen) if alone is None else self._stack(alone),
+        )
+        if self.step.any(self.passes.computes_roughly and bool(self._find_apart(marks, expected).any())):
             self._verify_exactly(batch, size, chosen)
             return False
-        agrees = self._agree(marks, alone)
+        agrees = self._agree(marks, expected)
         if self._agree_to_fall_back() or not self.step.all(agrees and differs):
             return False
         self.verified |= {True}

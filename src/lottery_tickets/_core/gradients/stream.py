@@ -207,14 +207,17 @@ class GradientStream:
             if place.name == smallest:
                 others.append(compute_marks([use.take(slice(1)) for use in uses], options.chunk_size))
 
-        ready = self.separation.run_whole(batch, size)
+        ready = self.separation.run_whole(batch, size, proves=True)
         if ready is None:
             return False
         ready.tracker.drops_bad = False
+        is_proved = self.step.all(ready.tracker.is_proved)
+        ready.tracker.watched = chosen if is_proved else None
         self._run_backward(ready, receive)
-        differs = bool(others) and not torch.equal(reduce(torch.add, others), together[smallest])
+        alone = ready.tracker.alone if is_proved else None
+        differs = is_proved or (bool(others) and not torch.equal(reduce(torch.add, others), together[smallest]))
         is_finite = self.step.all(self._find_overflow() is None)
-        if is_finite and self.separation.verify_first(batch, size, chosen, together, differs=differs):
+        if is_finite and self.separation.verify_first(batch, size, chosen, together, alone, differs=differs):
             self._num_finite = size
             return True
         for sums in self._list_sums():

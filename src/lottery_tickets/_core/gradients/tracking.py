@@ -12,19 +12,21 @@ import types
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lottery_tickets._core.gradients.arithmetic.marks import mark
+from lottery_tickets._core.gradients.independence import Independence, find_tensors
 from lottery_tickets._core.gradients.losses import LOSSES, LossCalls
-from lottery_tickets._core.gradients.places import Place, find_overlap, find_place
+from lottery_tickets._core.gradients.places import PART, Part, Place, find_overlap, find_place, get_part
 from lottery_tickets._core.gradients.shortcuts import SHORTCUTS, Back
+from lottery_tickets._core.gradients.taps import Tap
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.sharding.dtensors import gather, is_sharded
 
-PART: Final = "_lottery_part"  # attribute of a weight handed to the model, and of its views and casts
 ROWS: Final = "_lottery_rows"  # attribute of activations whose rows are not in the order of the samples
 VIEWS: Final = frozenset({
     "t", "T", "mT", "transpose", "swapaxes", "permute", "movedim", "chunk", "split", "unbind", "narrow", "select",
@@ -44,15 +46,9 @@ class NotSeparableError(Exception):
     """The gradients of a batch cannot be told apart by sample; the message says why."""
 
 
-class Part(NamedTuple):
-    """A weight or a view of one, without values, in the layout of its parameter whatever the cast."""
-
-    name: str
-    view: Tensor
-
-
 Collector = tuple[Place, Callable[..., Use]]
 Rule = Callable[..., Any]
+Repeat = Callable[[Tensor, Tensor], Tensor]
 
 
 @final
@@ -67,6 +63,9 @@ class Tracker(TorchFunctionMode):
         dropped: For each place the number of samples that were left out.
         bad_samples: Which samples those are.
         is_second: Whether the samples are the second dimension, as inside multi_head_attention_forward.
+        independence: The proof that no sample depends on another; None where none is asked for.
+        watched: The number of a sample whose weight gradients are found torch's way too; None for none.
+        alone: Their marks, by weight.
     """
 
     def __init__(
@@ -80,6 +79,10 @@ class Tracker(TorchFunctionMode):
         self.dropped: Counter[Place] = Counter()
         self.bad_samples = torch.zeros(num_samples, dtype=torch.bool)
         self.is_second = False
+        self.independence: Independence | None = None
+        self.watched: int | None = None
+        self.alone: dict[str, Tensor] = {}
+        self._can_repeat = True  # all weight gradients torch's way
         self._reason: str | None = None
         self._has_rows = False  # whether rows of any activations are in another order
         self._counts: Counter[Place] = Counter()
@@ -100,10 +103,14 @@ class Tracker(TorchFunctionMode):
     ) -> Any:  # noqa: ANN401 - whatever torch functions return
         kwargs = kwargs or {}
         if func in LOSSES:
+            if self.independence is not None:
+                self.independence.end(func, args, kwargs)
             return self.losses.call(func, args, kwargs)
         if not self.weights or self._reason is not None:
             return func(*args, **kwargs)
         try:
+            if self.independence is not None and self.independence.follows(func, args, kwargs):
+                return self.independence.mark(self._watch(func, args, kwargs))
             return self._watch(func, args, kwargs)
         except NotSeparableError as error:
             # Told at the end: processes that share the weights come there together.
@@ -123,12 +130,17 @@ class Tracker(TorchFunctionMode):
         if name in VIEWS | CASTS:
             return _follow(name, func, args, kwargs, parts)
         result = func(*args, **kwargs)
-        if name in HARMLESS or not any(tensor.is_floating_point() for tensor in _find_tensors((result,))):
+        if name in HARMLESS or not any(tensor.is_floating_point() for tensor in find_tensors((result,))):
             return result
         raise NotSeparableError(f"{parts[0].name!r} is used by {name}, for which there is no rule")
 
     def tap(
-        self, output: Tensor, saved: Sequence[Tensor], collectors: Sequence[Collector], back: Back | None = None
+        self,
+        output: Tensor,
+        saved: Sequence[Tensor],
+        collectors: Sequence[Collector],
+        back: Back | None = None,
+        repeat: Repeat | None = None,
     ) -> Tensor:
         """Returns the output, such that the collectors' uses are made when its gradient is known.
 
@@ -137,18 +149,22 @@ class Tracker(TorchFunctionMode):
             saved: What the uses are made from, beside the gradient of the output; the input of the call first.
             collectors: For each weight its place, and a function of the gradient and `saved` that makes its use.
             back: The backward step to that input, of an output that is in no graph yet.
+            repeat: Computes torch's gradient of the only weight, from some samples' gradient of the output and inputs.
         """
+        self._can_repeat &= repeat is not None and len(collectors) == 1
         self._counts.update(place for place, _ in collectors)
 
         def collect(*tensors: Tensor) -> None:
             wholes = [gather(tensor) if is_sharded(tensor) else tensor for tensor in tensors]
             for place, make in collectors:
                 self._collect(place, make(*wholes))
+                if self.watched is not None and repeat is not None:
+                    self._repeat(place.name, repeat, wholes)
 
         if not collectors and back is None:
             return output
         source = self._anchor if back is None else saved[0]
-        tapped: Tensor = _Tap.apply(output, source, collect, back, *(t.detach() for t in saved))  # type: ignore[no-untyped-call]  # torch's
+        tapped: Tensor = Tap.apply(output, source, collect, back, *(t.detach() for t in saved))  # type: ignore[no-untyped-call]  # torch's
         return tapped
 
     def find_place(self, weight: Tensor, view: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Place | None:
@@ -179,6 +195,12 @@ class Tracker(TorchFunctionMode):
         """All that were used."""
         return self._counts.keys()
 
+    @property
+    def is_proved(self) -> bool:
+        """Whether no sample can depend on another, and each weight's gradient has a second way to it."""
+        is_single = len({place.name for place in self._counts}) == self._counts.total()
+        return self.independence is not None and self.independence.is_proved and self._can_repeat and is_single
+
     def find_reason(self) -> str | None:
         """Returns why gradients cannot be told apart: a use without a rule, elements in two views; None if they can."""
         name = find_overlap(self._counts)
@@ -198,6 +220,12 @@ class Tracker(TorchFunctionMode):
         if misfit is not None:
             raise NotSeparableError(f"{name} is called with arguments that its rule does not know: {misfit}")
         return rule(self, func, *args, **kwargs)
+
+    def _repeat(self, name: str, repeat: Repeat, tensors: Sequence[Tensor]) -> None:
+        gradient, inputs = (tensor.unflatten(0, (self.num_samples, -1))[self.watched] for tensor in tensors)
+        found = repeat(gradient, inputs).unsqueeze(0)
+        marks = mark(found if self.scale is None else found * self.scale[self.watched])
+        self.alone[name] = self.alone[name] + marks if name in self.alone else marks  # of several classes
 
     def _collect(self, place: Place, use: Use) -> None:
         pending = self._pending[place]
@@ -242,46 +270,16 @@ class Tracker(TorchFunctionMode):
                     self._has_rows = True
                     setattr(result, ROWS, rows[index])
         elif self._has_rows and name in ROW_WISE:
-            for tensor in _find_tensors(args):
+            for tensor in find_tensors(args):
                 copy_rows(tensor, result)
         return result
-
-
-@final
-class _Tap(torch.autograd.Function):
-    """The identity, with a function that is called with the gradient and what was saved; or a step back to a source."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401 - torch's protocol
-        output: Tensor,
-        source: Tensor,  # noqa: ARG004 - it needs a gradient, so the output does
-        collect: Callable[..., None],
-        back: Back | None,
-        *saved: Tensor,
-    ) -> Tensor:
-        ctx.mark_dirty(output)  # autograd has to know that the output is the input itself, not a copy
-        ctx.save_for_backward(*saved)
-        ctx.collect, ctx.back, ctx.num_saved = collect, back, len(saved)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - as above
-        ctx.collect(gradient, *ctx.saved_tensors)
-        passed = (gradient, None) if ctx.back is None else (None, ctx.back(gradient))
-        return *passed, None, None, *[None] * ctx.num_saved
-
-
-def get_part(tensor: object) -> Part | None:
-    """Returns which weight a tensor is or is a view of, None for others."""
-    return getattr(tensor, PART, None)
 
 
 def copy_rows(source: Tensor, result: Any) -> None:  # noqa: ANN401 - any result
     """Marks results of as many rows with the same samples."""
     rows = getattr(source, ROWS, None)
     if rows is not None:
-        for tensor in _find_tensors((result,)):
+        for tensor in find_tensors((result,)):
             if tensor.ndim and len(tensor) == len(rows):
                 setattr(tensor, ROWS, rows)
 
@@ -330,7 +328,7 @@ def _follow(
         raise NotSeparableError(f"{part.name!r} is used by {name} in a way for which there is no rule")
     views = func(part.view, *args[1:], **kwargs) if name in VIEWS else part.view
     storage = part.view.untyped_storage()._cdata  # noqa: SLF001 - without values there is no address
-    for tensor, view in zip(_find_tensors((result,)), _find_tensors((views,)), strict=True):
+    for tensor, view in zip(find_tensors((result,)), find_tensors((views,)), strict=True):
         if view.untyped_storage()._cdata != storage:  # noqa: SLF001 - as above
             raise NotSeparableError(f"{part.name!r} is copied by {name} in a way for which there is no rule")
         setattr(tensor, PART, Part(part.name, view))
@@ -362,16 +360,6 @@ def _find_parts(values: Iterable[Any]) -> list[Part]:
                 found.append(part)
         elif isinstance(value, (tuple, list)):
             found += _find_parts(value)
-    return found
-
-
-def _find_tensors(values: Iterable[Any]) -> list[Tensor]:
-    found: list[Tensor] = []  # not a generator, which takes twice as long, at every call of a torch function
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (tuple, list)):
-            found += _find_tensors(value)
     return found
 
 

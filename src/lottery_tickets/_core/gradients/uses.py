@@ -221,21 +221,9 @@ class GroupedConvolutionUse(Use):
         """Returns the gradients of each image, shape (samples, images, rows, columns)."""
         num_images, window = gradients.shape[:2].numel(), self.window
         size = (num_images * gradients.shape[2], inputs.shape[2] // self.groups, *window.kernel_size)
-        _, found, _ = torch.ops.aten.convolution_backward(
-            gradients.reshape(1, -1, *gradients.shape[3:]),
-            inputs.reshape(1, -1, *inputs.shape[3:]),
-            inputs.new_empty(size),  # stands for the weight, of which only the shape counts here
-            None,
-            window.stride,
-            window.padding,
-            window.dilation,
-            False,  # noqa: FBT003 - not transposed
-            [0] * len(window.kernel_size),
-            num_images * self.groups,
-            [False, True, False],
-        )
-        products: Tensor = found.view(*gradients.shape[:3], -1)
-        return products
+        one, other = (tensor.reshape(1, -1, *tensor.shape[3:]) for tensor in (gradients, inputs))
+        found = differentiate_kernels(one, other, size, window, num_images * self.groups)
+        return found.view(*gradients.shape[:3], -1)
 
 
 @final
@@ -299,6 +287,34 @@ def pad_channels_last(inputs: Tensor, padding: Sequence[tuple[int, int]]) -> Ten
     inside = [slice(before, before + n) for n, (before, _) in zip(size, padding, strict=True)]
     padded[:, *inside] = inputs.movedim(1, -1)
     return padded
+
+
+def differentiate_kernels(
+    gradients: Tensor, inputs: Tensor, shape: Sequence[int], window: Window, groups: int
+) -> Tensor:
+    """Returns torch's gradient of a convolution's weight.
+
+    Args:
+        gradients: Of the outputs, shape (images, rows, *output size).
+        inputs: Shape (images, channels, *input size).
+        shape: Of the weight.
+        window: Of its kernels.
+        groups: Channels are joined within groups only.
+    """
+    found: Tensor = torch.ops.aten.convolution_backward(
+        gradients,
+        inputs,
+        inputs.new_empty(shape),  # stands for the weight, of which only the shape counts here
+        None,
+        window.stride,
+        window.padding,
+        window.dilation,
+        False,  # noqa: FBT003 - not transposed
+        [0] * len(window.kernel_size),
+        groups,
+        [False, True, False],
+    )[1]
+    return found
 
 
 class Geometry(NamedTuple):

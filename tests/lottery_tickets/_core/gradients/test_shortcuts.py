@@ -1,4 +1,4 @@
-"""Shortcuts of the backward pass: beside torch's own gradients, wherever norms and clamps stand."""
+"""Shortcuts of the backward pass: beside torch's own gradients, wherever norms, clamps and 1 x 1 convolutions stand."""
 
 import copy
 from collections.abc import Callable
@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile
 
 from lottery_tickets import compute_fisher_importance
-from lottery_tickets._core.gradients.shortcuts import SHORTCUTS
+from lottery_tickets._core.gradients import shortcuts
+from lottery_tickets._core.gradients.shortcuts import SHORTCUTS, mix_channels
 from tests.lottery_tickets._core.gradients.cases import draw, draw_classes, loop_over_samples
 
 CHANNELS = 6
@@ -209,7 +210,49 @@ def test_fisher_takes_them_and_is_the_mean_of_squares_one_by_one(inplace: bool) 
         found = compute_fisher_importance(model, batches, 4)
 
     num_norms = sum(event.name == "aten::native_batch_norm_backward" for event in profiled.events())
-    assert num_norms == 2, "torch differentiates those of the one sample that is run alone"
+    assert num_norms == 0, "torch differentiates none, as no sample is run alone"
     gradients = loop_over_samples(model, batches, list(found))
     for name, score in found.items():
         torch.testing.assert_close(score, gradients[name].square().mean(0).float())
+
+
+CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (3, 4, 2, 2), (3, 4, 5, 5), (1, 4, 6, 7), (3, 4, 2, 3, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_channels_are_mixed_as_a_convolution_of_1_x_1_does(
+    shape: tuple[int, ...], dtype: torch.dtype, has_bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shortcuts, "is_intel", lambda: True)
+    weight, bias = torch.randn(6, 4, *[1] * (len(shape) - 2), dtype=dtype), torch.randn(6, dtype=dtype)
+    inputs = torch.randn(shape, dtype=dtype, requires_grad=True)
+    expected = CONVOLUTIONS[len(shape)](inputs, weight, bias if has_bias else None)
+
+    mixed, back = mix_channels(lambda: expected, inputs * 1, weight, bias if has_bias else None)
+
+    assert back is not None
+    assert not mixed.requires_grad
+    assert not mixed._is_view(), "which could not be changed in place"
+    torch.testing.assert_close(mixed, expected)
+    gradient = torch.randn_like(expected)
+    torch.testing.assert_close(back(gradient), torch.autograd.grad(expected, inputs, gradient)[0])
+
+
+def test_channels_are_mixed_by_torch_where_that_is_faster_or_more_is_differentiated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs, weight = torch.randn(3, 4, 5, 5, requires_grad=True) * 1, torch.randn(6, 4, 1, 1)
+    cases = [
+        (inputs.contiguous(memory_format=torch.channels_last), weight),
+        (inputs.detach(), weight),
+        (inputs, weight.clone().requires_grad_()),
+        (inputs.to("meta"), weight.to("meta")),
+        (inputs[0], weight),
+    ]
+    monkeypatch.setattr(shortcuts, "is_intel", lambda: True)
+    for given, kernels in cases:
+        assert mix_channels(lambda: inputs, given, kernels, None) == (inputs, None)
+    monkeypatch.setattr(shortcuts, "is_intel", lambda: False)
+    assert mix_channels(lambda: inputs, inputs, weight, None) == (inputs, None)

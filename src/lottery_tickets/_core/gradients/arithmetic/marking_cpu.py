@@ -45,7 +45,7 @@ def fill_marks_of_products(left: NDArray, right: NDArray, marks: NDArray) -> Non
         marks: Shape (samples, 2).
     """
     prefer_wide_vectors()
-    rows, columns = np.empty(left.shape[:0:-1]), np.empty(right.shape[1:])
+    rows, columns = np.empty((left.shape[2], left.shape[1])), np.empty((right.shape[1], right.shape[2]))
     one_a_row, one_a_column = np.ones(rows.shape[1]), np.ones(columns.shape[1])
     for sample in range(len(left)):
         rows[:], columns[:] = left[sample].T, right[sample]

@@ -4,16 +4,26 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from llvmlite import binding
 from torch import Tensor, nn
 
 from lottery_tickets._core.gradients.arithmetic import products
-from lottery_tickets._core.gradients.arithmetic.products import multiply, prefers_single_samples
+from lottery_tickets._core.gradients.arithmetic.products import (
+    FEW_COLUMNS,
+    MANY_ELEMENTS,
+    MIN_PRODUCTS_OF_INTEL,
+    SOME_COLUMNS,
+    fill_mixed,
+    is_intel,
+    multiply,
+    prefers_single_samples,
+)
 from lottery_tickets._core.gradients.options import ScoringOptions
 from lottery_tickets._core.gradients.values import SQUARE
 from tests.lottery_tickets._core.gradients.cases import draw, draw_classes, loop_over_samples, run_stream
 
 needs_onednn = pytest.mark.skipif(
-    not prefers_single_samples(torch.ones(1, 1024, 1024 * torch.get_num_threads()), 1024, 1024),
+    not torch.backends.mkldnn.is_available(),
     reason="this torch has no oneDNN, so there is one way only",
 )
 
@@ -22,6 +32,7 @@ needs_onednn = pytest.mark.skipif(
 def num_onednn_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one entry with each product that is one sample's alone; small products are computed like large ones."""
     calls: list[int] = []
+    monkeypatch.setattr(products, "is_intel", lambda: False)
     for name in ("MIN_MULTIPLICATIONS", "TURNING", "MIN_COLUMNS_WHEN_TURNING"):
         monkeypatch.setattr(products, name, 1)
     monkeypatch.setattr(products, "MIN_COLUMNS", 4)
@@ -89,10 +100,63 @@ def test_products_are_computed_alone_where_that_was_measured_faster(
     shape: tuple[int, int, int], is_turned: bool, alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, inner, columns = shape
+    monkeypatch.setattr(products, "is_intel", lambda: False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     left = torch.ones(1, inner, rows).mT if is_turned else torch.ones(1, rows, inner)
     assert prefers_single_samples(left, rows, columns) == alone
     assert not prefers_single_samples(left.to("meta"), rows, columns)
+
+
+def test_a_processor_is_told_by_what_llvm_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, has_mkl, expected in (
+        ("emeraldrapids", True, True),
+        ("haswell", True, True),
+        ("znver4", True, False),
+        ("neoverse-n1", False, False),
+    ):
+        monkeypatch.setattr(binding, "get_host_cpu_name", lambda name=name: name)
+        monkeypatch.setattr(torch.backends.mkl, "is_available", lambda has_mkl=has_mkl: has_mkl)
+        is_intel.cache_clear()
+        assert is_intel() == expected
+    monkeypatch.undo()
+    is_intel.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_on_intel_large_products_are_computed_alone(
+    dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "is_intel", lambda: True)
+    columns = MIN_PRODUCTS_OF_INTEL // 256
+    left, right = draw(3, 256, 2).to(dtype), draw(3, 2, columns).to(dtype)
+    assert prefers_single_samples(left, 256, columns)
+    assert not prefers_single_samples(left, 256, columns - 1)
+    assert not prefers_single_samples(left.bfloat16(), 256, columns)
+    assert not prefers_single_samples(left.to("meta"), 256, columns)
+    calls: list[int] = []
+    plain = torch.mm
+
+    def count(one: Tensor, other: Tensor) -> Tensor:
+        calls.append(1)
+        return plain(one, other)
+
+    monkeypatch.setattr(torch, "mm", count)
+    found = torch.cat(list(multiply(LAYOUTS[layout](left), LAYOUTS[layout](right), 1)))
+    assert len(calls) == 3
+    torch.testing.assert_close(found, torch.bmm(left, right))
+
+
+@pytest.mark.parametrize("columns", [1, FEW_COLUMNS - 1, FEW_COLUMNS, SOME_COLUMNS - 1, SOME_COLUMNS])
+@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize("num_samples", [0, 1, 3])
+def test_one_matrix_mixes_the_rows_of_each_sample(columns: int, is_large: bool, num_samples: int) -> None:
+    matrix = draw(5, MANY_ELEMENTS // 5 + 1 if is_large else 4)
+    for turned in (matrix, matrix.t().contiguous().t()):
+        samples = draw(num_samples, matrix.shape[1], columns)
+        mixed = torch.full((num_samples, 5, columns), float("nan"), dtype=torch.float64)
+        fill_mixed(mixed, turned, samples)
+        torch.testing.assert_close(mixed, turned @ samples)
 
 
 class _Positions(nn.Module):

@@ -11,9 +11,12 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lottery_tickets import compute_fisher_importance
+from lottery_tickets._core.gradients.arithmetic import squares
+from lottery_tickets._core.gradients.arithmetic.correlations import Window
 from lottery_tickets._core.gradients.arithmetic.marks import mark
 from lottery_tickets._core.gradients.arithmetic.squares import (
     LONG,
+    LONG_FOR_INTEL,
     MOST_IN_CACHE,
     MOST_PRODUCTS,
     ROWS_TOGETHER,
@@ -63,14 +66,14 @@ def test_squares_of_long_rows_are_those_of_the_products(
     generator = torch.Generator().manual_seed(seed)
     left = torch.randn(samples, rows, terms, generator=generator).to(dtype)
     right = torch.randn(samples, columns, terms, generator=generator).to(dtype).mT
-    squares = (left.double() @ right.double()).square().sum(0)
+    expected = (left.double() @ right.double()).square().sum(0)
     sums = torch.ones(rows, columns, dtype=torch.promote_types(dtype, torch.float32))
 
     add_squares(sums, left, right)
 
-    torch.testing.assert_close(sums.double(), 1 + squares, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(sums.double(), 1 + expected, rtol=1e-5, atol=1e-3)
     add_squares(sums, left, right, is_unfilled=True)
-    torch.testing.assert_close(sums.double(), squares, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(sums.double(), expected, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("terms", [3, 11, 15, 301])
@@ -118,28 +121,35 @@ def test_few_terms_are_2_to_16() -> None:
         assert has_few_terms(use.left) == is_few
     with FakeTensorMode():  # as plans are made of
         assert not has_few_terms(torch.zeros(3, 5, 4))
-    grouped = ConvolutionUse(torch.zeros(3, 4, 4), torch.zeros(3, 1, 2, 2, 4), (1, 1), (1, 1), (1, 1), (2, 2), 2)
+    grouped = ConvolutionUse(
+        torch.zeros(3, 4, 4), torch.zeros(3, 1, 2, 2, 4), Window((1, 1), (1, 1), (0, 0), (1, 1)), (2, 2), 2
+    )
     assert not has_few_terms(grouped.left)
 
 
-def test_rows_are_long_from_256_terms_that_lie_together() -> None:
+@pytest.mark.parametrize(("on_intel", "least"), [(False, LONG), (True, LONG_FOR_INTEL)])
+def test_rows_are_long_from_some_number_of_terms_that_lie_together(
+    on_intel: bool, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(squares, "is_intel", lambda: on_intel)
+
     def has_long(rows: int, terms: int, columns: int) -> bool:
         return has_long_rows(torch.zeros(2, rows, terms), torch.zeros(2, columns, terms).mT)
 
-    assert has_long(4, LONG, 5)
-    assert not has_long(4, LONG - 1, 5)
-    assert has_long(MOST_PRODUCTS // 5, LONG, 5)
-    assert not has_long(MOST_PRODUCTS // 5 + 1, LONG, 5)
+    assert has_long(4, least, 5)
+    assert not has_long(4, least - 1, 5)
+    assert has_long(MOST_PRODUCTS // 5, least, 5)
+    assert not has_long(MOST_PRODUCTS // 5 + 1, least, 5)
     assert has_long(5, MOST_IN_CACHE // 5, 5)
     assert not has_long(5, MOST_IN_CACHE // 5 + 1, 5)
-    rows = torch.zeros(2, 5, LONG)
+    rows = torch.zeros(2, 5, least)
     assert not has_long_rows(None, rows.mT)
-    assert not has_long_rows(rows, torch.zeros(2, LONG, 5)), "the layout of language models"
-    assert not has_long_rows(torch.zeros(2, LONG, 5).mT, rows.mT)
+    assert not has_long_rows(rows, torch.zeros(2, least, 5)), "the layout of language models"
+    assert not has_long_rows(torch.zeros(2, least, 5).mT, rows.mT)
     assert not has_long_rows(rows.bfloat16(), rows.mT.bfloat16())
     assert not has_long_rows(rows.to("meta"), rows.mT.to("meta"))
     with FakeTensorMode():
-        assert not has_long(4, LONG, 5)
+        assert not has_long(4, least, 5)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 50])
