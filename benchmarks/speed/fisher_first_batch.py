@@ -1,7 +1,8 @@
 """What a Fisher diagonal of one batch costs, in plain forward and backward passes, on CNNs: verification included.
 
-The first batch is verified while it is added: one of its samples is run alone too. Beside both stands what cannot be
-saved: the forward pass with the gradients of the activations, and a pass of one sample. A ratio is one of the least CPU
+The first batch is verified while it is added: of one of its samples each gradient is computed torch's way too, and
+where a network holds functions that are not known, in a pass of this sample alone. Beside both stands what cannot be
+saved: the forward pass with the gradients of the activations; and a pass of one sample. A ratio is one of the least CPU
 times within a process, because other work on the machine only adds, and the median over processes, because the machine
 is faster at one time than at another. glibc is told to keep freed memory: else page
 faults, up to a fifth of the time, come to one call and not to the other by chance.

@@ -1,10 +1,10 @@
 """Where the time of a Fisher diagonal's first batch goes, on the CNNs of `fisher_first_batch`, layer by layer.
 
 A layer's product of each sample, squared and added, is timed within the run, and again alone, repeated on the same
-numbers, which then lie in the cache: the least that these calls can cost. The passes are timed too, beside bare ones of
-the same batch that compute no gradient of a weight, and bare ones that are watched: each call of a torch function is
-seen in Python, which takes the same shortcuts, and the input of each layer kept for a call with its output's gradient,
-which does nothing. Least CPU times, one thread.
+numbers, which then lie in the cache: the least that these calls can cost. So are torch's gradients of one sample, with
+which they are compared. The passes are timed too, beside bare ones of the same batch that compute no gradient of a
+weight, and bare ones that are watched: each call of a torch function is seen in Python, which takes the same shortcuts,
+and the input of each layer kept for a call with its output's gradient, which does nothing. Least CPU times, one thread.
 Run `python -m benchmarks.speed.fisher_stages`; the figures go to benchmarks/results/fisher_stages.json.
 """
 
@@ -29,28 +29,15 @@ from lottery_tickets import compute_fisher_importance
 from lottery_tickets._core.gradients import shares
 from lottery_tickets._core.gradients.passes import Passes, WholeBatch
 from lottery_tickets._core.gradients.places import Place
-from lottery_tickets._core.gradients.separation import Separation
-from lottery_tickets._core.gradients.shortcuts import SHORTCUTS
+from lottery_tickets._core.gradients.shortcuts import SHORTCUTS, mix_channels
 from lottery_tickets._core.gradients.sums import ValueSums, add_uses
+from lottery_tickets._core.gradients.taps import Tap
+from lottery_tickets._core.gradients.tracking import Tracker
 from lottery_tickets._core.gradients.uses import Use
 
 REPEATS: Final = 12
+ANCHOR: Final = torch.empty(0, requires_grad=True)
 LAYERS: Final = (nn.functional.conv2d, nn.functional.linear)
-
-
-class _BareTap(torch.autograd.Function):
-    """The identity, which is asked for its gradient and does nothing with it."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, inputs: Tensor) -> Tensor:  # noqa: ANN401 - torch's protocol
-        ctx.mark_dirty(output)
-        ctx.save_for_backward(inputs)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - as above
-        assert ctx.saved_tensors
-        return gradient, None
 
 
 class _BareMode(TorchFunctionMode):
@@ -62,8 +49,14 @@ class _BareMode(TorchFunctionMode):
         shortcut = SHORTCUTS.get(func)
         if shortcut is not None:
             return shortcut(func, *args, **(kwargs or {}))
-        result = func(*args, **(kwargs or {}))
-        return _BareTap.apply(result, args[0].detach()) if func in LAYERS else result  # type: ignore[no-untyped-call]  # torch's
+        if func not in LAYERS:
+            return func(*args, **(kwargs or {}))
+        inputs, weight, bias, *_ = args
+        mixes = func is nn.functional.conv2d and weight.shape[2:].numel() == 1
+        run = functools.partial(func, *args, **(kwargs or {}))
+        output, back = mix_channels(run, inputs, weight, bias) if mixes else (run(), None)
+        source = ANCHOR if back is None else inputs
+        return Tap.apply(output, source, lambda *_: None, back, inputs.detach())  # type: ignore[no-untyped-call]  # torch's
 
 
 def measure_layers(name: str) -> list[dict[str, Any]]:
@@ -107,7 +100,10 @@ def measure_layers(name: str) -> list[dict[str, Any]]:
 
 
 def measure_passes(name: str) -> dict[str, float]:
-    """Returns the least seconds of our passes, of what lies around them, and of passes without weight gradients."""
+    """Returns the least seconds of our passes and what lies around them, and of passes without weight gradients.
+
+    Of ours "again" are torch's gradients of one sample, within the backward pass.
+    """
     torch.manual_seed(0)
     build, size = CASES[name]
     model = build().eval()
@@ -117,16 +113,15 @@ def measure_passes(name: str) -> dict[str, float]:
     def time_method(function: Callable[..., object], key: str) -> Callable[..., object]:
         @functools.wraps(function)
         def call(*args: object, **kwargs: object) -> object:
-            start, outside = time.process_time(), key not in found[-1] and "alone" not in found[-1]
+            start = time.process_time()
             result = function(*args, **kwargs)
-            if outside:  # the passes of the sample alone are part of "alone"
-                found[-1][key] = time.process_time() - start
+            found[-1][key] = found[-1].get(key, 0) + time.process_time() - start
             return result
 
         return call
 
     methods = {(Passes, "run_whole"): "forward", (WholeBatch, "run_backward"): "backward"}
-    methods[Separation, "_find_alone"] = "alone"
+    methods[Tracker, "_repeat"] = "again"
     with contextlib.ExitStack() as stack:
         for (owner, method), key in methods.items():
             stack.enter_context(patch.object(owner, method, time_method(getattr(owner, method), key)))
@@ -145,7 +140,8 @@ def measure_passes(name: str) -> dict[str, float]:
                 bare["bare_watched"] = time.process_time() - start
             end = time.process_time()
             compute_fisher_importance(model, [batch], BATCH)
-            found[-1]["around"] = time.process_time() - end - sum(found[-1].values())
+            passes = found[-1]["forward"] + found[-1]["backward"]
+            found[-1]["around"] = time.process_time() - end - passes
             found[-1].update(bare)
     return {key: min(seconds[key] for seconds in found) for key in found[0]}
 

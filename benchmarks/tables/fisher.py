@@ -70,16 +70,15 @@ def tabulate_fisher_stages() -> str:
             seconds["first"],
             passes["bare_forward"] + passes["bare_backward"],
             passes["bare_watched"],
-            seconds["single"],
             alone,
+            passes["again"],
             products - alone,
-            passes["forward"] + passes["backward"] - products - passes["bare_watched"],
-            passes["alone"] - seconds["single"],
+            passes["forward"] + passes["backward"] - products - passes["again"] - passes["bare_watched"],
             passes["around"],
         )
         rows.append((name, *(f"{part / seconds['plain']:.2f}" for part in parts)))
-    floor = ("torch's passes", "with shortcuts", "a sample alone", "products")
-    return make_table(("network", "a single batch", *floor, "cold products", "taps", "its norms", "around"), *rows)
+    floor = ("torch's passes", "with shortcuts", "products", "one sample again")
+    return make_table(("network", "a single batch", *floor, "cold products", "taps", "around"), *rows)
 
 
 TABLES: Tables = {

@@ -17,5 +17,5 @@ def test_it_finds_what_it_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert {layer["name"] for layer in layers} == {"0.weight", "3.weight"}
     assert all(0 < layer["alone"] < 1 for layer in layers)
-    ours, bare = {"forward", "backward", "alone", "around"}, {"bare_forward", "bare_backward", "bare_watched"}
+    ours, bare = {"forward", "backward", "again", "around"}, {"bare_forward", "bare_backward", "bare_watched"}
     assert set(passes) == ours | bare
