@@ -15,8 +15,6 @@ from torch.nn import functional
 from torch.overrides import _get_current_function_mode  # there is no public way to ask
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # as above
 
-from lottery_tickets._core.gradients.places import get_part
-
 MARK: Final = "_lottery_independent"  # attribute of activations: of which proof, and what they were then
 
 Function = Callable[..., Any]
@@ -51,7 +49,7 @@ class Independence:
         known = [self._is_known(tensor) for tensor in tensors]
         if not any(known) or function in HARMLESS:
             return False
-        test = FUNCTIONS.get(function) if torch.is_grad_enabled() else None  # else a custom backward step could follow
+        test = FUNCTIONS.get(function) if _is_torchs_own() else None
         are_constant = all(is_known or self._is_constant(t) for is_known, t in zip(known, tensors, strict=True))
         self.holds = test is not None and are_constant and _passes(test, known, args, kwargs)
         return self.holds
@@ -81,7 +79,17 @@ class Independence:
 
     def _is_constant(self, tensor: Tensor) -> bool:
         found, version = self._constants.get(id(tensor), (None, None))
-        return get_part(tensor) is not None or (found is tensor and version == tensor._version)  # noqa: SLF001 - as above
+        return found is tensor and version == tensor._version  # noqa: SLF001 - as above
+
+
+def _is_torchs_own() -> bool:
+    """Returns whether a function does what torch says, and its backward step too.
+
+    A mode of somebody's can change functions, hooks what they save; within a custom function, which has another
+    backward step, there is no graph.
+    """
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # noqa: FBT003, SLF001 - there is no public way
+    return torch.is_grad_enabled() and hooks is None and _get_current_dispatch_mode() is None
 
 
 def _describe(tensor: Tensor) -> list[object]:
@@ -98,8 +106,8 @@ def begin(model: nn.Module, batch: Any, num_samples: int) -> tuple[Independence 
         num_samples: How many.
     """
     is_pair = isinstance(batch, (tuple, list)) and [type(item) for item in batch] == [Tensor, Tensor]
-    if not is_pair or _get_current_function_mode() is not None or _get_current_dispatch_mode() is not None:
-        return None, batch  # who has a mode can change what each function does
+    if not is_pair or _get_current_function_mode() is not None:
+        return None, batch
     inputs, targets = batch
     is_here = inputs.device.type == "cpu" and not inputs.requires_grad
     if not is_here or {inputs.shape[:1], targets.shape} != {torch.Size([num_samples])}:
@@ -118,7 +126,8 @@ def _passes(test: Callable[..., bool], known: list[bool], args: tuple[Any, ...],
 
 
 def find_tensors(values: Iterable[Any]) -> list[Tensor]:
-    found: list[Tensor] = []
+    """Returns the tensors among some values, and in their tuples and lists."""
+    found: list[Tensor] = []  # not a generator, which takes twice as long, at every call of a torch function
     for value in values:
         if isinstance(value, Tensor):
             found.append(value)
@@ -127,8 +136,8 @@ def find_tensors(values: Iterable[Any]) -> list[Tensor]:
     return found
 
 
-# What follows are tests of arguments: of which tensors hold one entry a sample, all others being constants.
-# They have the names of torch's signatures.
+# What follows are tests of a call's arguments: `known` says which of its tensors hold one entry a sample; the others are
+# constants.
 
 
 def _is_alone(known: list[bool], *_: object, **__: object) -> bool:

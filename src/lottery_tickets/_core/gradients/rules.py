@@ -143,7 +143,7 @@ def apply_convolution(
     )
     run = partial(function, input, weight, bias, stride, padding, dilation, groups)
     mixes = is_point and groups == 1
-    output, back = mix_channels(run, input, weight, bias) if mixes else (run(), None)
+    output, back = mix_channels(run, input, weight, bias) if mixes and tracker.shortens else (run(), None)
     split = partial(_split_images, num_samples=tracker.num_samples)
     num_spatial = len(window.kernel_size)
     # A depthwise convolution stays one, of more channels; of torch's kernels not where it is mostly padding.

@@ -8,6 +8,7 @@ A convolution of 1 x 1 mixes channels, position by position; torch hands its gra
 layout of its own and back. Here it is a matrix product.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple, final
@@ -15,6 +16,7 @@ from typing import Any, Final, NamedTuple, final
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import _get_current_dispatch_mode  # there is no public way to ask
 
 from lottery_tickets._core.gradients.arithmetic.products import fill_mixed, is_intel
 
@@ -51,9 +53,7 @@ def scale_channels(
     if training or running_var is None or not _is_plain(input, constants):
         plain: Tensor = run()
         return plain
-    factors = (running_var + eps).rsqrt_()
-    factors = factors if weight is None else factors.mul_(weight)
-    factors = factors.view(-1, *[1] * (input.ndim - 2))
+    factors = _find_factors(running_var, weight, eps).view(-1, *[1] * (input.ndim - 2))
     scaled: Tensor = _Scale.apply(input, run, factors)  # type: ignore[no-untyped-call]  # torch's
     setattr(scaled, SCALED, Scaled(input, factors, scaled._version))  # noqa: SLF001 - by which autograd knows it too
     return scaled
@@ -93,6 +93,12 @@ def clamp(
     run = partial(function, input, *args, **kwargs)
     clamped = _Clamp.apply(scaled.inputs, input, run, scaled.factors, find_derivative(*args, **kwargs))  # type: ignore[no-untyped-call]  # torch's
     return clamped  # noqa: RET504 - typed as a tensor above
+
+
+def _find_factors(running_var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """Returns by what a norm multiplies each channel."""
+    factors = (running_var + eps).rsqrt_()
+    return factors if weight is None else factors.mul_(weight)
 
 
 def _is_plain(inputs: Tensor, constants: list[Tensor]) -> bool:
@@ -180,3 +186,37 @@ SHORTCUTS: Final[dict[Function, Callable[..., Tensor]]] = {
     **dict.fromkeys(_RELUS, partial(clamp, lambda **_: _differentiate_relu)),
 }
 """By the torch function."""
+
+
+def may_shorten() -> bool:
+    """Returns whether to take shortcuts: they give torch's gradients, and no mode of the caller's changes torch's."""
+    return _get_current_dispatch_mode() is None and _are_right()
+
+
+@functools.cache
+def _are_right() -> bool:
+    """Tries each shortcut on a few numbers, once: another torch, or another processor, could compute otherwise."""
+    numbers = torch.linspace(-4, 9, 96, device="cpu", dtype=torch.float32).view(2, 3, 4, 4)
+    constants, weight = numbers[0, 1, :3, 0].abs() + 1, numbers[1].flatten()[:9].view(3, 3, 1, 1)
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        found, expected = (_differentiate_clamps(numbers, constants, shortens=way) for way in (True, False))
+        for size in (4, 2):  # many positions, and few
+            inputs = numbers[..., :size, :size].contiguous().requires_grad_()
+            run = functools.partial(functional.conv2d, inputs, weight)
+            mixed, back = mix_channels(run, inputs * 1, weight, None)
+            if back is not None:
+                found += mixed, back(mixed)
+                expected += run(), torch.autograd.grad(run(), inputs, mixed)[0]
+    return all(map(torch.allclose, found, expected))
+
+
+def _differentiate_clamps(numbers: Tensor, constants: Tensor, *, shortens: bool) -> list[Tensor]:
+    """Returns outputs of norms and clamps, and gradients of their inputs."""
+    found: list[Tensor] = []
+    for function in (functional.relu, functional.relu6, functional.hardtanh):
+        inputs = numbers.clone().requires_grad_()
+        norm = partial(scale_channels, functional.batch_norm) if shortens else functional.batch_norm
+        shortened = partial(SHORTCUTS[function], function) if shortens else function
+        outputs = shortened(norm(inputs * 1, constants, constants, constants))
+        found += outputs.detach(), *torch.autograd.grad(outputs, inputs, numbers)
+    return found

@@ -22,7 +22,7 @@ from lottery_tickets._core.gradients.arithmetic.marks import mark
 from lottery_tickets._core.gradients.independence import Independence, find_tensors
 from lottery_tickets._core.gradients.losses import LOSSES, LossCalls
 from lottery_tickets._core.gradients.places import PART, Part, Place, find_overlap, find_place, get_part
-from lottery_tickets._core.gradients.shortcuts import SHORTCUTS, Back
+from lottery_tickets._core.gradients.shortcuts import SHORTCUTS, Back, may_shorten
 from lottery_tickets._core.gradients.taps import Tap
 from lottery_tickets._core.gradients.uses import Use
 from lottery_tickets._core.sharding.dtensors import gather, is_sharded
@@ -66,6 +66,7 @@ class Tracker(TorchFunctionMode):
         independence: The proof that no sample depends on another; None where none is asked for.
         watched: The number of a sample whose weight gradients are found torch's way too; None for none.
         alone: Their marks, by weight.
+        shortens: Whether backward steps of our own are taken.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Tracker(TorchFunctionMode):
         self.independence: Independence | None = None
         self.watched: int | None = None
         self.alone: dict[str, Tensor] = {}
+        self.shortens = may_shorten()
         self._can_repeat = True  # all weight gradients torch's way
         self._reason: str | None = None
         self._has_rows = False  # whether rows of any activations are in another order
@@ -122,7 +124,7 @@ class Tracker(TorchFunctionMode):
         name = _name_of(func)
         # A use under no_grad adds nothing to a gradient.
         if not parts or not torch.is_grad_enabled():
-            shortcut = SHORTCUTS.get(func) if torch.is_grad_enabled() else None
+            shortcut = SHORTCUTS.get(func) if self.shortens and torch.is_grad_enabled() else None
             result = func(*args, **kwargs) if shortcut is None else shortcut(func, *args, **kwargs)
             return self._carry_rows(name, args, result)
         if name in self.rules:

@@ -101,6 +101,22 @@ class Switching(nn.Module):
         return functional.conv2d(inputs, script(_make_kernel)(inputs))
 
 
+class Writing(nn.Module):
+    """Whose buffer is made of the batch where nobody sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", torch.ones(4, 1, 1, 1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        script(_write)(inputs, self.kernel)
+        return functional.conv2d(inputs, self.kernel, groups=4)
+
+
+def _write(inputs: Tensor, kernel: Tensor) -> None:
+    kernel.copy_(inputs.detach().mean(0).mean([1, 2]).view(4, 1, 1, 1))
+
+
 def _make_kernel(inputs: Tensor) -> Tensor:
     return inputs.mean(0).mean([1, 2]).view(4, 1, 1, 1).expand(4, 4, 1, 1)
 
@@ -122,6 +138,11 @@ def change_in_numpy(inputs: Tensor) -> Tensor:
     outputs = torch.relu(inputs)
     outputs.detach().numpy()[:] -= outputs.detach().numpy().mean(0)
     return outputs
+
+
+def change_saved(inputs: Tensor) -> Tensor:
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, lambda saved: saved - saved.mean(0)):
+        return torch.tanh(inputs)
 
 
 def _subtract_mean_(inputs: Tensor) -> Tensor:
@@ -182,6 +203,8 @@ MIXING: dict[str, Change | nn.Module] = {
     "numpy": change_in_numpy,
     "changed unseen": change_unseen,
     "weights of the batch": Switching(),
+    "buffer of the batch": Writing(),
+    "saved tensors": change_saved,
     "control flow": lambda x: x * 2 if x.detach().sum() > 0 else x * 3,
     "dropped": lambda x: functional.dropout(x, 0.5, training=True),
     "noise": lambda x: x + torch.randn_like(x),

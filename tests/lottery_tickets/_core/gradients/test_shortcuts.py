@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,10 +14,11 @@ from torch.func import vmap
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lottery_tickets import compute_fisher_importance
 from lottery_tickets._core.gradients import shortcuts
-from lottery_tickets._core.gradients.shortcuts import SHORTCUTS, mix_channels
+from lottery_tickets._core.gradients.shortcuts import SHORTCUTS, may_shorten, mix_channels
 from tests.lottery_tickets._core.gradients.cases import draw, draw_classes, loop_over_samples
 
 CHANNELS = 6
@@ -214,6 +217,54 @@ def test_fisher_takes_them_and_is_the_mean_of_squares_one_by_one(inplace: bool) 
     gradients = loop_over_samples(model, batches, list(found))
     for name, score in found.items():
         torch.testing.assert_close(score, gradients[name].square().mean(0).float())
+
+
+def _pass_all(gradient: Tensor, _: Tensor) -> Tensor:
+    return gradient * 1
+
+
+@pytest.mark.parametrize("broken", ["mix", "norm", "relu", "relu6"])
+def test_shortcuts_that_are_wrong_are_not_taken(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert may_shorten()
+    plain_mix = shortcuts.fill_mixed
+
+    def mix_wrongly(mixed: Tensor, matrix: Tensor, samples: Tensor) -> None:
+        plain_mix(mixed, matrix, samples)
+        mixed[0] *= 1.001
+
+    monkeypatch.setattr(shortcuts, "is_intel", lambda: True)
+    if broken == "mix":
+        monkeypatch.setattr(shortcuts, "fill_mixed", mix_wrongly)
+    elif broken == "norm":
+        monkeypatch.setattr(shortcuts, "_find_factors", lambda *_: torch.ones(3))
+    else:
+        function = getattr(functional, broken)
+        monkeypatch.setitem(SHORTCUTS, function, partial(shortcuts.clamp, lambda **_: _pass_all))
+    shortcuts._are_right.cache_clear()
+    assert not may_shorten()
+    monkeypatch.undo()
+    shortcuts._are_right.cache_clear()
+    assert may_shorten()
+
+
+class Watching(TorchDispatchMode):
+    """A mode of the caller's, which may change what torch's functions do."""
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - torch's protocol
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("is_free", [False, True])
+def test_torchs_own_steps_are_taken_in_a_mode_of_the_callers(is_free: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    plain = shortcuts._Clamp.apply
+    monkeypatch.setattr(shortcuts._Clamp, "apply", lambda *given: taken.append(1) or plain(*given))
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).eval()
+    with nullcontext() if is_free else Watching():
+        compute_fisher_importance(model, [(torch.randn(4, 3, 4, 4), draw_classes(4))], 4)
+    assert bool(taken) == is_free
 
 
 CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
