@@ -33,7 +33,7 @@ from lottery_tickets._core.gradients.shortcuts import SHORTCUTS, mix_channels
 from lottery_tickets._core.gradients.sums import ValueSums, add_uses
 from lottery_tickets._core.gradients.taps import Tap
 from lottery_tickets._core.gradients.tracking import Tracker
-from lottery_tickets._core.gradients.uses import Use
+from lottery_tickets._core.gradients.uses import Use, find_geometry
 
 REPEATS: Final = 12
 ANCHOR: Final = torch.empty(0, requires_grad=True)
@@ -51,8 +51,8 @@ class _BareMode(TorchFunctionMode):
             return shortcut(func, *args, **(kwargs or {}))
         if func not in LAYERS:
             return func(*args, **(kwargs or {}))
-        inputs, weight, bias, *_ = args
-        mixes = func is nn.functional.conv2d and weight.shape[2:].numel() == 1
+        inputs, weight, bias, *steps = args
+        mixes = bool(steps) and steps[3] == 1 and find_geometry(tuple(weight.shape[2:]), *steps[:3]).is_point
         run = functools.partial(func, *args, **(kwargs or {}))
         output, back = mix_channels(run, inputs, weight, bias) if mixes else (run(), None)
         source = ANCHOR if back is None else inputs
