@@ -61,11 +61,11 @@ class Independence:
         return result
 
     def end(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Notes the loss, which must be the mean cross-entropy of one row of logits a sample, and the only one."""
+        """Notes a loss, which must be the mean cross-entropy of one row of logits a sample."""
         logits = args[0] if args else None
         is_mean = function is functional.cross_entropy and kwargs.get("reduction", "mean") == "mean"
         has_rows = isinstance(logits, Tensor) and logits.ndim == 2 and self._is_known(logits)  # noqa: PLR2004 - rows and columns
-        self.holds = self.holds and is_mean and has_rows and kwargs.get("weight") is None and not self._has_loss
+        self.holds = self.holds and is_mean and has_rows and kwargs.get("weight") is None
         self._has_loss = True
 
     @property
@@ -83,17 +83,13 @@ class Independence:
 
 
 def _is_torchs_own() -> bool:
-    """Returns whether a function does what torch says, and its backward step too.
-
-    A mode of somebody's can change functions, hooks what they save; within a custom function, which has another
-    backward step, there is no graph.
-    """
+    """Returns whether a function does what torch says: somebody's mode could change it, and hooks what it saves."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # noqa: FBT003, SLF001 - there is no public way
-    return torch.is_grad_enabled() and hooks is None and _get_current_dispatch_mode() is None
+    return hooks is None and _get_current_dispatch_mode() is None
 
 
 def _describe(tensor: Tensor) -> list[object]:
-    """Returns what changes with a tensor in place: torch's count of writes, and its node in the graph."""
+    """Returns torch's count of writes to a tensor, and its node in the graph, which a custom function replaces."""
     return [tensor._version, tensor.grad_fn]  # noqa: SLF001 - as above
 
 
@@ -136,8 +132,8 @@ def find_tensors(values: Iterable[Any]) -> list[Tensor]:
     return found
 
 
-# What follows are tests of a call's arguments: `known` says which of its tensors hold one entry a sample; the others are
-# constants.
+# What follows are tests of a call's arguments: `known` says which of its tensors hold one entry a sample; the others
+# are constants.
 
 
 def _is_alone(known: list[bool], *_: object, **__: object) -> bool:

@@ -82,7 +82,7 @@ class Hooked(nn.Module):
 
 
 class Remembering(nn.Module):
-    """Which adds what it saw in an earlier call."""
+    """Which adds in its second call what it saw in its first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,8 +90,7 @@ class Remembering(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.seen.append(inputs)
-        before = self.seen[-2] if len(self.seen) > 1 and self.seen[-2].shape == inputs.shape else inputs
-        return inputs + before
+        return inputs + self.seen[0 if len(self.seen) == 2 else -1]
 
 
 class Switching(nn.Module):
@@ -181,8 +180,9 @@ SEPARATE: dict[str, Change] = {
 }  # fmt: skip
 """What keeps samples apart, and is known to."""
 MIXING: dict[str, Change | nn.Module] = {
-    "mean over samples": lambda x: x - x.mean(0),
-    "mean over samples, from behind": lambda x: x - x.mean(-4, keepdim=True),
+    "mean over samples": lambda x: x + x.mean(0, keepdim=True),
+    "mean over samples, from behind": lambda x: x + x.mean((-4, 3), keepdim=True),
+    "mean over samples, taken away": lambda x: x - x.mean(0),
     "mean over all": lambda x: x - x.mean(),
     "statistics of the batch": lambda x: functional.batch_norm(x, None, None, training=True),
     "neighbours": lambda x: x + x.roll(1, 0),
@@ -193,6 +193,7 @@ MIXING: dict[str, Change | nn.Module] = {
     "size": lambda x: x * x.size(0),
     "item": lambda x: x * float(x.detach()[0, 0, 0, 0]),
     "channels from samples": turn,
+    "weights that hold one entry a sample": lambda x: x * functional.linear(x, x.mean((1, 2))).mean(3, keepdim=True),
     "attention over samples": lambda x: torch.einsum("nchw,mchw,mkhw->nkhw", x, x, x) / 100,
     "hook of a tensor": hook_gradient,
     "hook of a node": hook_node,
@@ -273,6 +274,17 @@ def test_what_an_earlier_pass_has_left_is_not_known(alone: list[int]) -> None:
     compute_fisher_importance(model, [batch], NUM_SAMPLES)
     del alone[:]
     compute_fisher_importance(model, [batch], NUM_SAMPLES)
+    assert alone
+
+
+class ChangingUnseen(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return change_unseen(inputs)
+
+
+def test_what_has_no_gradient_is_not_changed_unseen_either(alone: list[int]) -> None:
+    model, batch = make(nn.ReLU())
+    compute_fisher_importance(nn.Sequential(ChangingUnseen(), model), [batch], NUM_SAMPLES)
     assert alone
 
 
