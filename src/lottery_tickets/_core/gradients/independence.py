@@ -35,8 +35,8 @@ class Independence:
 
     def __init__(self, constants: Iterable[Tensor], inputs: Tensor) -> None:
         self.holds = True
-        # With the tensors, whose ids could else be another's later.
-        self._constants = {id(tensor): (tensor, tensor._version) for tensor in constants}  # noqa: SLF001 - torch's write counter
+        self._constants = list(constants)  # held, as their ids could else be another's later
+        self._versions = {id(tensor): tensor._version for tensor in self._constants}  # noqa: SLF001 - torch's write counter
         self._token = object()  # what an earlier pass has left somewhere is of no worth in this one
         self._has_loss = False
         self.mark(inputs)
@@ -78,13 +78,12 @@ class Independence:
         return token is self._token and isinstance(tensor, Tensor) and then == _describe(tensor)
 
     def _is_constant(self, tensor: Tensor) -> bool:
-        found, version = self._constants.get(id(tensor), (None, None))
-        return found is tensor and version == tensor._version  # noqa: SLF001 - as above
+        return self._versions.get(id(tensor)) == tensor._version  # noqa: SLF001 - as above
 
 
 def _is_torchs_own() -> bool:
     """Returns whether a function does what torch says: somebody's mode could change it, and hooks what it saves."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # noqa: FBT003, SLF001 - there is no public way
+    hooks: object = torch._C._autograd._top_saved_tensors_default_hooks(False)  # noqa: FBT003, SLF001 - there is no public way
     return hooks is None and _get_current_dispatch_mode() is None
 
 

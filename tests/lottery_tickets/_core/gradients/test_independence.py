@@ -105,6 +105,7 @@ class Writing(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.kernel: Tensor
         self.register_buffer("kernel", torch.ones(4, 1, 1, 1))
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lottery_tickets import compute_fisher_importance
 from lottery_tickets._core.gradients import shortcuts
+from lottery_tickets._core.gradients.arithmetic.products import fill_mixed
 from lottery_tickets._core.gradients.shortcuts import SHORTCUTS, may_shorten, mix_channels
 from tests.lottery_tickets._core.gradients.cases import draw, draw_classes, loop_over_samples
 
@@ -209,6 +210,7 @@ def test_fisher_takes_them_and_is_the_mean_of_squares_one_by_one(inplace: bool) 
     model.eval()
     assert all(parameter.requires_grad for parameter in model.parameters())
 
+    assert may_shorten()  # and is not tried meanwhile
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         found = compute_fisher_importance(model, batches, 4)
 
@@ -226,10 +228,9 @@ def _pass_all(gradient: Tensor, _: Tensor) -> Tensor:
 @pytest.mark.parametrize("broken", ["mix", "norm", "relu", "relu6"])
 def test_shortcuts_that_are_wrong_are_not_taken(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert may_shorten()
-    plain_mix = shortcuts.fill_mixed
 
     def mix_wrongly(mixed: Tensor, matrix: Tensor, samples: Tensor) -> None:
-        plain_mix(mixed, matrix, samples)
+        fill_mixed(mixed, matrix, samples)
         mixed[0] *= 1.001
 
     monkeypatch.setattr(shortcuts, "is_intel", lambda: True)
@@ -259,10 +260,16 @@ class Watching(TorchDispatchMode):
 @pytest.mark.parametrize("is_free", [False, True])
 def test_torchs_own_steps_are_taken_in_a_mode_of_the_callers(is_free: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
-    plain = shortcuts._Clamp.apply
-    monkeypatch.setattr(shortcuts._Clamp, "apply", lambda *given: taken.append(1) or plain(*given))
+    plain: Any = shortcuts._Clamp.apply
+
+    def note(*given: object) -> object:
+        taken.append(1)
+        return plain(*given)
+
+    monkeypatch.setattr(shortcuts._Clamp, "apply", note)
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).eval()
-    with nullcontext() if is_free else Watching():
+    mode: Any = nullcontext if is_free else Watching
+    with mode():
         compute_fisher_importance(model, [(torch.randn(4, 3, 4, 4), draw_classes(4))], 4)
     assert bool(taken) == is_free
 
