@@ -6,7 +6,9 @@ from typing import Final
 
 import torch
 
-LEAST_A_THREAD: Final = 2**22  # multiplications, below which a thread takes longer to start
+# Multiplications, below which a thread costs more than it saves: it has to start, and torch's own second thread still
+# waits in a loop where it would run.
+LEAST_A_THREAD: Final = 2**25
 
 
 def count_threads(num_multiplications: int) -> int:
