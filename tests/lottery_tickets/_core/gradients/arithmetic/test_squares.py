@@ -11,7 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lottery_tickets import compute_fisher_importance
-from lottery_tickets._core.gradients.arithmetic import squares
+from lottery_tickets._core.gradients.arithmetic import squares, threads
 from lottery_tickets._core.gradients.arithmetic.correlations import Window
 from lottery_tickets._core.gradients.arithmetic.marks import mark
 from lottery_tickets._core.gradients.arithmetic.squares import (
@@ -77,7 +77,8 @@ def test_squares_of_long_rows_are_those_of_the_products(
 
 
 @pytest.mark.parametrize("terms", [3, 11, 15, 301])
-def test_bits_do_not_depend_on_the_number_of_threads(terms: int) -> None:
+def test_bits_do_not_depend_on_the_number_of_threads(terms: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "LEAST_A_THREAD", 1)
     generator = torch.Generator().manual_seed(terms)
     left, right = torch.randn(2, 600, terms, generator=generator), torch.randn(2, terms, 500, generator=generator)
     found = []
