@@ -16,6 +16,7 @@ USUAL_SECONDS: Final = 700.0  # of all tests together, on the machine that the b
 BUDGET_SECONDS: Final = 30.0  # twice what the slowest file without an entry here takes there
 LARGER: Final[Mapping[str, tuple[float, str]]] = {  # thrice what they take, and why that is much
     "tests/pages/test_pages.py": (400, "all commands of all pages; not among those of `make test`"),
+    "tests/test_examples.py": (90, "scripts and notebooks, in processes of their own, which import torch"),
     "tests/benchmarks/test_fuzzing.py": (75, "files of a dozen kinds, each changed and read, also by a command"),
     "tests/benchmarks/test_null_trainings.py": (60, "trainings of each kind that can have no ticket, each watched"),
     "tests/lottery_tickets/experiments/test_engine.py": (50, "the command runs in processes of its own, to be killed"),
